@@ -1,0 +1,37 @@
+// Files in and out. Reading maps; writing goes aside, is synced, then renamed, so that a reader sees the old file
+// or the whole new one and a crash loses neither.
+#ifndef RECKON_FILES_H
+#define RECKON_FILES_H
+#include "base.h"
+
+// A read-only mapping of a regular file. `data` is NULL for an empty file.
+typedef struct MappedFile {
+    const uint8_t *data;
+    size_t size;
+} MappedFile;
+bool file_map(const char *path, MappedFile *out, Err *err) MUST_CHECK;
+void file_unmap(MappedFile *f);
+
+// The whole file, at most `limit` bytes (an error beyond). The buffer is the caller's.
+bool file_read(const char *path, size_t limit, Buf *out, Err *err) MUST_CHECK;
+bool file_exists(const char *path);
+bool file_is_folder(const char *path);
+
+// Writes aside, fsyncs, renames over `path`, fsyncs the folder. On failure the old file stays.
+bool file_write_atomic(const char *path, const void *data, size_t size, Err *err) MUST_CHECK;
+// Makes the folder and its parents; fine if it is there.
+bool folder_make(const char *path, Err *err) MUST_CHECK;
+bool folder_sync(const char *path, Err *err) MUST_CHECK; // fsync of the folder itself
+bool folder_remove(const char *path, Err *err) MUST_CHECK; // with all that is in it; never follows links
+// write() until all is written, through EINTR and short writes.
+bool write_all(int fd, const void *data, size_t size, const char *path, Err *err) MUST_CHECK;
+// "a/b" from parts; the caller frees.
+char *path_join(const char *folder, const char *name);
+
+// SHA-256 as 64 hex digits and a NUL.
+void sha256_hex(const void *data, size_t size, char out[65]);
+bool sha256_file(const char *path, char out[65], Err *err) MUST_CHECK;
+// 64-bit xxHash (XXH3) of a big section.
+uint64_t hash64(const void *data, size_t size);
+
+#endif

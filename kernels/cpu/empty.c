@@ -1,0 +1,1 @@
+int reckon_variant_empty(void);

@@ -1,0 +1,147 @@
+// A language model, opaque: load or create, sample, forward, backward, update, save. Everything above this line
+// deals in token ids, logprobs and entropies; weights, caches and kernels stay below it.
+//
+// Invariant 1 lives here: the logprob recorded by policy_rollout for a token is bitwise the one policy_forward
+// computes for it, at any batch size, with shared prompts or without, under the same temperature and kept set.
+#ifndef RECKON_POLICY_H
+#define RECKON_POLICY_H
+#include "config.h"
+#include "tokenizer.h"
+
+typedef struct Policy Policy;
+
+typedef enum Precision { PRECISION_FP32, PRECISION_BF16 } Precision;
+
+typedef struct PolicyOptions {
+    Precision precision; // of weights in use and stored activations; masters and sums are fp32
+    int threads;         // 0: the cores this process may use
+    bool trainable;      // allocates masters, gradients and AdamW moments
+} PolicyOptions;
+
+// From a Hugging Face folder or a GGUF file. The tokenizer is opened too where there is one.
+bool policy_open(const char *path, const PolicyOptions *options, Policy **out, Err *err) MUST_CHECK;
+// New weights: normal(0, initializer_range), norms 1, biases 0; a function of (config, seed). Takes the tokenizer.
+bool policy_create(const ModelConfig *config, Tokenizer *tokenizer, uint64_t seed, const PolicyOptions *options,
+                   Policy **out, Err *err) MUST_CHECK;
+// A frozen copy of the weights as they are now (a reference policy): no masters, no gradients.
+bool policy_freeze_copy(const Policy *p, Policy **out, Err *err) MUST_CHECK;
+void policy_close(Policy *p);
+
+const ModelConfig *policy_config(const Policy *p);
+const Tokenizer *policy_tokenizer(const Policy *p); // NULL if none
+Precision policy_precision(const Policy *p);
+int policy_threads(const Policy *p);
+const char *policy_variant(const Policy *p);    // "avx512bf16", ...: part of what fixes the bits
+size_t policy_bytes(const Policy *p);           // memory held by weights, gradients, moments and packs
+double policy_flops(const Policy *p);           // FLOPs done so far by this policy, multiply-adds as two
+// SHA-256 over the weights in order.
+void policy_hash(const Policy *p, char out[65]);
+
+// A Hugging Face folder: config.json, generation_config.json, model.safetensors (`dtype` "F32" or "BF16"), tokenizer.
+bool policy_save(const Policy *p, const char *folder, const char *dtype, Err *err) MUST_CHECK;
+// AdamW's moments and step count, bit for bit, as one safetensors file.
+bool policy_save_optimizer(const Policy *p, const char *path, Err *err) MUST_CHECK;
+bool policy_load_optimizer(Policy *p, const char *path, Err *err) MUST_CHECK;
+
+// ---- sampling --------------------------------------------------------------------------------------------
+typedef struct Sampling {
+    double temperature; // 0: greedy (logprobs are then those of temperature 1)
+    int32_t top_k;      // 0: off
+    double top_p;       // 1: off
+    double min_p;       // 0: off
+    int32_t max_tokens; // of the completion
+    const char *const *stop; // stop strings, NULL-terminated; may be NULL. Matched on the decoded text.
+    bool ignore_eos;
+} Sampling;
+
+typedef enum Finish { FINISH_STOP, FINISH_LENGTH } Finish;
+
+// One sampled completion; the arrays belong to the Rollout. The end-of-sequence token, where sampled, is part of it.
+typedef struct Completion {
+    int32_t length;
+    int32_t *ids;      // [length]
+    float *logprob;    // [length] under the transform that sampled
+    float *entropy;    // [length] of that distribution, nats
+    int64_t *kept_start; // [length + 1] into kept_ids; NULL if no truncation was asked for
+    int32_t *kept_ids; // the kept set of each token, ascending
+    Finish finish;
+} Completion;
+
+typedef struct RolloutRequest {
+    const int32_t *prompt; // [prompt_length], at least one token
+    int32_t prompt_length;
+    int32_t samples; // G; they share the prompt's keys and values
+    Sampling sampling;
+    uint64_t seed;   // a token's random number is a function of (seed, step, prompt, sample, position)
+    uint32_t step, prompt_index;
+} RolloutRequest;
+
+typedef struct RolloutOptions {
+    int32_t max_sequences; // decoded at once; 0: chosen from memory
+    // Called when a sample is finished, in an order that may vary; may be NULL. Not from another thread.
+    void (*finished)(void *context, int32_t request, int32_t sample, const Completion *completion);
+    // Called about ten times a second with tokens so far; may be NULL. Returning false stops with ERR_INTERRUPTED.
+    bool (*progress)(void *context, int64_t tokens, int32_t finished);
+    void *context;
+} RolloutOptions;
+
+typedef struct Rollout {
+    Completion *completions; // request after request, [sum of samples]
+    int32_t count;
+    int64_t prompt_tokens, new_tokens;
+    double prefill_seconds, decode_seconds;
+    struct RolloutMemory *memory;
+} Rollout;
+
+bool policy_rollout(Policy *p, const RolloutRequest *requests, int32_t count, const RolloutOptions *options, Rollout *out,
+                    Err *err) MUST_CHECK;
+void rollout_free(Rollout *r);
+
+// ---- training passes -------------------------------------------------------------------------------------
+// Ragged groups in one packed array: a group's prompt once, then its completions; each completion continues the
+// positions of its prompt. The order of groups fixes the order of every sum.
+typedef struct PackedSequence {
+    int32_t start, length; // tokens of the completion in `tokens`
+} PackedSequence;
+typedef struct PackedGroup {
+    int32_t prompt_start, prompt_length; // at least one token
+    int32_t first_sequence, sequence_count;
+} PackedGroup;
+
+typedef struct Packed {
+    int32_t token_count; // T
+    const int32_t *tokens; // [T]
+    int32_t group_count, sequence_count;
+    const PackedGroup *groups;
+    const PackedSequence *sequences;
+    // What is scored: target[r] is predicted from the hidden state of token row[r].
+    int32_t target_count;  // R
+    const int32_t *row;    // [R]
+    const int32_t *target; // [R]
+    double temperature;    // > 0
+    const int64_t *kept_start; // [R + 1] or NULL: renormalise over kept_ids only
+    const int32_t *kept_ids;
+} Packed;
+
+// Logprob [R] and entropy [R] of the targets. With `keep`, activations stay for policy_backward of the same batch.
+bool policy_forward(Policy *p, const Packed *batch, bool keep, float *logprob, float *entropy, Err *err) MUST_CHECK;
+// Adds to the gradients: dlogprob [R] and dentropy [R] (may be NULL) are dLoss/dlogprob and dLoss/dentropy.
+bool policy_backward(Policy *p, const Packed *batch, const float *dlogprob, const float *dentropy, Err *err) MUST_CHECK;
+void policy_zero_gradients(Policy *p);
+// L2 norm over all gradients, and by parameter for `score --grad`. NaN or Inf where a gradient is.
+double policy_gradient_norm(const Policy *p);
+int policy_parameter_count(const Policy *p); // tensors
+const char *policy_parameter_name(const Policy *p, int index); // Hugging Face name
+double policy_parameter_gradient_norm(const Policy *p, int index);
+
+// AdamW (Loshchilov and Hutter 2019), gradients scaled by `scale` first (clipping), decay on matrices only.
+typedef struct AdamW {
+    double learning_rate, beta1, beta2, eps, weight_decay, scale;
+} AdamW;
+void policy_update(Policy *p, const AdamW *a);
+
+// The `top` likeliest next tokens after a list of ids (`score --top`), log-probabilities at temperature 1.
+bool policy_top(Policy *p, const int32_t *ids, int32_t count, int32_t top, int32_t *top_ids, float *top_logprobs,
+                Err *err) MUST_CHECK;
+
+#endif

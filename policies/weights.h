@@ -1,0 +1,59 @@
+// Model files in and out: a Hugging Face folder (config.json, safetensors, sharded too) or a GGUF file, behind one
+// interface with Hugging Face parameter names. Everything in a file is hostile: headers are checked whole before use.
+#ifndef RECKON_WEIGHTS_H
+#define RECKON_WEIGHTS_H
+#include "config.h"
+
+typedef struct Weights Weights;
+
+typedef struct TensorInfo {
+    const char *name; // Hugging Face name; owned by the Weights
+    const char *type; // "F32", "BF16", "Q4_1", ...
+    int dims;
+    int64_t shape[4]; // row-major
+    int64_t count;    // elements
+    size_t bytes;     // as stored
+} TensorInfo;
+
+// `path`: a folder or a .gguf file. Opens, maps and validates every header; reads no weight.
+// A GGUF whose architecture is known maps its names to Hugging Face's; with `any`, a file that is not a known model
+// (no config, unknown names) opens too, for `inspect`; weights_config is then NULL.
+bool weights_open(const char *path, bool any, Weights **out, Err *err) MUST_CHECK;
+void weights_close(Weights *w);
+const char *weights_path(const Weights *w);
+const ModelConfig *weights_config(const Weights *w);
+int weights_count(const Weights *w);
+void weights_at(const Weights *w, int index, TensorInfo *out);
+bool weights_find(const Weights *w, const char *name, TensorInfo *out); // false: not there
+// Dequantised to fp32, row-major [count]. Rows of q and k are in Hugging Face's (half-rotated) order, also from GGUF.
+// An error if the tensor is missing or its shape isn't `dims`/`shape`.
+bool weights_read(const Weights *w, const char *name, int dims, const int64_t *shape, float *out, Err *err) MUST_CHECK;
+// The same for any tensor as it lies in the file, no permutation (`inspect --tensor`).
+bool weights_read_raw(const Weights *w, const char *name, float *out, Err *err) MUST_CHECK;
+// Everything of the file's metadata, for `inspect`; the caller owns it.
+json_t *weights_metadata(const Weights *w);
+
+// One tensor to write. F32 or BF16 (rounded to nearest even from fp32), or raw bytes of a named dtype.
+typedef struct TensorOut {
+    const char *name;
+    const char *dtype; // "F32", "BF16", "I64"
+    int dims;
+    int64_t shape[4];
+    const float *values; // [count] for F32 and BF16
+    const void *raw;     // instead of values: bytes as stored
+} TensorOut;
+// A safetensors file, `format: pt` and `metadata` (may be NULL) in its header, written aside, synced and renamed.
+bool safetensors_write(const char *path, const TensorOut *tensors, int count, const json_t *metadata, Err *err) MUST_CHECK;
+
+// A safetensors file by itself (optimizer state, reference values): open, look up, read.
+typedef struct Safetensors Safetensors;
+bool safetensors_open(const char *path, Safetensors **out, Err *err) MUST_CHECK;
+void safetensors_close(Safetensors *s);
+int safetensors_count(const Safetensors *s);
+void safetensors_at(const Safetensors *s, int index, TensorInfo *out);
+bool safetensors_find(const Safetensors *s, const char *name, TensorInfo *out);
+const void *safetensors_bytes(const Safetensors *s, const char *name); // NULL if missing
+bool safetensors_read(const Safetensors *s, const char *name, float *out, Err *err) MUST_CHECK; // to fp32
+const json_t *safetensors_metadata(const Safetensors *s); // may be NULL
+
+#endif

@@ -1,0 +1,91 @@
+// Scoring completions with Lua scripts in a pool of pre-forked worker processes. The pool must be made before the
+// model is loaded and before any thread is started. A dead, hanging or hostile script can't harm the run.
+#ifndef RECKON_REWARD_H
+#define RECKON_REWARD_H
+#include "json.h"
+
+typedef enum VerdictState {
+    VERDICT_SCORED,
+    VERDICT_ABSTAINED, // the script returned nil, "why"
+    VERDICT_ERROR,     // it failed, or returned a bad value
+    VERDICT_BUDGET,    // fuel, memory, depth or output ran out
+    VERDICT_KILLED,    // the process died twice or the clock ended it
+    VERDICT_STATES,
+} VerdictState;
+extern const char *const verdict_state_names[VERDICT_STATES]; // "scored", "abstained", "error", "budget", "killed"
+
+// All strings are UTF-8, borrowed for the call.
+typedef struct RewardSample {
+    const char *id;        // names the sample in errors, such as "step 3 prompt 5 sample 2"
+    const char *prompt;    // question as the task states it
+    const json_t *messages; // may be NULL
+    const char *completion; // everything the model wrote
+    size_t completion_size; // may hold NUL
+    const char *truth;      // may be NULL
+    const json_t *row;      // every column of the data; may be NULL
+    int32_t tokens, think_tokens, answer_tokens;
+    const char *finish; // "stop", "length"
+    const char *mode;   // "think", "direct"
+    int64_t step;
+    int32_t group; // samples with the same group, next to each other, answer the same prompt
+    uint64_t seed; // of math.random in the script
+} RewardSample;
+// `think` and `answer`, which scripts also see, are cut from completion by the pool: text before "</think>" and after.
+
+enum { MAX_REWARD_PARTS = 24 };
+typedef struct RewardPart {
+    char name[48]; // "correct", or "script.part" for a table's parts
+    double value;  // unweighted; NaN if this script abstained
+} RewardPart;
+
+typedef struct Verdict {
+    VerdictState state; // the worst of the scripts' (killed, budget, error), else scored if any scored
+    double score;       // weighted sum over scripts that scored; NaN unless scored
+    RewardPart parts[MAX_REWARD_PARTS];
+    int part_count;
+    uint64_t fuel;
+    char why[256]; // reason of an abstention, error (script:line: message) or budget
+} Verdict;
+
+typedef struct RewardSpec {
+    const char *script;  // name of a shipped reward ("correct") or a path ending in .lua
+    double weight;
+    const json_t *options; // the spec's further keys, visible to the script as the global `options`; may be NULL
+} RewardSpec;
+
+typedef struct RewardLimits {
+    uint64_t fuel;         // a sample and script
+    size_t memory;         // bytes a worker
+    double seconds;        // CPU time a sample before the worker is killed
+    bool unsafe;           // allow running without seccomp
+} RewardLimits;
+RewardLimits reward_default_limits(void);
+
+typedef struct RewardPool RewardPool;
+// Forks `workers` processes (0: one per core). Scripts are read and compiled first: a syntax error is ERR_DATA with
+// script:line; a missing one ERR_NOINPUT. ERR_UNAVAILABLE where seccomp is missing and not `unsafe`.
+bool reward_pool_open(const RewardSpec *specs, int spec_count, int workers, const RewardLimits *limits,
+                      RewardPool **out, Err *err) MUST_CHECK;
+void reward_pool_close(RewardPool *pool);
+// Starts scoring a sample; returns at once. Strings are copied. The verdict is written to *out by a later
+// reward_pool_finish. Scripts with a `group` function run when all of a group were submitted.
+bool reward_pool_submit(RewardPool *pool, const RewardSample *sample, Verdict *out, Err *err) MUST_CHECK;
+// Waits for everything submitted.
+bool reward_pool_finish(RewardPool *pool, Err *err) MUST_CHECK;
+// Workers that died since the pool was opened.
+int64_t reward_pool_deaths(const RewardPool *pool);
+// SHA-256 over the scripts' sources, for the ledger.
+void reward_pool_hash(const RewardPool *pool, char out[65]);
+// Which walls this system offers: {"seccomp":true,"rlimits":true,...}; the caller owns it.
+json_t *reward_walls(void);
+
+// Cuts a completion into thinking and answer as scripts see them. In think mode the text before the first "</think>"
+// is thinking (all of it if there is none, the answer is then empty); in direct mode all is answer. The answer is
+// what stands inside the last <answer>...</answer> after the thinking, or all after it, trimmed.
+typedef struct TextSpan {
+    const char *data;
+    size_t size;
+} TextSpan;
+void completion_cut(const char *completion, size_t size, bool think_mode, TextSpan *think, TextSpan *answer);
+
+#endif

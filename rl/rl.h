@@ -1,0 +1,279 @@
+// The trainer's own words: Recipe, Item, Episode, Batch, StepReport, and the stages that pass a Batch along. Each
+// stage reads earlier fields and writes only its own.
+#ifndef RECKON_RL_H
+#define RECKON_RL_H
+#include "policy.h"
+#include "reward.h"
+
+// ---- recipe (recipe.c) -----------------------------------------------------------------------------------
+typedef enum Mode { MODE_THINK, MODE_DIRECT, MODES } Mode;
+extern const char *const mode_names[MODES];
+
+typedef enum AdvantageKind { ADVANTAGE_GROUP, ADVANTAGE_BATCH, ADVANTAGE_NONE } AdvantageKind;
+typedef enum LossKind { LOSS_GRPO, LOSS_BNPO, LOSS_DR_GRPO, LOSS_DAPO } LossKind;
+typedef enum ScheduleKind { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE } ScheduleKind;
+
+// The algorithm's hyperparameters (recipe key `algo`); losses.md of the design is their specification.
+typedef struct Algo {
+    AdvantageKind advantage; // what the group's centred reward is divided by
+    double advantage_eps;    // added to the standard deviation, 1e-4 as TRL
+    LossKind loss;
+    double epsilon_low, epsilon_high; // clip range of the ratio
+    double delta;                     // upper bound of the unclipped ratio; 0: none
+    double kl;                        // beta of k3 against the frozen reference; 0: no reference is held
+    double entropy;                   // bonus coefficient
+    int minibatches, epochs;          // per rollout
+    bool mask_truncated;              // samples cut off at max_tokens are left out of the loss
+} Algo;
+
+typedef struct Optimizer {
+    double learning_rate, beta1, beta2, eps, weight_decay;
+    double max_gradient_norm; // 0: no clipping
+    ScheduleKind schedule;
+    int warmup;               // steps
+    double final_share;       // of the learning rate at the last step
+} Optimizer;
+
+typedef enum StageKind { STAGE_SFT, STAGE_GRPO } StageKind;
+
+typedef struct Stage {
+    StageKind kind;
+    char *name;           // "sft", "grpo", made unique by the recipe
+    int steps;
+    double mode_share[MODES]; // share of prompts asked in each mode; sums to 1
+    int *levels;          // restrict procedural tasks to these levels; NULL: all of the recipe
+    int level_count;
+    int batch;            // sft: examples a step. grpo: prompts a step (Q)
+    int group_size;       // grpo: samples a prompt (G)
+    Sampling sampling;    // grpo
+    Algo algo;            // grpo
+    Optimizer optimizer;
+    int evaluate_every;   // 0: only at the end of the stage
+    int checkpoint_every; // 0: only at the end of the stage
+    int microbatch_tokens; // upper bound on packed tokens of one forward and backward (a whole group at least)
+} Stage;
+
+typedef struct TaskSpec {
+    char *kind;       // "arithmetic", "countdown", "jsonl"
+    char *file;       // jsonl: path, relative to the recipe
+    int *levels;      // procedural
+    int level_count;
+    double weight;    // share among tasks
+    json_t *options;  // the remaining keys, for the task itself
+} TaskSpec;
+
+typedef struct PromptStyle {
+    char *system;      // system message; NULL: the template's default
+    char *instruction; // put after the question, in a chat; may be NULL
+    char *prefix;      // what the completion is made to begin with: "<think>" or "<think></think>"
+} PromptStyle;
+
+typedef struct Recipe {
+    char *path, *folder; // of the recipe file
+    char *name;
+    uint64_t seed;
+    char *model_path;     // or NULL: from scratch
+    ModelConfig config;   // from scratch
+    char *characters;     // from scratch: the vocabulary
+    Precision precision;
+    int threads;          // 0: all
+    TaskSpec *tasks;
+    int task_count;
+    double held_out;      // share of problems kept for evaluation, by hash
+    PromptStyle style[MODES];
+    bool chat;            // render prompts through the chat template
+    RewardSpec *rewards;
+    int reward_count;
+    RewardLimits reward_limits;
+    int reward_workers;
+    double max_failed_share; // of verdicts in error, budget or killed: the run stops beyond it (0.1)
+    Stage *stages;
+    int stage_count;
+    int evaluate_items;   // held-out items per task and level in evaluations during training
+    int evaluate_samples; // sampled pass@1: samples an item, 0: greedy only
+    int compare_items;    // held-out items per task and level in `compare`
+    Sampling evaluate_sampling;
+    double watts, price_per_hour; // stated by the user for costs; 0: not stated
+    char *currency;
+    char *run_folder;     // default runs/NAME
+    int keep_checkpoints; // newest kept besides the stages' last ones
+    json_t *resolved;     // every value, defaults included: recipe.resolved.json
+    char hash[65];        // SHA-256 of the resolved recipe
+    Arena arena;          // owns all of the above but `resolved`
+} Recipe;
+
+// Reads, validates and completes a recipe; `sets` are "a.b=c" overrides (NULL-terminated). Errors name file, line,
+// key, what was found, the valid range, and the nearest valid key.
+bool recipe_read(const char *path, const char *const *sets, Recipe **out, Err *err) MUST_CHECK;
+void recipe_free(Recipe *r);
+
+// ---- tasks (tasks.c) -------------------------------------------------------------------------------------
+// One problem. `prompt` is the question in plain text; `messages` replaces it where the data has chat messages.
+typedef struct Item {
+    char *kind;
+    int level;
+    char *prompt;
+    json_t *messages;
+    char *truth;
+    char *demonstration; // a chain of thought that leads to the answer, for cold-start SFT; may be NULL
+    json_t *row;         // every column; for procedural tasks the problem's numbers
+    uint64_t hash;       // of the problem itself: decides train or held-out
+} Item;
+
+typedef struct Tasks Tasks;
+bool tasks_open(const Recipe *r, Tasks **out, Err *err) MUST_CHECK;
+void tasks_close(Tasks *t);
+// Training item number `index` of a stage: a function of (recipe, stage, index). `stage_levels` may be NULL.
+// The item's memory is the arena's.
+bool tasks_train_item(const Tasks *t, const Stage *stage, uint64_t index, Arena *arena, Item *out, Err *err) MUST_CHECK;
+// Held-out items, never seen in training: `count` distinct ones per task and level, always the same ones.
+typedef struct TaskLevel {
+    const char *kind;
+    int level;
+    int64_t distinct; // problems of this level, -1 if unknown
+} TaskLevel;
+int tasks_level_count(const Tasks *t);
+void tasks_level(const Tasks *t, int index, TaskLevel *out);
+bool tasks_held_out(const Tasks *t, int level_index, int count, Arena *arena, Item *out, int *found, Err *err) MUST_CHECK;
+// Hash of the data read (files), for the ledger.
+void tasks_hash(const Tasks *t, char out[65]);
+
+// ---- one step's data -------------------------------------------------------------------------------------
+// One sampled completion, from prompt to advantage.
+typedef struct Episode {
+    int prompt, sample;            // which group, which member
+    Completion completion;         // rollout
+    char *text;                    // decoded, rollout
+    size_t text_size;
+    int32_t think_tokens, answer_tokens;
+    Verdict verdict;               // rewards
+    double advantage;              // advantage; 0 where inactive
+    bool active;                   // has a scored verdict and takes part in the loss
+} Episode;
+
+typedef struct Prompt {
+    Item item;
+    Mode mode;
+    Ids ids;
+    bool has_variance; // advantage: not all rewards are equal
+} Prompt;
+
+typedef struct Batch {
+    Arena arena;
+    int64_t step;      // over the whole run, from 1
+    const Stage *stage;
+    int stage_step;    // within the stage, from 1
+    int prompt_count, episode_count, group_size;
+    Prompt *prompts;   // tasks
+    Episode *episodes; // [prompt_count * group_size], rollout
+    Rollout rollout;
+} Batch;
+
+// What one step did. `measured` fields come from clocks and meters; all others are a function of the recipe.
+typedef struct StepReport {
+    int64_t step;
+    int stage_index, stage_step;
+    StageKind kind;
+    double loss, learning_rate, gradient_norm;
+    double reward_mean, reward_std;      // over scored episodes; NaN for sft
+    double part_mean[MAX_REWARD_PARTS];
+    char part_name[MAX_REWARD_PARTS][48];
+    int part_count;
+    double entropy, kl, clip_share, ratio_max; // token means; ratio_max: of |ratio - 1|
+    double length_mean, think_mean, answer_mean, truncated_share;
+    int verdicts[VERDICT_STATES];
+    int groups, groups_without_variance, groups_trained;
+    int64_t prompt_tokens, new_tokens, trained_tokens;
+    bool skipped;                        // a gradient was NaN or Inf: no update
+    double flops;                        // computed from shapes
+    struct {
+        double seconds, rollout, reward, train, optimizer;
+        double cpu_seconds;
+        double joules;                   // NaN: not measured
+        size_t peak_bytes;
+    } measured;
+} StepReport;
+
+// ---- advantage.c and objective.c -------------------------------------------------------------------------
+// Rewards of a whole rollout to advantages. `scorable[i]` false leaves a sample out of its group's baseline and gives
+// 0. Groups are `group_size` consecutive samples. *has_variance per group may be NULL.
+void advantage_compute(AdvantageKind kind, double eps, int groups, int group_size, const double *reward,
+                       const bool *scorable, double *advantage, bool *has_variance);
+
+// The objective over one minibatch: O(tokens) on the host, in double. Sequences are ragged; arrays are concatenated.
+typedef struct ObjectiveInput {
+    int sequences;
+    const int32_t *length;      // [sequences]
+    const double *logprob;      // [N] current
+    const double *old_logprob;  // [N] of the policy that sampled; NULL: the current ones (on policy)
+    const double *ref_logprob;  // [N] or NULL
+    const double *entropy;      // [N] or NULL
+    const uint8_t *mask;        // [N] or NULL: all
+    const double *advantage;    // [sequences]
+    int32_t max_completion;     // dr_grpo's denominator
+    // Denominators of the whole step, so that no microbatch split changes a gradient:
+    double step_sequences;      // B
+    double step_tokens;         // active tokens of the optimizer step (bnpo)
+    double rollout_tokens;      // active tokens of the whole generation batch, times its share (dapo)
+} ObjectiveInput;
+typedef struct ObjectiveOutput {
+    double loss;
+    double *dlogprob; // [N]
+    double *dentropy; // [N] or NULL
+    double kl_sum, clipped, tokens, ratio_max; // statistics: sums over active tokens
+} ObjectiveOutput;
+void objective_compute(const Algo *algo, const ObjectiveInput *in, ObjectiveOutput *out);
+
+double schedule_rate(const Optimizer *o, int step, int steps); // learning rate of step 1..steps
+
+// ---- statistics.c ----------------------------------------------------------------------------------------
+typedef struct Interval {
+    double low, high;
+} Interval;
+Interval wilson_interval(int64_t successes, int64_t trials, double confidence);
+double mcnemar_exact(int64_t only_first, int64_t only_second); // two-sided p
+// Paired bootstrap of mean(a) - mean(b): `resamples` seeded resamples, percentile interval.
+Interval paired_bootstrap(const double *a, const double *b, int n, int resamples, uint64_t seed, double confidence);
+
+// ---- ledger.c --------------------------------------------------------------------------------------------
+typedef struct Ledger Ledger;
+// The run folder's ledger.db: WAL, synchronous=FULL, hash-chained. `resume`: it must exist; otherwise it must not.
+bool ledger_open(const char *run_folder, bool resume, Ledger **out, Err *err) MUST_CHECK;
+bool ledger_open_read(const char *run_folder, Ledger **out, Err *err) MUST_CHECK; // report, cost, audit
+void ledger_close(Ledger *l);
+// Facts of the run, once: recipe hash, versions, instruction variant, model and data hashes (replayable) and the
+// machine (measured). Both are JSON objects, borrowed.
+bool ledger_run(Ledger *l, const json_t *replayable, const json_t *measured, Err *err) MUST_CHECK;
+// One step with its samples in one transaction. `batch` may be NULL (sft).
+bool ledger_step(Ledger *l, const StepReport *step, const Batch *batch, Err *err) MUST_CHECK;
+// An evaluation's result: `replayable` enters the chain at its step, `measured` doesn't.
+bool ledger_evaluation(Ledger *l, int64_t step, const char *name, const json_t *replayable, const json_t *measured,
+                       Err *err) MUST_CHECK;
+// Something that happened (start, resume, kill seen, checkpoint, warning): the chain of measured things.
+bool ledger_event(Ledger *l, const char *kind, const json_t *detail, Err *err) MUST_CHECK;
+// After a resume from the checkpoint of `step`: later steps move to the table of repeated work, so that the
+// replayable chain ends at `step` again and no cost is forgotten.
+bool ledger_rewind(Ledger *l, int64_t step, Err *err) MUST_CHECK;
+// Head of the replayable chain (64 hex digits) and its last step.
+bool ledger_head(Ledger *l, int64_t *step, char hash[65], Err *err) MUST_CHECK;
+
+// ---- checkpoint.c ----------------------------------------------------------------------------------------
+typedef struct TrainState {
+    int64_t step; // steps done over the whole run
+    int stage_index, stage_step;
+    char chain[65]; // head of the replayable chain at this step
+} TrainState;
+// checkpoints/step-N: written aside, synced, renamed; every section's hash in state.json.
+bool checkpoint_save(const char *run_folder, const Policy *p, const TrainState *state, const char *recipe_hash, Err *err) MUST_CHECK;
+// The newest whole checkpoint: *found false if there is none. A damaged one is reported (the section named) and the
+// one before it is taken. `folder` is the caller's to free.
+bool checkpoint_latest(const char *run_folder, const char *recipe_hash, TrainState *state, char **folder, bool *found,
+                       Err *err) MUST_CHECK;
+// Verifies all sections of one checkpoint folder.
+bool checkpoint_verify(const char *folder, TrainState *state, Err *err) MUST_CHECK;
+bool checkpoint_prune(const char *run_folder, int keep, const int64_t *keep_steps, int keep_step_count, Err *err) MUST_CHECK;
+// The lock of a run folder: ERR_TEMPFAIL if another process holds it. Held until the process ends or run_unlock.
+bool run_lock(const char *run_folder, int *fd, Err *err) MUST_CHECK;
+void run_unlock(int fd);
+
+#endif
