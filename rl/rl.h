@@ -138,6 +138,13 @@ bool tasks_held_out(const Tasks *t, int level_index, int count, Arena *arena, It
 // Hash of the data read (files), for the ledger.
 void tasks_hash(const Tasks *t, char out[65]);
 
+// The ids a completion continues: chat template or plain text, the mode's style, its prefix ("<think>" or
+// "<think></think>"). Appends to `out`.
+bool prompt_render(const Recipe *r, const Tokenizer *t, const Item *item, Mode mode, Ids *out, Err *err) MUST_CHECK;
+// What a cold-start SFT example should complete that prompt with: in think mode the demonstration, "</think>" and the
+// answer, in direct mode the answer; then end of sequence. An error if think mode has no demonstration.
+bool demonstration_render(const Recipe *r, const Tokenizer *t, const Item *item, Mode mode, Ids *out, Err *err) MUST_CHECK;
+
 // ---- one step's data -------------------------------------------------------------------------------------
 // One sampled completion, from prompt to advantage.
 typedef struct Episode {
@@ -234,6 +241,35 @@ Interval wilson_interval(int64_t successes, int64_t trials, double confidence);
 double mcnemar_exact(int64_t only_first, int64_t only_second); // two-sided p
 // Paired bootstrap of mean(a) - mean(b): `resamples` seeded resamples, percentile interval.
 Interval paired_bootstrap(const double *a, const double *b, int n, int resamples, uint64_t seed, double confidence);
+
+// ---- evaluate.c ------------------------------------------------------------------------------------------
+// Held-out items answered in one mode: what `eval`, the evaluations during training and `compare` share.
+typedef struct EvaluatedItem {
+    int level_index;       // into tasks_level()
+    bool correct;          // score of the first reward reaches 1 (greedy); share of samples otherwise in `pass`
+    double pass;           // mean over sampled completions, or correct as 0/1 for greedy
+    int32_t tokens, think_tokens, answer_tokens, prompt_tokens;
+    bool truncated;
+    double flops;
+    VerdictState verdict;
+    char *completion;      // text of the first sample
+    const char *prompt, *truth;
+} EvaluatedItem;
+typedef struct Evaluation {
+    Mode mode;
+    int count;
+    EvaluatedItem *items;
+    double seconds;        // measured
+    int64_t new_tokens;
+    Arena arena;
+} Evaluation;
+// `samples` 0: greedy. Deterministic: the seed is the recipe's.
+bool evaluate(Policy *p, const Recipe *r, const Tasks *t, RewardPool *rewards, Mode mode, int items_per_level, int samples,
+              Evaluation *out, Err *err) MUST_CHECK;
+void evaluation_free(Evaluation *e);
+// {"mode","levels":[{"kind","level","items","correct","accuracy","low","high","tokens","think_tokens","answer_tokens",
+// "truncated","flops","outcomes":"0110..."}]} : means per item, Wilson 95 %. Replayable fields only.
+json_t *evaluation_json(const Evaluation *e, const Tasks *t);
 
 // ---- ledger.c --------------------------------------------------------------------------------------------
 typedef struct Ledger Ledger;
