@@ -21,6 +21,7 @@ typedef struct Algo {
     double epsilon_low, epsilon_high; // clip range of the ratio
     double delta;                     // upper bound of the unclipped ratio; 0: none
     double kl;                        // beta of k3 against the frozen reference; 0: no reference is held
+    bool kl_times_ratio;              // k3 is multiplied by the ratio, so that its mean stays unbiased off policy
     double entropy;                   // bonus coefficient
     int minibatches, epochs;          // per rollout
     bool mask_truncated;              // samples cut off at max_tokens are left out of the loss
@@ -31,7 +32,7 @@ typedef struct Optimizer {
     double max_gradient_norm; // 0: no clipping
     ScheduleKind schedule;
     int warmup;               // steps
-    double final_share;       // of the learning rate at the last step
+    double final_share;       // of the learning rate, reached where the schedule ends
 } Optimizer;
 
 typedef enum StageKind { STAGE_SFT, STAGE_GRPO } StageKind;
@@ -211,7 +212,7 @@ void advantage_compute(AdvantageKind kind, double eps, int groups, int group_siz
 typedef struct ObjectiveInput {
     int sequences;
     const int32_t *length;      // [sequences]
-    const double *logprob;      // [N] current
+    const double *logprob;      // [N] current; values under a zero mask are never looked at
     const double *old_logprob;  // [N] of the policy that sampled; NULL: the current ones (on policy)
     const double *ref_logprob;  // [N] or NULL
     const double *entropy;      // [N] or NULL
@@ -231,7 +232,9 @@ typedef struct ObjectiveOutput {
 } ObjectiveOutput;
 void objective_compute(const Algo *algo, const ObjectiveInput *in, ObjectiveOutput *out);
 
-double schedule_rate(const Optimizer *o, int step, int steps); // learning rate of step 1..steps
+// Learning rate of step 1..steps (schedule.c). As transformers counts: step 1 of a warm-up has rate 0, and the end of
+// the schedule would be the step after the last.
+double schedule_rate(const Optimizer *o, int step, int steps);
 
 // ---- statistics.c ----------------------------------------------------------------------------------------
 typedef struct Interval {
@@ -239,7 +242,9 @@ typedef struct Interval {
 } Interval;
 Interval wilson_interval(int64_t successes, int64_t trials, double confidence);
 double mcnemar_exact(int64_t only_first, int64_t only_second); // two-sided p
-// Paired bootstrap of mean(a) - mean(b): `resamples` seeded resamples, percentile interval.
+// Where the middle `confidence` of the values lies, quantiles interpolated linearly. Sorts `values`; NaN if empty.
+Interval percentile_interval(double *values, int count, double confidence);
+// Paired bootstrap of mean(a) - mean(b): `resamples` seeded resamples, percentile interval. NaN if n is 0.
 Interval paired_bootstrap(const double *a, const double *b, int n, int resamples, uint64_t seed, double confidence);
 
 // ---- evaluate.c ------------------------------------------------------------------------------------------
