@@ -4,7 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
+extern const Command command_doctor;
 static const Command *const commands[] = {
+    &command_doctor,
     NULL,
 };
 
