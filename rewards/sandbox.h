@@ -15,8 +15,9 @@ SandboxLimits sandbox_default_limits(void);
 
 // Evaluates a script file that returns one table and converts it to JSON: for recipes. Functions in the table become
 // {"$function": index}; `names` (NULL-terminated, may be NULL) are constructors put into scope such that
-// `grpo{...}` returns its table with "$kind":"grpo" added. Integers stay integers. A table with keys 1..n is an array;
-// mixed keys, NaN, cycles and values that aren't data are errors with file:line. ERR_DATA for script errors.
+// `grpo{...}` returns its table with "$kind":"grpo" added. Integers stay integers. A table with keys 1..n is an array; one
+// with a single positional value and named keys, such as {"correct", weight=2}, is an object whose key "$1" holds that
+// value. Other mixed keys, NaN, cycles and values that aren't data are errors with file:line. ERR_DATA for script errors.
 // `variables` (may be NULL) is an object that becomes globals.
 bool sandbox_eval_file(const char *path, const char *const *names, const json_t *variables, json_t **out,
                        Err *err) MUST_CHECK;

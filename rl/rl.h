@@ -118,12 +118,14 @@ typedef struct Item {
     char *truth;
     char *demonstration; // a chain of thought that leads to the answer, for cold-start SFT; may be NULL
     json_t *row;         // every column; for procedural tasks the problem's numbers
-    uint64_t hash;       // of the problem itself: decides train or held-out
+    uint64_t hash;       // of the problem's text
 } Item;
 
 typedef struct Tasks Tasks;
 bool tasks_open(const Recipe *r, Tasks **out, Err *err) MUST_CHECK;
 void tasks_close(Tasks *t);
+// Held out or for training is decided by a hash of the problem in which the order of commuting operands doesn't count,
+// so that 12+34 is never trained on where 34+12 is asked.
 // Training item number `index` of a stage: a function of (recipe, stage, index). `stage_levels` may be NULL.
 // The item's memory is the arena's.
 bool tasks_train_item(const Tasks *t, const Stage *stage, uint64_t index, Arena *arena, Item *out, Err *err) MUST_CHECK;

@@ -129,7 +129,18 @@ char *arena_strdup(Arena *a, const char *s) {
     size_t n = strlen(s) + 1;
     return memcpy(arena_alloc(a, n), s, n);
 }
+typedef struct ArenaDeferred {
+    struct ArenaDeferred *next;
+    void (*release)(void *);
+    void *object;
+} ArenaDeferred;
+void arena_defer(Arena *a, void (*release)(void *), void *object) {
+    ArenaDeferred *d = ARENA_NEW(a, ArenaDeferred, 1);
+    *d = (ArenaDeferred){a->deferred, release, object};
+    a->deferred = d;
+}
 void arena_reset(Arena *a) {
+    for (ArenaDeferred *d = a->deferred; d; d = d->next) d->release(d->object);
     for (ArenaBlock *b = a->head, *next; b; b = next) {
         next = b->next;
         free(b);
@@ -178,6 +189,45 @@ void ids_push(Ids *ids, int32_t id) { ids_append(ids, &id, 1); }
 void ids_free(Ids *ids) {
     free(ids->data);
     *ids = (Ids){0};
+}
+
+// ---- names ----------------------------------------------------------------------------------------------
+static int edit_distance(const char *a, const char *b) {
+    int n = (int)strlen(b), row[64];
+    if (n > 63 || strlen(a) > 63) return 99;
+    for (int j = 0; j <= n; j++) row[j] = j;
+    for (int i = 1; a[i - 1]; i++) {
+        int diagonal = row[0];
+        row[0] = i;
+        for (int j = 1; j <= n; j++) {
+            int best = diagonal + (a[i - 1] != b[j - 1]);
+            if (row[j] + 1 < best) best = row[j] + 1;
+            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
+            diagonal = row[j];
+            row[j] = best;
+        }
+    }
+    return row[n];
+}
+static const char *longest_shared_start(const char *name, const char *const *names) {
+    const char *best = NULL;
+    size_t most = 3;
+    for (; *names; names++) {
+        size_t n = 0;
+        while (name[n] && name[n] == (*names)[n]) n++;
+        if (n > most) most = n, best = *names;
+    }
+    return best;
+}
+const char *nearest_name(const char *name, const char *const *names) {
+    const char *const *all = names;
+    const char *best = NULL;
+    int least = 1 + (int)strlen(name) / 3;
+    for (; *names; names++) {
+        int d = edit_distance(name, *names);
+        if (d <= least && (!best || d < least)) least = d, best = *names;
+    }
+    return best ? best : longest_shared_start(name, all);
 }
 
 // ---- random numbers --------------------------------------------------------------------------------------

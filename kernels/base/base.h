@@ -69,11 +69,14 @@ void mem_free(void *p);
 // A region that is freed as a whole. Not shared between threads.
 typedef struct Arena {
     struct ArenaBlock *head;
+    struct ArenaDeferred *deferred;
     size_t used; // bytes handed out
 } Arena;
 void *arena_alloc(Arena *a, size_t bytes); // zeroed, aligned to 64 bytes, never NULL
 char *arena_strdup(Arena *a, const char *s);
 void arena_reset(Arena *a); // frees all
+// `release(object)` is called by arena_reset: for things that need more than free, such as a json_t. Latest first.
+void arena_defer(Arena *a, void (*release)(void *), void *object);
 #define ARENA_NEW(a, type, n) ((type *)arena_alloc((a), sizeof(type) * (size_t)(n)))
 
 // A growing byte buffer. `data` is NUL-terminated after every call (the NUL isn't counted), NULL while empty.
@@ -94,6 +97,10 @@ typedef struct Ids {
 void ids_push(Ids *ids, int32_t id);
 void ids_append(Ids *ids, const int32_t *data, int32_t count);
 void ids_free(Ids *ids);
+
+// The nearest of `names` (NULL-terminated) by edit distance, else the one that shares its first four letters or more;
+// NULL if none is near. For "did you mean".
+const char *nearest_name(const char *name, const char *const *names);
 
 // ---- random numbers --------------------------------------------------------------------------------------
 // Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): a pure function of key

@@ -56,8 +56,6 @@ const char *const *args_list(const Args *args, const char *name); // never NULL
 bool args_parse(const Command *command, int argc, char **argv, Args *out, Err *err) MUST_CHECK;
 void args_free(Args *args);
 void command_help(const Command *command);
-// The nearest of `names` (NULL-terminated) by edit distance, NULL if none is near. For "did you mean".
-const char *nearest_name(const char *name, const char *const *names);
 
 // Prints one JSON document and a newline on stdout.
 bool print_json(const json_t *value, Err *err) MUST_CHECK;

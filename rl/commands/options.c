@@ -39,33 +39,6 @@ const char *const *args_list(const Args *args, const char *name) {
     return list ? (const char *const *)list : none;
 }
 
-static int edit_distance(const char *a, const char *b) {
-    int n = (int)strlen(b), row[64];
-    if (n > 63 || strlen(a) > 63) return 99;
-    for (int j = 0; j <= n; j++) row[j] = j;
-    for (int i = 1; a[i - 1]; i++) {
-        int diagonal = row[0];
-        row[0] = i;
-        for (int j = 1; j <= n; j++) {
-            int best = diagonal + (a[i - 1] != b[j - 1]);
-            if (row[j] + 1 < best) best = row[j] + 1;
-            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
-            diagonal = row[j];
-            row[j] = best;
-        }
-    }
-    return row[n];
-}
-const char *nearest_name(const char *name, const char *const *names) {
-    const char *best = NULL;
-    int least = 1 + (int)strlen(name) / 3;
-    for (; *names; names++) {
-        int d = edit_distance(name, *names);
-        if (d <= least && (!best || d < least)) least = d, best = *names;
-    }
-    return best;
-}
-
 static bool unknown_option(const Command *c, const char *given, Err *err) {
     const char *names[49] = {0};
     for (int i = 0; c->options[i].name; i++) names[i] = c->options[i].name;
