@@ -220,6 +220,7 @@ typedef struct ObjectiveInput {
     const double *entropy;      // [N] or NULL
     const uint8_t *mask;        // [N] or NULL: all
     const double *advantage;    // [sequences]
+    const double *token_advantage; // [N] or NULL; where given it replaces `advantage`
     int32_t max_completion;     // dr_grpo's denominator
     // Denominators of the whole step, so that no microbatch split changes a gradient:
     double step_sequences;      // B

@@ -4,8 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
-extern const Command command_doctor;
+extern const Command command_calc, command_doctor;
 static const Command *const commands[] = {
+    &command_calc,
     &command_doctor,
     NULL,
 };

@@ -1,0 +1,175 @@
+// Reading a case of `calc`: numbers, ragged arrays, masks, options. Nothing that could change a number is skipped: an
+// unknown option or input makes the case unsupported, a malformed one ends the command with its place.
+#include "calc.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool calc_unsupported(CalcCase *c, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    vsnprintf(c->why, sizeof c->why, format, args);
+    va_end(args);
+    return false;
+}
+bool calc_malformed(const CalcCase *c, const char *path, const char *expected, Err *err) {
+    char where[256];
+    snprintf(where, sizeof where, "%s: cases[%d].%s", c->file, c->index, path);
+    return fail(err, ERR_DATA, where, "expected %s", expected);
+}
+
+static bool number_of(const json_t *value, double *out) {
+    if (json_is_number(value)) *out = json_number_value(value);
+    else if (json_is_null(value)) *out = NAN;
+    else if (json_is_string(value) && !strcmp(json_string_value(value), "inf")) *out = INFINITY;
+    else if (json_is_string(value) && !strcmp(json_string_value(value), "-inf")) *out = -INFINITY;
+    else return false;
+    return true;
+}
+static bool numbers_of(CalcCase *c, const char *path, const json_t *list, double *out, Err *err) {
+    for (size_t i = 0; i < json_array_size(list); i++)
+        if (!number_of(json_array_get(list, i), &out[i])) {
+            char place[128];
+            snprintf(place, sizeof place, "%s[%zu]", path, i);
+            return calc_malformed(c, place, "a number, null, \"inf\" or \"-inf\"", err);
+        }
+    return true;
+}
+
+bool calc_list(CalcCase *c, const char *key, int *count, double **values, Err *err) {
+    char path[96];
+    snprintf(path, sizeof path, "inputs.%s", key);
+    const json_t *list = json_object_get(c->inputs, key);
+    *count = 0, *values = NULL;
+    if (!list || json_is_null(list)) return true;
+    if (!json_is_array(list)) return calc_malformed(c, path, "a list of numbers", err);
+    *count = (int)json_array_size(list);
+    *values = ARENA_NEW(&c->arena, double, *count + 1);
+    return numbers_of(c, path, list, *values, err);
+}
+
+bool calc_ragged(CalcCase *c, const char *key, const Ragged *shape, Ragged *out, Err *err) {
+    char path[96], row_path[112];
+    snprintf(path, sizeof path, "inputs.%s", key);
+    const json_t *list = json_object_get(c->inputs, key);
+    *out = (Ragged){0};
+    if (!list || json_is_null(list)) return true;
+    if (!json_is_array(list)) return calc_malformed(c, path, "a list of lists of numbers", err);
+    out->rows = (int)json_array_size(list);
+    if (shape && out->rows != shape->rows) return calc_malformed(c, path, "as many rows as the logprobs have", err);
+    out->length = ARENA_NEW(&c->arena, int32_t, out->rows + 1);
+    for (int r = 0; r < out->rows; r++) {
+        const json_t *row = json_array_get(list, (size_t)r);
+        snprintf(row_path, sizeof row_path, "%s[%d]", path, r);
+        if (!json_is_array(row)) return calc_malformed(c, row_path, "a list of numbers", err);
+        out->length[r] = (int32_t)json_array_size(row);
+        if (shape && out->length[r] != shape->length[r])
+            return calc_malformed(c, row_path, "as many values as the logprobs' row has", err);
+        out->count += out->length[r];
+    }
+    out->values = ARENA_NEW(&c->arena, double, out->count + 1);
+    int64_t at = 0;
+    for (int r = 0; r < out->rows; r++) {
+        snprintf(row_path, sizeof row_path, "%s[%d]", path, r);
+        TRY(numbers_of(c, row_path, json_array_get(list, (size_t)r), out->values + at, err));
+        at += out->length[r];
+    }
+    return true;
+}
+
+bool calc_mask(CalcCase *c, const char *key, const Ragged *shape, uint8_t **mask, Err *err) {
+    char path[96];
+    snprintf(path, sizeof path, "inputs.%s", key);
+    Ragged numbers;
+    *mask = NULL;
+    TRY(calc_ragged(c, key, shape, &numbers, err));
+    if (!numbers.values) return true;
+    *mask = ARENA_NEW(&c->arena, uint8_t, numbers.count + 1);
+    for (int64_t i = 0; i < numbers.count; i++) {
+        if (numbers.values[i] != 0 && numbers.values[i] != 1) return calc_malformed(c, path, "only 0 and 1", err);
+        (*mask)[i] = numbers.values[i] == 1;
+    }
+    return true;
+}
+
+bool calc_inputs_known(CalcCase *c, const char *const *names) {
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)c->inputs, key, value) {
+        bool known = json_is_null(value);
+        for (int i = 0; names[i] && !known; i++) known = !strcmp(names[i], key);
+        if (!known) return calc_unsupported(c, "input %.60s", key);
+    }
+    return true;
+}
+
+json_t *calc_ragged_json(const Ragged *shape, const double *values) {
+    json_t *rows = json_array();
+    for (int r = 0; r < shape->rows; r++) {
+        json_t *row = json_array();
+        for (int32_t t = 0; t < shape->length[r]; t++) json_array_append_new(row, json_number_or_name(*values++));
+        json_array_append_new(rows, row);
+    }
+    return rows;
+}
+
+static bool same_value(const json_t *a, const json_t *b) {
+    if (json_is_number(a) && json_is_number(b)) return json_number_value(a) == json_number_value(b);
+    return json_equal(a, b);
+}
+static bool unsupported_value(CalcCase *c, const char *name, const json_t *value) {
+    if (json_is_number(value)) return calc_unsupported(c, "%.60s = %g", name, json_number_value(value));
+    Buf text = {0};
+    json_write(value, &text);
+    calc_unsupported(c, "%.60s = %.120s", name, text.data ? text.data : "");
+    buf_free(&text);
+    return false;
+}
+
+static bool read_option(CalcCase *c, const CalcOption *o, const json_t *value, void *out, Err *err) {
+    char path[96], *at = (char *)out + o->offset;
+    snprintf(path, sizeof path, "config.%s", o->name);
+    double number = NAN;
+    switch (o->kind) {
+    case CALC_NUMBER:
+        if (json_is_null(value)) return true;
+        if (!number_of(value, &number)) return calc_malformed(c, path, "a number or null", err);
+        *(double *)(void *)at = number;
+        return true;
+    case CALC_COUNT:
+        if (json_is_string(value)) number = 1;
+        else if (!number_of(value, &number) || !(number >= 1) || number > 1e9 || number != floor(number))
+            return calc_malformed(c, path, "an integer of at least 1", err);
+        *(double *)(void *)at = number;
+        return true;
+    case CALC_FLAG:
+        if (!json_is_boolean(value)) return calc_malformed(c, path, "true or false", err);
+        *(bool *)(void *)at = json_is_true(value);
+        return true;
+    case CALC_TEXT:
+        if (!json_is_string(value)) return calc_malformed(c, path, "a text", err);
+        *(const char **)(void *)at = json_string_value(value);
+        return true;
+    case CALC_NEUTRAL: {
+        json_t *neutral = json_loads(o->neutral, JSON_DECODE_ANY, NULL);
+        bool same = same_value(value, neutral);
+        json_decref(neutral);
+        return same || unsupported_value(c, o->name, value);
+    }
+    case CALC_IDLE: return true;
+    }
+    return true;
+}
+
+bool calc_options(CalcCase *c, const CalcOption *table, void *out, Err *err) {
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)c->config, key, value) {
+        const CalcOption *o = table;
+        while (o->name && strcmp(o->name, key) != 0) o++;
+        if (!o->name) return unsupported_value(c, key, value);
+        TRY(read_option(c, o, value, out, err));
+    }
+    return true;
+}
