@@ -57,12 +57,6 @@ const Table ledger_tables[TABLES] = {
                   "INTEGER, detail TEXT NOT NULL, chain TEXT NOT NULL) STRICT",
                   6, 5},
 };
-// Work that was done twice stands in `events` (its chain is append-only); this makes it a table to ask.
-static const char repeated_view[] =
-    "CREATE VIEW repeated_work AS SELECT seq, at, step, json_extract(detail, '$.work') AS work, json_extract(detail, "
-    "'$.prompt_tokens') AS prompt_tokens, json_extract(detail, '$.new_tokens') AS new_tokens, json_extract(detail, "
-    "'$.trained_tokens') AS trained_tokens, json_extract(detail, '$.flops') AS flops FROM events WHERE kind = 'repeated'";
-
 // ---- opening ---------------------------------------------------------------------------------------------
 static bool run_sql(const Ledger *l, const char *sql, const char *doing, Err *err) {
     return sqlite3_exec(l->db, sql, NULL, NULL, NULL) == SQLITE_OK || ledger_failed(l, doing, err);
@@ -85,7 +79,6 @@ static bool connect(const char *path, int flags, Ledger **out, Err *err) {
 static bool make_schema(Ledger *l, Err *err) {
     TRY(run_sql(l, "PRAGMA journal_mode=WAL; BEGIN", "creating", err));
     for (int i = 0; i < TABLES; i++) TRY(run_sql(l, ledger_tables[i].create, "creating", err));
-    TRY(run_sql(l, repeated_view, "creating", err));
     char pragmas[96];
     snprintf(pragmas, sizeof pragmas, "PRAGMA application_id=%d; PRAGMA user_version=%d; COMMIT", APPLICATION_ID, FORMAT);
     return run_sql(l, pragmas, "creating", err);
@@ -121,14 +114,14 @@ static bool check_schema(const Ledger *l, Err *err) {
     int known = 0;
     while (ok && (ok = ledger_next(l, s, &more, err)) && more) {
         const char *sql = column_string(s, 0);
-        bool ours = strcmp(sql, repeated_view) == 0;
+        bool ours = false;
         for (int i = 0; i < TABLES; i++) ours |= strcmp(sql, ledger_tables[i].create) == 0;
         known += ours, strangers += !ours;
     }
     sqlite3_finalize(s);
-    if (ok && (strangers || known != TABLES + 1))
-        ok = fail(err, ERR_DATA, l->path, "the schema is not that of a ledger: %d of %d tables as expected, %lld others", known,
-                  TABLES + 1, (long long)strangers);
+    if (ok && (strangers || known != TABLES))
+        ok = fail(err, ERR_DATA, l->path, "the schema is not that of a ledger: %d of %d tables as expected, %lld others", known, TABLES,
+                  (long long)strangers);
     return ok;
 }
 
@@ -180,15 +173,14 @@ void ledger_close(Ledger *l) {
 }
 
 // ---- writing ---------------------------------------------------------------------------------------------
-static bool begin(Ledger *l, Err *err) { return run_sql(l, "BEGIN IMMEDIATE", "writing", err); }
-// Commits, or undoes all since begin(): nothing half-written stays.
-static bool finish(Ledger *l, bool ok, Err *err) {
+bool ledger_begin(Ledger *l, Err *err) { return run_sql(l, "BEGIN IMMEDIATE", "writing", err); }
+bool ledger_finish(Ledger *l, bool ok, Err *err) {
     if (ok) ok = run_sql(l, "COMMIT", "writing", err);
     if (!ok && !sqlite3_get_autocommit(l->db)) sqlite3_exec(l->db, "ROLLBACK", NULL, NULL, NULL);
     return ok;
 }
 
-static bool insert_row(Ledger *l, int table, const Value *values, Err *err) {
+bool ledger_insert(Ledger *l, int table, const Value *values, Err *err) {
     const Table *t = &ledger_tables[table];
     sqlite3_stmt *s = l->insert[table];
     if (!s) {
@@ -222,7 +214,7 @@ static bool insert_row(Ledger *l, int table, const Value *values, Err *err) {
     return ok;
 }
 
-static bool set_text(Ledger *l, const char *sql, const char *text, int64_t key, int64_t key2, Err *err) {
+bool ledger_set_text(Ledger *l, const char *sql, const char *text, int64_t key, int64_t key2, Err *err) {
     sqlite3_stmt *s;
     bool ok = ledger_query(l, sql, 0, 0, &s, err);
     if (ok) {
@@ -235,8 +227,7 @@ static bool set_text(Ledger *l, const char *sql, const char *text, int64_t key, 
     return ok;
 }
 
-// Appends to the chain of measured things. `step` below 0: none.
-static bool append_event(Ledger *l, const char *kind, int64_t step, const json_t *detail, Err *err) {
+bool ledger_append_event(Ledger *l, const char *kind, int64_t step, const json_t *detail, Err *err) {
     sqlite3_stmt *s;
     bool more = false;
     char previous[65] = "", chain[65], at[40];
@@ -262,15 +253,15 @@ static bool append_event(Ledger *l, const char *kind, int64_t step, const json_t
     row_append(&row, "events", v, ledger_tables[T_EVENTS].hashed);
     chain_link(previous, row.data, row.size, chain);
     v[5] = value_text(chain);
-    ok = insert_row(l, T_EVENTS, v, err);
+    ok = ledger_insert(l, T_EVENTS, v, err);
     json_decref(empty);
     buf_free(&text), buf_free(&row);
     return ok;
 }
 
 bool ledger_event(Ledger *l, const char *kind, const json_t *detail, Err *err) {
-    TRY(begin(l, err));
-    return finish(l, append_event(l, kind, -1, detail, err), err);
+    TRY(ledger_begin(l, err));
+    return ledger_finish(l, ledger_append_event(l, kind, -1, detail, err), err);
 }
 
 static bool compare_facts(const Ledger *l, const char *recorded, const json_t *now, Err *err) {
@@ -300,7 +291,7 @@ static bool compare_facts(const Ledger *l, const char *recorded, const json_t *n
 bool ledger_run(Ledger *l, const json_t *replayable, const json_t *measured, Err *err) {
     sqlite3_stmt *s;
     bool there = false;
-    TRY(begin(l, err));
+    TRY(ledger_begin(l, err));
     bool ok = ledger_query(l, "SELECT replayable FROM run", 0, 0, &s, err) && ledger_next(l, s, &there, err);
     if (ok && there) ok = compare_facts(l, column_string(s, 0), replayable, err);
     sqlite3_finalize(s);
@@ -311,129 +302,18 @@ bool ledger_run(Ledger *l, const json_t *replayable, const json_t *measured, Err
         row_append(&row, "run", v, ledger_tables[T_RUN].hashed);
         chain_link("", row.data, row.size, chain);
         v[2] = value_text(chain);
-        ok = insert_row(l, T_RUN, v, err);
+        ok = ledger_insert(l, T_RUN, v, err);
         buf_free(&text), buf_free(&row);
     }
-    ok = ok && append_event(l, "machine", -1, measured, err);
-    return finish(l, ok, err);
-}
-
-// ---- a step ----------------------------------------------------------------------------------------------
-static const char *kind_name(StageKind kind) { return kind == STAGE_SFT ? "sft" : "grpo"; }
-
-static bool insert_step(Ledger *l, const StepReport *r, Err *err) {
-    Value v[] = {value_int(r->step), value_int(r->stage_index), value_int(r->stage_step), value_text(kind_name(r->kind)),
-                 value_real(r->loss), value_real(r->learning_rate), value_real(r->gradient_norm), value_real(r->reward_mean),
-                 value_real(r->reward_std), value_real(r->entropy), value_real(r->kl), value_real(r->clip_share),
-                 value_real(r->ratio_max), value_real(r->length_mean), value_real(r->think_mean), value_real(r->answer_mean),
-                 value_real(r->truncated_share), value_int(r->verdicts[VERDICT_SCORED]),
-                 value_int(r->verdicts[VERDICT_ABSTAINED]), value_int(r->verdicts[VERDICT_ERROR]),
-                 value_int(r->verdicts[VERDICT_BUDGET]), value_int(r->verdicts[VERDICT_KILLED]), value_int(r->groups),
-                 value_int(r->groups_without_variance), value_int(r->groups_trained), value_int(r->prompt_tokens),
-                 value_int(r->new_tokens), value_int(r->trained_tokens), value_int(r->skipped), value_real(r->flops),
-                 value_text(""), value_text("")};
-    _Static_assert(COUNT(v) == 32, "one value a column");
-    TRY(insert_row(l, T_STEPS, v, err));
-    for (int i = 0; i < r->part_count && i < MAX_REWARD_PARTS; i++) {
-        Value part[] = {value_int(r->step), value_int(i), value_text(r->part_name[i]), value_real(r->part_mean[i])};
-        TRY(insert_row(l, T_STEP_PARTS, part, err));
-    }
-    return true;
-}
-
-static bool insert_prompt(Ledger *l, int64_t step, int index, const Prompt *p, Err *err) {
-    Buf messages = {0}, row = {0};
-    char hash[65];
-    // A question may be text, messages, or (a rendered prompt alone) only ids; the ids are always there.
-    Value v[] = {value_int(step), value_int(index), value_text(p->item.kind), value_int(p->item.level),
-                 value_text(mode_names[p->mode]), value_text(p->item.prompt), value_json(p->item.messages, &messages),
-                 value_text(p->item.truth), value_bytes(p->ids.data, (size_t)p->ids.count * sizeof(int32_t), VALUE_BLOB),
-                 value_int(p->has_variance), {0}};
-    row_append(&row, "prompts", v, ledger_tables[T_PROMPTS].hashed);
-    sha256_hex(row.data, row.size, hash);
-    v[10] = value_text(hash);
-    bool ok = insert_row(l, T_PROMPTS, v, err);
-    buf_free(&messages), buf_free(&row);
-    return ok;
-}
-
-static bool insert_sample(Ledger *l, int64_t step, int index, const Episode *e, Buf *row, Err *err) {
-    const Completion *c = &e->completion;
-    const Verdict *verdict = &e->verdict;
-    char hash[65];
-    size_t length = (size_t)c->length;
-    Value v[] = {value_int(step), value_int(index), value_int(e->prompt),
-                 value_text(c->finish == FINISH_STOP ? "stop" : "length"), value_int(c->length), value_int(e->think_tokens),
-                 value_int(e->answer_tokens), value_text(verdict_state_names[verdict->state]), value_real(verdict->score),
-                 value_text(verdict->why), value_real(e->advantage), value_int(e->active),
-                 e->text ? value_bytes(e->text, e->text_size, VALUE_TEXT) : (Value){0},
-                 value_bytes(c->ids, length * sizeof *c->ids, VALUE_BLOB),
-                 value_bytes(c->logprob, length * sizeof *c->logprob, VALUE_BLOB), {0}};
-    row->size = 0;
-    row_append(row, "samples", v, ledger_tables[T_SAMPLES].hashed);
-    for (int i = 0; i < verdict->part_count && i < MAX_REWARD_PARTS; i++) {
-        Value part[] = {value_int(step), value_int(index), value_int(i), value_text(verdict->parts[i].name),
-                        value_real(verdict->parts[i].value)};
-        row_append(row, "parts", part, ledger_tables[T_PARTS].hashed);
-        TRY(insert_row(l, T_PARTS, part, err));
-    }
-    sha256_hex(row->data, row->size, hash);
-    v[15] = value_text(hash);
-    return insert_row(l, T_SAMPLES, v, err);
-}
-
-static json_t *measured_json(const StepReport *r, const Batch *b, const char *content) {
-    uint64_t fuel = 0;
-    for (int i = 0; b && i < b->episode_count; i++) fuel += b->episodes[i].verdict.fuel;
-    json_t *j = json_object();
-    json_object_set_new(j, "content", json_string(content));
-    json_object_set_new(j, "seconds", json_number_or_name(r->measured.seconds));
-    json_object_set_new(j, "rollout", json_number_or_name(r->measured.rollout));
-    json_object_set_new(j, "reward", json_number_or_name(r->measured.reward));
-    json_object_set_new(j, "train", json_number_or_name(r->measured.train));
-    json_object_set_new(j, "optimizer", json_number_or_name(r->measured.optimizer));
-    json_object_set_new(j, "cpu_seconds", json_number_or_name(r->measured.cpu_seconds));
-    json_object_set_new(j, "joules", json_number_or_name(r->measured.joules));
-    json_object_set_new(j, "peak_bytes", json_integer((json_int_t)r->measured.peak_bytes));
-    json_object_set_new(j, "fuel", json_integer((json_int_t)fuel));
-    return j;
-}
-
-static bool write_step(Ledger *l, const StepReport *r, const Batch *b, Err *err) {
-    int64_t last;
-    char previous[65], content[65], chain[65];
-    TRY(ledger_integer(l, "SELECT max(step) FROM steps", 0, 0, &last, err));
-    if (r->step != last + 1)
-        return fail(err, ERR_SOFTWARE, l->path, "found step %lld, expected %lld", (long long)r->step, (long long)last + 1);
-    TRY(chain_before(l, last, previous, err));
-    TRY(insert_step(l, r, err));
-    for (int i = 0; b && i < b->prompt_count; i++) TRY(insert_prompt(l, r->step, i, &b->prompts[i], err));
-    Buf row = {0};
-    bool ok = true;
-    for (int i = 0; ok && b && i < b->episode_count; i++) ok = insert_sample(l, r->step, i, &b->episodes[i], &row, err);
-    buf_free(&row);
-    TRY(ok);
-    TRY(step_content(l, r->step, false, NULL, content, err));
-    chain_link(previous, content, 64, chain);
-    TRY(set_text(l, "UPDATE steps SET content = ? WHERE step = ?", content, r->step, 0, err));
-    TRY(set_text(l, "UPDATE steps SET chain = ? WHERE step = ?", chain, r->step, 0, err));
-    json_t *measured = measured_json(r, b, content);
-    ok = append_event(l, "step", r->step, measured, err);
-    json_decref(measured);
-    return ok;
-}
-
-bool ledger_step(Ledger *l, const StepReport *r, const Batch *batch, Err *err) {
-    TRY(begin(l, err));
-    return finish(l, write_step(l, r, batch, err), err);
+    ok = ok && ledger_append_event(l, "machine", -1, measured, err);
+    return ledger_finish(l, ok, err);
 }
 
 // ---- evaluations -----------------------------------------------------------------------------------------
 // Links from `step` on are computed anew: an evaluation made later of an earlier step takes its place there, so that
 // the head does not depend on when it was made.
 static bool rechain(Ledger *l, int64_t step, Err *err) {
-    char chain[65];
-    TRY(chain_before(l, step, chain, err)); // an error if there is no run
+    char chain[65] = "";
     sqlite3_stmt *s;
     static const char sql[] =
         "SELECT 0 AS step, -2 AS position, chain, NULL, NULL FROM run"
@@ -447,14 +327,14 @@ static bool rechain(Ledger *l, int64_t step, Err *err) {
             snprintf(chain, sizeof chain, "%s", column_string(s, 2));
         } else if (position == -1) {
             chain_link(chain, column_string(s, 2), strlen(column_string(s, 2)), chain);
-            if (at >= step) ok = set_text(l, "UPDATE steps SET chain = ? WHERE step = ?", chain, at, 0, err);
+            if (at >= step) ok = ledger_set_text(l, "UPDATE steps SET chain = ? WHERE step = ?", chain, at, 0, err);
         } else {
             Value v[] = {value_int(at), value_int(position), value_column(s, 3), value_column(s, 4)};
             row.size = 0;
             row_append(&row, "evaluations", v, ledger_tables[T_EVALUATIONS].hashed);
             chain_link(chain, row.data, row.size, chain);
             if (at >= step)
-                ok = set_text(l, "UPDATE evaluations SET chain = ? WHERE step = ? AND position = ?", chain, at, position, err);
+                ok = ledger_set_text(l, "UPDATE evaluations SET chain = ? WHERE step = ? AND position = ?", chain, at, position, err);
         }
     }
     sqlite3_finalize(s);
@@ -480,33 +360,36 @@ static bool write_evaluation(Ledger *l, int64_t step, const char *name, const js
                              Err *err) {
     int64_t last, position;
     bool known;
+    char chain[65];
+    TRY(chain_before(l, step, chain, err)); // an error if there is no run
     TRY(ledger_integer(l, "SELECT max(step) FROM steps", 0, 0, &last, err));
     if (step < 0 || step > last)
         return fail(err, ERR_SOFTWARE, l->path, "an evaluation at step %lld, expected 0 to %lld", (long long)step,
                     (long long)last);
     TRY(ledger_integer(l, "SELECT max(position) + 1 FROM evaluations WHERE step = ?", step, 0, &position, err));
     Buf text = {0};
-    Value v[] = {value_int(step), value_int(position), value_text(name), value_json(replayable, &text), value_text("")};
+    Value v[] = {value_int(step), value_int(position), value_text(name), value_json(replayable, &text), value_text(chain)};
     bool ok = evaluation_known(l, step, name, &v[3], &known, err);
-    if (ok && !known) ok = insert_row(l, T_EVALUATIONS, v, err) && rechain(l, step, err);
+    if (ok && !known) ok = ledger_insert(l, T_EVALUATIONS, v, err) && rechain(l, step, err);
     buf_free(&text);
     json_t *detail = json_object();
     json_object_set_new(detail, "name", json_string(name));
     json_object_set_new(detail, "again", json_boolean(known));
     if (measured) json_object_set(detail, "measured", (json_t *)(uintptr_t)measured);
-    ok = ok && append_event(l, "evaluation", step, detail, err);
+    ok = ok && ledger_append_event(l, "evaluation", step, detail, err);
     json_decref(detail);
     return ok;
 }
 
 bool ledger_evaluation(Ledger *l, int64_t step, const char *name, const json_t *replayable, const json_t *measured,
                        Err *err) {
-    TRY(begin(l, err));
-    return finish(l, write_evaluation(l, step, name, replayable, measured, err), err);
+    TRY(ledger_begin(l, err));
+    return ledger_finish(l, write_evaluation(l, step, name, replayable, measured, err), err);
 }
 
 // ---- rewind ----------------------------------------------------------------------------------------------
-// What a step cost that can't be asked of a clock, and what it came to: when it is done again, the content must be
+// Work that will be done twice moves to the events, whose chain is append-only: what a step cost that can't be asked of
+// a clock (its measured values are there already), and what it came to: when it is done again, the content must be
 // the same, which the audit checks.
 static bool note_repeated_steps(Ledger *l, int64_t step, Err *err) {
     sqlite3_stmt *s;
@@ -522,7 +405,7 @@ static bool note_repeated_steps(Ledger *l, int64_t step, Err *err) {
         json_object_set_new(j, "trained_tokens", json_integer(column_int(s, 5)));
         json_object_set_new(j, "flops", json_number_or_name(column_real(s, 6)));
         json_object_set_new(j, "content", json_string(column_string(s, 7)));
-        ok = append_event(l, "repeated", column_int(s, 0), j, err);
+        ok = ledger_append_event(l, "repeated", column_int(s, 0), j, err);
         json_decref(j);
     }
     sqlite3_finalize(s);
@@ -537,7 +420,7 @@ static bool note_repeated_evaluations(Ledger *l, int64_t step, Err *err) {
         json_object_set_new(j, "work", json_string("evaluation"));
         json_object_set_new(j, "name", json_string(column_string(s, 1)));
         json_object_set_new(j, "replayable", column_object(s, 2));
-        ok = append_event(l, "repeated", column_int(s, 0), j, err);
+        ok = ledger_append_event(l, "repeated", column_int(s, 0), j, err);
         json_decref(j);
     }
     sqlite3_finalize(s);
@@ -559,14 +442,14 @@ static bool write_rewind(Ledger *l, int64_t step, Err *err) {
         TRY(run_sql(l, sql, "writing", err));
     }
     json_t *detail = json_pack("{s:I, s:I}", "to", (json_int_t)step, "from", (json_int_t)last);
-    bool ok = append_event(l, "rewind", step, detail, err);
+    bool ok = ledger_append_event(l, "rewind", step, detail, err);
     json_decref(detail);
     return ok;
 }
 
 bool ledger_rewind(Ledger *l, int64_t step, Err *err) {
-    TRY(begin(l, err));
-    return finish(l, write_rewind(l, step, err), err);
+    TRY(ledger_begin(l, err));
+    return ledger_finish(l, write_rewind(l, step, err), err);
 }
 
 bool ledger_head(Ledger *l, int64_t *step, char hash[65], Err *err) {

@@ -68,6 +68,16 @@ const char *column_string(sqlite3_stmt *s, int column); // NUL-terminated, never
 // A JSON object in a text column; an empty object where it is anything else. The caller owns it.
 json_t *column_object(sqlite3_stmt *s, int column);
 
+// ---- writing ---------------------------------------------------------------------------------------------
+bool ledger_begin(Ledger *l, Err *err) MUST_CHECK;
+// Commits, or undoes all since ledger_begin where `ok` is false: nothing half-written stays. Returns `ok` if so.
+bool ledger_finish(Ledger *l, bool ok, Err *err) MUST_CHECK;
+bool ledger_insert(Ledger *l, int table, const Value *values, Err *err) MUST_CHECK; // one value a column
+// Runs an UPDATE whose parameters are a text and one or two integers.
+bool ledger_set_text(Ledger *l, const char *sql, const char *text, int64_t key, int64_t key2, Err *err) MUST_CHECK;
+// Appends to the chain of measured things, within a transaction. `step` below 0: none.
+bool ledger_append_event(Ledger *l, const char *kind, int64_t step, const json_t *detail, Err *err) MUST_CHECK;
+
 // ---- links of the chains ---------------------------------------------------------------------------------
 // The hash after `content` (64 hex digits or a row's bytes) on top of the link before.
 void chain_link(const char *previous, const void *content, size_t size, char out[65]);

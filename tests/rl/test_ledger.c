@@ -8,6 +8,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+__attribute__((weak)) const char *const mode_names[] = {"think", "direct"};
+__attribute__((weak)) const char *const verdict_state_names[] = {"scored", "abstained", "error", "budget", "killed"};
+
 static char folder[64];
 static void new_folder(void) {
     strcpy(folder, "/tmp/reckon-ledger-XXXXXX");
@@ -117,7 +120,7 @@ static void every_changed_cell_is_found(void) {
                 continue;
             }
             if (change) snprintf(value, sizeof value, change, column_name);
-            else snprintf(value, sizeof value, "%s", strstr(ledger_tables[t].create, column_name) ? "1" : "1");
+            else snprintf(value, sizeof value, "1");
             snprintf(sql, sizeof sql, "UPDATE %s SET %s = %s WHERE %s", table->name, column_name, value, before);
             CHECK_INT(sqlite3_prepare_v2(db, sql, -1, &u, NULL), SQLITE_OK);
             if (sqlite3_step(u) != SQLITE_DONE) FAIL("%s: %s", sql, sqlite3_errmsg(db));
@@ -138,7 +141,7 @@ static void every_changed_cell_is_found(void) {
     }
     sqlite3_close(db);
     OK(verifies(&err));
-    CHECK(tried > 100);
+    CHECK_INT(tried, 81); // all cells of a row of each table, but the run's id
     remove_folder();
 }
 
@@ -149,7 +152,7 @@ static void rows_taken_or_added_are_found(void) {
         {"DELETE FROM samples WHERE step = 2 AND sample = 11", "step 2"},
         {"DELETE FROM samples WHERE step = 2 AND sample = 4", "sample 5"},
         {"DELETE FROM parts WHERE step = 1 AND sample = 0 AND position = 1", "samples, step 1, sample 0"},
-        {"DELETE FROM steps WHERE step = 4", "steps"},
+        {"DELETE FROM steps WHERE step = 4", "step"},
         {"DELETE FROM steps WHERE step = 2", "step 3"},
         {"DELETE FROM evaluations WHERE step = 2", "steps, step 3"},
         {"DELETE FROM events WHERE seq = 3", "events, row 4"},
@@ -192,7 +195,7 @@ static void rewind_returns_to_the_same_head(void) {
     OK(ledger_head(l, &step, head, &err));
     CHECK_STR(head, whole);
     int64_t repeated;
-    OK(ledger_integer(l, "SELECT count(*) FROM repeated_work WHERE new_tokens > 0", 0, 0, &repeated, &err));
+    OK(ledger_integer(l, "SELECT count(*) FROM events WHERE kind = 'repeated' AND detail LIKE '%new_tokens%'", 0, 0, &repeated, &err));
     CHECK_INT(repeated, 3);
     LedgerCounts counts;
     OK(ledger_verify(l, &counts, &err));
@@ -326,7 +329,7 @@ static void write_for_ever(void) {
     for (;;) {
         if (!ledger_head(l, &step, head, &err) || !made_step(l, step + 1, &err)) _exit(3);
         if (step % 5 == 4 && !ledger_rewind(l, step - 1, &err)) _exit(4);
-        if (step % 2 && !made_evaluate(l, step, "think", &err)) _exit(5);
+        if (step % 2 && !made_evaluate(l, step - 1, "think", &err)) _exit(5);
     }
 }
 static void kills_leave_it_whole(void) {

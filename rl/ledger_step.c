@@ -1,0 +1,114 @@
+// One step of a run on the ledger: its row, its prompts, its samples with the parts of their verdicts, and what was
+// measured, in one transaction. Everything but the measured event is replayable and enters the chain.
+#include "ledger_rows.h"
+#include "files.h"
+#include <string.h>
+
+static const char *kind_name(StageKind kind) { return kind == STAGE_SFT ? "sft" : "grpo"; }
+
+static bool insert_step(Ledger *l, const StepReport *r, Err *err) {
+    Value v[] = {value_int(r->step), value_int(r->stage_index), value_int(r->stage_step), value_text(kind_name(r->kind)),
+                 value_real(r->loss), value_real(r->learning_rate), value_real(r->gradient_norm), value_real(r->reward_mean),
+                 value_real(r->reward_std), value_real(r->entropy), value_real(r->kl), value_real(r->clip_share),
+                 value_real(r->ratio_max), value_real(r->length_mean), value_real(r->think_mean), value_real(r->answer_mean),
+                 value_real(r->truncated_share), value_int(r->verdicts[VERDICT_SCORED]),
+                 value_int(r->verdicts[VERDICT_ABSTAINED]), value_int(r->verdicts[VERDICT_ERROR]),
+                 value_int(r->verdicts[VERDICT_BUDGET]), value_int(r->verdicts[VERDICT_KILLED]), value_int(r->groups),
+                 value_int(r->groups_without_variance), value_int(r->groups_trained), value_int(r->prompt_tokens),
+                 value_int(r->new_tokens), value_int(r->trained_tokens), value_int(r->skipped), value_real(r->flops),
+                 value_text(""), value_text("")};
+    _Static_assert(COUNT(v) == 32, "one value a column");
+    TRY(ledger_insert(l, T_STEPS, v, err));
+    for (int i = 0; i < r->part_count && i < MAX_REWARD_PARTS; i++) {
+        Value part[] = {value_int(r->step), value_int(i), value_text(r->part_name[i]), value_real(r->part_mean[i])};
+        TRY(ledger_insert(l, T_STEP_PARTS, part, err));
+    }
+    return true;
+}
+
+static bool insert_prompt(Ledger *l, int64_t step, int index, const Prompt *p, Err *err) {
+    Buf messages = {0}, row = {0};
+    char hash[65];
+    // A question may be text, messages, or (a rendered prompt alone) only ids; the ids are always there.
+    Value v[] = {value_int(step), value_int(index), value_text(p->item.kind), value_int(p->item.level),
+                 value_text(mode_names[p->mode]), value_text(p->item.prompt), value_json(p->item.messages, &messages),
+                 value_text(p->item.truth), value_bytes(p->ids.data, (size_t)p->ids.count * sizeof(int32_t), VALUE_BLOB),
+                 value_int(p->has_variance), {0}};
+    row_append(&row, "prompts", v, ledger_tables[T_PROMPTS].hashed);
+    sha256_hex(row.data, row.size, hash);
+    v[10] = value_text(hash);
+    bool ok = ledger_insert(l, T_PROMPTS, v, err);
+    buf_free(&messages), buf_free(&row);
+    return ok;
+}
+
+static bool insert_sample(Ledger *l, int64_t step, int index, const Episode *e, Buf *row, Err *err) {
+    const Completion *c = &e->completion;
+    const Verdict *verdict = &e->verdict;
+    char hash[65];
+    size_t length = (size_t)c->length;
+    Value v[] = {value_int(step), value_int(index), value_int(e->prompt),
+                 value_text(c->finish == FINISH_STOP ? "stop" : "length"), value_int(c->length), value_int(e->think_tokens),
+                 value_int(e->answer_tokens), value_text(verdict_state_names[verdict->state]), value_real(verdict->score),
+                 value_text(verdict->why), value_real(e->advantage), value_int(e->active),
+                 e->text ? value_bytes(e->text, e->text_size, VALUE_TEXT) : (Value){0},
+                 value_bytes(c->ids, length * sizeof *c->ids, VALUE_BLOB),
+                 value_bytes(c->logprob, length * sizeof *c->logprob, VALUE_BLOB), {0}};
+    row->size = 0;
+    row_append(row, "samples", v, ledger_tables[T_SAMPLES].hashed);
+    for (int i = 0; i < verdict->part_count && i < MAX_REWARD_PARTS; i++) {
+        Value part[] = {value_int(step), value_int(index), value_int(i), value_text(verdict->parts[i].name),
+                        value_real(verdict->parts[i].value)};
+        row_append(row, "parts", part, ledger_tables[T_PARTS].hashed);
+        TRY(ledger_insert(l, T_PARTS, part, err));
+    }
+    sha256_hex(row->data, row->size, hash);
+    v[15] = value_text(hash);
+    return ledger_insert(l, T_SAMPLES, v, err);
+}
+
+static json_t *measured_json(const StepReport *r, const Batch *b, const char *content) {
+    uint64_t fuel = 0;
+    for (int i = 0; b && i < b->episode_count; i++) fuel += b->episodes[i].verdict.fuel;
+    json_t *j = json_object();
+    json_object_set_new(j, "content", json_string(content));
+    json_object_set_new(j, "seconds", json_number_or_name(r->measured.seconds));
+    json_object_set_new(j, "rollout", json_number_or_name(r->measured.rollout));
+    json_object_set_new(j, "reward", json_number_or_name(r->measured.reward));
+    json_object_set_new(j, "train", json_number_or_name(r->measured.train));
+    json_object_set_new(j, "optimizer", json_number_or_name(r->measured.optimizer));
+    json_object_set_new(j, "cpu_seconds", json_number_or_name(r->measured.cpu_seconds));
+    json_object_set_new(j, "joules", json_number_or_name(r->measured.joules));
+    json_object_set_new(j, "peak_bytes", json_integer((json_int_t)r->measured.peak_bytes));
+    json_object_set_new(j, "fuel", json_integer((json_int_t)fuel));
+    return j;
+}
+
+static bool write_step(Ledger *l, const StepReport *r, const Batch *b, Err *err) {
+    int64_t last;
+    char previous[65], content[65], chain[65];
+    TRY(ledger_integer(l, "SELECT max(step) FROM steps", 0, 0, &last, err));
+    if (r->step != last + 1)
+        return fail(err, ERR_SOFTWARE, l->path, "found step %lld, expected %lld", (long long)r->step, (long long)last + 1);
+    TRY(chain_before(l, last, previous, err));
+    TRY(insert_step(l, r, err));
+    for (int i = 0; b && i < b->prompt_count; i++) TRY(insert_prompt(l, r->step, i, &b->prompts[i], err));
+    Buf row = {0};
+    bool ok = true;
+    for (int i = 0; ok && b && i < b->episode_count; i++) ok = insert_sample(l, r->step, i, &b->episodes[i], &row, err);
+    buf_free(&row);
+    TRY(ok);
+    TRY(step_content(l, r->step, false, NULL, content, err));
+    chain_link(previous, content, 64, chain);
+    TRY(ledger_set_text(l, "UPDATE steps SET content = ? WHERE step = ?", content, r->step, 0, err));
+    TRY(ledger_set_text(l, "UPDATE steps SET chain = ? WHERE step = ?", chain, r->step, 0, err));
+    json_t *measured = measured_json(r, b, content);
+    ok = ledger_append_event(l, "step", r->step, measured, err);
+    json_decref(measured);
+    return ok;
+}
+
+bool ledger_step(Ledger *l, const StepReport *r, const Batch *batch, Err *err) {
+    TRY(ledger_begin(l, err));
+    return ledger_finish(l, write_step(l, r, batch, err), err);
+}
