@@ -5,6 +5,8 @@
 #include "policy.h"
 #include "reward.h"
 
+typedef struct Ledger Ledger;
+
 // ---- recipe (recipe.c) -----------------------------------------------------------------------------------
 typedef enum Mode { MODE_THINK, MODE_DIRECT, MODES } Mode;
 extern const char *const mode_names[MODES];
@@ -106,6 +108,8 @@ typedef struct Recipe {
 // Reads, validates and completes a recipe; `sets` are "a.b=c" overrides (NULL-terminated). Errors name file, line,
 // key, what was found, the valid range, and the nearest valid key.
 bool recipe_read(const char *path, const char *const *sets, Recipe **out, Err *err) MUST_CHECK;
+// The recipe that a run folder was made with, overrides included, from its recipe.resolved.json.
+bool recipe_of_run(const char *run_folder, Recipe **out, Err *err) MUST_CHECK;
 void recipe_free(Recipe *r);
 
 // ---- tasks (tasks.c) -------------------------------------------------------------------------------------
@@ -267,7 +271,8 @@ typedef struct Evaluation {
     Mode mode;
     int count;
     EvaluatedItem *items;
-    double seconds;        // measured
+    double seconds;        // measured: sampling and scoring
+    double *level_seconds; // measured, [tasks_level_count]: sampling of that level alone
     int64_t new_tokens;
     Arena arena;
 } Evaluation;
@@ -278,9 +283,22 @@ void evaluation_free(Evaluation *e);
 // {"mode","levels":[{"kind","level","items","correct","accuracy","low","high","tokens","think_tokens","answer_tokens",
 // "truncated","flops","outcomes":"0110..."}]} : means per item, Wilson 95 %. Replayable fields only.
 json_t *evaluation_json(const Evaluation *e, const Tasks *t);
+// A completion as reward scripts see it (decoded, the final end-of-sequence token left out, appended to `text`), and its
+// tokens up to and including "</think>" and after it. In think mode without "</think>" all is thinking; in direct mode
+// all is answer. What rollouts, evaluations and `compare` share.
+bool completion_text(const Tokenizer *t, const Completion *c, Mode mode, Buf *text, int32_t *think_tokens,
+                     int32_t *answer_tokens, Err *err) MUST_CHECK;
+
+// ---- compare.c -------------------------------------------------------------------------------------------
+// Answers held-out items in both modes and says what thinking is worth; where the run keeps a checkpoint from before
+// its GRPO stage, also what GRPO added. `policy` is the final one, at `step`. Stores the result in `ledger` (may be
+// NULL) as evaluation "compare". *out is {"replayable","measured"}, the caller's; its form is told in compare.c.
+bool compare_run(Policy *policy, const Recipe *r, const Tasks *t, RewardPool *rewards, Ledger *ledger, int64_t step,
+                 json_t **out, Err *err) MUST_CHECK;
+// The table and the verdicts, in plain text, on stdout.
+void compare_print(const json_t *comparison);
 
 // ---- ledger.c --------------------------------------------------------------------------------------------
-typedef struct Ledger Ledger;
 // The run folder's ledger.db: WAL, synchronous=FULL, hash-chained. `resume`: it must exist; otherwise it must not.
 bool ledger_open(const char *run_folder, bool resume, Ledger **out, Err *err) MUST_CHECK;
 bool ledger_open_read(const char *run_folder, Ledger **out, Err *err) MUST_CHECK; // report, cost, audit
