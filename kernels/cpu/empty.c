@@ -1,1 +1,0 @@
-int reckon_variant_empty(void);

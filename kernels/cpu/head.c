@@ -1,0 +1,246 @@
+// The head: logits by blocks of 256 of the vocabulary, with logprob and entropy, never more than a tile of them at a
+// time unless the caller wants them for sampling; its gradient; and sampling.
+#include "simd.h"
+#include <stdlib.h>
+
+enum { TILE = 96 }; // rows whose block of logits (96 KiB) stays in L2
+
+static int64_t blocks_of(int64_t V) { return (V + VOCAB_BLOCK - 1) / VOCAB_BLOCK; }
+
+// logits[r][256] of rows [m0, m0 + rows) and one block, scaled; columns outside the vocabulary or the kept set are -inf.
+static void block_logits(const HeadArgs *a, int64_t block, int64_t m0, int64_t rows, float *out, int64_t ld) {
+    Team alone = {.thread = 0, .count = 1};
+    int64_t v0 = block * VOCAB_BLOCK, columns = a->V - v0 < VOCAB_BLOCK ? a->V - v0 : VOCAB_BLOCK;
+    size_t size = dtype_size(a->dtype);
+    MatmulArgs product = {.M = rows, .N = columns, .K = a->C, .dtype = a->dtype, .ldx = a->C,
+                          .x = (const char *)a->x + (size_t)(m0 * a->C) * size,
+                          .w = (const char *)a->w + (size_t)(v0 / PANEL * panel_elements(a->C, a->dtype)) * size,
+                          .store = STORE_F32, .y = out, .ldy = ld};
+    V(matmul)(&alone, &product);
+    for (int64_t r = 0; r < rows; r++) {
+        float *row = out + r * ld;
+        v16 scale = v_set1(a->inv_temperature[m0 + r]);
+        for (int64_t c = columns; c < VOCAB_BLOCK; c++) row[c] = MINUS_INFINITY;
+        for (int c = 0; c < VOCAB_BLOCK; c += 16) v_store(row + c, v_mul(v_load(row + c), scale));
+        // A negative scale is refused upstream, so -inf stays -inf.
+    }
+}
+
+// Sets logits outside the kept ids (ascending) to -inf.
+static void keep_only(float *row, int64_t v0, const int32_t *kept, int64_t count) {
+    int64_t low = 0, high = count;
+    while (low < high) {
+        int64_t middle = (low + high) / 2;
+        if (kept[middle] < v0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    for (int64_t c = 0; c < VOCAB_BLOCK; c++) {
+        if (low < count && kept[low] == v0 + c)
+            low++;
+        else
+            row[c] = MINUS_INFINITY;
+    }
+}
+
+static VocabStats block_stats(const float *row) {
+    v16 top = v_load(row), sum = v_zero(), weighted = v_zero();
+    for (int c = 16; c < VOCAB_BLOCK; c += 16) top = v_max(v_load(row + c), top);
+    VocabStats s = {.max = v_largest(top)};
+    if (s.max == MINUS_INFINITY) return s;
+    v16 max = v_set1(s.max), least = v_set1(-200.0f); // exp is 0 long before; keeps 0 * inf out
+    for (int c = 0; c < VOCAB_BLOCK; c += 16) {
+        v16 d = v_sub(v_load(row + c), max), e = v_exp(d);
+        sum = v_add(sum, e);
+        weighted = v_fma(e, v_max(d, least), weighted);
+    }
+    s.sum = v_sum(sum);
+    s.weighted = v_sum(weighted);
+    return s;
+}
+
+typedef struct Distribution {
+    float max;
+    double sum, log_sum, entropy;
+} Distribution;
+
+static Distribution merge_stats(const VocabStats *stats, int64_t blocks) {
+    Distribution d = {.max = MINUS_INFINITY};
+    for (int64_t b = 0; b < blocks; b++)
+        if (stats[b].max > d.max || stats[b].max != stats[b].max) d.max = stats[b].max;
+    double weighted = 0;
+    for (int64_t b = 0; b < blocks; b++) {
+        if (stats[b].max == MINUS_INFINITY) continue;
+        double shift = (double)stats[b].max - d.max, e = exact_exp(shift);
+        d.sum += stats[b].sum * e;
+        weighted += (stats[b].weighted + stats[b].sum * shift) * e;
+    }
+    d.log_sum = exact_log(d.sum);
+    d.entropy = d.log_sum - weighted / d.sum;
+    if (d.entropy < 0) d.entropy = 0; // one token has it all, rounded
+    return d;
+}
+
+void V(head)(const Team *team, const HeadArgs *a) {
+    int64_t blocks = blocks_of(a->V), padded = vocab_padded(a->V), from, to;
+    int64_t b_from = 0, b_to = blocks, m_from = 0, m_to = a->M;
+    if (blocks >= 4 * team->count)
+        team_share(team, blocks, 1, &b_from, &b_to);
+    else
+        team_share(team, a->M, 4, &m_from, &m_to);
+    float *own = a->scratch + (int64_t)team->thread * TILE * VOCAB_BLOCK;
+    for (int64_t b = b_from; b < b_to; b++) {
+        for (int64_t m = m_from; m < m_to; m += TILE) {
+            int64_t rows = m_to - m < TILE ? m_to - m : TILE, ld = a->logits ? padded : VOCAB_BLOCK;
+            float *tile = a->logits ? a->logits + m * padded + b * VOCAB_BLOCK : own;
+            block_logits(a, b, m, rows, tile, ld);
+            for (int64_t r = 0; r < rows; r++) {
+                float *row = tile + r * ld;
+                if (a->kept_start)
+                    keep_only(row, b * VOCAB_BLOCK, a->kept + a->kept_start[m + r],
+                              a->kept_start[m + r + 1] - a->kept_start[m + r]);
+                a->stats[(m + r) * blocks + b] = block_stats(row);
+                if (a->target && a->target[m + r] / VOCAB_BLOCK == b) a->logprob[m + r] = row[a->target[m + r] % VOCAB_BLOCK];
+            }
+        }
+    }
+    team_wait(team);
+    team_share(team, a->M, 1, &from, &to);
+    for (int64_t m = from; m < to; m++) {
+        Distribution d = merge_stats(a->stats + m * blocks, blocks);
+        if (a->target) a->logprob[m] = (float)(((double)a->logprob[m] - d.max) - d.log_sum);
+        if (a->entropy) a->entropy[m] = (float)d.entropy;
+        if (a->max) a->max[m] = d.max, a->log_sum[m] = (float)d.log_sum;
+    }
+}
+
+void V(head_grad)(const Team *team, const HeadGradArgs *g) {
+    const HeadArgs *a = &g->forward;
+    bool half = a->dtype == DTYPE_BF16;
+    int64_t blocks = blocks_of(a->V), padded = vocab_padded(a->V);
+    int64_t b_from = 0, b_to = blocks, m_from = 0, m_to = a->M;
+    if (blocks >= 4 * team->count)
+        team_share(team, blocks, 1, &b_from, &b_to);
+    else
+        team_share(team, a->M, 4, &m_from, &m_to);
+    float *tile = a->scratch + (int64_t)team->thread * TILE * VOCAB_BLOCK;
+    for (int64_t b = b_from; b < b_to; b++)
+        for (int64_t m = m_from; m < m_to; m += TILE) {
+            int64_t rows = m_to - m < TILE ? m_to - m : TILE, v0 = b * VOCAB_BLOCK;
+            block_logits(a, b, m, rows, tile, VOCAB_BLOCK);
+            for (int64_t r = m; r < m + rows; r++) {
+                float *row = tile + (r - m) * VOCAB_BLOCK;
+                if (a->kept_start)
+                    keep_only(row, v0, a->kept + a->kept_start[r], a->kept_start[r + 1] - a->kept_start[r]);
+                v16 shift = v_set1(a->max[r]), log_sum = v_set1(a->log_sum[r]), scale = v_set1(a->inv_temperature[r]);
+                v16 d1 = v_set1(g->dlogprob[r]), d2 = v_set1(g->dentropy ? g->dentropy[r] : 0.0f);
+                v16 entropy = v_set1(a->entropy[r]), least = v_set1(-200.0f);
+                for (int c = 0; c < VOCAB_BLOCK; c += 16) {
+                    v16 lp = v_sub(v_sub(v_load(row + c), shift), log_sum), p = v_exp(lp);
+                    v16 d = v_mul(p, v_fma(d2, v_add(v_max(lp, least), entropy), d1));
+                    v_store(row + c, v_mul(v_sub(v_zero(), d), scale));
+                }
+                int64_t target = a->target[r] - v0;
+                if (target >= 0 && target < VOCAB_BLOCK)
+                    row[target] = row[target] + g->dlogprob[r] * a->inv_temperature[r];
+                for (int c = 0; c < VOCAB_BLOCK; c += 16)
+                    act_store(g->dlogits, r * padded + v0 + c, v_load(row + c), half);
+            }
+        }
+}
+
+// ---- sampling --------------------------------------------------------------------------------------------
+static int32_t argmax(const float *logits, int64_t V) {
+    int32_t best = 0;
+    for (int64_t v = 1; v < V; v++)
+        if (logits[v] > logits[best]) best = (int32_t)v;
+    return best;
+}
+
+// The first token whose cumulative probability exceeds u, blocks first, then within the block.
+static int32_t draw(const float *logits, const VocabStats *stats, int64_t V, const Distribution *d, double u) {
+    double goal = u * d->sum, before = 0;
+    int64_t blocks = blocks_of(V), last = 0;
+    for (int64_t b = 0; b < blocks; b++) {
+        if (stats[b].max == MINUS_INFINITY) continue;
+        double mass = stats[b].sum * exact_exp((double)stats[b].max - d->max);
+        last = b;
+        if (before + mass > goal) break;
+        if (b + 1 < blocks) before += mass;
+    }
+    int32_t token = -1;
+    int64_t end = (last + 1) * VOCAB_BLOCK < V ? (last + 1) * VOCAB_BLOCK : V;
+    for (int64_t v = last * VOCAB_BLOCK; v < end; v++) {
+        if (logits[v] == MINUS_INFINITY) continue;
+        double p = exact_exp((double)logits[v] - d->max);
+        if (p > 0) token = (int32_t)v; // rounding may leave the goal beyond the last one
+        before += p;
+        if (before > goal && p > 0) break;
+    }
+    return token < 0 ? argmax(logits, V) : token;
+}
+
+typedef struct Ranked {
+    float logit;
+    int32_t id;
+} Ranked;
+static int by_logit(const void *x, const void *y) {
+    const Ranked *a = x, *b = y;
+    if (a->logit != b->logit) return a->logit > b->logit ? -1 : 1;
+    return a->id < b->id ? -1 : 1;
+}
+static int by_id(const void *x, const void *y) {
+    int32_t a = *(const int32_t *)x, b = *(const int32_t *)y;
+    return (a > b) - (a < b);
+}
+
+// Fills row->kept; `ranked` has V places.
+static void truncate_row(const float *logits, int64_t V, const Distribution *d, SampleRow *row, Ranked *ranked) {
+    int64_t count = 0;
+    // What min_p is sure to drop (and what is impossible) need not be sorted.
+    double floor = row->min_p > 0 ? exact_log(row->min_p) - 1e-3 : -1e30;
+    for (int64_t v = 0; v < V; v++)
+        if (row->top_k > 0 || row->top_p < 1 || (double)logits[v] - d->max >= floor)
+            ranked[count++] = (Ranked){logits[v], (int32_t)v};
+    qsort(ranked, (size_t)count, sizeof *ranked, by_logit);
+    if (row->top_k > 0 && row->top_k < count) count = row->top_k;
+    if (row->top_p < 1) {
+        double total = 0, sum = 0;
+        for (int64_t i = 0; i < count; i++) total += exact_exp((double)ranked[i].logit - d->max);
+        int64_t n = 0;
+        while (n < count && (n == 0 || sum < row->top_p * total)) sum += exact_exp((double)ranked[n++].logit - d->max);
+        count = n;
+    }
+    if (row->min_p > 0) {
+        int64_t n = 0;
+        while (n < count && (n == 0 || exact_exp((double)ranked[n].logit - ranked[0].logit) >= row->min_p)) n++;
+        count = n;
+    }
+    for (int64_t i = 0; i < count; i++) row->kept[i] = ranked[i].id;
+    row->kept_count = (int32_t)count;
+    qsort(row->kept, (size_t)count, sizeof(int32_t), by_id);
+}
+
+void V(sample)(const Team *team, const SampleArgs *a) {
+    int64_t blocks = blocks_of(a->V), padded = vocab_padded(a->V);
+    Ranked *ranked = (Ranked *)(void *)a->order + (int64_t)team->thread * a->V;
+    for (int64_t m = team->thread; m < a->M; m += team->count) {
+        SampleRow *row = &a->rows[m];
+        float *logits = a->logits + m * padded;
+        VocabStats *stats = a->stats + m * blocks;
+        Distribution d = merge_stats(stats, blocks);
+        row->entropy = a->entropy[m];
+        if (row->kept) {
+            truncate_row(logits, a->V, &d, row, ranked);
+            for (int64_t b = 0; b < blocks; b++) {
+                keep_only(logits + b * VOCAB_BLOCK, b * VOCAB_BLOCK, row->kept, row->kept_count);
+                stats[b] = block_stats(logits + b * VOCAB_BLOCK);
+            }
+            d = merge_stats(stats, blocks);
+            row->entropy = (float)d.entropy;
+        }
+        row->token = row->greedy ? argmax(logits, a->V) : draw(logits, stats, a->V, &d, row->uniform);
+        row->logprob = (float)(((double)logits[row->token] - d.max) - d.log_sum);
+    }
+}

@@ -1,0 +1,258 @@
+// Packing and matrix products. One micro-kernel serves forward, input gradient and weight gradient: a tile of MR rows
+// times one panel of 32 columns (or half of it), each output one chain of fused multiply-adds over the reduced index.
+// A step of the chain is four bytes of either operand: one fp32 value, or a pair of bf16.
+//
+// Zen 4 retires one 512-bit vdpbf16ps a cycle with latency 6: 24 accumulators (12 rows x 2 registers) hide it, one
+// panel load feeds 12 products, and the panel (K * 64 bytes) stays in L2 while the row tiles pass over it. The next
+// panel is prefetched meanwhile: in decoding, the first pass over a panel would otherwise run at memory's speed.
+#include "simd.h"
+
+#if defined(__AVX512F__)
+enum { MR = 12, HALVES = 2 }; // registers of 16 columns taken at once
+#else
+enum { MR = 6, HALVES = 1 };
+#endif
+enum { DEPTH_BLOCK = 1024 }; // tokens of one weight-gradient pass: its tiles stay in L2
+
+// acc += pair . pair: odd member first, then even.
+#if defined(__AVX512BF16__)
+INLINE v16 dot_bf16(v16 acc, i16 w, int32_t x) {
+    return _mm512_dpbf16_ps(acc, (__m512bh)w, (__m512bh)_mm512_set1_epi32(x));
+}
+#else
+INLINE v16 dot_bf16(v16 acc, i16 w, int32_t x) {
+    i16 xs = i_set1(x), high = i_set1((int32_t)0xffff0000);
+    acc = v_fma(i_float(i_and(w, high)), i_float(i_and(xs, high)), acc);
+    return v_fma(i_float(i_shl(w, 16)), i_float(i_shl(xs, 16)), acc);
+}
+#endif
+INLINE v16 dot_step(v16 acc, i16 w, int32_t x, bool half) {
+    if (half) return dot_bf16(acc, w, x);
+    return v_fma(i_float(w), i_float(i_set1(x)), acc);
+}
+INLINE int32_t load_step(const char *p) {
+    int32_t x;
+    memcpy(&x, p, 4);
+    return x;
+}
+
+typedef struct Tile {
+    const char *x;          // first row of the tile
+    int64_t row_stride;     // bytes between rows
+    int64_t step_stride;    // bytes between steps of one row
+    const char *panel;      // [steps][32] of 4 bytes
+    int64_t steps;
+    const char *prefetch;   // one line a step from here, or NULL
+    float *acc;             // [rows][PANEL], read if `add`, then written
+    bool add;
+} Tile;
+
+INLINE void tile_rows(const Tile *t, int rows, bool half) {
+    for (int column = 0; column < PANEL / 16; column += HALVES) {
+        v16 acc[MR][HALVES];
+        for (int r = 0; r < rows; r++)
+            for (int h = 0; h < HALVES; h++)
+                acc[r][h] = t->add ? v_load(t->acc + r * PANEL + (column + h) * 16) : v_zero();
+        const char *x = t->x, *w = t->panel + column * 64, *ahead = t->prefetch;
+        const int64_t row_stride = t->row_stride, step_stride = t->step_stride;
+        for (int64_t s = 0; s < t->steps; s++) {
+            i16 w0 = i_load(w), w1 = HALVES == 2 ? i_load(w + 64) : w0;
+#pragma GCC unroll 12
+            for (int r = 0; r < rows; r++) {
+                int32_t value = load_step(x + r * row_stride);
+                acc[r][0] = dot_step(acc[r][0], w0, value, half);
+                if (HALVES == 2) acc[r][HALVES - 1] = dot_step(acc[r][HALVES - 1], w1, value, half);
+            }
+            if (ahead) __builtin_prefetch(ahead + s * 64, 0, 2);
+            x += step_stride;
+            w += PANEL * 4;
+        }
+        for (int r = 0; r < rows; r++)
+            for (int h = 0; h < HALVES; h++) v_store(t->acc + r * PANEL + (column + h) * 16, acc[r][h]);
+    }
+}
+
+#define TILE_CASE(n)                                                                                         \
+    case n:                                                                                                  \
+        if (half)                                                                                            \
+            tile_rows(t, n, true);                                                                           \
+        else                                                                                                 \
+            tile_rows(t, n, false);                                                                          \
+        return;
+static void tile_run(const Tile *t, int rows, bool half) {
+    switch (rows) {
+        TILE_CASE(1) TILE_CASE(2) TILE_CASE(3) TILE_CASE(4) TILE_CASE(5) TILE_CASE(6)
+#if defined(__AVX512F__)
+        TILE_CASE(7) TILE_CASE(8) TILE_CASE(9) TILE_CASE(10) TILE_CASE(11) TILE_CASE(12)
+#endif
+    }
+}
+
+// ---- packing ---------------------------------------------------------------------------------------------
+// Element (n, k) of the matrix to pack stands at w[n * row + k * column].
+static void pack_panel(const float *w, int64_t N, int64_t K, int64_t row, int64_t column, bool half, int64_t panel,
+                       void *out) {
+    int64_t depth = packed_depth(K, half ? DTYPE_BF16 : DTYPE_F32);
+    int64_t n0 = panel * PANEL, rows = N - n0 < PANEL ? N - n0 : PANEL;
+    int step = half ? 2 : 1;
+    for (int64_t k = 0; k < depth; k++) {
+        for (int64_t r = 0; r < PANEL; r++) {
+            float value = r < rows && k < K ? w[(n0 + r) * row + k * column] : 0.0f;
+            int64_t at = panel * depth * PANEL + (k / step * PANEL + r) * step + k % step;
+            if (half)
+                ((bf16 *)out)[at] = to_bf16(value);
+            else
+                ((float *)out)[at] = value;
+        }
+    }
+}
+
+void V(pack)(const Team *team, const PackArgs *a) {
+    bool half = a->dtype == DTYPE_BF16;
+    int64_t from, to;
+    if (a->packed) {
+        team_share(team, (a->N + PANEL - 1) / PANEL, 1, &from, &to);
+        for (int64_t p = from; p < to; p++) pack_panel(a->w, a->N, a->K, a->K, 1, half, p, a->packed);
+    }
+    if (a->transposed) {
+        team_share(team, (a->K + PANEL - 1) / PANEL, 1, &from, &to);
+        for (int64_t p = from; p < to; p++) pack_panel(a->w, a->K, a->N, 1, a->K, half, p, a->transposed);
+    }
+}
+
+// ---- y = x w^T -------------------------------------------------------------------------------------------
+static void store_tile(const MatmulArgs *a, const float *acc, int64_t m0, int rows, int64_t n0, bool half) {
+    int64_t columns = a->N - n0 < PANEL ? a->N - n0 : PANEL;
+    for (int r = 0; r < rows; r++) {
+        int64_t base = (m0 + r) * a->ldy + n0;
+        for (int64_t c = 0, n; c < columns; c += 16) {
+            n = columns - c < 16 ? columns - c : 16;
+            v16 value = v_load(acc + r * PANEL + c);
+            if (a->bias) value = v_add(value, lanes_load(a->bias, n0 + c, n, false));
+            if (a->store == ADD_F32) value = v_add(lanes_load(a->y, base + c, n, false), value);
+            lanes_store(a->y, base + c, value, n, half && a->store == STORE_ACT);
+        }
+    }
+}
+
+void V(matmul)(const Team *team, const MatmulArgs *a) {
+    enum { ROW_BLOCK = 16 * MR }; // rows of x that stay in L2 while all panels pass
+    bool half = a->dtype == DTYPE_BF16;
+    int64_t size = (int64_t)dtype_size(a->dtype), steps = packed_depth(a->K, a->dtype) * size / 4;
+    int64_t panels = (a->N + PANEL - 1) / PANEL, m_from = 0, m_to = a->M, p_from = 0, p_to = panels;
+    // Few rows: threads share the panels, so that each weight is read once. Many rows: they share the rows.
+    if (a->M >= 8 * MR * team->count)
+        team_share(team, a->M, MR, &m_from, &m_to);
+    else
+        team_share(team, panels, 1, &p_from, &p_to);
+    for (int64_t block = m_from; block < m_to; block += ROW_BLOCK) {
+        int64_t block_end = block + ROW_BLOCK < m_to ? block + ROW_BLOCK : m_to;
+        for (int64_t p = p_from; p < p_to; p++) {
+            const char *panel = (const char *)a->w + p * steps * PANEL * 4;
+            const char *next = p + 1 < p_to ? panel + steps * PANEL * 4 : NULL;
+            for (int64_t m = block; m < block_end; m += MR) {
+                int rows = (int)(block_end - m < MR ? block_end - m : MR);
+                float acc[MR * PANEL];
+                // Each of the first two tiles brings half of the next panel.
+                int64_t pass = (m - block) / MR;
+                bool single = block_end - block <= MR;
+                Tile t = {.x = (const char *)a->x + m * a->ldx * size,
+                          .row_stride = a->ldx * size,
+                          .step_stride = 4,
+                          .panel = panel,
+                          .steps = steps,
+                          .prefetch = next && pass < 2 && !single ? next + pass * steps * 64 : NULL,
+                          .acc = acc};
+                tile_run(&t, rows, half);
+                store_tile(a, acc, m, rows, p * PANEL, half);
+            }
+        }
+    }
+}
+
+// ---- dw += dy^T x ----------------------------------------------------------------------------------------
+// Tokens in steps: bf16 pairs never straddle a segment, so each odd segment ends with a zero partner.
+static int64_t token_steps(const MatmulGradArgs *a, bool half) {
+    if (!half) return a->T;
+    int64_t steps = 0;
+    for (int s = 0; s < a->segment_count; s++) steps += (a->segment[s + 1] - a->segment[s] + 1) / 2;
+    return steps;
+}
+
+// Writes tokens [t, t+1] (or t and zero) of `count` columns from `c0`, `width` wide slots, at out (4 bytes a slot).
+INLINE void put_step(const void *x, int64_t ld, int64_t t, bool has_odd, int64_t c0, int64_t count, int width, char *out,
+                     bool half) {
+    if (half) {
+        const bf16 *even = (const bf16 *)x + t * ld + c0, *odd = even + ld;
+        bf16 *o = (bf16 *)out;
+        if (has_odd)
+            for (int64_t c = 0; c < count; c++) o[2 * c] = even[c], o[2 * c + 1] = odd[c];
+        else
+            for (int64_t c = 0; c < count; c++) o[2 * c] = even[c], o[2 * c + 1] = 0;
+    } else {
+        memcpy(out, (const float *)x + t * ld + c0, (size_t)count * 4);
+    }
+    if (count < width) memset(out + count * 4, 0, (size_t)(width - count) * 4);
+}
+
+// Packs columns of x in blocks of `width`: [ceil(C/width)][steps][width] of 4 bytes; blocks [from, to).
+static void pack_tokens(const MatmulGradArgs *a, const void *x, int64_t ld, int64_t C, int width, int64_t steps,
+                        int64_t from, int64_t to, char *out, bool half) {
+    for (int64_t b = from; b < to; b++) {
+        int64_t c0 = b * width, count = C - c0 < width ? C - c0 : width, step = 0;
+        for (int s = 0; s < a->segment_count; s++) {
+            for (int64_t t = a->segment[s]; t < a->segment[s + 1]; t += half ? 2 : 1, step++) {
+                char *at = out + (b * steps + step) * width * 4;
+                if (count == width)
+                    put_step(x, ld, t, t + 1 < a->segment[s + 1], c0, width, width, at, half);
+                else
+                    put_step(x, ld, t, t + 1 < a->segment[s + 1], c0, count, width, at, half);
+            }
+        }
+    }
+}
+
+static void sum_bias(const Team *team, const MatmulGradArgs *a, bool half) {
+    int64_t from, to;
+    team_share(team, a->N, 16, &from, &to);
+    for (int64_t c = from; c < to; c += 16) {
+        int64_t n = to - c < 16 ? to - c : 16;
+        v16 sum = lanes_load(a->dbias, c, n, false);
+        for (int64_t t = 0; t < a->T; t++) sum = v_add(sum, lanes_load(a->dy, t * a->ldy + c, n, half));
+        lanes_store(a->dbias, c, sum, n, false);
+    }
+}
+
+void V(matmul_grad)(const Team *team, const MatmulGradArgs *a) {
+    bool half = a->dtype == DTYPE_BF16;
+    int64_t steps = token_steps(a, half), tiles = (a->N + MR - 1) / MR, panels = (a->K + PANEL - 1) / PANEL, from, to;
+    char *left = a->scratch, *right = left + tiles * steps * MR * 4;
+    team_share(team, tiles, 1, &from, &to);
+    pack_tokens(a, a->dy, a->ldy, a->N, MR, steps, from, to, left, half);
+    team_share(team, panels, 1, &from, &to);
+    pack_tokens(a, a->x, a->ldx, a->K, PANEL, steps, from, to, right, half);
+    if (a->dbias) sum_bias(team, a, half);
+    team_wait(team);
+    team_share(team, tiles, 1, &from, &to);
+    int64_t block = half ? DEPTH_BLOCK / 2 : DEPTH_BLOCK;
+    for (int64_t s0 = 0; s0 < steps; s0 += block) {
+        int64_t count = steps - s0 < block ? steps - s0 : block;
+        for (int64_t p = 0; p < panels; p++) {
+            int64_t columns = a->K - p * PANEL < PANEL ? a->K - p * PANEL : PANEL;
+            for (int64_t i = from; i < to; i++) {
+                int rows = (int)(a->N - i * MR < MR ? a->N - i * MR : MR);
+                float acc[MR * PANEL] = {0}, *dw = a->dw + i * MR * a->K + p * PANEL;
+                for (int r = 0; r < rows; r++) memcpy(acc + r * PANEL, dw + r * a->K, (size_t)columns * 4);
+                Tile t = {.x = left + (i * steps + s0) * MR * 4,
+                          .row_stride = 4,
+                          .step_stride = MR * 4,
+                          .panel = right + (p * steps + s0) * PANEL * 4,
+                          .steps = count,
+                          .acc = acc,
+                          .add = true};
+                tile_run(&t, rows, half);
+                for (int r = 0; r < rows; r++) memcpy(dw + r * a->K, acc + r * PANEL, (size_t)columns * 4);
+            }
+        }
+    }
+}

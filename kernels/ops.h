@@ -1,0 +1,323 @@
+// The table of operations: one slot an operation, one argument struct a slot, shapes inside. A backend fills every
+// slot; CPU and (later) CUDA stand behind the same table. Policies call nothing else.
+//
+// Letters: T tokens (rows), C model width, H heads, K kv heads, D head width, F feed-forward width, V vocabulary.
+// "act" arrays hold the stored precision: fp32, or bf16 rounded to nearest even; sums are fp32 in a fixed order:
+//   matrix products: one chain of fused multiply-adds over the reduced index, ascending (bf16: in pairs, the odd
+//     member first, as vdpbf16ps); row-wise reductions: 16 lanes, then a halving tree;
+//   sums over tokens: ascending.
+// No output depends on how many other rows, threads or tiles there are. That is invariant 1.
+#ifndef RECKON_OPS_H
+#define RECKON_OPS_H
+#include "base.h"
+
+typedef uint16_t bf16; // the high half of a float
+
+typedef enum Dtype { DTYPE_F32, DTYPE_BF16 } Dtype;
+static inline size_t dtype_size(Dtype d) { return d == DTYPE_F32 ? 4 : 2; }
+
+// ---- packed matrices -------------------------------------------------------------------------------------
+// A matrix w [N, K] is packed in panels of 32 rows: [ceil(N/32)][K'/step][32][step], step 1 for fp32 and 2 for bf16,
+// K' = K rounded up to step, padding zero. Element (n, k) of panel n/32 lies at (k/step, n%32, k%step).
+enum { PANEL = 32 };
+static inline int64_t packed_depth(int64_t K, Dtype d) { return d == DTYPE_F32 ? K : (K + 1) / 2 * 2; }
+static inline int64_t panel_elements(int64_t K, Dtype d) { return packed_depth(K, d) * PANEL; }
+static inline int64_t packed_elements(int64_t N, int64_t K, Dtype d) {
+    return (N + PANEL - 1) / PANEL * panel_elements(K, d);
+}
+
+// Packs w [N, K] fp32 row-major, and its transpose where asked.
+typedef struct PackArgs {
+    const float *w; // [N, K]
+    int64_t N, K;
+    Dtype dtype;
+    void *packed;     // of w [N, K], or NULL
+    void *transposed; // of its transpose [K, N], or NULL
+} PackArgs;
+
+// ---- matrix products -------------------------------------------------------------------------------------
+typedef enum Store { STORE_ACT, STORE_F32, ADD_F32 } Store;
+// y[m, n] = sum_k x[m, k] w[n, k] (+ bias[n]). Rows of x must be readable up to packed_depth(K).
+typedef struct MatmulArgs {
+    int64_t M, N, K;
+    Dtype dtype;       // of x, w and STORE_ACT outputs
+    const void *x;     // act [M, ldx]
+    int64_t ldx;
+    const void *w;     // packed [N, K]
+    const float *bias; // [N] or NULL
+    Store store;       // ADD_F32: y += (bias added to the product first)
+    void *y;           // [M, ldy]
+    int64_t ldy;
+} MatmulArgs;
+
+// dw[n, k] += sum_t dy[t, n] x[t, k]; dbias[n] += sum_t dy[t, n]. Tokens ascend; `segment` marks whole groups, which
+// bf16 pairs never straddle, so that a split into microbatches at group boundaries leaves the chain as it is.
+typedef struct MatmulGradArgs {
+    int64_t T, N, K;
+    Dtype dtype;
+    const void *x;  // act [T, ldx]
+    int64_t ldx;
+    const void *dy; // act [T, ldy]
+    int64_t ldy;
+    float *dw;      // [N, K]
+    float *dbias;   // [N] or NULL
+    int segment_count;
+    const int32_t *segment; // [segment_count + 1], segment[0] = 0, last = T
+    void *scratch;          // matmul_grad_scratch() bytes
+} MatmulGradArgs;
+size_t matmul_grad_scratch(int64_t T, int64_t N, int64_t K, int segments, Dtype dtype);
+
+// ---- embedding -------------------------------------------------------------------------------------------
+typedef struct EmbedArgs {
+    int64_t T, C;
+    const int32_t *tokens; // [T]
+    Dtype dtype;
+    const void *table;     // packed [V, C]
+    float *y;              // [T, C]
+} EmbedArgs;
+typedef struct EmbedGradArgs {
+    int64_t T, C;
+    const int32_t *tokens;
+    const float *dy; // [T, C]
+    float *dtable;   // [V, C] +=
+} EmbedGradArgs;
+
+// ---- RMSNorm (Zhang and Sennrich 2019) -------------------------------------------------------------------
+// y = x * rstd * weight, rstd = 1 / sqrt(mean(x^2) + eps)
+typedef struct RmsnormArgs {
+    int64_t T, C;
+    const float *x;      // [T, C]
+    const float *weight; // [C]
+    float eps;
+    Dtype dtype;
+    void *y;             // act [T, C]
+    float *rstd;         // [T], or NULL
+} RmsnormArgs;
+typedef struct RmsnormGradArgs {
+    int64_t T, C;
+    const float *x, *weight, *rstd;
+    const float *dy; // [T, C]
+    float *dx;       // [T, C] +=
+    float *dweight;  // [C] +=
+} RmsnormGradArgs;
+
+// ---- keys and values -------------------------------------------------------------------------------------
+// The cache is made of pages of 32 positions for one layer and all kv heads. A page holds per kv head the keys
+// transposed, [D'][32], then the values, [32][D'], D' = D rounded up to 16, padding zero. Position p of a sequence
+// lies in slot p % 32 of the page table[p / 32] of that sequence, so chunks stand at absolute positions.
+enum { PAGE = 32 };
+static inline int64_t head_padded(int64_t D) { return (D + 15) / 16 * 16; }
+static inline int64_t page_elements(int64_t kv_heads, int64_t D) { return kv_heads * 2 * PAGE * head_padded(D); }
+
+// Splits qkv (bias already in), rotates q and k (RoPE, Su et al. 2021, halves), rounds to act, and stores k and v into
+// the pages. A token may have several destinations (the prompt's last, partly filled page has a copy per sample).
+typedef struct RopeArgs {
+    int64_t T;
+    int32_t heads, kv_heads, D;
+    Dtype dtype;
+    const float *qkv;         // [T, (H + 2K) D]
+    const int32_t *position;  // [T]
+    const float *cos_sin;     // [positions][2][D/2]: cosines, then sines
+    void *q;                  // act [T, H D]
+    void *pages;              // act, page_elements each
+    const int64_t *slot_start; // [T + 1] into slot
+    const int64_t *slot;       // page * 32 + slot
+} RopeArgs;
+// dqkv from dq [T, H D] and dpages (fp32, layout [page][kv head][2][32][D'], both keys and values by position).
+typedef struct RopeGradArgs {
+    int64_t T;
+    int32_t heads, kv_heads, D;
+    Dtype dtype;
+    const int32_t *position;
+    const float *cos_sin;
+    const float *dq;
+    const float *dpages;
+    const int64_t *slot_start, *slot;
+    void *dqkv; // act [T, (H + 2K) D]
+} RopeGradArgs;
+
+// ---- attention -------------------------------------------------------------------------------------------
+// Query row t belongs to head group h / (H/K); it sees positions 0 .. position[t] of its sequence. Pages are walked in
+// order with a running maximum (Milakov and Gimelshein 2018), for decoding, prefill and training alike.
+typedef struct AttentionArgs {
+    int64_t T;
+    int32_t heads, kv_heads, D;
+    Dtype dtype;
+    float scale;
+    const void *q;              // act [T, H D]
+    const int32_t *position;    // [T]
+    const int32_t *table_start; // [T] index into table of the row's sequence
+    const int32_t *table;       // page numbers
+    const void *pages;
+    void *y;                    // act [T, H D]
+    float *lse;                 // [T, H] log-sum-exp of scaled scores, or NULL
+} AttentionArgs;
+// Units are page sets that share nothing with each other (groups): rows [unit[i], unit[i+1]) are unit i's, its pages
+// [unit_page[i], unit_page[i+1]). dpages is written, not added to; so is dq.
+typedef struct AttentionGradArgs {
+    AttentionArgs forward;      // y and lse as the forward pass left them
+    int unit_count;
+    const int32_t *unit;        // [unit_count + 1]
+    const int32_t *unit_page;   // [unit_count + 1]
+    const float *dy;            // [T, H D]
+    float *dq;                  // [T, H D]
+    float *dpages;              // [pages][kv head][2][32][D']
+    float *delta;               // scratch [T, H]
+} AttentionGradArgs;
+
+// ---- feed-forward ----------------------------------------------------------------------------------------
+// y = silu(gate) * up (Shazeer 2020), gate_up [T, 2F]: gate first.
+typedef struct SwigluArgs {
+    int64_t T, F;
+    Dtype dtype;
+    const void *gate_up; // act [T, 2F]
+    void *y;             // act [T, F]
+} SwigluArgs;
+typedef struct SwigluGradArgs {
+    int64_t T, F;
+    Dtype dtype;
+    const void *gate_up; // act [T, 2F]
+    const float *dy;     // [T, F]
+    void *dgate_up;      // act [T, 2F]
+} SwigluGradArgs;
+
+// ---- head ------------------------------------------------------------------------------------------------
+// logits[m, v] = inv_temperature[m] * sum_k x[m, k] w[v, k]. The vocabulary is walked in blocks of 256; each gives its
+// maximum, its sum of exp and its sum of exp * (logit - maximum); blocks are merged in order. With kept sets, logits
+// outside count as minus infinity. logprob = (logit - max) - log(sum); entropy = log(sum) - (sum e*(l - max)) / sum.
+enum { VOCAB_BLOCK = 256 };
+typedef struct VocabStats {
+    float max, sum, weighted;
+} VocabStats;
+typedef struct HeadArgs {
+    int64_t M, V, C;
+    Dtype dtype;
+    const void *x;  // act [M, C]
+    const void *w;  // packed [V, C]
+    const float *inv_temperature; // [M]
+    const int32_t *target;     // [M], or NULL
+    const int64_t *kept_start; // [M + 1], or NULL: no truncation
+    const int32_t *kept;       // ascending per row
+    float *logits;             // [M, V'] (V' = V rounded up to 256) where they are wanted, or NULL
+    float *logprob, *entropy;  // [M]; logprob only with target; may be NULL
+    float *max, *log_sum;      // [M], or NULL: with them the backward pass knows the distribution
+    VocabStats *stats;         // [M][V'/256] scratch; stays filled for sampling
+    float *scratch;            // head_scratch() bytes
+} HeadArgs;
+size_t head_scratch(int threads);
+// dlogits[m, v] (act, [M, V'], padding zero): inv_temperature * (dlogprob * (1[v = target] - p) - dentropy * p * (log p + H)).
+typedef struct HeadGradArgs {
+    HeadArgs forward; // logprob and logits aren't used
+    const float *dlogprob; // [M]
+    const float *dentropy; // [M] or NULL
+    void *dlogits;
+} HeadGradArgs;
+static inline int64_t vocab_padded(int64_t V) { return (V + VOCAB_BLOCK - 1) / VOCAB_BLOCK * VOCAB_BLOCK; }
+
+// Draws a token per row from what `head` left in logits and stats. Greedy takes the largest logit (the lowest id of
+// equals); otherwise the first token whose cumulative probability, in vocabulary order, exceeds uniform[m]. Truncation
+// in this order: top_k, then top_p (the smallest set of likeliest tokens whose probability reaches it), then min_p
+// (relative to the likeliest); ties at a border keep the lower id. Truncated rows get their logits masked and their
+// logprob and entropy computed as `head` does with that kept set.
+typedef struct SampleRow {
+    bool greedy;
+    int32_t top_k;       // 0: off
+    float top_p, min_p;  // 1 and 0: off
+    double uniform;      // [0, 1)
+    int32_t *kept;       // [V] where truncated, else NULL; filled ascending
+    int32_t kept_count;  // out
+    int32_t token;       // out
+    float logprob, entropy; // out
+} SampleRow;
+typedef struct SampleArgs {
+    int64_t M, V;
+    float *logits;        // [M, V']
+    VocabStats *stats;    // [M][V'/256]
+    const float *entropy; // [M] as `head` computed it
+    SampleRow *rows;      // [M]
+    void *order;          // scratch, 8 bytes x [threads][V], where rows are truncated
+} SampleArgs;
+
+// Rows of act arrays: y[i] = x[row[i]].
+typedef struct GatherArgs {
+    int64_t T, C;
+    Dtype dtype;
+    const int32_t *row;
+    const void *x;
+    void *y;
+} GatherArgs;
+// y[row[i]] += x[i] (fp32), i ascending.
+typedef struct ScatterArgs {
+    int64_t T, C;
+    const int32_t *row;
+    const float *x;
+    float *y;
+} ScatterArgs;
+// fp32 to act.
+typedef struct ConvertArgs {
+    int64_t count;
+    Dtype dtype;
+    const float *x;
+    void *y;
+} ConvertArgs;
+
+// ---- optimizer -------------------------------------------------------------------------------------------
+// AdamW (Loshchilov and Hutter 2019): g = scale * (gradient + gradient2); m, v, w as PyTorch's.
+typedef struct AdamwArgs {
+    int64_t count;
+    float *w, *m, *v;
+    const float *gradient;
+    const float *gradient2; // a second part of the same gradient (a tied embedding), or NULL
+    float scale, learning_rate, beta1, beta2, eps, weight_decay;
+    float correction1, correction2; // 1 - beta^step
+} AdamwArgs;
+// Sum of squares of a (+ b): blocks of 65,536 in order, each in double.
+enum { NORM_BLOCK = 65536 };
+typedef struct SquareSumArgs {
+    int64_t count;
+    const float *a, *b; // b may be NULL
+    double *partial;    // [ceil(count / NORM_BLOCK)]
+} SquareSumArgs;
+
+// ---- the table -------------------------------------------------------------------------------------------
+#define RECKON_OPERATIONS(X)                                                                                 \
+    X(pack, PackArgs)                                                                                        \
+    X(matmul, MatmulArgs)                                                                                    \
+    X(matmul_grad, MatmulGradArgs)                                                                           \
+    X(embed, EmbedArgs)                                                                                      \
+    X(embed_grad, EmbedGradArgs)                                                                             \
+    X(rmsnorm, RmsnormArgs)                                                                                  \
+    X(rmsnorm_grad, RmsnormGradArgs)                                                                         \
+    X(rope, RopeArgs)                                                                                        \
+    X(rope_grad, RopeGradArgs)                                                                               \
+    X(attention, AttentionArgs)                                                                              \
+    X(attention_grad, AttentionGradArgs)                                                                     \
+    X(swiglu, SwigluArgs)                                                                                    \
+    X(swiglu_grad, SwigluGradArgs)                                                                           \
+    X(head, HeadArgs)                                                                                        \
+    X(head_grad, HeadGradArgs)                                                                               \
+    X(sample, SampleArgs)                                                                                    \
+    X(gather, GatherArgs)                                                                                    \
+    X(scatter, ScatterArgs)                                                                                  \
+    X(convert, ConvertArgs)                                                                                  \
+    X(adamw, AdamwArgs)                                                                                      \
+    X(square_sum, SquareSumArgs)
+
+// A device: memory and the table. Calls on one device come from one thread and are done when they return (CPU) or in
+// order (a stream).
+typedef struct Device Device;
+struct Device {
+    const char *variant; // "generic", "avx2", "avx512", "avx512bf16"
+    int threads;
+    struct Pool *pool;
+#define SLOT(name, Args) void (*name)(const Device *device, const Args *args);
+    RECKON_OPERATIONS(SLOT)
+#undef SLOT
+};
+
+// The CPU device. The variant is the best the processor has, or RECKON_CPU's; "reference" is the slow C twin of every
+// operation. ERR_USAGE for an unknown name, ERR_UNAVAILABLE where the processor lacks it.
+bool device_open_cpu(const char *variant, int threads, Device **out, Err *err) MUST_CHECK;
+void device_close(Device *device);
+
+#endif

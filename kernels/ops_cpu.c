@@ -1,0 +1,95 @@
+// Fills the table of operations for the CPU: one instruction variant, chosen by CPUID or by name, run on the pool.
+#include "ops.h"
+#include "threads.h"
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#define VARIANTS(X) X(avx512bf16) X(avx512) X(avx2) X(generic) X(reference)
+#else
+#define VARIANTS(X) X(generic) X(reference)
+#endif
+
+// name_variant(team, args) for every operation and variant, and the slot that runs it on the device's pool.
+#define RUN_ON_POOL(name, Args, variant)                                                                     \
+    void name##_##variant(const Team *team, const Args *args);                                               \
+    static void name##_##variant##_work(const Team *team, const void *args) { name##_##variant(team, args); } \
+    static void name##_##variant##_slot(const Device *d, const Args *args) {                                  \
+        pool_run(d->pool, name##_##variant##_work, args);                                                    \
+    }
+#define DECLARE_generic(name, Args) RUN_ON_POOL(name, Args, generic)
+#define DECLARE_reference(name, Args) RUN_ON_POOL(name, Args, reference)
+#define DECLARE_avx2(name, Args) RUN_ON_POOL(name, Args, avx2)
+#define DECLARE_avx512(name, Args) RUN_ON_POOL(name, Args, avx512)
+#define DECLARE_avx512bf16(name, Args) RUN_ON_POOL(name, Args, avx512bf16)
+#define DECLARE(variant) RECKON_OPERATIONS(DECLARE_##variant)
+VARIANTS(DECLARE)
+
+#define FILL_generic(name, Args) d->name = name##_generic_slot;
+#define FILL_reference(name, Args) d->name = name##_reference_slot;
+#define FILL_avx2(name, Args) d->name = name##_avx2_slot;
+#define FILL_avx512(name, Args) d->name = name##_avx512_slot;
+#define FILL_avx512bf16(name, Args) d->name = name##_avx512bf16_slot;
+#define FILLER(variant)                                                                                      \
+    static void fill_##variant(Device *d) { RECKON_OPERATIONS(FILL_##variant) }
+VARIANTS(FILLER)
+
+static bool has_generic(void) { return true; }
+static bool has_reference(void) { return true; }
+#if defined(__x86_64__)
+static bool has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+static bool has_avx512(void) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq");
+}
+static bool has_avx512bf16(void) { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+#endif
+
+typedef struct Variant {
+    const char *name;
+    bool (*available)(void);
+    void (*fill)(Device *d);
+} Variant;
+#define ROW(variant) {#variant, has_##variant, fill_##variant},
+static const Variant variants[] = {VARIANTS(ROW)}; // best first
+
+static const Variant *choose(const char *name, Err *err) {
+    const char *from_environment = getenv("RECKON_CPU");
+    if (!name && from_environment && *from_environment) name = from_environment;
+    for (int i = 0; i < COUNT(variants); i++) {
+        if (!name && variants[i].available()) return &variants[i];
+        if (!name || strcmp(name, variants[i].name) != 0) continue;
+        if (variants[i].available()) return &variants[i];
+        fail(err, ERR_UNAVAILABLE, "RECKON_CPU", "this processor lacks what '%s' needs", name);
+        return NULL;
+    }
+    fail(err, ERR_USAGE, "RECKON_CPU", "found '%.40s', expected one of generic, avx2, avx512, avx512bf16, reference", name);
+    return NULL;
+}
+
+bool device_open_cpu(const char *variant, int threads, Device **out, Err *err) {
+    const Variant *v = choose(variant, err);
+    if (!v) return false;
+    Device *d = xcalloc(1, sizeof *d);
+    v->fill(d);
+    d->variant = v->name;
+    if (!pool_open(threads, &d->pool, err)) {
+        free(d);
+        return false;
+    }
+    d->threads = pool_count(d->pool);
+    *out = d;
+    return true;
+}
+
+void device_close(Device *d) {
+    if (!d) return;
+    pool_close(d->pool);
+    free(d);
+}
+
+size_t matmul_grad_scratch(int64_t T, int64_t N, int64_t K, int segments, Dtype dtype) {
+    int64_t steps = dtype == DTYPE_BF16 ? (T + segments + 1) / 2 : T;
+    return (size_t)(steps * 4 * (N + 16 + K + PANEL));
+}
+size_t head_scratch(int threads) { return (size_t)threads * 96 * VOCAB_BLOCK * sizeof(float); }

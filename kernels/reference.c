@@ -1,0 +1,507 @@
+// The slow twin of every operation: what each one means, element by element, in plain C. All variants give these bits.
+// Thread 0 does all the work.
+#include "ops.h"
+#include "threads.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PROTOTYPE(name, Args) void name##_reference(const Team *team, const Args *args);
+RECKON_OPERATIONS(PROTOTYPE)
+
+#define ONLY_FIRST if (team->thread != 0) return;
+
+static float widen(bf16 x) {
+    uint32_t u = (uint32_t)x << 16;
+    float f;
+    memcpy(&f, &u, 4);
+    return f;
+}
+static bf16 narrow(float f) {
+    uint32_t u;
+    memcpy(&u, &f, 4);
+    return f != f ? 0x7fc0 : (bf16)((u + 0x7fff + ((u >> 16) & 1)) >> 16);
+}
+static float get(const void *p, int64_t i, Dtype d) { return d == DTYPE_BF16 ? widen(((const bf16 *)p)[i]) : ((const float *)p)[i]; }
+static void put(void *p, int64_t i, float x, Dtype d) {
+    if (d == DTYPE_BF16)
+        ((bf16 *)p)[i] = narrow(x);
+    else
+        ((float *)p)[i] = x;
+}
+static int64_t packed_index(int64_t n, int64_t k, int64_t K, Dtype d) {
+    int step = d == DTYPE_BF16 ? 2 : 1;
+    return n / PANEL * panel_elements(K, d) + (k / step * PANEL + n % PANEL) * step + k % step;
+}
+// sum_k x[k] w[k] by the order of the table: bf16 takes the odd member of a pair first.
+static float chain(float sum, float x0, float w0, float x1, float w1) { return fmaf(x0, w0, fmaf(x1, w1, sum)); }
+
+static float tree_sum(const float *lanes) {
+    float x[16];
+    memcpy(x, lanes, sizeof x);
+    for (int width = 8; width; width /= 2)
+        for (int i = 0; i < width; i++) x[i] += x[i + width];
+    return x[0];
+}
+
+static float exp_reference(float x) {
+    if (x != x) return x;
+    if (x < -87.336544f) return 0.0f;
+    float y = x < 88.3762626647949f ? x : 88.3762626647949f;
+    float shifted = fmaf(y, 1.44269504088896341f, 12582912.0f), n = shifted - 12582912.0f;
+    float r = fmaf(n, 2.12194440e-4f, fmaf(n, -0.693359375f, y));
+    float p = 1.9875691500e-4f;
+    p = fmaf(p, r, 1.3981999507e-3f);
+    p = fmaf(p, r, 8.3334519073e-3f);
+    p = fmaf(p, r, 4.1665795894e-2f);
+    p = fmaf(p, r, 1.6666665459e-1f);
+    p = fmaf(p, r, 5.0000001201e-1f);
+    p = fmaf(p, r * r, r) + 1.0f;
+    uint32_t bits;
+    memcpy(&bits, &shifted, 4);
+    bits = (bits << 23) + 0x3f800000;
+    float power;
+    memcpy(&power, &bits, 4);
+    return p * power;
+}
+static float sigmoid(float x) { return 1.0f / (1.0f + exp_reference(0.0f - x)); }
+
+// ---- products --------------------------------------------------------------------------------------------
+
+void pack_reference(const Team *team, const PackArgs *a) {
+    ONLY_FIRST
+    size_t size = dtype_size(a->dtype);
+    if (a->packed) memset(a->packed, 0, (size_t)packed_elements(a->N, a->K, a->dtype) * size);
+    if (a->transposed) memset(a->transposed, 0, (size_t)packed_elements(a->K, a->N, a->dtype) * size);
+    for (int64_t n = 0; n < a->N; n++)
+        for (int64_t k = 0; k < a->K; k++) {
+            if (a->packed) put(a->packed, packed_index(n, k, a->K, a->dtype), a->w[n * a->K + k], a->dtype);
+            if (a->transposed) put(a->transposed, packed_index(k, n, a->N, a->dtype), a->w[n * a->K + k], a->dtype);
+        }
+}
+
+static float product(const void *x, int64_t at, const void *w, int64_t n, int64_t K, Dtype d) {
+    float sum = 0;
+    if (d == DTYPE_F32)
+        for (int64_t k = 0; k < K; k++) sum = fmaf(get(w, packed_index(n, k, K, d), d), get(x, at + k, d), sum);
+    else
+        for (int64_t k = 0; k < packed_depth(K, d); k += 2)
+            sum = chain(sum, get(x, at + k, d), get(w, packed_index(n, k, K, d), d), get(x, at + k + 1, d),
+                        get(w, packed_index(n, k + 1, K, d), d));
+    return sum;
+}
+
+void matmul_reference(const Team *team, const MatmulArgs *a) {
+    ONLY_FIRST
+    for (int64_t m = 0; m < a->M; m++)
+        for (int64_t n = 0; n < a->N; n++) {
+            float y = product(a->x, m * a->ldx, a->w, n, a->K, a->dtype);
+            if (a->bias) y += a->bias[n];
+            if (a->store == ADD_F32) y = ((float *)a->y)[m * a->ldy + n] + y;
+            put(a->y, m * a->ldy + n, y, a->store == STORE_ACT ? a->dtype : DTYPE_F32);
+        }
+}
+
+void matmul_grad_reference(const Team *team, const MatmulGradArgs *a) {
+    ONLY_FIRST
+    Dtype d = a->dtype;
+    for (int64_t n = 0; n < a->N; n++) {
+        for (int64_t k = 0; k < a->K; k++) {
+            float sum = a->dw[n * a->K + k];
+            for (int s = 0; s < a->segment_count; s++)
+                for (int64_t t = a->segment[s], end = a->segment[s + 1]; t < end; t += d == DTYPE_BF16 ? 2 : 1) {
+                    float x0 = get(a->x, t * a->ldx + k, d), y0 = get(a->dy, t * a->ldy + n, d);
+                    if (d == DTYPE_F32)
+                        sum = fmaf(x0, y0, sum);
+                    else if (t + 1 < end)
+                        sum = chain(sum, x0, y0, get(a->x, (t + 1) * a->ldx + k, d), get(a->dy, (t + 1) * a->ldy + n, d));
+                    else
+                        sum = chain(sum, x0, y0, 0, 0);
+                }
+            a->dw[n * a->K + k] = sum;
+        }
+        if (a->dbias)
+            for (int64_t t = 0; t < a->T; t++) a->dbias[n] += get(a->dy, t * a->ldy + n, d);
+    }
+}
+
+// ---- rows ------------------------------------------------------------------------------------------------
+
+void embed_reference(const Team *team, const EmbedArgs *a) {
+    ONLY_FIRST
+    for (int64_t t = 0; t < a->T; t++)
+        for (int64_t c = 0; c < a->C; c++)
+            a->y[t * a->C + c] = get(a->table, packed_index(a->tokens[t], c, a->C, a->dtype), a->dtype);
+}
+
+void embed_grad_reference(const Team *team, const EmbedGradArgs *a) {
+    ONLY_FIRST
+    for (int64_t t = 0; t < a->T; t++)
+        for (int64_t c = 0; c < a->C; c++) a->dtable[a->tokens[t] * a->C + c] += a->dy[t * a->C + c];
+}
+
+void rmsnorm_reference(const Team *team, const RmsnormArgs *a) {
+    ONLY_FIRST
+    for (int64_t t = 0; t < a->T; t++) {
+        const float *x = a->x + t * a->C;
+        float lanes[16] = {0};
+        for (int64_t c = 0; c < a->C; c++) lanes[c % 16] = fmaf(x[c], x[c], lanes[c % 16]);
+        float rstd = 1.0f / sqrtf(tree_sum(lanes) / (float)a->C + a->eps);
+        if (a->rstd) a->rstd[t] = rstd;
+        for (int64_t c = 0; c < a->C; c++) put(a->y, t * a->C + c, x[c] * rstd * a->weight[c], a->dtype);
+    }
+}
+
+void rmsnorm_grad_reference(const Team *team, const RmsnormGradArgs *a) {
+    ONLY_FIRST
+    for (int64_t t = 0; t < a->T; t++) {
+        const float *x = a->x + t * a->C, *dy = a->dy + t * a->C;
+        float lanes[16] = {0}, r = a->rstd[t];
+        for (int64_t c = 0; c < a->C; c++) lanes[c % 16] = fmaf(dy[c] * a->weight[c], x[c] * r, lanes[c % 16]);
+        float mean = tree_sum(lanes) / (float)a->C;
+        for (int64_t c = 0; c < a->C; c++) {
+            a->dx[t * a->C + c] += r * (dy[c] * a->weight[c] - x[c] * r * mean);
+            a->dweight[c] = fmaf(dy[c], x[c] * r, a->dweight[c]);
+        }
+    }
+}
+
+static void rotate(const float *x, const float *cosine, const float *sine, int64_t D, float sign, float *y) {
+    for (int64_t i = 0; i < D / 2; i++) {
+        y[i] = x[i] * cosine[i] - x[i + D / 2] * (sign * sine[i]);
+        y[i + D / 2] = x[i + D / 2] * cosine[i] + x[i] * (sign * sine[i]);
+    }
+}
+
+void rope_reference(const Team *team, const RopeArgs *a) {
+    ONLY_FIRST
+    int64_t D = a->D, Dp = head_padded(D), columns = (a->heads + 2 * a->kv_heads) * D, page = page_elements(a->kv_heads, D);
+    float row[512];
+    for (int64_t t = 0; t < a->T; t++) {
+        const float *x = a->qkv + t * columns, *cosine = a->cos_sin + a->position[t] * D;
+        for (int h = 0; h < a->heads + a->kv_heads; h++) {
+            rotate(x + h * D, cosine, cosine + D / 2, D, 1, row);
+            for (int64_t d = 0; d < D && h < a->heads; d++) put(a->q, (t * a->heads + h) * D + d, row[d], a->dtype);
+            for (int64_t i = a->slot_start[t]; i < a->slot_start[t + 1] && h >= a->heads; i++) {
+                int64_t base = a->slot[i] / PAGE * page + (h - a->heads) * 2 * PAGE * Dp, slot = a->slot[i] % PAGE;
+                for (int64_t d = 0; d < D; d++) {
+                    put(a->pages, base + d * PAGE + slot, row[d], a->dtype);
+                    put(a->pages, base + PAGE * Dp + slot * Dp + d, x[(h + a->kv_heads) * D + d], a->dtype);
+                }
+            }
+        }
+    }
+}
+
+void rope_grad_reference(const Team *team, const RopeGradArgs *a) {
+    ONLY_FIRST
+    int64_t D = a->D, Dp = head_padded(D), columns = (a->heads + 2 * a->kv_heads) * D, page = page_elements(a->kv_heads, D);
+    float row[512], sum[2][512];
+    for (int64_t t = 0; t < a->T; t++) {
+        const float *cosine = a->cos_sin + a->position[t] * D;
+        for (int h = 0; h < a->heads; h++) {
+            rotate(a->dq + (t * a->heads + h) * D, cosine, cosine + D / 2, D, -1, row);
+            for (int64_t d = 0; d < D; d++) put(a->dqkv, t * columns + h * D + d, row[d], a->dtype);
+        }
+        for (int h = 0; h < a->kv_heads; h++) {
+            memset(sum, 0, sizeof sum);
+            for (int64_t i = a->slot_start[t]; i < a->slot_start[t + 1]; i++)
+                for (int64_t d = 0; d < D; d++) {
+                    int64_t at = a->slot[i] / PAGE * page + h * 2 * PAGE * Dp + a->slot[i] % PAGE * Dp + d;
+                    sum[0][d] += a->dpages[at];
+                    sum[1][d] += a->dpages[at + PAGE * Dp];
+                }
+            rotate(sum[0], cosine, cosine + D / 2, D, -1, row);
+            for (int64_t d = 0; d < D; d++) {
+                put(a->dqkv, t * columns + (a->heads + h) * D + d, row[d], a->dtype);
+                put(a->dqkv, t * columns + (a->heads + a->kv_heads + h) * D + d, sum[1][d], a->dtype);
+            }
+        }
+    }
+}
+
+void swiglu_reference(const Team *team, const SwigluArgs *a) {
+    ONLY_FIRST
+    for (int64_t t = 0; t < a->T; t++)
+        for (int64_t f = 0; f < a->F; f++) {
+            float g = get(a->gate_up, t * 2 * a->F + f, a->dtype), u = get(a->gate_up, (t * 2 + 1) * a->F + f, a->dtype);
+            put(a->y, t * a->F + f, g * sigmoid(g) * u, a->dtype);
+        }
+}
+
+void swiglu_grad_reference(const Team *team, const SwigluGradArgs *a) {
+    ONLY_FIRST
+    for (int64_t t = 0; t < a->T; t++)
+        for (int64_t f = 0; f < a->F; f++) {
+            int64_t gate = t * 2 * a->F + f, up = gate + a->F;
+            float g = get(a->gate_up, gate, a->dtype), u = get(a->gate_up, up, a->dtype), dy = a->dy[t * a->F + f];
+            float s = sigmoid(g);
+            put(a->dgate_up, gate, dy * u * (s * fmaf(g, 1.0f - s, 1.0f)), a->dtype);
+            put(a->dgate_up, up, dy * (g * s), a->dtype);
+        }
+}
+
+void gather_reference(const Team *team, const GatherArgs *a) {
+    ONLY_FIRST
+    for (int64_t i = 0; i < a->T * a->C; i++) put(a->y, i, get(a->x, a->row[i / a->C] * a->C + i % a->C, a->dtype), a->dtype);
+}
+
+void scatter_reference(const Team *team, const ScatterArgs *a) {
+    ONLY_FIRST
+    for (int64_t i = 0; i < a->T * a->C; i++) a->y[a->row[i / a->C] * a->C + i % a->C] += a->x[i];
+}
+
+void convert_reference(const Team *team, const ConvertArgs *a) {
+    ONLY_FIRST
+    for (int64_t i = 0; i < a->count; i++) put(a->y, i, a->x[i], a->dtype);
+}
+
+// ---- attention -------------------------------------------------------------------------------------------
+static float score(const AttentionArgs *a, int64_t t, int h, int64_t keys, int j) {
+    float s = 0;
+    for (int64_t d = 0; d < a->D; d++)
+        s = fmaf(get(a->q, (t * a->heads + h) * a->D + d, a->dtype), get(a->pages, keys + d * PAGE + j, a->dtype), s);
+    return s * a->scale;
+}
+
+void attention_reference(const Team *team, const AttentionArgs *a) {
+    ONLY_FIRST
+    int64_t D = a->D, Dp = head_padded(D), page = page_elements(a->kv_heads, D);
+    for (int64_t t = 0; t < a->T; t++)
+        for (int h = 0; h < a->heads; h++) {
+            float max = -INFINITY, sum = 0, out[512] = {0};
+            for (int64_t c = 0; c * PAGE <= a->position[t]; c++) {
+                int64_t left = a->position[t] + 1 - c * PAGE, valid = left < PAGE ? left : PAGE;
+                int64_t keys = a->table[a->table_start[t] + c] * page + h / (a->heads / a->kv_heads) * 2 * PAGE * Dp;
+                float s[PAGE], top = max, lanes[16];
+                for (int j = 0; j < valid; j++) s[j] = score(a, t, h, keys, j), top = s[j] > top ? s[j] : top;
+                float factor = exp_reference(max - top);
+                for (int j = 0; j < PAGE; j++) s[j] = j < valid ? exp_reference(s[j] - top) : 0.0f;
+                for (int i = 0; i < 16; i++) lanes[i] = s[i] + s[i + 16];
+                sum = sum * factor + tree_sum(lanes);
+                max = top;
+                for (int64_t d = 0; d < D; d++) {
+                    out[d] *= factor;
+                    for (int j = 0; j < valid; j++) out[d] = fmaf(s[j], get(a->pages, keys + PAGE * Dp + j * Dp + d, a->dtype), out[d]);
+                }
+            }
+            for (int64_t d = 0; d < D; d++) put(a->y, (t * a->heads + h) * D + d, out[d] * (1.0f / sum), a->dtype);
+            if (a->lse) a->lse[t * a->heads + h] = max + (float)exact_log(sum);
+        }
+}
+
+// One query head against one page: adds to dq, dk, dv.
+static void grad_row(const AttentionGradArgs *b, int64_t t, int h, int64_t page, int valid) {
+    const AttentionArgs *a = &b->forward;
+    int64_t D = a->D, Dp = head_padded(D), at = t * a->heads + h;
+    int64_t keys = page * page_elements(a->kv_heads, D) + h / (a->heads / a->kv_heads) * 2 * PAGE * Dp, values = keys + PAGE * Dp;
+    float ds[PAGE];
+    for (int j = 0; j < valid; j++) {
+        float p = exp_reference(score(a, t, h, keys, j) - a->lse[at]), dp = 0;
+        for (int64_t d = 0; d < D; d++) dp = fmaf(b->dy[at * D + d], get(a->pages, values + j * Dp + d, a->dtype), dp);
+        ds[j] = p * (dp - b->delta[at]) * a->scale;
+        for (int64_t d = 0; d < D; d++) {
+            float *dk = &b->dpages[keys + j * Dp + d], *dv = &b->dpages[values + j * Dp + d];
+            *dk = fmaf(ds[j], get(a->q, at * D + d, a->dtype), *dk);
+            *dv = fmaf(p, b->dy[at * D + d], *dv);
+        }
+    }
+    for (int64_t d = 0; d < D; d++)
+        for (int j = 0; j < valid; j++)
+            b->dq[at * D + d] = fmaf(ds[j], get(a->pages, keys + d * PAGE + j, a->dtype), b->dq[at * D + d]);
+}
+
+void attention_grad_reference(const Team *team, const AttentionGradArgs *b) {
+    ONLY_FIRST
+    const AttentionArgs *a = &b->forward;
+    for (int64_t i = 0; i < a->T * a->heads; i++) {
+        float lanes[16] = {0};
+        for (int64_t d = 0; d < a->D; d++) {
+            b->dq[i * a->D + d] = 0;
+            lanes[d % 16] = fmaf(b->dy[i * a->D + d], get(a->y, i * a->D + d, a->dtype), lanes[d % 16]);
+        }
+        b->delta[i] = tree_sum(lanes);
+    }
+    int64_t first = b->unit_page[0], last = b->unit_page[b->unit_count], page = page_elements(a->kv_heads, a->D);
+    memset(b->dpages + first * page, 0, (size_t)((last - first) * page) * sizeof(float));
+    for (int64_t p = first; p < last; p++)
+        for (int64_t t = 0; t < a->T; t++)
+            for (int64_t c = 0; c * PAGE <= a->position[t]; c++) {
+                if (a->table[a->table_start[t] + c] != p) continue;
+                int64_t left = a->position[t] + 1 - c * PAGE;
+                for (int h = 0; h < a->heads; h++) grad_row(b, t, h, p, (int)(left < PAGE ? left : PAGE));
+            }
+}
+
+// ---- head ------------------------------------------------------------------------------------------------
+// Logit v of row m, or minus infinity outside the vocabulary or the kept set.
+static float logit(const HeadArgs *a, int64_t m, int64_t v) {
+    if (v >= a->V) return -INFINITY;
+    bool kept = !a->kept_start;
+    for (int64_t i = kept ? 0 : a->kept_start[m]; !kept && i < a->kept_start[m + 1]; i++) kept = a->kept[i] == v;
+    return kept ? product(a->x, m * a->C, a->w, v, a->C, a->dtype) * a->inv_temperature[m] : -INFINITY;
+}
+
+static VocabStats stats_of(const float *row) {
+    VocabStats s = {.max = -INFINITY};
+    float sum[16] = {0}, weighted[16] = {0};
+    for (int c = 0; c < VOCAB_BLOCK; c++) s.max = row[c] > s.max || row[c] != row[c] ? row[c] : s.max;
+    if (s.max == -INFINITY) return s;
+    for (int c = 0; c < VOCAB_BLOCK; c++) {
+        float d = row[c] - s.max, e = exp_reference(d);
+        sum[c % 16] += e;
+        weighted[c % 16] = fmaf(e, d > -200.0f ? d : -200.0f, weighted[c % 16]);
+    }
+    s.sum = tree_sum(sum);
+    s.weighted = tree_sum(weighted);
+    return s;
+}
+
+static void merge(const VocabStats *stats, int64_t blocks, float *max, double *sum, double *log_sum, double *entropy) {
+    double weighted = 0;
+    *max = -INFINITY, *sum = 0;
+    for (int64_t b = 0; b < blocks; b++) *max = stats[b].max > *max || stats[b].max != stats[b].max ? stats[b].max : *max;
+    for (int64_t b = 0; b < blocks; b++) {
+        if (stats[b].max == -INFINITY) continue;
+        double shift = (double)stats[b].max - *max, e = exact_exp(shift);
+        *sum += stats[b].sum * e;
+        weighted += (stats[b].weighted + stats[b].sum * shift) * e;
+    }
+    *log_sum = exact_log(*sum);
+    *entropy = *log_sum - weighted / *sum;
+    if (*entropy < 0) *entropy = 0;
+}
+
+void head_reference(const Team *team, const HeadArgs *a) {
+    ONLY_FIRST
+    int64_t blocks = vocab_padded(a->V) / VOCAB_BLOCK;
+    for (int64_t m = 0; m < a->M; m++) {
+        float row[VOCAB_BLOCK], target = 0, max;
+        double sum, log_sum, entropy;
+        for (int64_t b = 0; b < blocks; b++) {
+            for (int c = 0; c < VOCAB_BLOCK; c++) {
+                row[c] = logit(a, m, b * VOCAB_BLOCK + c);
+                if (a->target && a->target[m] == b * VOCAB_BLOCK + c) target = row[c];
+            }
+            a->stats[m * blocks + b] = stats_of(row);
+            if (a->logits) memcpy(a->logits + m * vocab_padded(a->V) + b * VOCAB_BLOCK, row, sizeof row);
+        }
+        merge(a->stats + m * blocks, blocks, &max, &sum, &log_sum, &entropy);
+        if (a->target) a->logprob[m] = (float)(((double)target - max) - log_sum);
+        if (a->entropy) a->entropy[m] = (float)entropy;
+        if (a->max) a->max[m] = max, a->log_sum[m] = (float)log_sum;
+    }
+}
+
+void head_grad_reference(const Team *team, const HeadGradArgs *g) {
+    ONLY_FIRST
+    const HeadArgs *a = &g->forward;
+    int64_t padded = vocab_padded(a->V);
+    for (int64_t m = 0; m < a->M; m++)
+        for (int64_t v = 0; v < padded; v++) {
+            float lp = logit(a, m, v) - a->max[m] - a->log_sum[m], p = exp_reference(lp);
+            float h = g->dentropy ? g->dentropy[m] : 0.0f;
+            float d = p * fmaf(h, (lp > -200.0f ? lp : -200.0f) + a->entropy[m], g->dlogprob[m]);
+            float out = (0.0f - d) * a->inv_temperature[m];
+            if (v == a->target[m]) out = out + g->dlogprob[m] * a->inv_temperature[m];
+            put(g->dlogits, m * padded + v, out, a->dtype);
+        }
+}
+
+// Selection by repeated search for the likeliest token not taken yet: quadratic, and obviously the definition.
+static void keep_reference(float *logits, int64_t V, float max, SampleRow *row) {
+    char *taken = xcalloc((size_t)V, 1);
+    int32_t *order = xcalloc((size_t)V, sizeof *order);
+    int64_t count = row->top_k > 0 && row->top_k < V ? row->top_k : V, n = 0;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t best = -1;
+        for (int64_t v = 0; v < V; v++)
+            if (!taken[v] && (best < 0 || logits[v] > logits[best])) best = v;
+        taken[best] = 1;
+        order[i] = (int32_t)best;
+    }
+    double total = 0, sum = 0;
+    for (int64_t i = 0; i < count; i++) total += exact_exp((double)logits[order[i]] - max);
+    if (row->top_p < 1) {
+        while (n < count && (n == 0 || sum < row->top_p * total)) sum += exact_exp((double)logits[order[n++]] - max);
+        count = n;
+    }
+    for (n = 1; n < count && row->min_p > 0; n++)
+        if (exact_exp((double)logits[order[n]] - logits[order[0]]) < row->min_p) count = n;
+    memset(taken, 0, (size_t)V);
+    for (int64_t i = 0; i < count; i++) taken[order[i]] = 1;
+    row->kept_count = 0;
+    for (int64_t v = 0; v < V; v++) {
+        if (taken[v])
+            row->kept[row->kept_count++] = (int32_t)v;
+        else
+            logits[v] = -INFINITY;
+    }
+    free(taken), free(order);
+}
+
+void sample_reference(const Team *team, const SampleArgs *a) {
+    ONLY_FIRST
+    int64_t padded = vocab_padded(a->V), blocks = padded / VOCAB_BLOCK;
+    for (int64_t m = 0; m < a->M; m++) {
+        SampleRow *row = &a->rows[m];
+        float *logits = a->logits + m * padded, max;
+        VocabStats *stats = a->stats + m * blocks;
+        double sum, log_sum, entropy, before = 0;
+        merge(stats, blocks, &max, &sum, &log_sum, &entropy);
+        if (row->kept) {
+            keep_reference(logits, a->V, max, row);
+            for (int64_t b = 0; b < blocks; b++) stats[b] = stats_of(logits + b * VOCAB_BLOCK);
+            merge(stats, blocks, &max, &sum, &log_sum, &entropy);
+        }
+        row->entropy = row->kept ? (float)entropy : a->entropy[m];
+        row->token = 0;
+        for (int32_t v = 1; v < a->V; v++)
+            if (logits[v] > logits[row->token]) row->token = v;
+        // The block whose share of the mass holds the goal, then the token in it.
+        for (int64_t b = 0; !row->greedy && b < blocks; b++) {
+            double mass = stats[b].max == -INFINITY ? 0 : stats[b].sum * exact_exp((double)stats[b].max - max);
+            bool more = false;
+            for (int64_t after = b + 1; after < blocks; after++) more |= stats[after].max != -INFINITY;
+            if (stats[b].max == -INFINITY || (before + mass <= row->uniform * sum && more)) {
+                before += mass;
+                continue;
+            }
+            for (int64_t v = b * VOCAB_BLOCK; v < (b + 1) * VOCAB_BLOCK && v < a->V; v++) {
+                double p = logits[v] == -INFINITY ? 0 : exact_exp((double)logits[v] - max);
+                if (p > 0) row->token = (int32_t)v;
+                before += p;
+                if (p > 0 && before > row->uniform * sum) break;
+            }
+            break;
+        }
+        row->logprob = (float)(((double)logits[row->token] - max) - log_sum);
+    }
+}
+
+// ---- optimizer -------------------------------------------------------------------------------------------
+
+void adamw_reference(const Team *team, const AdamwArgs *a) {
+    ONLY_FIRST
+    for (int64_t i = 0; i < a->count; i++) {
+        float g = (a->gradient2 ? a->gradient[i] + a->gradient2[i] : a->gradient[i]) * a->scale;
+        a->m[i] = a->beta1 * a->m[i] + (1.0f - a->beta1) * g;
+        a->v[i] = a->beta2 * a->v[i] + (1.0f - a->beta2) * g * g;
+        a->w[i] = a->w[i] * (1.0f - a->learning_rate * a->weight_decay) -
+                  a->learning_rate / a->correction1 * a->m[i] / (sqrtf(a->v[i]) / sqrtf(a->correction2) + a->eps);
+    }
+}
+
+void square_sum_reference(const Team *team, const SquareSumArgs *a) {
+    ONLY_FIRST
+    for (int64_t b = 0; b * NORM_BLOCK < a->count; b++) {
+        double lanes[16] = {0};
+        for (int64_t i = b * NORM_BLOCK; i < (b + 1) * NORM_BLOCK && i < a->count; i++) {
+            double x = a->b ? a->a[i] + a->b[i] : a->a[i];
+            lanes[i % 16] += x * x;
+        }
+        for (int width = 8; width; width /= 2)
+            for (int i = 0; i < width; i++) lanes[i] += lanes[i + width];
+        a->partial[b] = lanes[0];
+    }
+}
