@@ -84,7 +84,7 @@ static void every_changed_cell_is_found(void) {
     for (int t = 0; t < TABLES; t++) {
         const Table *table = &ledger_tables[t];
         for (int column = 0; column < table->columns; column++) {
-            char sql[256];
+            char sql[512];
             sqlite3_stmt *s, *u;
             snprintf(sql, sizeof sql, "SELECT * FROM %s LIMIT 3 OFFSET 1", table->name);
             if (t == T_RUN) snprintf(sql, sizeof sql, "SELECT * FROM run");
