@@ -1,0 +1,242 @@
+// Held-out items answered in one mode: what `eval`, the evaluations during training and `compare` share. A level is
+// sampled as one rollout of its own, so that its seconds can be told apart; an answer's FLOPs follow from its length.
+// Everything but the seconds is a function of the recipe and the weights.
+#include "compare.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char think_end[] = "</think>";
+
+// ---- what a completion says, and how long it thinks ------------------------------------------------------
+static bool is_stop_id(const Tokenizer *t, int32_t id) { return id >= 0 && id == tokenizer_eos(t); }
+
+// Tokens up to and including the one that completes "</think>" in the text; -1 if it never comes. A vocabulary that
+// has it as one token is looked up, any other is decoded prefix by prefix: the text of a prefix only ever grows.
+static bool find_think_end(const Tokenizer *t, const int32_t *ids, int32_t count, const Buf *text, size_t start,
+                           int32_t *found, Err *err) {
+    int32_t token = tokenizer_id(t, think_end);
+    *found = -1;
+    for (int32_t i = 0; token >= 0 && i < count; i++)
+        if (ids[i] == token) {
+            *found = i + 1;
+            return true;
+        }
+    if (!text->data || !memmem(text->data + start, text->size - start, think_end, sizeof think_end - 1)) return true;
+    int32_t low = 0, high = count; // the prefix of `low` tokens lacks it, that of `high` has it
+    while (high - low > 1) {
+        int32_t middle = low + (high - low) / 2;
+        Buf prefix = {0};
+        bool ok = tokenizer_decode(t, ids, middle, false, &prefix, err);
+        bool has = ok && prefix.data && memmem(prefix.data, prefix.size, think_end, sizeof think_end - 1);
+        buf_free(&prefix);
+        TRY(ok);
+        if (has) high = middle;
+        else low = middle;
+    }
+    *found = high;
+    return true;
+}
+
+bool completion_text(const Tokenizer *t, const Completion *c, Mode mode, Buf *text, int32_t *think_tokens,
+                     int32_t *answer_tokens, Err *err) {
+    int32_t count = c->length;
+    if (count > 0 && is_stop_id(t, c->ids[count - 1])) count--;
+    size_t start = text->size;
+    TRY(tokenizer_decode(t, c->ids, count, false, text, err));
+    if (!text->data) buf_puts(text, "");
+    *think_tokens = 0;
+    if (mode == MODE_THINK) {
+        int32_t end;
+        TRY(find_think_end(t, c->ids, count, text, start, &end, err));
+        *think_tokens = end >= 0 ? end : c->length;
+    }
+    *answer_tokens = c->length - *think_tokens;
+    return true;
+}
+
+// ---- one answer's cost -----------------------------------------------------------------------------------
+// The prompt's tokens (the head only for its last), then every new token but the last, which is never fed back.
+static double answer_flops(const ModelConfig *c, int32_t prompt_tokens, int32_t new_tokens) {
+    double flops = 0;
+    for (int32_t i = 1; i <= prompt_tokens; i++) flops += config_flops(c, i, i == prompt_tokens);
+    for (int32_t i = 1; i < new_tokens; i++) flops += config_flops(c, prompt_tokens + i, true);
+    return flops;
+}
+
+// ---- correct or not --------------------------------------------------------------------------------------
+// The first reward's own score: its parts stand first and share its name up to the dot.
+static double first_reward(const Verdict *v) {
+    if (v->state != VERDICT_SCORED || v->part_count == 0) return NAN;
+    size_t stem = strcspn(v->parts[0].name, ".");
+    double sum = 0;
+    for (int i = 0; i < v->part_count; i++) {
+        if (strncmp(v->parts[i].name, v->parts[0].name, stem) != 0) break;
+        if (v->parts[i].name[stem] != 0 && v->parts[i].name[stem] != '.') break;
+        sum += v->parts[i].value;
+    }
+    return sum;
+}
+
+// ---- one level -------------------------------------------------------------------------------------------
+typedef struct Level {
+    Policy *policy;
+    const Recipe *recipe;
+    RewardPool *rewards;
+    Mode mode;
+    int samples; // an item, at least 1
+    Sampling sampling;
+    int index, first_item, count; // of tasks_level(), of its first item in the evaluation
+    const Item *items;
+    Ids *prompts;
+    Verdict *verdicts; // [count * samples]
+} Level;
+
+static bool sample_level(const Level *l, Rollout *out, Err *err) {
+    RolloutRequest *requests = xcalloc((size_t)l->count, sizeof *requests);
+    for (int i = 0; i < l->count; i++)
+        requests[i] = (RolloutRequest){.prompt = l->prompts[i].data, .prompt_length = l->prompts[i].count,
+                                       .samples = l->samples, .sampling = l->sampling, .seed = l->recipe->seed,
+                                       .step = 0, // training steps count from 1
+                                       .prompt_index = (uint32_t)(l->first_item + i)};
+    RolloutOptions options = {0};
+    bool ok = policy_rollout(l->policy, requests, l->count, &options, out, err);
+    free(requests);
+    return ok;
+}
+
+static bool submit_sample(const Level *l, int i, int sample, const Completion *c, EvaluatedItem *out, Arena *arena, Err *err) {
+    const Item *item = &l->items[i];
+    Buf text = {0};
+    int32_t think, answer;
+    char id[96];
+    snprintf(id, sizeof id, "evaluation, %s %s level %d, item %d sample %d", mode_names[l->mode], item->kind, item->level,
+             i + 1, sample + 1);
+    bool ok = completion_text(policy_tokenizer(l->policy), c, l->mode, &text, &think, &answer, err);
+    if (ok) {
+        uint32_t at = (uint32_t)((l->first_item + i) * l->samples + sample);
+        RewardSample s = {.id = id, .prompt = item->prompt, .messages = item->messages, .completion = text.data,
+                          .completion_size = text.size, .truth = item->truth, .row = item->row, .tokens = c->length,
+                          .think_tokens = think, .answer_tokens = answer,
+                          .finish = c->finish == FINISH_STOP ? "stop" : "length", .mode = mode_names[l->mode], .step = 0,
+                          .group = l->first_item + i, .seed = l->recipe->seed ^ ((uint64_t)(l->mode + 1) << 60) ^ at};
+        ok = reward_pool_submit(l->rewards, &s, &l->verdicts[i * l->samples + sample], err);
+    }
+    if (ok && sample == 0) {
+        out->tokens = c->length, out->think_tokens = think, out->answer_tokens = answer;
+        out->truncated = c->finish == FINISH_LENGTH;
+        out->completion = arena_strdup(arena, text.data);
+    }
+    buf_free(&text);
+    return ok;
+}
+
+static bool score_level(const Level *l, const Rollout *rollout, Arena *arena, EvaluatedItem *out, Err *err) {
+    const ModelConfig *config = policy_config(l->policy);
+    for (int i = 0; i < l->count; i++) {
+        out[i] = (EvaluatedItem){.level_index = l->index, .prompt_tokens = l->prompts[i].count, .prompt = l->items[i].prompt,
+                                 .truth = l->items[i].truth};
+        for (int s = 0; s < l->samples; s++) {
+            const Completion *c = &rollout->completions[i * l->samples + s];
+            out[i].flops += answer_flops(config, l->prompts[i].count, c->length) / l->samples;
+            TRY(submit_sample(l, i, s, c, &out[i], arena, err));
+        }
+    }
+    TRY(reward_pool_finish(l->rewards, err));
+    for (int i = 0; i < l->count; i++) {
+        const Verdict *v = &l->verdicts[i * l->samples];
+        out[i].verdict = v[0].state;
+        out[i].correct = first_reward(&v[0]) >= 1;
+        for (int s = 0; s < l->samples; s++) out[i].pass += (first_reward(&v[s]) >= 1) / (double)l->samples;
+    }
+    return true;
+}
+
+static bool render_prompts(const Level *l, const Recipe *r, Err *err) {
+    for (int i = 0; i < l->count; i++) {
+        TRY(prompt_render(r, policy_tokenizer(l->policy), &l->items[i], l->mode, &l->prompts[i], err));
+        if (l->prompts[i].count == 0) return fail(err, ERR_DATA, l->items[i].kind, "a held-out item has an empty prompt");
+    }
+    return true;
+}
+
+static bool evaluate_level(Level *l, Evaluation *e, Err *err) {
+    l->prompts = xcalloc((size_t)l->count, sizeof(Ids));
+    l->verdicts = xcalloc((size_t)l->count * (size_t)l->samples, sizeof(Verdict));
+    Rollout rollout = {0};
+    bool ok = render_prompts(l, l->recipe, err);
+    double start = clock_seconds();
+    ok = ok && sample_level(l, &rollout, err);
+    e->level_seconds[l->index] = clock_seconds() - start;
+    ok = ok && score_level(l, &rollout, &e->arena, e->items + l->first_item, err);
+    if (ok) e->new_tokens += rollout.new_tokens;
+    rollout_free(&rollout);
+    for (int i = 0; i < l->count; i++) ids_free(&l->prompts[i]);
+    free(l->prompts), free(l->verdicts);
+    return ok;
+}
+
+bool evaluate(Policy *p, const Recipe *r, const Tasks *t, RewardPool *rewards, Mode mode, int items_per_level, int samples,
+              Evaluation *out, Err *err) {
+    int levels = tasks_level_count(t);
+    *out = (Evaluation){.mode = mode};
+    out->items = ARENA_NEW(&out->arena, EvaluatedItem, (int64_t)levels * items_per_level);
+    out->level_seconds = ARENA_NEW(&out->arena, double, levels);
+    double start = clock_seconds();
+    bool ok = policy_tokenizer(p) || fail(err, ERR_DATA, "model", "it has no tokenizer, which an evaluation needs");
+    for (int i = 0; ok && i < levels; i++) {
+        Level l = {.policy = p, .recipe = r, .rewards = rewards, .mode = mode, .samples = samples > 0 ? samples : 1,
+                   .sampling = r->evaluate_sampling, .index = i, .first_item = out->count};
+        if (samples <= 0) l.sampling.temperature = 0;
+        Item *items = ARENA_NEW(&out->arena, Item, items_per_level);
+        l.items = items;
+        ok = tasks_held_out(t, i, items_per_level, &out->arena, items, &l.count, err);
+        if (ok && l.count > 0) ok = evaluate_level(&l, out, err);
+        if (ok) out->count += l.count;
+    }
+    out->seconds = clock_seconds() - start;
+    if (!ok) evaluation_free(out);
+    return ok;
+}
+
+void evaluation_free(Evaluation *e) {
+    arena_reset(&e->arena);
+    *e = (Evaluation){0};
+}
+
+// ---- what it comes to ------------------------------------------------------------------------------------
+json_t *evaluation_level_json(const Evaluation *e, int level, const TaskLevel *name) {
+    int n = 0, correct = 0, truncated = 0, unscored = 0;
+    double pass = 0, tokens = 0, think = 0, answer = 0, prompt = 0, flops = 0;
+    char *outcomes = xcalloc((size_t)e->count + 1, 1);
+    for (int i = 0; i < e->count; i++) {
+        const EvaluatedItem *item = &e->items[i];
+        if (item->level_index != level) continue;
+        outcomes[n++] = item->correct ? '1' : '0';
+        correct += item->correct, truncated += item->truncated, unscored += item->verdict != VERDICT_SCORED;
+        pass += item->pass, tokens += item->tokens, think += item->think_tokens, answer += item->answer_tokens;
+        prompt += item->prompt_tokens, flops += item->flops;
+    }
+    Interval interval = wilson_interval(correct, n, 0.95);
+    double by = n > 0 ? 1.0 / n : NAN;
+    json_t *out = json_pack("{s:s,s:i,s:i,s:i,s:o,s:f,s:f,s:o,s:o,s:o,s:o,s:o,s:o,s:i,s:i,s:s}", "kind", name->kind, "level",
+                            name->level, "items", n, "correct", correct, "accuracy", json_number_or_name(correct * by), "low",
+                            interval.low, "high", interval.high, "pass", json_number_or_name(pass * by), "tokens",
+                            json_number_or_name(tokens * by), "think_tokens", json_number_or_name(think * by),
+                            "answer_tokens", json_number_or_name(answer * by), "prompt_tokens",
+                            json_number_or_name(prompt * by), "flops", json_number_or_name(flops * by), "truncated", truncated,
+                            "unscored", unscored, "outcomes", outcomes);
+    free(outcomes);
+    return out;
+}
+
+json_t *evaluation_json(const Evaluation *e, const Tasks *t) {
+    json_t *levels = json_array();
+    for (int i = 0; i < tasks_level_count(t); i++) {
+        TaskLevel name;
+        tasks_level(t, i, &name);
+        json_array_append_new(levels, evaluation_level_json(e, i, &name));
+    }
+    return json_pack("{s:s,s:o}", "mode", mode_names[e->mode], "levels", levels);
+}
