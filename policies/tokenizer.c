@@ -1,0 +1,263 @@
+// The tokenizer as others see it: opening, encoding, decoding, streaming, chat prompts and saving. It owns the order of
+// the stages; what each stage does is in the files beside this one. Once opened nothing in it changes, so any number of
+// threads may use one; every call keeps its working memory to itself.
+#include "tokenizer_parts.h"
+#include "files.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// ---- making ----------------------------------------------------------------------------------------------------
+static Tokenizer *start(const char *path) {
+    Tokenizer *t = xcalloc(1, sizeof *t);
+    t->path = xstrdup(path);
+    t->bos = t->eos = t->padding = -1;
+    t->automatic = xmalloc(sizeof *t->automatic);
+    t->automatic[0] = TEXT_OF_SEQUENCE;
+    t->automatic_count = 1;
+    return t;
+}
+
+static bool finish(Tokenizer *t, bool ok, Tokenizer **out) {
+    if (ok && t->chat_source) t->chat = chat_format_read(t->chat_source);
+    if (!ok) {
+        tokenizer_close(t);
+        t = NULL;
+    }
+    *out = t;
+    return ok;
+}
+
+bool tokenizer_open(const char *path, Tokenizer **out, Err *err) {
+    *out = NULL;
+    if (!file_exists(path)) return fail(err, ERR_NOINPUT, path, "is not there, expected a model folder or a .gguf file");
+    Tokenizer *t = start(path);
+    return finish(t, file_is_folder(path) ? tokenizer_read_folder(t, err) : tokenizer_read_gguf(t, err), out);
+}
+bool tokenizer_from_characters(const char *characters, Tokenizer **out, Err *err) {
+    Tokenizer *t = start("characters");
+    return finish(t, tokenizer_read_characters(t, characters, err), out);
+}
+
+void tokenizer_set_added(Tokenizer *t, AddedToken *added, int count) {
+    AddedToken *raw = xcalloc((size_t)count, sizeof *raw), *normalized = xcalloc((size_t)count, sizeof *normalized);
+    int raw_count = 0, normalized_count = 0;
+    t->added = added;
+    t->added_count = count;
+    // Special ones first: of equal normalised texts the first wins.
+    for (int pass = 0; pass < 2; pass++)
+        for (int i = 0; i < count; i++) {
+            AddedToken a = added[i];
+            if (a.special != (pass == 0)) continue;
+            t->bpe.tokens[a.id].added = true;
+            t->bpe.tokens[a.id].special |= a.special;
+            Buf text = {0};
+            if (a.normalized && t->nfc)
+                unicode_nfc(a.text, a.size, &text);
+            else
+                buf_append(&text, a.text, a.size);
+            a.text = text.data;
+            a.size = text.size;
+            if (a.normalized)
+                normalized[normalized_count++] = a;
+            else
+                raw[raw_count++] = a;
+        }
+    added_tokens_make(&t->raw, raw, raw_count);
+    added_tokens_make(&t->normalized, normalized, normalized_count);
+    free(raw), free(normalized);
+}
+
+void tokenizer_close(Tokenizer *t) {
+    if (!t) return;
+    bpe_free(&t->bpe);
+    added_tokens_free(&t->raw);
+    added_tokens_free(&t->normalized);
+    for (int i = 0; i < t->added_count; i++) free(t->added[i].text);
+    for (int i = 0; i < TOKENIZER_FILES; i++) buf_free(&t->files[i].data);
+    chat_format_free(t->chat);
+    free(t->added), free(t->automatic), free(t->chat_source), free(t->chat_where), free(t->path);
+    free(t);
+}
+
+int32_t tokenizer_size(const Tokenizer *t) { return t->bpe.size; }
+int32_t tokenizer_id(const Tokenizer *t, const char *token) { return bpe_find(&t->bpe, token, strlen(token)); }
+int32_t tokenizer_eos(const Tokenizer *t) { return t->eos; }
+
+// ---- encoding --------------------------------------------------------------------------------------------------
+typedef struct Encoder {
+    const Tokenizer *t;
+    const char *text; // the whole, to name the place of a character
+    Ids *out;
+    BpeScratch scratch;
+    Err *err;
+} Encoder;
+
+static bool encode_piece(void *context, const char *piece, size_t size) {
+    Encoder *e = context;
+    int32_t before = e->out->count;
+    TRY(bpe_encode(&e->t->bpe, piece, size, &e->scratch, e->out, e->err));
+    if (!e->t->strict || e->out->count > before) return true;
+    return fail(e->err, ERR_DATA, "text", "the character '%.*s' (U+%04X) at byte %zu is not in the vocabulary", (int)size,
+                piece, (unsigned)char_at(piece, size, 0).code, (size_t)(piece - e->text));
+}
+static void encode_token(void *context, int32_t id) { ids_push(((Encoder *)context)->out, id); }
+static bool encode_normalized(void *context, const char *text, size_t size) {
+    return pretokenize(&((Encoder *)context)->t->pre, text, size, encode_piece, context);
+}
+static bool encode_between(void *context, const char *text, size_t size) {
+    Encoder *e = context;
+    AddedVisitor next = {encode_normalized, encode_token, e};
+    if (!e->t->nfc) return added_tokens_split(&e->t->normalized, text, size, next);
+    Buf normal = {0};
+    unicode_nfc(text, size, &normal);
+    bool ok = added_tokens_split(&e->t->normalized, normal.data, normal.size, next);
+    buf_free(&normal);
+    return ok;
+}
+
+static bool encode_text(Encoder *e, const char *text, size_t size) {
+    e->text = text;
+    return added_tokens_split(&e->t->raw, text, size, (AddedVisitor){encode_between, encode_token, e});
+}
+
+bool tokenizer_encode(const Tokenizer *t, const char *text, size_t size, bool special, Ids *out, Err *err) {
+    size_t bad;
+    if (size > INT32_MAX / 2) return fail(err, ERR_DATA, "text", "%zu bytes, expected at most %d", size, INT32_MAX / 2);
+    if (!utf8_valid(text, size, &bad)) return fail(err, ERR_DATA, "text", "not UTF-8 at byte %zu", bad);
+    Encoder e = {.t = t, .out = out, .err = err};
+    bool ok = true;
+    if (!special) ok = encode_text(&e, text, size);
+    for (int i = 0; ok && special && i < t->automatic_count; i++) {
+        if (t->automatic[i] == TEXT_OF_SEQUENCE)
+            ok = encode_text(&e, text, size);
+        else
+            ids_push(out, t->automatic[i]);
+    }
+    bpe_scratch_free(&e.scratch);
+    return ok;
+}
+
+// ---- decoding --------------------------------------------------------------------------------------------------
+bool tokenizer_decode(const Tokenizer *t, const int32_t *ids, int32_t count, bool skip_special, Buf *out, Err *err) {
+    Buf bytes = {0};
+    for (int32_t i = 0; i < count; i++) {
+        if (ids[i] < 0 || ids[i] >= t->bpe.size) {
+            buf_free(&bytes);
+            return fail(err, ERR_DATA, "ids", "ids[%d] is %d, expected 0 to %d", i, ids[i], t->bpe.size - 1);
+        }
+        const Token *token = &t->bpe.tokens[ids[i]];
+        if (token->special && skip_special) continue;
+        buf_append(&bytes, t->bpe.pool.data + token->bytes, token->bytes_size); // nothing for an id in a gap
+    }
+    utf8_repair(bytes.data, bytes.size, out);
+    buf_free(&bytes);
+    return true;
+}
+
+// The rule of the `tokenizers` package's streaming decoder: text is written once it is longer than what was written for
+// the window and doesn't end in a replacement character, which may yet become a whole one.
+struct TokenStream {
+    const Tokenizer *t;
+    Ids window;
+    Buf prefix;   // the text already written for the window
+    int32_t done; // length of the window when that prefix was taken
+};
+
+TokenStream *token_stream_open(const Tokenizer *t) {
+    TokenStream *s = xcalloc(1, sizeof *s);
+    s->t = t;
+    return s;
+}
+void token_stream_close(TokenStream *s) {
+    if (!s) return;
+    ids_free(&s->window);
+    buf_free(&s->prefix);
+    free(s);
+}
+
+static bool decode_window(TokenStream *s, Buf *out, Err *err) {
+    out->size = 0;
+    return tokenizer_decode(s->t, s->window.data, s->window.count, true, out, err);
+}
+static bool ends_open(const Buf *text) {
+    return text->size >= 3 && memcmp(text->data + text->size - 3, "\xEF\xBF\xBD", 3) == 0;
+}
+
+static bool push(TokenStream *s, int32_t id, Buf *text, bool *ready, Buf *piece, Err *err) {
+    if (s->prefix.size == 0 && s->window.count) {
+        TRY(decode_window(s, text, err));
+        if (!ends_open(text)) {
+            buf_append(&s->prefix, text->data, text->size);
+            s->done = s->window.count;
+        }
+    }
+    ids_push(&s->window, id);
+    TRY(decode_window(s, text, err));
+    if (text->size <= s->prefix.size || ends_open(text)) return true;
+    *ready = true;
+    piece->size = 0;
+    buf_append(piece, text->data + s->prefix.size, text->size - s->prefix.size);
+    int32_t kept = s->window.count - s->done;
+    memmove(s->window.data, s->window.data + s->done, (size_t)kept * sizeof *s->window.data);
+    s->window.count = kept;
+    s->done = kept;
+    TRY(decode_window(s, text, err));
+    s->prefix.size = 0;
+    buf_append(&s->prefix, text->data, text->size);
+    return true;
+}
+
+bool token_stream_push(TokenStream *s, int32_t id, bool *ready, Buf *piece, Err *err) {
+    Buf text = {0};
+    *ready = false;
+    if (id < 0 || id >= s->t->bpe.size)
+        return fail(err, ERR_DATA, "ids", "found the id %d, expected 0 to %d", id, s->t->bpe.size - 1);
+    bool ok = push(s, id, &text, ready, piece, err);
+    buf_free(&text);
+    return ok;
+}
+
+// ---- chat ------------------------------------------------------------------------------------------------------
+bool tokenizer_has_chat(const Tokenizer *t) { return t->chat_source != NULL; }
+bool tokenizer_chat(const Tokenizer *t, const json_t *messages, bool add_generation_prompt, Buf *out, Err *err) {
+    if (!t->chat_source) return fail(err, ERR_DATA, t->path, "has no chat template, so messages can't become a prompt");
+    if (!t->chat) return fail(err, ERR_DATA, t->chat_where, "chat templates other than ChatML are not supported yet");
+    return chat_format_render(t->chat, t->chat_where, messages, add_generation_prompt, out, err);
+}
+
+// ---- saving ----------------------------------------------------------------------------------------------------
+static void free_files(TokenizerFile *files) {
+    for (int i = 0; i < TOKENIZER_FILES; i++) buf_free(&files[i].data);
+}
+
+bool tokenizer_save(const Tokenizer *t, const char *folder, Err *err) {
+    TokenizerFile built[TOKENIZER_FILES] = {0};
+    if (!t->carried) tokenizer_build_files(t, built);
+    const TokenizerFile *files = t->carried ? t->files : built;
+    bool ok = true;
+    for (int i = 0; ok && i < TOKENIZER_FILES; i++) {
+        if (!files[i].data.data) continue;
+        char *path = path_join(folder, files[i].name);
+        ok = file_write_atomic(path, files[i].data.data, files[i].data.size, err);
+        free(path);
+    }
+    free_files(built);
+    return ok;
+}
+
+void tokenizer_hash(const Tokenizer *t, char out[65]) {
+    TokenizerFile built[TOKENIZER_FILES] = {0};
+    if (!t->carried) tokenizer_build_files(t, built);
+    const TokenizerFile *files = t->carried ? t->files : built;
+    Buf all = {0}; // names and digests of the files that there are
+    for (int i = 0; i < TOKENIZER_FILES; i++) {
+        char digest[65];
+        if (!files[i].data.data) continue;
+        sha256_hex(files[i].data.data, files[i].data.size, digest);
+        buf_printf(&all, "%s %s\n", files[i].name, digest);
+    }
+    sha256_hex(all.data ? all.data : "", all.size, out);
+    buf_free(&all);
+    free_files(built);
+}

@@ -1,0 +1,151 @@
+// Reads the vocabulary that a GGUF file carries in its metadata: byte-level BPE ("gpt2") with a named pre-tokenizer.
+// Control and user-defined tokens become added tokens. The strings of the file are copied; nothing of it is kept open.
+#include "tokenizer_parts.h"
+#include "gguf.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { TYPE_CONTROL = 3, TYPE_USER_DEFINED = 4 }; // of tokenizer.ggml.token_type
+
+static char *copy(GgufText text) { return xstrndup(text.data ? text.data : "", text.size); }
+
+static bool read_pretokenizer(Tokenizer *t, const Gguf *g, char **name, Err *err) {
+    GgufText model = {0}, pre = {"default", 7};
+    char where[256];
+    TRY(gguf_get_text(g, "tokenizer.ggml.model", true, &model, err));
+    if (model.size != 4 || memcmp(model.data, "gpt2", 4) != 0) {
+        snprintf(where, sizeof where, "%s: tokenizer.ggml.model", t->path);
+        return fail(err, ERR_DATA, where, "found '%.*s', which is not supported; expected gpt2 (byte-level BPE)",
+                    (int)(model.size < 60 ? model.size : 60), model.data);
+    }
+    TRY(gguf_get_text(g, "tokenizer.ggml.pre", false, &pre, err));
+    *name = copy(pre);
+    return pretokenizer_from_gguf(*name, t->path, &t->pre, err);
+}
+
+static bool read_tokens(Tokenizer *t, const Gguf *g, Err *err) {
+    const GgufText *texts = NULL;
+    size_t count = 0;
+    char where[256];
+    snprintf(where, sizeof where, "%s: tokenizer.ggml.tokens", t->path);
+    TRY(gguf_get_texts(g, "tokenizer.ggml.tokens", true, &texts, &count, err));
+    if (count == 0 || count > TOKEN_LIMIT)
+        return fail(err, ERR_DATA, where, "found %zu tokens, expected 1 to %d", count, TOKEN_LIMIT);
+    TRY(bpe_start(&t->bpe, (int32_t)count, err));
+    for (size_t i = 0; i < count; i++) {
+        size_t bad;
+        if (!utf8_valid(texts[i].data, texts[i].size, &bad) || memchr(texts[i].data, 0, texts[i].size))
+            return fail(err, ERR_DATA, where, "token %zu is not UTF-8 text", i);
+        char *text = copy(texts[i]); // with the NUL that messages need
+        bool ok = bpe_put(&t->bpe, (int32_t)i, text, texts[i].size, where, err);
+        free(text);
+        TRY(ok);
+    }
+    return bpe_index(&t->bpe, where, err);
+}
+
+static bool read_merges(Tokenizer *t, const Gguf *g, Err *err) {
+    const GgufText *texts = NULL;
+    size_t count = 0;
+    char where[256];
+    snprintf(where, sizeof where, "%s: tokenizer.ggml.merges", t->path);
+    TRY(gguf_get_texts(g, "tokenizer.ggml.merges", true, &texts, &count, err));
+    TRY(bpe_merges_start(&t->bpe, count, where, err));
+    for (size_t i = 0; i < count; i++) {
+        char *line = copy(texts[i]);
+        bool ok = bpe_merge_put_line(&t->bpe, (int32_t)i, line, texts[i].size, where, err);
+        free(line);
+        TRY(ok);
+    }
+    return true;
+}
+
+static bool read_added(Tokenizer *t, const Gguf *g, Err *err) {
+    const GgufValue *types = NULL;
+    TRY(gguf_get_ints(g, "tokenizer.ggml.token_type", false, &types, err));
+    if (!types) return true;
+    char where[256];
+    snprintf(where, sizeof where, "%s: tokenizer.ggml.token_type", t->path);
+    if (types->count != (uint64_t)t->bpe.size)
+        return fail(err, ERR_DATA, where, "has %llu entries, expected one for each of %d tokens",
+                    (unsigned long long)types->count, t->bpe.size);
+    int count = 0;
+    AddedToken *added = xcalloc((size_t)t->bpe.size, sizeof *added);
+    for (int32_t id = 0; id < t->bpe.size; id++) {
+        int64_t type = gguf_int_at(types, (uint64_t)id);
+        if (type != TYPE_CONTROL && type != TYPE_USER_DEFINED) continue;
+        const Token *token = &t->bpe.tokens[id];
+        added[count++] = (AddedToken){.text = xstrndup(token_text(&t->bpe, id), token->text_size),
+                                      .size = token->text_size,
+                                      .id = id,
+                                      .special = type == TYPE_CONTROL};
+    }
+    tokenizer_set_added(t, added, count);
+    return true;
+}
+
+static bool read_id(Tokenizer *t, const Gguf *g, const char *key, int32_t *out, Err *err) {
+    int64_t id = -1;
+    TRY(gguf_get_int(g, key, false, &id, err));
+    if (id == -1 || id == UINT32_MAX) return true; // missing, or none
+    if (id < 0 || id >= t->bpe.size) {
+        char where[256];
+        snprintf(where, sizeof where, "%s: %s", t->path, key);
+        return fail(err, ERR_DATA, where, "found %lld, expected an id from 0 to %d", (long long)id, t->bpe.size - 1);
+    }
+    *out = (int32_t)id;
+    return true;
+}
+
+// What the file says, or what readers of GGUF take where it says nothing: only Llama 3 begins by itself.
+static bool read_automatic(Tokenizer *t, const Gguf *g, const char *pre, Err *err) {
+    bool bos = strcmp(pre, "llama-bpe") == 0, eos = false;
+    TRY(gguf_get_bool(g, "tokenizer.ggml.add_bos_token", false, &bos, err));
+    TRY(gguf_get_bool(g, "tokenizer.ggml.add_eos_token", false, &eos, err));
+    int32_t list[3];
+    int count = 0;
+    if (bos && t->bos >= 0) list[count++] = t->bos;
+    list[count++] = TEXT_OF_SEQUENCE;
+    if (eos && t->eos >= 0) list[count++] = t->eos;
+    t->automatic = xrealloc(t->automatic, (size_t)count * sizeof *list);
+    memcpy(t->automatic, list, (size_t)count * sizeof *list);
+    t->automatic_count = count;
+    return true;
+}
+
+static bool read_chat(Tokenizer *t, const Gguf *g, Err *err) {
+    GgufText source = {0};
+    TRY(gguf_get_text(g, "tokenizer.chat_template", false, &source, err));
+    if (!source.data) return true;
+    t->chat_source = copy(source);
+    t->chat_where = xasprintf("%s: tokenizer.chat_template", t->path);
+    size_t bad;
+    return (utf8_valid(source.data, source.size, &bad) && strlen(t->chat_source) == source.size) ||
+           fail(err, ERR_DATA, t->chat_where, "is not UTF-8 text");
+}
+
+static bool read_all(Tokenizer *t, const Gguf *g, char **pre, Err *err) {
+    TRY(read_pretokenizer(t, g, pre, err));
+    // GGUF doesn't record a normaliser; Qwen2's tokenizer has this one.
+    t->nfc = strcmp(*pre, "qwen2") == 0;
+    TRY(read_tokens(t, g, err));
+    t->bpe.ignore_merges = strcmp(*pre, "llama-bpe") == 0;
+    TRY(read_merges(t, g, err));
+    TRY(read_added(t, g, err));
+    TRY(read_id(t, g, "tokenizer.ggml.bos_token_id", &t->bos, err));
+    TRY(read_id(t, g, "tokenizer.ggml.eos_token_id", &t->eos, err));
+    TRY(read_id(t, g, "tokenizer.ggml.padding_token_id", &t->padding, err));
+    TRY(read_automatic(t, g, *pre, err));
+    return read_chat(t, g, err);
+}
+
+bool tokenizer_read_gguf(Tokenizer *t, Err *err) {
+    Gguf *g;
+    char *pre = NULL;
+    TRY(gguf_open(t->path, &g, err));
+    bool ok = read_all(t, g, &pre, err);
+    free(pre);
+    gguf_close(g);
+    return ok;
+}
