@@ -1,0 +1,131 @@
+// Inside of a Policy, for this room only: parameters, the buffers of a pass, and the pages of keys and values.
+#ifndef RECKON_MODEL_H
+#define RECKON_MODEL_H
+#include "ops.h"
+#include "policy.h"
+#include "weights.h"
+
+// Up to three tensors of a checkpoint lie in one matrix, row block after row block (q, k, v; gate, up).
+enum { MAX_PARTS = 3 };
+typedef struct ParameterPart {
+    char name[96]; // Hugging Face's
+    int64_t row, rows;
+} ParameterPart;
+
+typedef struct Parameter {
+    ParameterPart parts[MAX_PARTS];
+    int part_count;
+    int64_t N, K;      // a vector has K = 1
+    bool matrix;       // packed, decayed by AdamW; vectors are used as they are
+    bool transposable; // the backward pass multiplies by it
+    float *values;     // [N, K] fp32: masters, and vectors of any policy; NULL for the matrices of a frozen one
+    void *packed, *transposed;
+    float *gradient;   // [N, K]
+    float *gradient2;  // [N, K] second part: of a tied head, so that embedding and head sum in an order of their own
+    float *m, *v;      // AdamW's moments
+} Parameter;
+
+typedef struct Layer {
+    Parameter *attention_norm, *qkv, *qkv_bias, *output, *output_bias; // biases may be NULL
+    Parameter *ffn_norm, *gate_up, *gate_up_bias, *down, *down_bias;
+} Layer;
+
+// Where the tokens of one pass stand: who they are, which pages they see and fill. One description serves decoding,
+// prefill and training, which is what makes them the same numbers.
+typedef struct Pass {
+    int64_t T;
+    const int32_t *tokens, *position;  // [T]
+    const int32_t *table_start, *table; // [T], page numbers
+    const int64_t *slot_start, *slot;  // [T + 1]
+    char *pages;                       // act; layer l begins at pages + l * layer_bytes
+    size_t layer_bytes;
+} Pass;
+
+// What the backward pass needs of a layer.
+typedef struct Kept {
+    float *h_in, *h_mid; // [T, C] residual stream before attention and before the feed-forward
+    float *rstd1, *rstd2;
+    void *q, *attention, *gate_up; // act [T, HD], [T, HD], [T, 2F]
+    float *lse;          // [T, H]
+} Kept;
+
+typedef struct Workspace {
+    int64_t rows;        // capacity
+    float *h;            // [T, C] residual stream
+    void *x;             // act [T, C] normed
+    float *qkv;          // [T, (H + 2K) D]
+    void *q, *attention; // act [T, H D]
+    void *gate_up, *ff;  // act [T, 2F], [T, F]
+    float *rstd;
+    void *final;         // act [T, C] after the last norm
+} Workspace;
+
+// Everything that a training pass holds, allocated for the largest batch so far.
+typedef struct Training {
+    int64_t rows, targets, pages; // capacities
+    Kept *kept;                   // [layers]
+    float *h_last, *rstd_last;    // before the last norm
+    char *page_memory;            // [layers][pages]
+    float *dh, *dwide, *dq, *delta; // [T, C], [T, max width], [T, H D], [T, H]
+    void *dact;                   // act [T, max width]
+    float *dpages;
+    void *head_x;                 // act [R, C]
+    float *head_dx;               // [chunk, C]
+    void *dlogits;                // act [chunk, V']
+    float *inv_temperature, *logprob, *entropy, *max, *log_sum; // [R]
+    VocabStats *stats;            // [R][V'/256]
+    void *scratch;                // of matmul_grad
+    size_t scratch_bytes;
+    int32_t *segment, *target_segment;
+} Training;
+enum { HEAD_CHUNK = 512 };
+
+// Page tables of a packed batch.
+typedef struct Paging {
+    int32_t *position, *table_start, *table;
+    int64_t *slot_start, *slot;
+    int32_t page_count;
+    int32_t *unit, *unit_page; // rows and pages of each group
+    Arena arena;
+} Paging;
+
+struct Policy {
+    ModelConfig config;
+    Tokenizer *tokenizer;
+    Device *device;
+    bool owns_device;
+    Dtype dtype;
+    bool trainable;
+    Parameter *parameters;
+    int parameter_count;
+    Parameter *embedding, *final_norm, *head; // head == embedding where tied
+    Layer *layers;
+    float *cos_sin; // [positions][2][D/2]
+    int64_t cos_sin_positions;
+    Workspace work;
+    Training training;
+    float *head_scratch;
+    int64_t optimizer_steps;
+    double flops;
+    Paging paging; // of the batch that policy_forward kept
+};
+
+static inline size_t act_bytes(const Policy *p, int64_t elements) { return (size_t)elements * dtype_size(p->dtype); }
+static inline size_t page_bytes(const Policy *p) {
+    return act_bytes(p, page_elements(p->config.kv_heads, p->config.head_width));
+}
+
+// Runs the layers; leaves the normed hidden states in work.final. With `kept`, what the backward pass needs is kept
+// there and in training.h_last, rstd_last.
+bool transformer_forward(Policy *p, const Pass *pass, Kept *kept, Err *err) MUST_CHECK;
+bool workspace_reserve(Policy *p, int64_t rows, Err *err) MUST_CHECK;
+void workspace_free(Policy *p);
+void training_free(Policy *p);
+// RoPE's table for positions below `positions`.
+bool rope_reserve(Policy *p, int64_t positions, Err *err) MUST_CHECK;
+
+void paging_build(const Packed *batch, Paging *out);
+void paging_free(Paging *paging);
+bool packed_check(const Policy *p, const Packed *batch, Err *err) MUST_CHECK;
+
+#endif

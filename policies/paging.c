@@ -1,0 +1,106 @@
+// Page tables of packed groups. The whole pages of a prompt are shared by its group; the last, partly filled one has a
+// copy for every completion, into which the prompt's last tokens are stored as often, so that each sequence goes on in
+// a page of its own at absolute positions.
+#include "model.h"
+
+static int32_t pages_for(int64_t tokens) { return (int32_t)((tokens + PAGE - 1) / PAGE); }
+
+bool packed_check(const Policy *p, const Packed *b, Err *err) {
+    for (int32_t t = 0; t < b->token_count; t++)
+        if (b->tokens[t] < 0 || b->tokens[t] >= p->config.vocabulary)
+            return fail(err, ERR_DATA, "tokens", "id %d at place %d, expected 0 to %d", b->tokens[t], t, p->config.vocabulary - 1);
+    for (int32_t r = 0; r < b->target_count; r++)
+        if (b->target[r] < 0 || b->target[r] >= p->config.vocabulary || b->row[r] < 0 || b->row[r] >= b->token_count)
+            return fail(err, ERR_DATA, "targets", "target %d (id %d, row %d) is out of range", r, b->target[r], b->row[r]);
+    for (int g = 0; g < b->group_count; g++) {
+        const PackedGroup *group = &b->groups[g];
+        if (group->prompt_length < 1) return fail(err, ERR_DATA, "groups", "group %d has an empty prompt", g);
+        for (int s = 0; s < group->sequence_count; s++) {
+            int64_t length = (int64_t)group->prompt_length + b->sequences[group->first_sequence + s].length;
+            if (length > p->config.max_positions)
+                return fail(err, ERR_DATA, "context", "a sequence of %lld tokens, the model has %d positions", (long long)length,
+                            p->config.max_positions);
+        }
+    }
+    return b->temperature > 0 || fail(err, ERR_DATA, "temperature", "found %g, expected more than 0", b->temperature);
+}
+
+void paging_build(const Packed *b, Paging *out) {
+    *out = (Paging){0};
+    Arena *a = &out->arena;
+    int64_t slots = 0, tables = 0;
+    for (int g = 0; g < b->group_count; g++) {
+        const PackedGroup *group = &b->groups[g];
+        int copies = group->sequence_count > 1 ? group->sequence_count : 1;
+        slots += group->prompt_length + (int64_t)copies * PAGE;
+        tables += pages_for(group->prompt_length);
+        for (int s = 0; s < group->sequence_count; s++) {
+            int32_t length = b->sequences[group->first_sequence + s].length;
+            slots += length;
+            tables += pages_for(group->prompt_length + length);
+        }
+    }
+    out->position = ARENA_NEW(a, int32_t, b->token_count);
+    out->table_start = ARENA_NEW(a, int32_t, b->token_count);
+    out->table = ARENA_NEW(a, int32_t, tables);
+    out->slot_start = ARENA_NEW(a, int64_t, b->token_count + 1);
+    out->slot = ARENA_NEW(a, int64_t, slots);
+    out->unit = ARENA_NEW(a, int32_t, b->group_count + 1);
+    out->unit_page = ARENA_NEW(a, int32_t, b->group_count + 1);
+    int32_t page = 0, table = 0;
+    int64_t slot = 0;
+    for (int g = 0; g < b->group_count; g++) {
+        const PackedGroup *group = &b->groups[g];
+        int32_t P = group->prompt_length, whole = P / PAGE, first_page = page, rest = P % PAGE;
+        int copies = group->sequence_count > 1 ? group->sequence_count : 1;
+        out->unit[g] = group->prompt_start;
+        out->unit_page[g] = first_page;
+        page += whole;
+        // Tables: the prompt's own goes on in the first completion's copy of the partly filled page.
+        int32_t prompt_table = table, *own_page = ARENA_NEW(a, int32_t, copies);
+        for (int32_t i = 0; i < whole; i++) out->table[table++] = first_page + i;
+        if (rest) out->table[table++] = page;
+        for (int s = 0; s < copies; s++) {
+            int32_t length = group->sequence_count ? b->sequences[group->first_sequence + s].length : 0;
+            int32_t own = pages_for(P + length) - whole, start = table;
+            own_page[s] = page;
+            for (int32_t i = 0; i < whole; i++) out->table[table++] = first_page + i;
+            for (int32_t i = 0; i < own; i++) out->table[table++] = page + i;
+            for (int32_t i = 0; i < length; i++) {
+                int32_t t = b->sequences[group->first_sequence + s].start + i;
+                out->position[t] = P + i;
+                out->table_start[t] = start;
+            }
+            page += own;
+        }
+        // Slots, token after token in packed order: the prompt, then the completions.
+        for (int32_t i = 0; i < P; i++) {
+            int32_t t = group->prompt_start + i;
+            out->position[t] = i;
+            out->table_start[t] = prompt_table;
+            out->slot_start[t] = slot;
+            if (i < whole * PAGE) {
+                out->slot[slot++] = ((int64_t)first_page + i / PAGE) * PAGE + i % PAGE;
+            } else {
+                for (int s = 0; s < copies; s++) out->slot[slot++] = (int64_t)own_page[s] * PAGE + i % PAGE;
+            }
+        }
+        for (int s = 0; s < group->sequence_count; s++) {
+            const PackedSequence *sequence = &b->sequences[group->first_sequence + s];
+            for (int32_t i = 0; i < sequence->length; i++) {
+                int32_t position = P + i;
+                out->slot_start[sequence->start + i] = slot;
+                out->slot[slot++] = ((int64_t)own_page[s] + position / PAGE - whole) * PAGE + position % PAGE;
+            }
+        }
+    }
+    out->slot_start[b->token_count] = slot;
+    out->unit[b->group_count] = b->token_count;
+    out->unit_page[b->group_count] = page;
+    out->page_count = page;
+}
+
+void paging_free(Paging *paging) {
+    arena_reset(&paging->arena);
+    *paging = (Paging){0};
+}

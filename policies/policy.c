@@ -1,0 +1,442 @@
+// A Policy's life: parameters from a config, weights in and out, AdamW, hashes. The shapes of a family are the table in
+// layout_build; everything else works on the list of parameters it makes.
+#include "model.h"
+#include "files.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// ---- layout ----------------------------------------------------------------------------------------------
+static Parameter *add(Policy *p, bool matrix, int64_t K) {
+    Parameter *q = &p->parameters[p->parameter_count++];
+    *q = (Parameter){.matrix = matrix, .transposable = matrix, .K = K};
+    return q;
+}
+static void add_part(Parameter *q, int64_t rows, const char *format, int layer, const char *suffix) {
+    ParameterPart *part = &q->parts[q->part_count++];
+    char stem[80];
+    // The formats are this file's own: "model.layers.%d.self_attn.q_proj" and the like.
+    snprintf(stem, sizeof stem, format, layer);
+    snprintf(part->name, sizeof part->name, "%s.%s", stem, suffix);
+    part->row = q->N;
+    part->rows = rows;
+    q->N += rows;
+}
+
+static void layer_layout(Policy *p, int i) {
+    const ModelConfig *c = &p->config;
+    Layer *l = &p->layers[i];
+    int64_t C = c->width, F = c->feed_forward, Q = (int64_t)c->heads * c->head_width, KV = (int64_t)c->kv_heads * c->head_width;
+    l->attention_norm = add(p, false, 1);
+    add_part(l->attention_norm, C, "model.layers.%d.input_layernorm", i, "weight");
+    for (int bias = 0; bias <= c->qkv_bias; bias++) {
+        Parameter *q = add(p, !bias, bias ? 1 : C);
+        *(bias ? &l->qkv_bias : &l->qkv) = q;
+        add_part(q, Q, "model.layers.%d.self_attn.q_proj", i, bias ? "bias" : "weight");
+        add_part(q, KV, "model.layers.%d.self_attn.k_proj", i, bias ? "bias" : "weight");
+        add_part(q, KV, "model.layers.%d.self_attn.v_proj", i, bias ? "bias" : "weight");
+    }
+    for (int bias = 0; bias <= c->output_bias; bias++) {
+        Parameter *q = add(p, !bias, bias ? 1 : Q);
+        *(bias ? &l->output_bias : &l->output) = q;
+        add_part(q, C, "model.layers.%d.self_attn.o_proj", i, bias ? "bias" : "weight");
+    }
+    l->ffn_norm = add(p, false, 1);
+    add_part(l->ffn_norm, C, "model.layers.%d.post_attention_layernorm", i, "weight");
+    for (int bias = 0; bias <= c->mlp_bias; bias++) {
+        Parameter *q = add(p, !bias, bias ? 1 : C);
+        *(bias ? &l->gate_up_bias : &l->gate_up) = q;
+        add_part(q, F, "model.layers.%d.mlp.gate_proj", i, bias ? "bias" : "weight");
+        add_part(q, F, "model.layers.%d.mlp.up_proj", i, bias ? "bias" : "weight");
+    }
+    for (int bias = 0; bias <= c->mlp_bias; bias++) {
+        Parameter *q = add(p, !bias, bias ? 1 : F);
+        *(bias ? &l->down_bias : &l->down) = q;
+        add_part(q, C, "model.layers.%d.mlp.down_proj", i, bias ? "bias" : "weight");
+    }
+}
+
+static void layout_build(Policy *p) {
+    const ModelConfig *c = &p->config;
+    p->parameters = xcalloc((size_t)c->layers * 10 + 3, sizeof *p->parameters);
+    p->layers = xcalloc((size_t)c->layers, sizeof *p->layers);
+    p->embedding = add(p, true, c->width);
+    add_part(p->embedding, c->vocabulary, "model.embed_tokens", 0, "weight");
+    p->embedding->transposable = c->tied;
+    for (int i = 0; i < c->layers; i++) layer_layout(p, i);
+    p->final_norm = add(p, false, 1);
+    add_part(p->final_norm, c->width, "model.norm", 0, "weight");
+    p->head = p->embedding;
+    if (!c->tied) {
+        p->head = add(p, true, c->width);
+        add_part(p->head, c->vocabulary, "lm_head", 0, "weight");
+    }
+}
+
+static bool parameter_alloc(const Policy *p, Parameter *q, Err *err) {
+    size_t floats = (size_t)(q->N * q->K) * 4;
+    const char *name = q->parts[0].name;
+    if (q->matrix) TRY(mem_alloc(act_bytes(p, packed_elements(q->N, q->K, p->dtype)), name, &q->packed, err));
+    if (q->matrix && q->transposable && p->trainable)
+        TRY(mem_alloc(act_bytes(p, packed_elements(q->K, q->N, p->dtype)), name, &q->transposed, err));
+    if (!q->matrix || p->trainable) TRY(mem_alloc(floats, name, (void **)&q->values, err));
+    if (!p->trainable) return true;
+    TRY(mem_alloc(floats, name, (void **)&q->gradient, err));
+    TRY(mem_alloc(floats, name, (void **)&q->m, err));
+    TRY(mem_alloc(floats, name, (void **)&q->v, err));
+    return q != p->head || !p->config.tied || mem_alloc(floats, name, (void **)&q->gradient2, err);
+}
+
+static void parameter_pack(const Policy *p, const Parameter *q, const float *values) {
+    if (q->matrix)
+        p->device->pack(p->device, &(PackArgs){.w = values, .N = q->N, .K = q->K, .dtype = p->dtype, .packed = q->packed,
+                                               .transposed = q->transposed});
+}
+
+// Back from the packed form, for a policy without masters.
+static void parameter_unpack(const Policy *p, const Parameter *q, float *out) {
+    if (q->values) {
+        memcpy(out, q->values, (size_t)(q->N * q->K) * 4);
+        return;
+    }
+    int step = p->dtype == DTYPE_BF16 ? 2 : 1;
+    int64_t depth = packed_depth(q->K, p->dtype);
+    for (int64_t n = 0; n < q->N; n++)
+        for (int64_t k = 0; k < q->K; k++) {
+            int64_t at = n / PANEL * depth * PANEL + (k / step * PANEL + n % PANEL) * step + k % step;
+            if (p->dtype == DTYPE_F32) {
+                out[n * q->K + k] = ((const float *)q->packed)[at];
+            } else {
+                uint32_t bits = (uint32_t)((const bf16 *)q->packed)[at] << 16;
+                memcpy(&out[n * q->K + k], &bits, 4);
+            }
+        }
+}
+
+// ---- opening and closing ---------------------------------------------------------------------------------
+static bool policy_start(const ModelConfig *config, const PolicyOptions *o, Device *device, Policy **out, Err *err) {
+    TRY(config_check(config, config->model_type, err));
+    if (config->head_width > 256)
+        return fail(err, ERR_DATA, config->model_type, "head_dim is %d, expected at most 256", config->head_width);
+    Policy *p = xcalloc(1, sizeof *p);
+    *out = p;
+    p->config = *config;
+    p->dtype = o->precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32;
+    p->trainable = o->trainable;
+    p->device = device;
+    p->owns_device = !device;
+    if (!device) TRY(device_open_cpu(NULL, o->threads, &p->device, err));
+    void *scratch;
+    TRY(mem_alloc(head_scratch(p->device->threads), "head scratch", &scratch, err));
+    p->head_scratch = scratch;
+    layout_build(p);
+    for (int i = 0; i < p->parameter_count; i++) TRY(parameter_alloc(p, &p->parameters[i], err));
+    return true;
+}
+
+static bool parameter_load(Policy *p, Parameter *q, const Weights *w, Err *err) {
+    float *values = q->values;
+    if (!values) TRY(mem_alloc((size_t)(q->N * q->K) * 4, q->parts[0].name, (void **)&values, err));
+    bool ok = true;
+    for (int i = 0; ok && i < q->part_count; i++) {
+        const ParameterPart *part = &q->parts[i];
+        int64_t shape[2] = {part->rows, q->K};
+        ok = weights_read(w, part->name, q->matrix ? 2 : 1, shape, values + part->row * q->K, err);
+    }
+    if (ok) parameter_pack(p, q, values);
+    if (values != q->values) mem_free(values);
+    return ok;
+}
+
+static bool load_all(Policy *p, const char *path, const Weights *w, Err *err) {
+    for (int i = 0; i < p->parameter_count; i++) TRY(parameter_load(p, &p->parameters[i], w, err));
+    Err none = {0};
+    if (!tokenizer_open(path, &p->tokenizer, &none) && none.code != ERR_NOINPUT) {
+        *err = none;
+        return false;
+    }
+    if (p->tokenizer && tokenizer_size(p->tokenizer) > p->config.vocabulary)
+        return fail(err, ERR_DATA, path, "the tokenizer has %d ids, the embedding %d rows", tokenizer_size(p->tokenizer), p->config.vocabulary);
+    return true;
+}
+
+bool policy_open(const char *path, const PolicyOptions *options, Policy **out, Err *err) {
+    Weights *w;
+    Policy *p = NULL;
+    *out = NULL;
+    TRY(weights_open(path, false, &w, err));
+    bool ok = policy_start(weights_config(w), options, NULL, &p, err) && load_all(p, path, w, err);
+    weights_close(w);
+    if (ok)
+        *out = p;
+    else
+        policy_close(p);
+    return ok;
+}
+
+bool policy_create(const ModelConfig *config, Tokenizer *tokenizer, uint64_t seed, const PolicyOptions *options, Policy **out,
+                   Err *err) {
+    Policy *p = NULL;
+    *out = NULL;
+    if (!policy_start(config, options, NULL, &p, err)) {
+        policy_close(p);
+        tokenizer_close(tokenizer);
+        return false;
+    }
+    p->tokenizer = tokenizer;
+    for (int i = 0; i < p->parameter_count; i++) {
+        Parameter *q = &p->parameters[i];
+        Random r = random_start(seed, STREAM_WEIGHTS, (uint64_t)i);
+        float *values = q->values ? q->values : xmalloc((size_t)(q->N * q->K) * 4);
+        bool norm = !q->matrix && strstr(q->parts[0].name, "norm") != NULL;
+        for (int64_t j = 0; j < q->N * q->K; j++)
+            values[j] = q->matrix ? (float)(config->initializer_range * random_normal(&r)) : norm ? 1.0f : 0.0f;
+        parameter_pack(p, q, values);
+        if (values != q->values) free(values);
+    }
+    *out = p;
+    return true;
+}
+
+bool policy_freeze_copy(const Policy *from, Policy **out, Err *err) {
+    PolicyOptions o = {.precision = policy_precision(from)};
+    Policy *p = NULL;
+    *out = NULL;
+    if (!policy_start(&from->config, &o, from->device, &p, err)) {
+        policy_close(p);
+        return false;
+    }
+    for (int i = 0; i < p->parameter_count; i++) {
+        Parameter *q = &p->parameters[i];
+        const Parameter *source = &from->parameters[i];
+        if (q->matrix)
+            memcpy(q->packed, source->packed, act_bytes(p, packed_elements(q->N, q->K, p->dtype)));
+        else
+            memcpy(q->values, source->values, (size_t)(q->N * q->K) * 4);
+    }
+    *out = p;
+    return true;
+}
+
+void policy_close(Policy *p) {
+    if (!p) return;
+    for (int i = 0; i < p->parameter_count; i++) {
+        Parameter *q = &p->parameters[i];
+        mem_free(q->values), mem_free(q->packed), mem_free(q->transposed), mem_free(q->gradient), mem_free(q->gradient2);
+        mem_free(q->m), mem_free(q->v);
+    }
+    workspace_free(p);
+    training_free(p);
+    paging_free(&p->paging);
+    mem_free(p->cos_sin);
+    mem_free(p->head_scratch);
+    free(p->parameters);
+    free(p->layers);
+    if (p->owns_device) device_close(p->device);
+    if (p->tokenizer) tokenizer_close(p->tokenizer);
+    free(p);
+}
+
+// ---- facts -----------------------------------------------------------------------------------------------
+const ModelConfig *policy_config(const Policy *p) { return &p->config; }
+const Tokenizer *policy_tokenizer(const Policy *p) { return p->tokenizer; }
+Precision policy_precision(const Policy *p) { return p->dtype == DTYPE_BF16 ? PRECISION_BF16 : PRECISION_FP32; }
+int policy_threads(const Policy *p) { return p->device->threads; }
+const char *policy_variant(const Policy *p) { return p->device->variant; }
+double policy_flops(const Policy *p) { return p->flops; }
+
+size_t policy_bytes(const Policy *p) {
+    size_t bytes = 0;
+    for (int i = 0; i < p->parameter_count; i++) {
+        const Parameter *q = &p->parameters[i];
+        size_t floats = (size_t)(q->N * q->K) * 4;
+        bytes += q->packed ? act_bytes(p, packed_elements(q->N, q->K, p->dtype)) : 0;
+        bytes += q->transposed ? act_bytes(p, packed_elements(q->K, q->N, p->dtype)) : 0;
+        const void *fp32[] = {q->values, q->gradient, q->gradient2, q->m, q->v};
+        for (int j = 0; j < COUNT(fp32); j++) bytes += fp32[j] ? floats : 0;
+    }
+    return bytes;
+}
+
+void policy_hash(const Policy *p, char out[65]) {
+    Buf all = {0};
+    for (int i = 0; i < p->parameter_count; i++) {
+        const Parameter *q = &p->parameters[i];
+        char one[65];
+        float *values = q->values ? q->values : xmalloc((size_t)(q->N * q->K) * 4);
+        if (!q->values) parameter_unpack(p, q, values);
+        sha256_hex(values, (size_t)(q->N * q->K) * 4, one);
+        buf_puts(&all, one);
+        if (values != q->values) free(values);
+    }
+    sha256_hex(all.data, all.size, out);
+    buf_free(&all);
+}
+
+// ---- saving ----------------------------------------------------------------------------------------------
+static bool save_weights(const Policy *p, const char *folder, const char *dtype, Err *err) {
+    TensorOut *tensors = xcalloc((size_t)p->parameter_count * MAX_PARTS, sizeof *tensors);
+    float **owned = xcalloc((size_t)p->parameter_count, sizeof *owned);
+    int count = 0;
+    for (int i = 0; i < p->parameter_count; i++) {
+        const Parameter *q = &p->parameters[i];
+        float *values = q->values;
+        if (!values) {
+            values = owned[i] = xmalloc((size_t)(q->N * q->K) * 4);
+            parameter_unpack(p, q, values);
+        }
+        for (int j = 0; j < q->part_count; j++)
+            tensors[count++] = (TensorOut){.name = q->parts[j].name, .dtype = dtype, .dims = q->matrix ? 2 : 1,
+                                           .shape = {q->parts[j].rows, q->K}, .values = values + q->parts[j].row * q->K};
+    }
+    char *path = path_join(folder, "model.safetensors");
+    bool ok = safetensors_write(path, tensors, count, NULL, err);
+    for (int i = 0; i < p->parameter_count; i++) free(owned[i]);
+    free(path), free(owned), free(tensors);
+    return ok;
+}
+
+static bool save_json(const char *folder, const char *name, json_t *value, Err *err) {
+    char *path = path_join(folder, name), *text = json_dumps(value, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
+    bool ok = file_write_atomic(path, text, strlen(text), err);
+    free(text), free(path);
+    json_decref(value);
+    return ok;
+}
+
+static json_t *generation_config(const ModelConfig *c) {
+    json_t *g = json_object(), *stops = json_array();
+    for (int i = 0; i < c->stop_count; i++) json_array_append_new(stops, json_integer(c->stop_ids[i]));
+    if (c->bos_id >= 0) json_object_set_new(g, "bos_token_id", json_integer(c->bos_id));
+    if (c->pad_id >= 0) json_object_set_new(g, "pad_token_id", json_integer(c->pad_id));
+    if (c->stop_count) json_object_set(g, "eos_token_id", stops);
+    json_decref(stops);
+    return g;
+}
+
+bool policy_save(const Policy *p, const char *folder, const char *dtype, Err *err) {
+    TRY(folder_make(folder, err));
+    TRY(save_json(folder, "config.json", config_to_json(&p->config, strcmp(dtype, "BF16") == 0 ? "bfloat16" : "float32"), err));
+    TRY(save_json(folder, "generation_config.json", generation_config(&p->config), err));
+    if (p->tokenizer) TRY(tokenizer_save(p->tokenizer, folder, err));
+    return save_weights(p, folder, dtype, err);
+}
+
+bool policy_save_optimizer(const Policy *p, const char *path, Err *err) {
+    TensorOut *tensors = xcalloc((size_t)p->parameter_count * 2 + 1, sizeof *tensors);
+    char (*names)[128] = xcalloc((size_t)p->parameter_count * 2, sizeof *names);
+    int count = 0;
+    for (int i = 0; i < p->parameter_count; i++)
+        for (int moment = 0; moment < 2; moment++) {
+            const Parameter *q = &p->parameters[i];
+            snprintf(names[count], sizeof names[count], "%s.%s", moment ? "v" : "m", q->parts[0].name);
+            tensors[count] = (TensorOut){.name = names[count], .dtype = "F32", .dims = 2, .shape = {q->N, q->K},
+                                         .values = moment ? q->v : q->m};
+            count++;
+        }
+    tensors[count++] = (TensorOut){.name = "steps", .dtype = "I64", .dims = 1, .shape = {1}, .raw = &p->optimizer_steps};
+    bool ok = safetensors_write(path, tensors, count, NULL, err);
+    free(names), free(tensors);
+    return ok;
+}
+
+static bool load_moment(const Safetensors *s, const char *path, const Parameter *q, const char *moment, float *out, Err *err) {
+    char name[128];
+    TensorInfo info;
+    snprintf(name, sizeof name, "%s.%s", moment, q->parts[0].name);
+    if (!safetensors_find(s, name, &info) || info.dims != 2 || info.shape[0] != q->N || info.shape[1] != q->K)
+        return fail(err, ERR_DATA, path, "%s is missing or isn't [%lld, %lld]", name, (long long)q->N, (long long)q->K);
+    return safetensors_read(s, name, out, err);
+}
+
+bool policy_load_optimizer(Policy *p, const char *path, Err *err) {
+    Safetensors *s;
+    TRY(safetensors_open(path, &s, err));
+    bool ok = true;
+    for (int i = 0; ok && i < p->parameter_count; i++)
+        ok = load_moment(s, path, &p->parameters[i], "m", p->parameters[i].m, err) &&
+             load_moment(s, path, &p->parameters[i], "v", p->parameters[i].v, err);
+    TensorInfo info;
+    if (ok && (!safetensors_find(s, "steps", &info) || strcmp(info.type, "I64") != 0 || info.count != 1))
+        ok = fail(err, ERR_DATA, path, "steps is missing, expected one I64");
+    if (ok) memcpy(&p->optimizer_steps, safetensors_bytes(s, "steps"), sizeof p->optimizer_steps);
+    safetensors_close(s);
+    return ok;
+}
+
+// ---- gradients and update --------------------------------------------------------------------------------
+void policy_zero_gradients(Policy *p) {
+    for (int i = 0; i < p->parameter_count; i++) {
+        Parameter *q = &p->parameters[i];
+        size_t bytes = (size_t)(q->N * q->K) * 4;
+        memset(q->gradient, 0, bytes);
+        if (q->gradient2) memset(q->gradient2, 0, bytes);
+    }
+}
+
+static double square_sum(const Policy *p, const float *a, const float *b, int64_t count) {
+    int64_t blocks = (count + NORM_BLOCK - 1) / NORM_BLOCK;
+    double *partial = xcalloc((size_t)blocks, sizeof *partial), sum = 0;
+    p->device->square_sum(p->device, &(SquareSumArgs){.count = count, .a = a, .b = b, .partial = partial});
+    for (int64_t i = 0; i < blocks; i++) sum += partial[i];
+    free(partial);
+    return sum;
+}
+
+double policy_gradient_norm(const Policy *p) {
+    double sum = 0;
+    for (int i = 0; i < p->parameter_count; i++) {
+        const Parameter *q = &p->parameters[i];
+        sum += square_sum(p, q->gradient, q->gradient2, q->N * q->K);
+    }
+    return sqrt(sum);
+}
+
+static const ParameterPart *part_at(const Policy *p, int index, const Parameter **parameter) {
+    for (int i = 0; i < p->parameter_count; i++) {
+        if (index < p->parameters[i].part_count) {
+            *parameter = &p->parameters[i];
+            return &p->parameters[i].parts[index];
+        }
+        index -= p->parameters[i].part_count;
+    }
+    return NULL;
+}
+int policy_parameter_count(const Policy *p) {
+    int count = 0;
+    for (int i = 0; i < p->parameter_count; i++) count += p->parameters[i].part_count;
+    return count;
+}
+const char *policy_parameter_name(const Policy *p, int index) {
+    const Parameter *q;
+    const ParameterPart *part = part_at(p, index, &q);
+    return part ? part->name : NULL;
+}
+double policy_parameter_gradient_norm(const Policy *p, int index) {
+    const Parameter *q;
+    const ParameterPart *part = part_at(p, index, &q);
+    int64_t at = part->row * q->K;
+    return sqrt(square_sum(p, q->gradient + at, q->gradient2 ? q->gradient2 + at : NULL, part->rows * q->K));
+}
+
+void policy_update(Policy *p, const AdamW *a) {
+    p->optimizer_steps++;
+    double step = (double)p->optimizer_steps;
+    AdamwArgs args = {.scale = (float)a->scale,
+                      .learning_rate = (float)a->learning_rate,
+                      .beta1 = (float)a->beta1,
+                      .beta2 = (float)a->beta2,
+                      .eps = (float)a->eps,
+                      .correction1 = (float)(1.0 - exact_pow(a->beta1, step)),
+                      .correction2 = (float)(1.0 - exact_pow(a->beta2, step))};
+    for (int i = 0; i < p->parameter_count; i++) {
+        Parameter *q = &p->parameters[i];
+        args.count = q->N * q->K;
+        args.w = q->values, args.m = q->m, args.v = q->v;
+        args.gradient = q->gradient, args.gradient2 = q->gradient2;
+        args.weight_decay = q->matrix ? (float)a->weight_decay : 0.0f;
+        p->device->adamw(p->device, &args);
+        parameter_pack(p, q, q->values);
+    }
+}
