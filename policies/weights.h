@@ -17,14 +17,18 @@ typedef struct TensorInfo {
 
 // `path`: a folder or a .gguf file. Opens, maps and validates every header; reads no weight.
 // A GGUF whose architecture is known maps its names to Hugging Face's; with `any`, a file that is not a known model
-// (no config, unknown names) opens too, for `inspect`; weights_config is then NULL.
+// (no config, unknown names) opens too, for `inspect`, and so does a single .safetensors file; weights_config is then
+// NULL, weights_config_error says why, and names are the file's own.
 bool weights_open(const char *path, bool any, Weights **out, Err *err) MUST_CHECK;
 void weights_close(Weights *w);
 const char *weights_path(const Weights *w);
 const ModelConfig *weights_config(const Weights *w);
+const Err *weights_config_error(const Weights *w);      // NULL where there is a config
+const json_t *weights_config_json(const Weights *w);    // config.json of a folder as it stands, otherwise NULL
 int weights_count(const Weights *w);
 void weights_at(const Weights *w, int index, TensorInfo *out);
-bool weights_find(const Weights *w, const char *name, TensorInfo *out); // false: not there
+const char *weights_own_name(const Weights *w, int index); // as the file has it
+bool weights_find(const Weights *w, const char *name, TensorInfo *out); // by either name; false: not there
 // Dequantised to fp32, row-major [count]. Rows of q and k are in Hugging Face's (half-rotated) order, also from GGUF.
 // An error if the tensor is missing or its shape isn't `dims`/`shape`.
 bool weights_read(const Weights *w, const char *name, int dims, const int64_t *shape, float *out, Err *err) MUST_CHECK;
@@ -52,7 +56,8 @@ void safetensors_close(Safetensors *s);
 int safetensors_count(const Safetensors *s);
 void safetensors_at(const Safetensors *s, int index, TensorInfo *out);
 bool safetensors_find(const Safetensors *s, const char *name, TensorInfo *out);
-const void *safetensors_bytes(const Safetensors *s, const char *name); // NULL if missing
+// Inside the mapping, aligned only as the file has it; NULL if missing.
+const void *safetensors_bytes(const Safetensors *s, const char *name);
 bool safetensors_read(const Safetensors *s, const char *name, float *out, Err *err) MUST_CHECK; // to fp32
 const json_t *safetensors_metadata(const Safetensors *s); // may be NULL
 

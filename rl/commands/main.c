@@ -4,10 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
-extern const Command command_calc, command_doctor, command_tokenize;
+extern const Command command_calc, command_doctor, command_inspect, command_tokenize;
 static const Command *const commands[] = {
     &command_calc,
     &command_doctor,
+    &command_inspect,
     &command_tokenize,
     NULL,
 };

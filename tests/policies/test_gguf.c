@@ -119,8 +119,8 @@ static void expect(Buf *b, const char *why) {
     char path[] = "/tmp/reckon-gguf-XXXXXX";
     int fd = mkstemp(path);
     CHECK(fd >= 0);
+    OK(write_all(fd, b->data ? b->data : "", b->size, path, &err));
     close(fd);
-    OK(file_write_atomic(path, b->data ? b->data : "", b->size, &err));
     buf_free(b);
     Gguf *g;
     bool ok = gguf_open(path, &g, &err);

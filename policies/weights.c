@@ -1,0 +1,235 @@
+// One interface over folders and GGUF files. Opening ends with a check of every tensor against the configuration: all
+// that the model needs are there in the right shapes, and there is none that it wouldn't use, so that nothing that
+// changes the numbers is ever passed over. Reading is safe from several threads at once.
+#include "files.h"
+#include "weights_private.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// ---- tensors against the configuration -------------------------------------------------------------------
+static void shape_text(int dims, const int64_t *shape, Buf *out) {
+    buf_puts(out, "[");
+    for (int i = 0; i < dims; i++) buf_printf(out, "%s%" PRId64, i ? ", " : "", shape[i]);
+    buf_puts(out, "]");
+}
+static bool check_shape(const Weights *w, const TensorInfo *t, int dims, const int64_t *shape, Err *err) {
+    bool same = t->dims == dims;
+    for (int i = 0; same && i < dims; i++) same = t->shape[i] == shape[i];
+    if (same) return true;
+    Buf found = {0}, expected = {0};
+    shape_text(t->dims, t->shape, &found);
+    shape_text(dims, shape, &expected);
+    fail(err, ERR_DATA, w->path, "tensor '%.100s' has shape %s, expected %s", t->name, found.data, expected.data);
+    buf_free(&found);
+    buf_free(&expected);
+    return false;
+}
+
+typedef struct Check {
+    const Weights *w;
+    char *used; // [count]
+} Check;
+// `columns` 0: a vector.
+static bool need(Check *c, int layer, const char *name, int64_t rows, int64_t columns, Err *err) {
+    char full[128];
+    if (layer >= 0)
+        snprintf(full, sizeof full, "model.layers.%d.%s", layer, name);
+    else
+        snprintf(full, sizeof full, "%s", name);
+    int i = names_find(c->w->index, c->w->count, full);
+    if (i < 0) return fail(err, ERR_DATA, c->w->path, "tensor '%s' is missing", full);
+    c->used[i] = 1;
+    return check_shape(c->w, &c->w->tensors[i].info, columns ? 2 : 1, (int64_t[]){rows, columns}, err);
+}
+static bool need_layer(Check *c, int layer, Err *err) {
+    const ModelConfig *m = &c->w->config;
+    int64_t q = (int64_t)m->heads * m->head_width, kv = (int64_t)m->kv_heads * m->head_width;
+    const struct {
+        const char *name;
+        bool wanted;
+        int64_t rows, columns;
+    } tensors[] = {
+        {"input_layernorm.weight", true, m->width, 0},
+        {"self_attn.q_proj.weight", true, q, m->width},
+        {"self_attn.k_proj.weight", true, kv, m->width},
+        {"self_attn.v_proj.weight", true, kv, m->width},
+        {"self_attn.o_proj.weight", true, m->width, q},
+        {"self_attn.q_proj.bias", m->qkv_bias, q, 0},
+        {"self_attn.k_proj.bias", m->qkv_bias, kv, 0},
+        {"self_attn.v_proj.bias", m->qkv_bias, kv, 0},
+        {"self_attn.o_proj.bias", m->output_bias, m->width, 0},
+        {"post_attention_layernorm.weight", true, m->width, 0},
+        {"mlp.gate_proj.weight", true, m->feed_forward, m->width},
+        {"mlp.up_proj.weight", true, m->feed_forward, m->width},
+        {"mlp.down_proj.weight", true, m->width, m->feed_forward},
+        {"mlp.gate_proj.bias", m->mlp_bias, m->feed_forward, 0},
+        {"mlp.up_proj.bias", m->mlp_bias, m->feed_forward, 0},
+        {"mlp.down_proj.bias", m->mlp_bias, m->width, 0},
+    };
+    for (int i = 0; i < COUNT(tensors); i++)
+        if (tensors[i].wanted) TRY(need(c, layer, tensors[i].name, tensors[i].rows, tensors[i].columns, err));
+    return true;
+}
+// Stored by some writers and used by nobody: a second copy of a tied head, and rotary tables of old checkpoints.
+static bool harmless(const Weights *w, const char *name) {
+    size_t n = strlen(name), suffix = strlen(".rotary_emb.inv_freq");
+    return (w->config.tied && strcmp(name, "lm_head.weight") == 0) || (n > suffix && strcmp(name + n - suffix, ".rotary_emb.inv_freq") == 0);
+}
+static bool check_tensors(const Weights *w, Err *err) {
+    const ModelConfig *m = &w->config;
+    Check c = {w, xcalloc((size_t)w->count, 1)};
+    bool ok = need(&c, -1, "model.embed_tokens.weight", m->vocabulary, m->width, err);
+    for (int layer = 0; ok && layer < m->layers; layer++) ok = need_layer(&c, layer, err);
+    ok = ok && need(&c, -1, "model.norm.weight", m->width, 0, err);
+    if (ok && !m->tied) ok = need(&c, -1, "lm_head.weight", m->vocabulary, m->width, err);
+    for (int i = 0; ok && i < w->count; i++)
+        if (!c.used[i] && !harmless(w, w->tensors[i].info.name))
+            ok = fail(err, ERR_DATA, w->path, "tensor '%.100s' has no place in a %s model of this configuration", w->tensors[i].own_name, m->model_type);
+    free(c.used);
+    return ok;
+}
+
+// ---- opening ---------------------------------------------------------------------------------------------
+static bool make_index(Weights *w, Err *err) {
+    const char *twice = NULL;
+    for (int own = 0; own < 2; own++) {
+        NameEntry **index = own ? &w->own_index : &w->index;
+        free(*index);
+        *index = xcalloc((size_t)w->count, sizeof **index);
+        for (int i = 0; i < w->count; i++) (*index)[i] = (NameEntry){own ? w->tensors[i].own_name : w->tensors[i].info.name, i};
+        if (!twice) twice = names_sort(*index, w->count);
+        else names_sort(*index, w->count);
+    }
+    return !twice || fail(err, ERR_DATA, w->path, "tensor '%.100s' occurs twice", twice);
+}
+static bool understand(Weights *w, Err *err) {
+    TRY(w->gguf ? gguf_model_config(w, err) : hf_config(w, err));
+    TRY(make_index(w, err));
+    return check_tensors(w, err);
+}
+// As a bag of tensors under their own names.
+static bool forget(Weights *w, Err *err) {
+    for (int i = 0; i < w->count; i++) {
+        w->tensors[i].info.name = w->tensors[i].own_name;
+        w->tensors[i].rotary_heads = 0;
+    }
+    return make_index(w, err);
+}
+static bool ends_with(const char *text, const char *end) {
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+static bool open_any(Weights *w, bool any, Err *err) {
+    if (file_is_folder(w->path)) return hf_open(w, err);
+    if (any && ends_with(w->path, ".safetensors")) {
+        fail(&w->config_error, ERR_DATA, w->path, "a single safetensors file says nothing about its model");
+        return hf_open_file(w, w->path, err);
+    }
+    if (file_exists(w->path) && !ends_with(w->path, ".gguf"))
+        return fail(err, ERR_DATA, w->path, "expected a model folder%s or a .gguf file", any ? ", a .safetensors file" : "");
+    return gguf_model_open(w, err);
+}
+
+bool weights_open(const char *path, bool any, Weights **out, Err *err) {
+    Weights *w = xcalloc(1, sizeof *w);
+    *out = NULL;
+    w->path = xstrdup(path);
+    bool ok = open_any(w, any, err);
+    if (ok && !w->config_error.code) w->has_config = understand(w, &w->config_error);
+    if (ok && !w->has_config) {
+        if (any) {
+            ok = forget(w, err);
+        } else {
+            *err = w->config_error;
+            ok = false;
+        }
+    }
+    if (ok)
+        *out = w;
+    else
+        weights_close(w);
+    return ok;
+}
+void weights_close(Weights *w) {
+    if (!w) return;
+    for (int i = 0; i < w->shard_count; i++) safetensors_close(w->shards[i]);
+    free(w->shards);
+    gguf_close(w->gguf);
+    free(w->tensors);
+    free(w->index);
+    free(w->own_index);
+    json_decref(w->config_json);
+    json_decref(w->index_metadata);
+    arena_reset(&w->names);
+    free(w->path);
+    free(w);
+}
+
+// ---- looking up ------------------------------------------------------------------------------------------
+const char *weights_path(const Weights *w) { return w->path; }
+const ModelConfig *weights_config(const Weights *w) { return w->has_config ? &w->config : NULL; }
+const Err *weights_config_error(const Weights *w) { return w->has_config ? NULL : &w->config_error; }
+const json_t *weights_config_json(const Weights *w) { return w->config_json; }
+int weights_count(const Weights *w) { return w->count; }
+void weights_at(const Weights *w, int index, TensorInfo *out) { *out = w->tensors[index].info; }
+const char *weights_own_name(const Weights *w, int index) { return w->tensors[index].own_name; }
+
+static const WeightTensor *find(const Weights *w, const char *name) {
+    int i = names_find(w->index, w->count, name);
+    if (i < 0) i = names_find(w->own_index, w->count, name);
+    return i < 0 ? NULL : &w->tensors[i];
+}
+bool weights_find(const Weights *w, const char *name, TensorInfo *out) {
+    const WeightTensor *t = find(w, name);
+    if (t) *out = t->info;
+    return t != NULL;
+}
+json_t *weights_metadata(const Weights *w) {
+    if (w->gguf) {
+        json_t *all = json_object();
+        for (int i = 0; i < gguf_value_count(w->gguf); i++) {
+            const GgufValue *v = gguf_value_at(w->gguf, i);
+            json_object_set_new(all, v->key, gguf_value_json(v));
+        }
+        return all;
+    }
+    const json_t *metadata = w->index_metadata ? w->index_metadata : w->shard_count == 1 ? safetensors_metadata(w->shards[0]) : NULL;
+    return metadata ? json_deep_copy(metadata) : json_object();
+}
+
+// ---- reading ---------------------------------------------------------------------------------------------
+// Row r of a head in halves: its first half are the even rows of the interleaved order, its second half the odd ones.
+static int64_t interleaved_row(int64_t row, int64_t head_width) {
+    int64_t head = row / head_width, r = row % head_width, half = head_width / 2;
+    return head * head_width + 2 * (r % half) + r / half;
+}
+static bool read_interleaved(const Weights *w, const WeightTensor *t, float *out, Err *err) {
+    int64_t rows = t->info.shape[0], head_width = rows / t->rotary_heads;
+    if (t->info.dims == 1) { // a bias: its elements are the rows
+        void *memory;
+        TRY(mem_alloc((size_t)rows * sizeof(float), t->own_name, &memory, err));
+        float *stored = memory;
+        bool ok = storage_decode(t->type, t->data, t->info.count / t->type->block, w->path, t->own_name, stored, err);
+        for (int64_t r = 0; ok && r < rows; r++) out[r] = stored[interleaved_row(r, head_width)];
+        mem_free(memory);
+        return ok;
+    }
+    int64_t columns = t->info.shape[1], blocks = columns / t->type->block;
+    for (int64_t r = 0; r < rows; r++)
+        TRY(storage_decode(t->type, t->data + interleaved_row(r, head_width) * blocks * t->type->block_bytes, blocks, w->path, t->own_name,
+                           out + r * columns, err));
+    return true;
+}
+bool weights_read(const Weights *w, const char *name, int dims, const int64_t *shape, float *out, Err *err) {
+    const WeightTensor *t = find(w, name);
+    if (!t) return fail(err, ERR_DATA, w->path, "tensor '%.100s' is missing", name);
+    TRY(check_shape(w, &t->info, dims, shape, err));
+    return t->rotary_heads ? read_interleaved(w, t, out, err) : weights_read_raw(w, name, out, err);
+}
+bool weights_read_raw(const Weights *w, const char *name, float *out, Err *err) {
+    const WeightTensor *t = find(w, name);
+    if (!t) return fail(err, ERR_DATA, w->path, "tensor '%.100s' is missing", name);
+    return storage_decode(t->type, t->data, t->info.count / t->type->block, w->path, t->own_name, out, err);
+}
