@@ -1,0 +1,246 @@
+// Packing and matrix products: the bits of every variant, rows that don't depend on M, weight gradients that don't
+// depend on the split into calls, and the gradients themselves.
+#include "ops_test.h"
+
+static void pack_layout(void) {
+    blocks_free();
+    devices_open();
+    Random r = random_start(1, STREAM_TEST, 0);
+    int64_t N = 70, K = 13;
+    for (int d = 0; d < 2; d++) {
+        Dtype dtype = (Dtype)d;
+        int64_t step = dtype == DTYPE_F32 ? 1 : 2, depth = (K + step - 1) / step * step;
+        float *w = input("w", N * K, &r, PLAIN);
+        void *p = packed("packed", w, N, K, dtype, false);
+        CHECK_INT(packed_elements(N, K, dtype), 96 * depth);
+        for (int64_t n = 0; n < 96; n++)
+            for (int64_t k = 0; k < depth; k++) {
+                int64_t at = n / 32 * 32 * depth + (k / step * 32 + n % 32) * step + k % step;
+                float want = n < N && k < K ? w[n * K + k] : 0.0f;
+                if (dtype == DTYPE_BF16) want = bf16_float(float_bf16(want));
+                CHECK(act_value(p, at, dtype) == want);
+            }
+    }
+}
+
+static void pack_bits(void) {
+    static const int64_t sizes[][2] = {{1, 1}, {5, 3}, {32, 32}, {33, 17}, {70, 65}, {64, 128}, {3, 100}};
+    Random r = random_start(2, STREAM_TEST, 0);
+    for (int i = 0; i < LENGTH(sizes); i++)
+        for (int d = 0; d < 2; d++)
+            for (int which = 1; which < 4; which++) {
+                blocks_free();
+                PackArgs a = {.N = sizes[i][0], .K = sizes[i][1], .dtype = (Dtype)d};
+                a.w = input("w", a.N * a.K, &r, (Temper)(which % 3));
+                if (which & 1) a.packed = output("packed", packed_elements(a.N, a.K, a.dtype), kind_of(a.dtype));
+                if (which & 2) a.transposed = output("transposed", packed_elements(a.K, a.N, a.dtype), kind_of(a.dtype));
+                COMPARE(pack, &a, "N %d K %d %s", (int)a.N, (int)a.K, dtype_name(a.dtype));
+            }
+}
+
+// One product with rows of x and y that lie further apart than they are long.
+static void matmul_case(Random *r, int64_t M, int64_t N, int64_t K, Dtype dtype, Store store, bool bias, Temper temper) {
+    blocks_free();
+    MatmulArgs a = {.M = M, .N = N, .K = K, .dtype = dtype, .store = store, .ldx = packed_depth(K, dtype) + N % 4, .ldy = N + M % 3};
+    void *x = input_act("x", M * a.ldx, dtype, r, temper);
+    if (dtype == DTYPE_BF16 && K % 2) // the partner of the last k is read: it must be a finite number
+        for (int64_t m = 0; m < M; m++) ((bf16 *)x)[m * a.ldx + K] = 0x3f80;
+    a.x = x;
+    a.w = packed("packed w", input("w", N * K, r, temper == HOSTILE ? PLAIN : temper), N, K, dtype, false);
+    if (bias) a.bias = input("bias", N, r, temper);
+    bool half = store == STORE_ACT && dtype == DTYPE_BF16;
+    a.y = output("y", (M - 1) * a.ldy + N, half ? KIND_BF16 : KIND_F32);
+    if (store == ADD_F32)
+        for (int64_t i = 0; i < (M - 1) * a.ldy + N; i++) ((float *)a.y)[i] = any_float(r, temper);
+    COMPARE(matmul, &a, "M %d N %d K %d %s store %d bias %d %s", (int)M, (int)N, (int)K, dtype_name(dtype), store, bias,
+            temper_name(temper));
+}
+
+static void matmul_bits(void) {
+    static const int64_t Ms[] = {1, 3, 5, 11, 12, 13, 17, 64, 65, 200};
+    static const int64_t sizes[][2] = {{1, 1}, {7, 3}, {16, 16}, {31, 33}, {50, 24}, {97, 40}, {130, 71}};
+    Random r = random_start(3, STREAM_TEST, 0);
+    int turn = 0;
+    for (int m = 0; m < LENGTH(Ms); m++)
+        for (int s = 0; s < LENGTH(sizes); s++)
+            for (int d = 0; d < 2; d++, turn++)
+                matmul_case(&r, Ms[m], sizes[s][0], sizes[s][1], (Dtype)d, (Store)(turn / 2 % 3), turn / 6 % 2, (Temper)(turn / 2 % 4 % 3));
+}
+
+static void matmul_every_m(void) {
+    Random r = random_start(4, STREAM_TEST, 0);
+    for (int64_t M = 1; M <= 70; M++)
+        for (int d = 0; d < 2; d++) matmul_case(&r, M, 33, 18, (Dtype)d, (Store)(M % 3), M % 2, (Temper)(M / 3 % 3));
+}
+
+static void matmul_rows_stand_alone(void) {
+    Random r = random_start(5, STREAM_TEST, 0);
+    enum { M = 150, N = 75, K = 46 };
+    for (int d = 0; d < 2; d++) {
+        blocks_free();
+        devices_open();
+        Dtype dtype = (Dtype)d;
+        size_t size = dtype_size(dtype);
+        MatmulArgs a = {.M = M, .N = N, .K = K, .dtype = dtype, .store = STORE_F32, .ldx = K, .ldy = N};
+        a.x = input_act("x", M * K, dtype, &r, ROUGH);
+        a.w = packed("packed w", input("w", N * K, &r, PLAIN), N, K, dtype, false);
+        float *all = guarded("all", M * N * 4), *some = guarded("some", M * N * 4);
+        for (int v = 0; v < device_count; v++) {
+            const Device *device = test_devices[v];
+            a.y = all;
+            device->matmul(device, &a);
+            static const int64_t parts[] = {1, 2, 7, 12, 31, 97}; // 150 rows in six calls
+            MatmulArgs part = a;
+            for (int64_t i = 0, m = 0; i < LENGTH(parts); m += parts[i++]) {
+                part.M = parts[i];
+                part.x = (const char *)a.x + (size_t)(m * K) * size;
+                part.y = some + m * N;
+                device->matmul(device, &part);
+            }
+            if (memcmp(all, some, M * N * 4)) FAIL("%s %s: rows depend on M", device->variant, dtype_name(dtype));
+        }
+        bands_check("any");
+    }
+}
+
+static MatmulGradArgs grad_case(Random *r, int64_t T, int64_t N, int64_t K, Dtype dtype, bool bias, Temper temper) {
+    blocks_free();
+    MatmulGradArgs a = {.T = T, .N = N, .K = K, .dtype = dtype, .ldx = K + N % 3, .ldy = N + K % 3};
+    a.x = input_act("x", T * a.ldx, dtype, r, temper);
+    a.dy = input_act("dy", T * a.ldy, dtype, r, temper == HOSTILE ? PLAIN : temper);
+    int32_t *segment = guarded("segment", 64 * 4);
+    segment[0] = 0;
+    while (segment[a.segment_count] < T && a.segment_count < 62) {
+        int32_t end = segment[a.segment_count] + (int32_t)random_below(r, (uint32_t)T / 4 + 3); // may be empty
+        a.segment_count++;
+        segment[a.segment_count] = end < T && a.segment_count < 62 ? end : (int32_t)T;
+    }
+    a.segment = segment;
+    a.dw = output("dw", N * K, KIND_F32);
+    for (int64_t i = 0; i < N * K; i++) a.dw[i] = any_float(r, temper);
+    if (bias) {
+        a.dbias = output("dbias", N, KIND_F32);
+        for (int64_t i = 0; i < N; i++) a.dbias[i] = any_float(r, temper);
+    }
+    a.scratch = guarded("scratch", matmul_grad_scratch(T, N, K, a.segment_count, dtype));
+    return a;
+}
+
+static void matmul_grad_bits(void) {
+    static const int64_t Ts[] = {1, 2, 3, 5, 11, 12, 13, 17, 64, 65, 200};
+    static const int64_t sizes[][2] = {{1, 1}, {5, 3}, {16, 16}, {33, 31}, {13, 65}, {50, 70}};
+    Random r = random_start(6, STREAM_TEST, 0);
+    int turn = 0;
+    for (int t = 0; t < LENGTH(Ts); t++)
+        for (int s = 0; s < LENGTH(sizes); s++)
+            for (int d = 0; d < 2; d++, turn++) {
+                Temper temper = (Temper)(turn / 2 % 4 % 3);
+                MatmulGradArgs a = grad_case(&r, Ts[t], sizes[s][0], sizes[s][1], (Dtype)d, turn / 4 % 2, temper);
+                COMPARE(matmul_grad, &a, "T %d N %d K %d %s segments %d %s", (int)a.T, (int)a.N, (int)a.K, dtype_name(a.dtype),
+                        a.segment_count, temper_name(temper));
+            }
+    // More tokens than one pass over them takes.
+    for (int d = 0; d < 2; d++) {
+        MatmulGradArgs a = grad_case(&r, 2501, 14, 34, (Dtype)d, true, PLAIN);
+        COMPARE(matmul_grad, &a, "T %d %s", (int)a.T, dtype_name(a.dtype));
+    }
+}
+
+static void matmul_grad_split_at_segments(void) {
+    enum { T = 101, N = 29, K = 37, SEGMENTS = 5 };
+    Random r = random_start(7, STREAM_TEST, 0);
+    for (int d = 0; d < 2; d++) {
+        blocks_free();
+        devices_open();
+        size_t size = dtype_size((Dtype)d);
+        MatmulGradArgs a = {.T = T, .N = N, .K = K, .dtype = (Dtype)d, .ldx = K, .ldy = N, .segment_count = SEGMENTS};
+        int32_t *segment = guarded("segment", (SEGMENTS + 1) * 4);
+        memcpy(segment, (const int32_t[]){0, 7, 8, 41, 64, T}, (SEGMENTS + 1) * 4);
+        a.segment = segment;
+        a.x = input_act("x", T * K, a.dtype, &r, PLAIN);
+        a.dy = input_act("dy", T * N, a.dtype, &r, PLAIN);
+        a.scratch = guarded("scratch", matmul_grad_scratch(T, N, K, SEGMENTS, a.dtype));
+        float *start = input("start", N * K + N, &r, PLAIN), *one = guarded("one call", (N * K + N) * 4);
+        float *many = guarded("many calls", (N * K + N) * 4);
+        for (int v = 0; v < device_count; v++) {
+            const Device *device = test_devices[v];
+            memcpy(one, start, (N * K + N) * 4);
+            memcpy(many, start, (N * K + N) * 4);
+            a.dw = one, a.dbias = one + N * K;
+            device->matmul_grad(device, &a);
+            for (int s = 0; s < SEGMENTS; s += 2) { // two groups, two groups, one
+                int count = SEGMENTS - s < 2 ? 1 : 2;
+                int32_t bounds[3] = {0};
+                for (int i = 1; i <= count; i++) bounds[i] = segment[s + i] - segment[s];
+                MatmulGradArgs part = a;
+                part.T = bounds[count], part.segment_count = count, part.segment = bounds;
+                part.x = (const char *)a.x + (size_t)(segment[s] * K) * size;
+                part.dy = (const char *)a.dy + (size_t)(segment[s] * N) * size;
+                part.dw = many, part.dbias = many + N * K;
+                device->matmul_grad(device, &part);
+            }
+            if (memcmp(one, many, (N * K + N) * 4)) FAIL("%s %s: the split shows in the bits", device->variant, dtype_name(a.dtype));
+        }
+        bands_check("any");
+    }
+}
+
+// ---- gradients -------------------------------------------------------------------------------------------
+enum { M_ = 6, N_ = 37, K_ = 19 };
+typedef struct Product {
+    double *x, *w, *b, *dy;
+} Product;
+// sum dy (x w^T + b)
+static double product_loss(const void *problem) {
+    const Product *p = problem;
+    double loss = 0;
+    for (int m = 0; m < M_; m++)
+        for (int n = 0; n < N_; n++) {
+            double y = p->b[n];
+            for (int k = 0; k < K_; k++) y += p->x[m * K_ + k] * p->w[n * K_ + k];
+            loss += p->dy[m * N_ + n] * y;
+        }
+    return loss;
+}
+
+static void matmul_slopes(void) {
+    blocks_free();
+    devices_open();
+    Random r = random_start(8, STREAM_TEST, 0);
+    float *x = input("x", M_ * K_, &r, PLAIN), *w = input("w", N_ * K_, &r, PLAIN), *b = input("b", N_, &r, PLAIN);
+    float *dy = input("dy", M_ * N_, &r, PLAIN), *y = guarded("y", M_ * N_ * 4), *dx = guarded("dx", M_ * K_ * 4);
+    float *dw = guarded("dw", N_ * K_ * 4), *db = guarded("db", N_ * 4);
+    Product p = {widened("x", x, M_ * K_), widened("w", w, N_ * K_), widened("b", b, N_), widened("dy", dy, M_ * N_)};
+    int32_t segment[] = {0, M_};
+    MatmulArgs forward = {.M = M_, .N = N_, .K = K_, .x = x, .ldx = K_, .w = packed("w'", w, N_, K_, DTYPE_F32, false), .bias = b, .y = y, .ldy = N_};
+    MatmulArgs backward = {.M = M_, .N = K_, .K = N_, .x = dy, .ldx = N_, .w = packed("w''", w, N_, K_, DTYPE_F32, true), .y = dx, .ldy = K_};
+    MatmulGradArgs grad = {.T = M_, .N = N_, .K = K_, .x = x, .ldx = K_, .dy = dy, .ldy = N_, .dw = dw, .dbias = db, .segment_count = 1,
+                           .segment = segment, .scratch = guarded("scratch", matmul_grad_scratch(M_, N_, K_, 1, DTYPE_F32))};
+    for (int v = 0; v < device_count; v++) {
+        const Device *device = test_devices[v];
+        memset(dw, 0, N_ * K_ * 4);
+        memset(db, 0, N_ * 4);
+        device->matmul(device, &forward);
+        device->matmul(device, &backward);
+        device->matmul_grad(device, &grad);
+        double loss = 0;
+        for (int i = 0; i < M_ * N_; i++) loss += (double)dy[i] * (double)y[i];
+        CHECK_NEAR(loss, product_loss(&p), 1e-5);
+        check_slopes("dx", product_loss, &p, p.x, dx, M_ * K_, 0, 2e-6);
+        check_slopes("dw", product_loss, &p, p.w, dw, N_ * K_, 0, 2e-6);
+        check_slopes("db", product_loss, &p, p.b, db, N_, 0, 2e-6);
+    }
+}
+
+static const Test tests[] = {
+    {"matmul variants of this processor", variants},
+    {"pack layout", pack_layout},
+    {"pack bits", pack_bits},
+    {"matmul bits", matmul_bits},
+    {"matmul bits for every M to 70", matmul_every_m},
+    {"matmul rows stand alone", matmul_rows_stand_alone},
+    {"matmul gradient bits", matmul_grad_bits},
+    {"matmul gradient split at segments", matmul_grad_split_at_segments},
+    {"matmul slopes", matmul_slopes},
+};
+OPS_TEST_MAIN(tests)
