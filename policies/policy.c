@@ -440,3 +440,12 @@ void policy_update(Policy *p, const AdamW *a) {
         parameter_pack(p, q, q->values);
     }
 }
+
+void policy_reset_optimizer(Policy *p) {
+    p->optimizer_steps = 0;
+    for (int i = 0; i < p->parameter_count; i++) {
+        size_t bytes = (size_t)(p->parameters[i].N * p->parameters[i].K) * 4;
+        memset(p->parameters[i].m, 0, bytes);
+        memset(p->parameters[i].v, 0, bytes);
+    }
+}

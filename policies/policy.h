@@ -139,6 +139,14 @@ typedef struct AdamW {
     double learning_rate, beta1, beta2, eps, weight_decay, scale;
 } AdamW;
 void policy_update(Policy *p, const AdamW *a);
+void policy_reset_optimizer(Policy *p); // moments and step count to zero: a new stage begins
+
+// Matrix products of this machine, [M, K] x [N, K]^T repeated for about `seconds`: FLOP/s. For plans and `bench gemm`.
+bool probe_flops(Precision precision, int threads, int64_t M, int64_t N, int64_t K, double seconds, double *out, Err *err) MUST_CHECK;
+// Upper bound of the bytes a training pass over `tokens` packed tokens keeps, and of the cache of `tokens` positions.
+size_t plan_training_bytes(const ModelConfig *c, Precision precision, int64_t tokens);
+size_t plan_cache_bytes(const ModelConfig *c, Precision precision, int64_t tokens);
+size_t plan_weight_bytes(const ModelConfig *c, Precision precision, bool trainable);
 
 // The `top` likeliest next tokens after a list of ids (`score --top`), log-probabilities at temperature 1.
 bool policy_top(Policy *p, const int32_t *ids, int32_t count, int32_t top, int32_t *top_ids, float *top_logprobs,

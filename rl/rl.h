@@ -298,6 +298,19 @@ bool compare_run(Policy *policy, const Recipe *r, const Tasks *t, RewardPool *re
 // The table and the verdicts, in plain text, on stdout.
 void compare_print(const json_t *comparison);
 
+// ---- train.c ---------------------------------------------------------------------------------------------
+typedef struct TrainOptions {
+    bool resume;  // go on from the newest checkpoint of the run folder
+    bool compare; // end with `compare` where the recipe asks for items
+} TrainOptions;
+// The whole run: reward workers, tasks, model, ledger, stages, checkpoints. TERM and INT save what is done and return
+// ERR_TERMINATED and ERR_INTERRUPTED; a second one ends the process at once.
+bool train(const Recipe *r, const TrainOptions *options, Err *err) MUST_CHECK;
+// What a run will need, told before it spends: {"parameters","memory":{..},"stages":[{"name","steps","flops",..}],
+// "flops","seconds"}; lengths are upper bounds, seconds an estimate from a short probe of this machine. The caller's.
+bool plan_make(const Recipe *r, json_t **out, Err *err) MUST_CHECK;
+void plan_print(const json_t *plan); // plain sentences on stderr
+
 // ---- ledger.c --------------------------------------------------------------------------------------------
 // The run folder's ledger.db: WAL, synchronous=FULL, hash-chained. `resume`: it must exist; otherwise it must not.
 bool ledger_open(const char *run_folder, bool resume, Ledger **out, Err *err) MUST_CHECK;

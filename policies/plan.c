@@ -1,0 +1,50 @@
+// What a model will need, from its shapes alone, and how fast this machine multiplies.
+#include "model.h"
+
+size_t plan_weight_bytes(const ModelConfig *c, Precision precision, bool trainable) {
+    size_t parameters = (size_t)config_parameters(c), act = precision == PRECISION_BF16 ? 2 : 4;
+    size_t head = c->tied ? (size_t)c->vocabulary * (size_t)c->width : 0;
+    // Packed; while training also its transpose, masters, gradients and two moments, and a tied head's second gradient.
+    return trainable ? parameters * (2 * act + 16) + head * 4 : parameters * act;
+}
+
+size_t plan_cache_bytes(const ModelConfig *c, Precision precision, int64_t tokens) {
+    size_t act = precision == PRECISION_BF16 ? 2 : 4;
+    return (size_t)tokens * (size_t)(page_elements(c->kv_heads, c->head_width) / PAGE) * act * (size_t)c->layers;
+}
+
+size_t plan_training_bytes(const ModelConfig *c, Precision precision, int64_t tokens) {
+    size_t act = precision == PRECISION_BF16 ? 2 : 4, q = (size_t)c->heads * (size_t)c->head_width;
+    size_t layer = 8 * (size_t)c->width + 2 * act * q + 2 * act * (size_t)c->feed_forward + 4 * (size_t)c->heads + 8;
+    size_t wide = 2 * (size_t)c->feed_forward > 3 * q ? 2 * (size_t)c->feed_forward : 3 * q;
+    size_t pass = 12 * (size_t)c->width + 12 * q + wide * (8 + 2 * act);
+    size_t head = HEAD_CHUNK * (size_t)vocab_padded(c->vocabulary) * act * 2;
+    return (size_t)tokens * ((size_t)c->layers * layer + pass) + head + plan_cache_bytes(c, precision, tokens) * 3;
+}
+
+bool probe_flops(Precision precision, int threads, int64_t M, int64_t N, int64_t K, double seconds, double *out, Err *err) {
+    Device *d;
+    TRY(device_open_cpu(NULL, threads, &d, err));
+    Dtype dtype = precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32;
+    void *x, *w, *y;
+    bool ok = mem_alloc((size_t)(M * (K + 2)) * dtype_size(dtype), "probe", &x, err) &&
+              mem_alloc((size_t)packed_elements(N, K, dtype) * dtype_size(dtype), "probe", &w, err) &&
+              mem_alloc((size_t)(M * N) * 4, "probe", &y, err);
+    if (!ok) {
+        device_close(d); // what was allocated before goes with the process, which ends over this
+        return false;
+    }
+    MatmulArgs args = {.M = M, .N = N, .K = K, .dtype = dtype, .x = x, .ldx = K, .w = w, .store = STORE_F32, .y = y, .ldy = N};
+    d->matmul(d, &args);
+    double start = clock_seconds(), spent = 0;
+    int64_t runs = 0;
+    while (spent < seconds) {
+        d->matmul(d, &args);
+        runs++;
+        spent = clock_seconds() - start;
+    }
+    *out = 2.0 * (double)M * (double)N * (double)K * (double)runs / spent;
+    mem_free(x), mem_free(w), mem_free(y);
+    device_close(d);
+    return true;
+}

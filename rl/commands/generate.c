@@ -1,0 +1,126 @@
+// reckon generate: completions of a prompt, with the log-probability of every token.
+#include "command.h"
+#include "ids.h"
+#include "policy.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool prompt_from_text(const Args *args, const Policy *p, Ids *out, Err *err) {
+    const Tokenizer *t = policy_tokenizer(p);
+    const char *text = args_text(args, "prompt", "");
+    if (!t) return fail(err, ERR_NOINPUT, args->positional[0], "has no tokenizer: give the prompt as --ids FILE");
+    bool chat = args_flag(args, "chat") || (!args_flag(args, "raw") && tokenizer_has_chat(t));
+    if (!chat) return tokenizer_encode(t, text, strlen(text), false, out, err);
+    json_t *messages = json_pack("[{s:s,s:s}]", "role", "user", "content", text);
+    if (!messages) return fail(err, ERR_DATA, "--prompt", "is not valid UTF-8");
+    Buf rendered = {0};
+    bool ok = tokenizer_chat(t, messages, true, &rendered, err) && tokenizer_encode(t, rendered.data, rendered.size, false, out, err);
+    json_decref(messages);
+    buf_free(&rendered);
+    return ok;
+}
+
+static bool completion_json(const Policy *p, const Completion *c, json_t **out, Err *err) {
+    json_t *ids = json_array(), *logprobs = json_array(), *text = json_null();
+    for (int32_t i = 0; i < c->length; i++) {
+        json_array_append_new(ids, json_integer(c->ids[i]));
+        json_array_append_new(logprobs, json_number_or_name(c->logprob[i]));
+    }
+    Buf b = {0};
+    bool ok = !policy_tokenizer(p) || tokenizer_decode(policy_tokenizer(p), c->ids, c->length, true, &b, err);
+    if (ok && policy_tokenizer(p)) text = json_stringn(b.data ? b.data : "", b.size);
+    buf_free(&b);
+    *out = json_pack("{s:o,s:o?,s:o,s:s}", "ids", ids, "text", text, "logprobs", logprobs, "finish",
+                     c->finish == FINISH_STOP ? "stop" : "length");
+    return ok;
+}
+
+static bool print_rollout(const Args *args, const Policy *p, const Rollout *rollout, Err *err) {
+    double seconds = rollout->prefill_seconds + rollout->decode_seconds;
+    json_t *all = json_array();
+    bool ok = true;
+    for (int32_t i = 0; ok && i < rollout->count; i++) {
+        json_t *one = NULL;
+        ok = completion_json(p, &rollout->completions[i], &one, err);
+        json_array_append_new(all, one);
+    }
+    json_t *out = json_pack("{s:o,s:f}", "completions", all, "tokens_per_second", seconds > 0 ? (double)rollout->new_tokens / seconds : 0.0);
+    if (ok && args_flag(args, "json")) ok = print_json(out, err);
+    for (int32_t i = 0; ok && !args_flag(args, "json") && i < rollout->count; i++) {
+        const char *text = json_string_value(json_object_get(json_array_get(all, (size_t)i), "text"));
+        for (const char *c = text ? text : ""; *c; c++)
+            if ((unsigned char)*c >= 0x20 || *c == '\n' || *c == '\t') putchar(*c); // a terminal must not obey a model
+        putchar('\n');
+    }
+    json_decref(out);
+    return ok;
+}
+
+static bool generate(const Args *args, Policy *p, Err *err) {
+    Ids *lists = NULL;
+    int count = 1;
+    bool ok;
+    if (args_given(args, "ids")) {
+        ok = ids_read(args_text(args, "ids", NULL), &lists, &count, err);
+    } else {
+        lists = xcalloc(1, sizeof *lists);
+        ok = prompt_from_text(args, p, &lists[0], err);
+    }
+    RolloutRequest *requests = xcalloc((size_t)count + 1, sizeof *requests);
+    for (int i = 0; ok && i < count; i++)
+        requests[i] = (RolloutRequest){.prompt = lists[i].data, .prompt_length = lists[i].count, .samples = (int32_t)args_int(args, "n", 1),
+                                       .seed = (uint64_t)args_int(args, "seed", 0), .prompt_index = (uint32_t)i,
+                                       .sampling = {.temperature = args_number(args, "temperature", 1), .top_k = (int32_t)args_int(args, "top-k", 0),
+                                                    .top_p = args_number(args, "top-p", 1), .min_p = args_number(args, "min-p", 0),
+                                                    .max_tokens = (int32_t)args_int(args, "max-tokens", 128), .stop = args_list(args, "stop"),
+                                                    .ignore_eos = args_flag(args, "ignore-eos")}};
+    Rollout rollout = {0};
+    ok = ok && policy_rollout(p, requests, count, NULL, &rollout, err) && print_rollout(args, p, &rollout, err);
+    rollout_free(&rollout);
+    for (int i = 0; i < count; i++) ids_free(&lists[i]);
+    free(lists), free(requests);
+    return ok;
+}
+
+static bool run(const Args *args, Err *err) {
+    if (args_given(args, "ids") == args_given(args, "prompt")) return fail(err, ERR_USAGE, "generate", "expected one of --prompt TEXT and --ids FILE");
+    if (args_flag(args, "raw") && args_flag(args, "chat")) return fail(err, ERR_USAGE, "generate", "expected at most one of --raw and --chat");
+    PolicyOptions o = {.precision = strcmp(args_text(args, "precision", "fp32"), "bf16") == 0 ? PRECISION_BF16 : PRECISION_FP32,
+                       .threads = (int)args_int(args, "threads", 0)};
+    Policy *p = NULL;
+    bool ok = policy_open(args->positional[0], &o, &p, err) && generate(args, p, err);
+    policy_close(p);
+    return ok;
+}
+
+static const Option options[] = {
+    {.name = "prompt", .kind = OPTION_TEXT, .value = "TEXT", .help = "what to complete or answer"},
+    {.name = "ids", .kind = OPTION_TEXT, .value = "FILE", .help = "instead: a JSON list of token ids, or a list of such lists"},
+    {.name = "n", .letter = 'n', .kind = OPTION_INT, .value = "N", .help = "completions of each prompt (1)", .low = 1, .high = 65536},
+    {.name = "max-tokens", .kind = OPTION_INT, .value = "N", .help = "longest completion (128)", .low = 1, .high = 1e6},
+    {.name = "temperature", .kind = OPTION_NUMBER, .value = "T", .help = "0: greedy (1)", .low = 0, .high = 100},
+    {.name = "top-k", .kind = OPTION_INT, .value = "K", .help = "sample from the K likeliest tokens", .low = 0, .high = 1e7},
+    {.name = "top-p", .kind = OPTION_NUMBER, .value = "P", .help = "sample from the likeliest tokens of mass P", .low = 1e-6, .high = 1},
+    {.name = "min-p", .kind = OPTION_NUMBER, .value = "P", .help = "drop tokens less than P times as likely as the likeliest", .low = 0, .high = 1},
+    {.name = "stop", .kind = OPTION_LIST, .value = "TEXT", .help = "end at this text"},
+    {.name = "seed", .kind = OPTION_INT, .value = "S", .help = "of the draws (0)"},
+    {.name = "ignore-eos", .kind = OPTION_FLAG, .help = "go on past end-of-sequence tokens"},
+    {.name = "precision", .kind = OPTION_CHOICE, .value = "fp32|bf16", .help = "of weights and activations (fp32)"},
+    {.name = "raw", .kind = OPTION_FLAG, .help = "the prompt is plain text"},
+    {.name = "chat", .kind = OPTION_FLAG, .help = "the prompt is a user's message (the default where the model has a chat template)"},
+    {.name = "threads", .kind = OPTION_INT, .value = "N", .help = "threads (all cores)", .low = 1, .high = 256},
+    {.name = "json", .kind = OPTION_FLAG, .help = "print one JSON document on stdout"},
+    OPTION_END};
+
+const Command command_generate = {
+    .name = "generate",
+    .summary = "complete a prompt",
+    .usage = "MODEL --prompt TEXT|--ids FILE [-n N] [--max-tokens N] [--temperature T] [--seed S] --json",
+    .detail = "MODEL is a Hugging Face folder or a .gguf file. The same seed gives the same tokens, whatever the number of completions.",
+    .example = "reckon generate models/SmolLM2-135M-Instruct.Q4_1.gguf --prompt 'What is 17 + 25?' --temperature 0 --precision bf16",
+    .positional_min = 1,
+    .positional_max = 1,
+    .options = options,
+    .run = run,
+};

@@ -1,0 +1,66 @@
+// Groups of prompt and completions as one packed array. The last token of a completion predicts nothing and is left
+// out of the pass; it is a target only.
+#include "stages.h"
+#include <stdlib.h>
+#include <string.h>
+
+void packing_reset(Packing *p, double temperature) {
+    p->tokens.count = p->row.count = p->target.count = 0;
+    p->packed = (Packed){.temperature = temperature};
+}
+
+static void *grown(void *data, int count, int *capacity, size_t size) {
+    if (count < *capacity) return data;
+    *capacity = 2 * *capacity + 16;
+    return xrealloc(data, (size_t)*capacity * size);
+}
+
+void packing_prompt(Packing *p, const int32_t *prompt, int32_t length) {
+    p->groups = grown(p->groups, p->packed.group_count, &p->group_capacity, sizeof *p->groups);
+    p->groups[p->packed.group_count++] = (PackedGroup){
+        .prompt_start = p->tokens.count, .prompt_length = length, .first_sequence = p->packed.sequence_count};
+    ids_append(&p->tokens, prompt, length);
+}
+
+static void keep_sets(Packing *p, int32_t length, const int64_t *start, const int32_t *ids) {
+    int64_t first = p->target.count, total = first ? p->kept_start[first] : 0, more = start[length];
+    if (first + length + 1 > p->kept_starts_capacity) {
+        p->kept_starts_capacity = 2 * (first + length + 1);
+        p->kept_start = xrealloc(p->kept_start, (size_t)p->kept_starts_capacity * sizeof *p->kept_start);
+    }
+    if (total + more > p->kept_capacity) {
+        p->kept_capacity = 2 * (total + more);
+        p->kept_ids = xrealloc(p->kept_ids, (size_t)p->kept_capacity * sizeof *p->kept_ids);
+    }
+    for (int32_t i = 0; i <= length; i++) p->kept_start[first + i] = total + start[i];
+    memcpy(p->kept_ids + total, ids, (size_t)more * sizeof *ids);
+    p->packed.kept_start = p->kept_start;
+}
+
+void packing_completion(Packing *p, const int32_t *ids, int32_t length, const int64_t *kept_start, const int32_t *kept_ids) {
+    PackedGroup *g = &p->groups[p->packed.group_count - 1];
+    p->sequences = grown(p->sequences, p->packed.sequence_count, &p->sequence_capacity, sizeof *p->sequences);
+    p->sequences[p->packed.sequence_count++] = (PackedSequence){.start = p->tokens.count, .length = length - 1};
+    g->sequence_count++;
+    if (kept_start) keep_sets(p, length, kept_start, kept_ids);
+    for (int32_t i = 0; i < length; i++) {
+        ids_push(&p->row, i == 0 ? g->prompt_start + g->prompt_length - 1 : p->tokens.count + i - 1);
+        ids_push(&p->target, ids[i]);
+    }
+    ids_append(&p->tokens, ids, length - 1);
+}
+
+const Packed *packing_view(Packing *p) {
+    Packed *v = &p->packed;
+    v->tokens = p->tokens.data, v->token_count = p->tokens.count;
+    v->groups = p->groups, v->sequences = p->sequences;
+    v->row = p->row.data, v->target = p->target.data, v->target_count = p->target.count;
+    v->kept_ids = p->kept_ids;
+    return v;
+}
+
+void packing_free(Packing *p) {
+    ids_free(&p->tokens), ids_free(&p->row), ids_free(&p->target);
+    free(p->groups), free(p->sequences), free(p->kept_start), free(p->kept_ids);
+    *p = (Packing){0};
+}

@@ -1,0 +1,55 @@
+// The stages that train.c calls, in the order of its sentence: rollout, rewards, advantage, update; and sft.
+#ifndef RECKON_STAGES_H
+#define RECKON_STAGES_H
+#include "rl.h"
+
+// What a stage's step works with; borrowed.
+typedef struct Trainer {
+    const Recipe *recipe;
+    const Tasks *tasks;
+    RewardPool *rewards;
+    Policy *policy;
+    Policy *reference; // frozen at the start of the stage; NULL where the stage has no KL
+    int stage_index;
+    bool (*progress)(void *context, const char *what, double share); // false: stop now; may be NULL
+    void *progress_context;
+} Trainer;
+
+// Which mode prompt `index` of a stage's step is asked in: a function of the recipe's seed.
+Mode mode_of_prompt(const Recipe *r, const Stage *stage, int stage_index, uint64_t index);
+
+// Prompts from the tasks, G completions each; rewards are submitted while others still decode. Fills prompts,
+// episodes' completions, texts and (after rewards_collect) verdicts.
+bool rollout_batch(const Trainer *t, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
+// Waits for the verdicts and counts them; fails when too many are errors, budgets or kills.
+bool rewards_collect(const Trainer *t, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
+void advantages_assign(const Stage *stage, Batch *batch, StepReport *report);
+// Minibatches and epochs of forward, objective, backward, AdamW.
+bool update_batch(const Trainer *t, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
+// One step of supervised fine-tuning: mean negative log-likelihood per target token.
+bool sft_step(const Trainer *t, int stage_step, StepReport *report, Err *err) MUST_CHECK;
+// Clips, updates, or skips where the norm isn't finite. Shared by both kinds of stage.
+void optimizer_apply(Policy *p, const Optimizer *o, double learning_rate, StepReport *report);
+
+void batch_free(Batch *batch);
+
+// ---- packing (packing.c) ---------------------------------------------------------------------------------
+// A Packed under construction: prompts and what is scored after them.
+typedef struct Packing {
+    Packed packed;
+    Ids tokens, row, target;
+    PackedGroup *groups;
+    PackedSequence *sequences;
+    int group_capacity, sequence_capacity;
+    int64_t *kept_start;
+    int32_t *kept_ids;
+    int64_t kept_capacity, kept_starts_capacity;
+} Packing;
+void packing_reset(Packing *p, double temperature);
+void packing_prompt(Packing *p, const int32_t *prompt, int32_t length); // starts a group
+// A completion of the last prompt; all its tokens are targets. `kept_start`, `kept_ids` as in Completion, or NULL.
+void packing_completion(Packing *p, const int32_t *ids, int32_t length, const int64_t *kept_start, const int32_t *kept_ids);
+const Packed *packing_view(Packing *p);
+void packing_free(Packing *p);
+
+#endif
