@@ -87,13 +87,14 @@ static json_t *convert_object(Conversion *c, size_t n, int depth) {
     json_t *object = json_object();
     size_t path = strlen(c->path), count = 0;
     const char **names = xcalloc(n, sizeof *names);
-    for (lua_pushnil(c->L); lua_next(c->L, -2); lua_pop(c->L, 1)) names[count++] = lua_tostring(c->L, -2);
+    for (lua_pushnil(c->L); lua_next(c->L, -2); lua_pop(c->L, 1))
+        if (lua_type(c->L, -2) == LUA_TSTRING) names[count++] = lua_tostring(c->L, -2);
     qsort(names, count, sizeof *names, compare_names);
     for (size_t i = 0; i < count; i++) {
         snprintf(c->path + path, sizeof c->path - path, "%s%s", path ? "." : "", names[i]);
         // Found again by walking: lua_pushstring could raise, and this function holds memory that isn't Lua's.
         for (lua_pushnil(c->L); lua_next(c->L, -2); lua_pop(c->L, 1))
-            if (lua_tostring(c->L, -2) == names[i]) break;
+            if (lua_type(c->L, -2) == LUA_TSTRING && lua_tostring(c->L, -2) == names[i]) break;
         lua_remove(c->L, -2);
         json_t *item = convert(c, depth + 1);
         lua_pop(c->L, 1);
@@ -109,6 +110,21 @@ static json_t *convert_object(Conversion *c, size_t n, int depth) {
     return object;
 }
 
+// {"correct", weight=2} in a recipe: the one positional value goes under "$1".
+static json_t *convert_labelled(Conversion *c, size_t strings, int depth) {
+    json_t *object = convert_object(c, strings, depth);
+    if (!object) return NULL;
+    lua_rawgeti(c->L, -1, 1);
+    json_t *label = convert(c, depth + 1);
+    lua_pop(c->L, 1);
+    if (label) {
+        json_object_set_new(object, "$1", label);
+        return object;
+    }
+    json_decref(object);
+    return NULL;
+}
+
 static json_t *convert_table(Conversion *c, int depth) {
     lua_State *L = c->L;
     size_t strings = 0, others = 0;
@@ -122,6 +138,7 @@ static json_t *convert_table(Conversion *c, int depth) {
             others++;
     }
     if (others) return refuse(c, "a key that is neither a string nor in 1..n");
+    if (strings && n == 1 && integers == 1 && c->functions) return convert_labelled(c, strings, depth);
     if (strings && integers) return refuse(c, "both names and numbers as keys");
     if (strings) return convert_object(c, strings, depth);
     if (integers != n) return refuse(c, "a list with holes");
