@@ -1,0 +1,625 @@
+// Reading a recipe: a Lua file, evaluated behind the sandbox's wall, that returns one table. This file owns the order of
+// things and what needs more than one key at once; single keys are the schema's (recipe_schema.c, recipe_check.c).
+// The resolved recipe holds every value, defaults included. What only says where and how fast a run happens (folder,
+// threads, prices) stands under "outside" there and doesn't enter the hash: a run is a function of the rest.
+#include "recipe_parts.h"
+#include "embedded.h"
+#include "files.h"
+#include "sandbox.h"
+#include <ctype.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *const mode_names[MODES] = {"think", "direct"};
+
+enum { RECIPE_BYTES = 1 << 20, MAX_ELEMENTS = 1000 };
+
+typedef struct Build {
+    Reading reading;
+    json_t *raw; // as the script returned it, with overrides in place
+    json_t *out; // resolved
+    Recipe *r;
+} Build;
+
+static json_t *raw_at(const json_t *raw, const char *path) {
+    char key[128];
+    while (raw && *path) {
+        size_t n = strcspn(path, ".");
+        snprintf(key, sizeof key, "%.*s", (int)n, path);
+        raw = json_is_array(raw) ? json_array_get(raw, (size_t)strtol(key, NULL, 10) - 1) : json_object_get(raw, key);
+        path += n + (path[n] == '.');
+    }
+    return (json_t *)(uintptr_t)raw;
+}
+#define REJECT(b, code, path, ...)                                                                           \
+    recipe_fail(&(b)->reading, code, path, raw_at((b)->raw, path), err, __VA_ARGS__)
+
+static bool is_given(const json_t *section, const char *key) {
+    const json_t *v = json_object_get(section, key);
+    return v && !json_is_null(v);
+}
+static int int_of(const json_t *section, const char *key) { return (int)json_integer_value(json_object_get(section, key)); }
+static void set_int(json_t *section, const char *key, int64_t value) {
+    json_object_set_new(section, key, json_integer(value));
+}
+// A default that follows from other keys.
+static void set_int_default(json_t *section, const char *key, int64_t value) {
+    if (!is_given(section, key)) set_int(section, key, value);
+}
+
+// ---- lists of tasks, rewards and stages ------------------------------------------------------------------
+// "correct", {"correct"} and {"correct", weight=2} all become {"$kind":"correct", ...}.
+static void name_elements(json_t *list) {
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        json_t *element = json_array_get(list, i), *kind = element;
+        if (json_is_array(element) && json_array_size(element) == 1) kind = json_array_get(element, 0);
+        if (json_is_object(element)) kind = json_object_get(element, "$1");
+        if (!json_is_string(kind)) continue;
+        json_t *named = json_is_object(element) ? json_copy(element) : json_object();
+        json_object_set(named, "$kind", kind);
+        json_object_del(named, "$1");
+        json_array_set_new(list, i, named);
+    }
+}
+
+static bool unknown_kind(Build *b, const char *path, const char *what, const char *kind, const Variant *variants,
+                         Err *err) {
+    const char *names[16] = {0};
+    Buf all = {0};
+    for (int i = 0; variants[i].name && i < COUNT(names) - 1; i++) {
+        names[i] = variants[i].name;
+        buf_printf(&all, "%s%s", i ? ", " : "", names[i]);
+    }
+    const char *near = nearest_name(kind, names);
+    REJECT(b, ERR_DATA, path, "unknown %s '%.60s'%s%s%s; expected one of %s", what, kind, near ? ", did you mean '" : "",
+           near ? near : "", near ? "'?" : "", all.data);
+    buf_free(&all);
+    return false;
+}
+
+static bool list_size(Build *b, const char *key, const json_t *list, Err *err) {
+    size_t n = json_array_size(list);
+    return (n >= 1 && n <= MAX_ELEMENTS) ||
+           REJECT(b, ERR_DATA, key, "'%s': found %zu elements, expected 1 to %d", key, n, MAX_ELEMENTS);
+}
+
+// Elements whose first word names one of `variants`. Each resolved element has its kind under "kind".
+static bool resolve_variants(Build *b, const char *key, const char *what, const char *example, const Variant *variants,
+                             Err *err) {
+    json_t *list = json_object_get(b->out, key), *resolved = json_array(), *element;
+    json_incref(list);
+    json_object_set_new(b->out, key, resolved);
+    bool ok = list_size(b, key, list, err);
+    size_t i;
+    json_array_foreach(list, i, element) {
+        char path[64];
+        snprintf(path, sizeof path, "%s.%zu", key, i + 1);
+        const char *kind = json_string_value(json_object_get(element, "$kind"));
+        const Variant *v = variants;
+        while (ok && kind && v->name && strcmp(v->name, kind) != 0) v++;
+        if (ok && !kind) ok = REJECT(b, ERR_DATA, path, "'%s': expected a %s, such as %s", path, what, example);
+        if (ok && !v->name) ok = unknown_kind(b, path, what, kind, variants, err);
+        if (!ok) break;
+        json_t *out = json_object();
+        json_array_append_new(resolved, out);
+        ok = recipe_resolve_section(&b->reading, v->fields, element, path, NULL, out, err);
+        json_object_set_new(out, "kind", json_string(kind));
+    }
+    json_decref(list);
+    return ok;
+}
+
+static bool resolve_rewards(Build *b, Err *err) {
+    json_t *list = json_object_get(b->out, "rewards"), *resolved = json_array(), *element;
+    json_incref(list);
+    json_object_set_new(b->out, "rewards", resolved);
+    bool ok = list_size(b, "rewards", list, err);
+    size_t i;
+    json_array_foreach(list, i, element) {
+        char path[64];
+        snprintf(path, sizeof path, "rewards.%zu", i + 1);
+        json_t *script = json_object_get(element, "$kind");
+        if (ok && !script)
+            ok = REJECT(b, ERR_DATA, path, "'%s': expected a reward, such as {\"correct\"} or {\"./mine.lua\", weight=0.5}",
+                        path);
+        if (!ok) break;
+        json_t *out = json_object(), *options = json_object();
+        json_array_append_new(resolved, out);
+        ok = recipe_resolve_section(&b->reading, reward_fields, element, path, options, out, err);
+        json_object_set(out, "script", script);
+        json_object_set_new(out, "options", options);
+    }
+    json_decref(list);
+    return ok;
+}
+
+// ---- sections that hold for all stages -------------------------------------------------------------------
+static bool takes_section(const json_t *stage, const char *key) {
+    const char *kind = json_string_value(json_object_get(stage, "$kind"));
+    for (const Variant *v = stage_variants; kind && v->name; v++)
+        if (strcmp(v->name, kind) == 0) return field_find(v->fields, key) != NULL;
+    return false;
+}
+// A stage's own value goes before the shared one; an override of the command line before both, unless the stage's own
+// value is one too.
+static void take_over(json_t *stage, const char *section, const json_t *shared) {
+    json_t *own = json_object_get(stage, section), *value;
+    if (!own || (json_is_array(own) && json_array_size(own) == 0)) json_object_set_new(stage, section, own = json_object());
+    if (!json_is_object(own)) return; // an error that resolving the stage reports
+    const char *key;
+    json_object_foreach((json_t *)(uintptr_t)shared, key, value) {
+        const json_t *before = json_object_get(own, key);
+        bool stronger = json_object_get(value, "$set") && !json_object_get(before, "$set");
+        if (!before || stronger) json_object_set(own, key, value);
+    }
+}
+static bool share_sections(Build *b, Err *err) {
+    json_t *stages = json_object_get(b->raw, "stages");
+    for (const Field *f = recipe_fields; f->key; f++) {
+        json_t *shared = f->shared ? json_object_get(b->raw, f->key) : NULL;
+        if (!shared) continue;
+        const Field alone[] = {{f->key, f->kind, f->help, .fields = f->fields}, FIELD_END};
+        json_t *section = json_pack("{s:O}", f->key, shared), *checked = json_object();
+        bool ok = recipe_resolve_section(&b->reading, alone, section, "", NULL, checked, err);
+        json_decref(section);
+        json_decref(checked);
+        TRY(ok);
+        for (size_t i = 0; i < json_array_size(stages); i++)
+            if (takes_section(json_array_get(stages, i), f->key)) take_over(json_array_get(stages, i), f->key, shared);
+    }
+    return true;
+}
+
+// ---- what needs several keys at once ---------------------------------------------------------------------
+static bool complete_name(Build *b, Err *err) {
+    const char *path = b->reading.path, *slash = strrchr(path, '/');
+    if (!is_given(b->out, "name")) {
+        char stem[101];
+        snprintf(stem, sizeof stem, "%s", slash ? slash + 1 : path);
+        char *dot = strrchr(stem, '.');
+        if (dot && dot != stem) *dot = 0;
+        json_t *name = json_string(stem);
+        json_object_set_new(b->out, "name", name ? name : json_string("run"));
+    }
+    const char *name = json_string_value(json_object_get(b->out, "name"));
+    for (const char *p = name; *p; p++)
+        if ((!isalnum((unsigned char)*p) && !strchr("._-", *p)) || name[0] == '.')
+            return REJECT(b, ERR_DATA, "name", "'name': found \"%.100s\", expected letters, digits, '_', '-' and '.' only, "
+                                               "since it names the run's folder", name);
+    if (!is_given(b->out, "run")) json_object_set_new(b->out, "run", json_sprintf("runs/%s", name));
+    return true;
+}
+
+static const char *const shape_keys[] = {"preset", "layers", "width", "heads", "kv_heads", "head_width", "feed_forward",
+                                         "max_positions"};
+
+// Bytes of the UTF-8 character at `p` (the text is valid UTF-8).
+static size_t character_size(const char *p) {
+    unsigned char c = (unsigned char)*p;
+    return c < 0x80 ? 1 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : 4;
+}
+static bool check_characters(Build *b, Err *err) {
+    const char *text = json_string_value(json_object_get(b->out, "characters"));
+    int count = 0;
+    for (const char *p = text; *p; p += character_size(p), count++)
+        for (const char *q = text; q < p; q += character_size(q))
+            if (character_size(p) == character_size(q) && memcmp(p, q, character_size(p)) == 0)
+                return REJECT(b, ERR_DATA, "characters", "'characters': '%.*s' is listed twice", (int)character_size(p), p);
+    b->r->config.vocabulary = 3 + count; // after <eos>, <think> and </think>
+    return true;
+}
+
+static bool complete_shape(Build *b, json_t *m, Err *err) {
+    const char *name = json_string_value(json_object_get(m, "preset"));
+    const Preset *p = recipe_presets;
+    if (!name) name = "tiny";
+    while (strcmp(p->name, name) != 0) p++;
+    json_object_set_new(m, "preset", json_string(name));
+    bool wider = is_given(m, "width") && int_of(m, "width") != p->width;
+    set_int_default(m, "layers", p->layers);
+    set_int_default(m, "width", p->width);
+    set_int_default(m, "kv_heads", is_given(m, "heads") ? int_of(m, "heads") : p->kv_heads);
+    set_int_default(m, "heads", p->heads);
+    set_int_default(m, "feed_forward", wider ? 3 * int_of(m, "width") : p->feed_forward);
+    set_int_default(m, "max_positions", 1024);
+    int width = int_of(m, "width"), heads = int_of(m, "heads"), kv_heads = int_of(m, "kv_heads");
+    if (heads % kv_heads)
+        return REJECT(b, ERR_DATA, "model.kv_heads", "'model.kv_heads': found %d, expected a divisor of the %d heads",
+                      kv_heads, heads);
+    if (!is_given(m, "head_width") && width % heads)
+        return REJECT(b, ERR_DATA, "model.heads", "'model.heads': found %d, expected a divisor of the width %d, or head_width",
+                      heads, width);
+    set_int_default(m, "head_width", width / heads);
+    if (int_of(m, "head_width") % 2)
+        return REJECT(b, ERR_DATA, "model.head_width", "'model.head_width': found %d, expected an even number",
+                      int_of(m, "head_width"));
+    return true;
+}
+
+static bool complete_model(Build *b, Err *err) {
+    json_t *m = json_object_get(b->out, "model");
+    bool from_path = is_given(m, "path");
+    if (!is_given(b->out, "chat")) json_object_set_new(b->out, "chat", json_boolean(from_path));
+    for (int i = 0; from_path && i < COUNT(shape_keys); i++) {
+        char path[64];
+        snprintf(path, sizeof path, "model.%s", shape_keys[i]);
+        if (is_given(m, shape_keys[i]))
+            return REJECT(b, ERR_DATA, path, "'%s': has no effect beside 'model.path'; expected one or the other", path);
+    }
+    if (from_path && is_given(b->out, "characters"))
+        return REJECT(b, ERR_DATA, "characters", "'characters': the model of 'model.path' brings its own vocabulary");
+    if (from_path) return true;
+    if (json_is_true(json_object_get(b->out, "chat")))
+        return REJECT(b, ERR_DATA, "chat", "'chat': a model from scratch has no chat template, expected false");
+    if (!is_given(b->out, "characters"))
+        return REJECT(b, ERR_DATA, "model", "missing key 'characters': a model from scratch needs its vocabulary, such as "
+                                            "\"0123456789+=\"; or give 'model.path'");
+    return complete_shape(b, m, err) && check_characters(b, err);
+}
+
+static bool check_task_weights(Build *b, Err *err) {
+    double sum = 0;
+    json_t *task;
+    size_t i;
+    json_array_foreach(json_object_get(b->out, "tasks"), i, task) {
+        sum += json_number_value(json_object_get(task, "weight"));
+        const char *kind = json_string_value(json_object_get(task, "kind"));
+        bool chat = json_is_true(json_object_get(b->out, "chat"));
+        if (strcmp(kind, "jsonl") != 0 && !is_given(task, "style"))
+            json_object_set_new(task, "style", json_string(chat ? "words" : "plain"));
+    }
+    return sum > 0 || REJECT(b, ERR_DATA, "tasks", "'tasks': all weights are 0, expected one above 0 at least");
+}
+
+// A restriction of a stage has to leave something to ask.
+static bool check_stage_levels(Build *b, const json_t *stage, const char *path, Err *err) {
+    json_t *task, *level, *have;
+    size_t i, j, k;
+    json_array_foreach(json_object_get(stage, "levels"), i, level) {
+        bool found = false;
+        json_array_foreach(json_object_get(b->out, "tasks"), j, task) {
+            json_array_foreach(json_object_get(task, "levels"), k, have) found |= json_equal(level, have);
+        }
+        char at[80];
+        snprintf(at, sizeof at, "%s.levels", path);
+        if (!found)
+            return REJECT(b, ERR_DATA, at, "'levels' in %s: level %lld is in none of the recipe's tasks", path,
+                          (long long)json_integer_value(level));
+    }
+    return true;
+}
+
+static bool check_modes(Build *b, const json_t *stage, const char *path, Err *err) {
+    const json_t *modes = json_object_get(stage, "modes");
+    double sum = 0;
+    for (int m = 0; m < MODES; m++) sum += json_number_value(json_object_get(modes, mode_names[m]));
+    char at[80];
+    snprintf(at, sizeof at, "%s.modes", path);
+    return fabs(sum - 1) <= 1e-9 ||
+           REJECT(b, ERR_DATA, at, "'modes' in %s: found shares that sum to %.6g, expected 1", path, sum);
+}
+
+static bool check_grpo(Build *b, json_t *stage, const char *path, Err *err) {
+    json_t *algo = json_object_get(stage, "algo"), *sampling = json_object_get(stage, "sampling");
+    char at[96];
+    if (!is_given(algo, "epsilon_high")) json_object_set(algo, "epsilon_high", json_object_get(algo, "epsilon_low"));
+    int prompts = int_of(stage, "prompts"), minibatches = int_of(algo, "minibatches");
+    snprintf(at, sizeof at, "%s.algo.minibatches", path);
+    if (prompts % minibatches)
+        return REJECT(b, ERR_DATA, at, "'algo.minibatches' in %s: found %d, expected a divisor of the %d prompts", path,
+                      minibatches, prompts);
+    const json_t *model = json_object_get(b->out, "model");
+    snprintf(at, sizeof at, "%s.sampling.max_tokens", path);
+    if (!is_given(model, "path") && int_of(sampling, "max_tokens") >= int_of(model, "max_positions"))
+        return REJECT(b, ERR_DATA, at, "'sampling.max_tokens' in %s: found %d, expected less than the model's max_positions %d",
+                      path, int_of(sampling, "max_tokens"), int_of(model, "max_positions"));
+    return true;
+}
+
+// "grpo", "grpo 2", ...: names tell stages apart on the ledger.
+static void name_stage(json_t *stages, size_t index) {
+    json_t *stage = json_array_get(stages, index);
+    const char *wanted = json_string_value(json_object_get(stage, is_given(stage, "name") ? "name" : "kind"));
+    char name[96];
+    snprintf(name, sizeof name, "%s", wanted);
+    for (size_t i = 0, copy = 2; i < index; i++)
+        if (strcmp(json_string_value(json_object_get(json_array_get(stages, i), "name")), name) == 0) {
+            snprintf(name, sizeof name, "%s %zu", wanted, copy++);
+            i = (size_t)-1; // the new name may be taken too
+        }
+    json_object_set_new(stage, "name", json_string(name));
+}
+
+static bool complete_stages(Build *b, Err *err) {
+    json_t *stages = json_object_get(b->out, "stages"), *stage, *evaluate = json_object_get(b->out, "evaluate");
+    int longest = 0;
+    size_t i;
+    json_array_foreach(stages, i, stage) {
+        char path[64], at[96];
+        snprintf(path, sizeof path, "stages.%zu", i + 1);
+        name_stage(stages, i);
+        TRY(check_modes(b, stage, path, err) && check_stage_levels(b, stage, path, err));
+        int warmup = int_of(json_object_get(stage, "optimizer"), "warmup");
+        snprintf(at, sizeof at, "%s.optimizer.warmup", path);
+        if (warmup > int_of(stage, "steps"))
+            return REJECT(b, ERR_DATA, at, "'optimizer.warmup' in %s: found %d, expected at most the %d steps", path, warmup,
+                          int_of(stage, "steps"));
+        if (!is_given(stage, "group_size")) continue;
+        TRY(check_grpo(b, stage, path, err));
+        int tokens = int_of(json_object_get(stage, "sampling"), "max_tokens");
+        longest = tokens > longest ? tokens : longest;
+    }
+    set_int_default(evaluate, "max_tokens", longest ? longest : 256);
+    return true;
+}
+
+static void complete_limits(Build *b) {
+    json_t *limits = json_object_get(b->out, "reward_limits");
+    RewardLimits d = reward_default_limits();
+    set_int_default(limits, "fuel", (int64_t)d.fuel);
+    set_int_default(limits, "memory_mib", (int64_t)(d.memory >> 20));
+    if (!is_given(limits, "seconds")) json_object_set_new(limits, "seconds", json_real(d.seconds));
+    b->r->reward_limits = d;
+    b->r->reward_limits.memory = (size_t)int_of(limits, "memory_mib") << 20;
+}
+
+// ---- files -----------------------------------------------------------------------------------------------
+// A relative path as seen from `first`, or from `second` if only that one leads to something.
+static char *locate(Arena *arena, const char *first, const char *second, const char *name) {
+    char *a = name[0] == '/' ? xstrdup(name) : path_join(first, name), *b = path_join(second, name);
+    const char *taken = name[0] != '/' && !file_exists(a) && file_exists(b) ? b : a;
+    while (strncmp(taken, "./", 2) == 0 && taken[2] != '/') taken += 2;
+    char *path = arena_strdup(arena, taken);
+    free(a);
+    free(b);
+    return path;
+}
+static bool locate_input(Build *b, const char *at, const char *what, const char *name, const char **out, Err *err) {
+    *out = locate(&b->r->arena, b->r->folder, ".", name);
+    return (file_exists(*out) && !file_is_folder(*out)) ||
+           REJECT(b, ERR_NOINPUT, at, "%s '%.200s' isn't there (looked beside the recipe and in the working folder)", what,
+                  name);
+}
+
+static bool shipped_reward(Build *b, const char *at, const char *name, Err *err) {
+    enum { MOST = 64 };
+    char stems[MOST][64];
+    const char *names[MOST + 1] = {0};
+    for (int i = 0; embedded_files[i].name && i < MOST; i++) {
+        const char *file = embedded_files[i].name, *dot = strrchr(file, '.');
+        snprintf(stems[i], sizeof stems[i], "%.*s", (int)(dot ? dot - file : (long)strlen(file)), file);
+        names[i] = stems[i];
+        if (dot && strcmp(dot, ".lua") == 0 && strcmp(stems[i], name) == 0) return true;
+    }
+    const char *near = nearest_name(name, names);
+    return REJECT(b, ERR_DATA, at, "unknown reward '%.60s'%s%s%s; expected a shipped one or a path that ends in .lua", name,
+                  near ? ", did you mean '" : "", near ? near : "", near ? "'?" : "");
+}
+
+// ---- storing ---------------------------------------------------------------------------------------------
+static void forget_json(void *value) { json_decref(value); }
+static const json_t *keep_json(Arena *arena, json_t *value) {
+    arena_defer(arena, forget_json, value);
+    return value;
+}
+
+static bool store_tasks(Build *b, Err *err) {
+    Recipe *r = b->r;
+    const json_t *list = json_object_get(b->out, "tasks");
+    r->task_count = (int)json_array_size(list);
+    r->tasks = ARENA_NEW(&r->arena, TaskSpec, r->task_count);
+    for (int i = 0; i < r->task_count; i++) {
+        const json_t *from = json_array_get(list, (size_t)i);
+        TaskSpec *task = &r->tasks[i];
+        task->kind = arena_strdup(&r->arena, json_string_value(json_object_get(from, "kind")));
+        const Variant *v = task_variants;
+        while (strcmp(v->name, task->kind) != 0) v++;
+        recipe_store(v->fields, from, task, &r->arena);
+        task->options = json_object();
+        keep_json(&r->arena, task->options);
+        json_object_set(task->options, "style", json_object_get(from, "style"));
+        if (!task->file) continue;
+        char at[64];
+        const char *path;
+        snprintf(at, sizeof at, "tasks.%d.file", i + 1);
+        TRY(locate_input(b, at, "data file", task->file, &path, err));
+        task->file = (char *)(uintptr_t)path;
+    }
+    return true;
+}
+
+static bool store_rewards(Build *b, Err *err) {
+    Recipe *r = b->r;
+    const json_t *list = json_object_get(b->out, "rewards");
+    r->reward_count = (int)json_array_size(list);
+    r->rewards = ARENA_NEW(&r->arena, RewardSpec, r->reward_count);
+    for (int i = 0; i < r->reward_count; i++) {
+        const json_t *from = json_array_get(list, (size_t)i);
+        RewardSpec *reward = &r->rewards[i];
+        char at[64];
+        snprintf(at, sizeof at, "rewards.%d", i + 1);
+        recipe_store(reward_fields, from, reward, &r->arena);
+        const char *script = arena_strdup(&r->arena, json_string_value(json_object_get(from, "script")));
+        size_t n = strlen(script);
+        if (n > 4 && strcmp(script + n - 4, ".lua") == 0)
+            TRY(locate_input(b, at, "reward script", script, &script, err));
+        else
+            TRY(shipped_reward(b, at, script, err));
+        reward->script = script;
+        json_t *options = json_object_get(from, "options");
+        if (json_object_size(options)) reward->options = keep_json(&r->arena, json_incref(options));
+    }
+    return true;
+}
+
+static void store_stages(Build *b) {
+    Recipe *r = b->r;
+    const json_t *list = json_object_get(b->out, "stages");
+    r->stage_count = (int)json_array_size(list);
+    r->stages = ARENA_NEW(&r->arena, Stage, r->stage_count);
+    for (int i = 0; i < r->stage_count; i++) {
+        const json_t *from = json_array_get(list, (size_t)i);
+        Stage *stage = &r->stages[i];
+        const char *kind = json_string_value(json_object_get(from, "kind"));
+        stage->kind = strcmp(kind, stage_variants[STAGE_SFT].name) == 0 ? STAGE_SFT : STAGE_GRPO;
+        stage->microbatch_tokens = int_of(b->out, "microbatch_tokens");
+        recipe_store(stage_variants[stage->kind].fields, from, stage, &r->arena);
+    }
+}
+
+static void store_config(Recipe *r) {
+    ModelConfig *c = &r->config;
+    snprintf(c->model_type, sizeof c->model_type, "llama");
+    c->norm_eps = 1e-5;
+    c->rope_theta = 10000;
+    c->initializer_range = 0.02;
+    c->tied = true;
+    c->bos_id = c->pad_id = -1;
+    c->stop_ids[0] = 0; // <eos> of a character vocabulary
+    c->stop_count = 1;
+}
+
+static bool store(Build *b, Err *err) {
+    Recipe *r = b->r;
+    recipe_store(recipe_fields, b->out, r, &r->arena);
+    if (r->model_path)
+        r->model_path = locate(&r->arena, ".", r->folder, r->model_path);
+    else
+        store_config(r);
+    TRY(store_tasks(b, err) && store_rewards(b, err));
+    store_stages(b);
+    return true;
+}
+
+// Moves what doesn't enter the hash under "outside" and hashes the rest.
+static void seal(Build *b) {
+    json_t *outside = json_object();
+    for (const Field *f = recipe_fields; f->key; f++)
+        if (f->outside) {
+            json_object_set(outside, f->key, json_object_get(b->out, f->key));
+            json_object_del(b->out, f->key);
+        }
+    Buf text = {0};
+    json_write(b->out, &text);
+    sha256_hex(text.data, text.size, b->r->hash);
+    buf_free(&text);
+    char *whole = realpath(b->r->path, NULL); // so that a run finds its scripts and data from anywhere
+    json_object_set_new(outside, "recipe", json_string(whole ? whole : b->r->path));
+    free(whole);
+    json_object_set_new(b->out, "outside", outside);
+    b->r->resolved = json_incref(b->out);
+}
+
+// ---- reading ---------------------------------------------------------------------------------------------
+static bool build(Build *b, const char *const *sets, Err *err) {
+    static const char *const lists[] = {"tasks", "rewards", "stages"};
+    if (!json_is_object(b->raw) || json_object_get(b->raw, "$1"))
+        return REJECT(b, ERR_DATA, "", "found a list, expected a table with named keys: name=, tasks=, stages=, ...");
+    for (int i = 0; i < COUNT(lists); i++) name_elements(json_object_get(b->raw, lists[i]));
+    for (; sets && *sets; sets++) TRY(recipe_apply_set(b->raw, *sets, err));
+    TRY(share_sections(b, err));
+    TRY(recipe_resolve_section(&b->reading, recipe_fields, b->raw, "", NULL, b->out, err));
+    TRY(resolve_variants(b, "tasks", "task", "{\"arithmetic\", levels={1,2}}", task_variants, err));
+    TRY(resolve_rewards(b, err));
+    TRY(resolve_variants(b, "stages", "stage", "grpo{steps=100}", stage_variants, err));
+    TRY(complete_name(b, err) && complete_model(b, err) && check_task_weights(b, err) && complete_stages(b, err));
+    complete_limits(b);
+    TRY(store(b, err));
+    seal(b);
+    return true;
+}
+
+static char *folder_of(Arena *arena, const char *path) {
+    const char *slash = strrchr(path, '/');
+    char *folder = arena_strdup(arena, slash ? path : ".");
+    if (slash) folder[slash == path ? 1 : slash - path] = 0;
+    return folder;
+}
+
+// Builds from b->raw and lets go of everything but the recipe.
+static bool finish(Build *b, bool ok, const char *const *sets, Recipe **out, Err *err) {
+    ok = ok && build(b, sets, err);
+    json_decref(b->raw);
+    json_decref(b->out);
+    recipe_lines_free(b->reading.lines);
+    *out = ok ? b->r : NULL;
+    if (!ok) recipe_free(b->r);
+    return ok;
+}
+
+static Build start(const char *path, const char *recipe_path, const char *text, size_t size) {
+    Build b = {.reading = {path, recipe_lines_read(text, size)}, .out = json_object(), .r = xcalloc(1, sizeof(Recipe))};
+    b.r->path = arena_strdup(&b.r->arena, recipe_path);
+    b.r->folder = folder_of(&b.r->arena, recipe_path);
+    return b;
+}
+
+bool recipe_read(const char *path, const char *const *sets, Recipe **out, Err *err) {
+    static const char *const constructors[] = {"sft", "grpo", NULL};
+    Buf text;
+    *out = NULL;
+    TRY(file_read(path, RECIPE_BYTES, &text, err));
+    Build b = start(path, path, text.data, text.size);
+    buf_free(&text);
+    return finish(&b, sandbox_eval_file(path, constructors, NULL, &b.raw, err), sets, out, err);
+}
+
+// ---- the recipe of a run ---------------------------------------------------------------------------------
+// Back to the form that a script returns: kinds as first words, a reward's options beside its weight.
+static void unname_elements(json_t *list, const char *kind_key) {
+    json_t *element;
+    size_t i;
+    json_array_foreach(list, i, element) {
+        json_t *options = json_object_get(element, "options");
+        if (json_object_get(element, kind_key)) json_object_set(element, "$1", json_object_get(element, kind_key));
+        json_object_del(element, kind_key);
+        if (!json_is_object(options)) continue;
+        json_object_update_missing(element, options);
+        json_object_del(element, "options");
+    }
+}
+static bool unseal(json_t *resolved, const char *path, const char *run_folder, char **recipe_path, Err *err) {
+    json_t *outside = json_object_get(resolved, "outside");
+    if (!json_is_object(outside)) return fail(err, ERR_DATA, path, "lacks 'outside', expected a resolved recipe");
+    const char *recipe = json_string_value(json_object_get(outside, "recipe"));
+    *recipe_path = xstrdup(recipe ? recipe : path);
+    json_object_update_missing(resolved, outside);
+    json_object_del(resolved, "outside");
+    json_object_del(resolved, "recipe");
+    json_object_set_new(resolved, "run", json_string(run_folder)); // where it is now
+    unname_elements(json_object_get(resolved, "tasks"), "kind");
+    unname_elements(json_object_get(resolved, "rewards"), "script");
+    json_t *stages = json_object_get(resolved, "stages");
+    for (size_t i = 0; i < json_array_size(stages); i++) {
+        json_t *stage = json_array_get(stages, i);
+        if (json_object_get(stage, "kind")) json_object_set(stage, "$kind", json_object_get(stage, "kind"));
+        json_object_del(stage, "kind");
+    }
+    return true;
+}
+
+bool recipe_of_run(const char *run_folder, Recipe **out, Err *err) {
+    char *path = path_join(run_folder, "recipe.resolved.json"), *recipe_path = NULL;
+    json_t *resolved = NULL;
+    *out = NULL;
+    bool ok = json_read_file(path, 16 * RECIPE_BYTES, &resolved, err) &&
+              unseal(resolved, path, run_folder, &recipe_path, err);
+    if (ok) {
+        Build b = start(path, recipe_path, "", 0);
+        b.raw = json_incref(resolved);
+        ok = finish(&b, true, NULL, out, err);
+    }
+    json_decref(resolved);
+    free(recipe_path);
+    free(path);
+    return ok;
+}
+
+void recipe_free(Recipe *r) {
+    if (!r) return;
+    json_decref(r->resolved);
+    arena_reset(&r->arena);
+    free(r);
+}

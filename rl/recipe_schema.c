@@ -1,0 +1,311 @@
+// Every key a recipe may hold: type, range, default, place and meaning, in one set of tables. Validation, defaults,
+// recipe.resolved.json and --set all follow from the rows here, so a new key is a new row. Defaults are those of TRL
+// where it has the same option. What needs two keys at once (a share that must sum to 1) is checked in recipe.c.
+#include "recipe_parts.h"
+#include <stdio.h>
+#include <string.h>
+
+#define AT(type, member) .placed = true, .offset = offsetof(type, member)
+#define AT_COUNTED(type, member, counter)                                                                    \
+    .placed = true, .offset = offsetof(type, member), .count_offset = offsetof(type, counter)
+#define RANGE(from, to) .low = (from), .high = (to)
+#define ABOVE(from, to) .low = (from), .high = (to), .above = true
+
+// ---- the model -------------------------------------------------------------------------------------------
+const Preset recipe_presets[] = {
+    {"mini", 2, 64, 2, 2, 192},   // about 0.1 M parameters: tests
+    {"tiny", 4, 128, 4, 4, 384},  // about 0.9 M: minutes on two cores
+    {"small", 6, 256, 8, 4, 768}, // about 4.7 M
+    {0},
+};
+static const Field model_fields[] = {
+    {"path", FIELD_TEXT, "a model to start from: a folder or a .gguf file", RANGE(1, 4096), AT(Recipe, model_path)},
+    {"preset", FIELD_CHOICE, "shape of a model from scratch; other keys change single sizes", .choices = "mini|tiny|small"},
+    {"layers", FIELD_INT, "transformer layers", RANGE(1, 512), AT(Recipe, config.layers)},
+    {"width", FIELD_INT, "width of the model", RANGE(2, 65536), AT(Recipe, config.width)},
+    {"heads", FIELD_INT, "attention heads", RANGE(1, 1024), AT(Recipe, config.heads)},
+    {"kv_heads", FIELD_INT, "heads of keys and values; divides heads", RANGE(1, 1024), AT(Recipe, config.kv_heads)},
+    {"head_width", FIELD_INT, "width of one head, even", RANGE(2, 1024), AT(Recipe, config.head_width)},
+    {"feed_forward", FIELD_INT, "width of the feed-forward part", RANGE(1, 1 << 20), AT(Recipe, config.feed_forward)},
+    {"max_positions", FIELD_INT, "longest sequence of a model from scratch", RANGE(8, 1 << 20),
+     AT(Recipe, config.max_positions)},
+    {"precision", FIELD_CHOICE, "storage of weights in use and activations", .choices = "fp32|bf16",
+     .otherwise = "\"bf16\"", AT(Recipe, precision)},
+    FIELD_END,
+};
+
+// ---- how questions are asked -----------------------------------------------------------------------------
+#define STYLE_FIELDS(mode, default_prefix)                                                                   \
+    {                                                                                                        \
+        {"system", FIELD_TEXT, "system message", RANGE(1, 65536), AT(Recipe, style[mode].system)},           \
+            {"instruction", FIELD_TEXT, "put after the question", RANGE(1, 65536),                           \
+             AT(Recipe, style[mode].instruction)},                                                           \
+            {"prefix", FIELD_TEXT, "what every completion is made to begin with", RANGE(0, 4096),            \
+             .otherwise = default_prefix, AT(Recipe, style[mode].prefix)},                                   \
+            FIELD_END,                                                                                       \
+    }
+static const Field think_fields[] = STYLE_FIELDS(MODE_THINK, "\"<think>\"");
+static const Field direct_fields[] = STYLE_FIELDS(MODE_DIRECT, "\"<think></think>\"");
+static const Field prompt_fields[] = {
+    {"think", FIELD_SECTION, "prompts that ask for a chain of thought", .fields = think_fields},
+    {"direct", FIELD_SECTION, "prompts that ask for the answer alone", .fields = direct_fields},
+    FIELD_END,
+};
+
+// ---- stages ----------------------------------------------------------------------------------------------
+static const Field mode_fields[] = {
+    {"think", FIELD_NUMBER, "share of prompts asked in think mode", RANGE(0, 1), .otherwise = "0",
+     AT(Stage, mode_share[MODE_THINK])},
+    {"direct", FIELD_NUMBER, "share of prompts asked in direct mode", RANGE(0, 1), .otherwise = "0",
+     AT(Stage, mode_share[MODE_DIRECT])},
+    FIELD_END,
+};
+
+#define SAMPLING_FIELDS(type, member)                                                                        \
+    {                                                                                                        \
+        {"temperature", FIELD_NUMBER, "divides the logits", ABOVE(0, 10), .otherwise = "1.0",                \
+         AT(type, member.temperature)},                                                                      \
+            {"top_k", FIELD_INT, "sample from the k likeliest tokens; 0: off", RANGE(0, 1 << 20),            \
+             .otherwise = "0", AT(type, member.top_k)},                                                      \
+            {"top_p", FIELD_NUMBER, "sample from the likeliest tokens of this mass; 1: off", ABOVE(0, 1),    \
+             .otherwise = "1.0", AT(type, member.top_p)},                                                    \
+            {"min_p", FIELD_NUMBER, "least probability relative to the likeliest token; 0: off",             \
+             RANGE(0, 1), .otherwise = "0.0", AT(type, member.min_p)},                                       \
+            {"max_tokens", FIELD_INT, "longest completion", RANGE(1, 1 << 20), .otherwise = "256",           \
+             AT(type, member.max_tokens)},                                                                   \
+            {"stop", FIELD_TEXTS, "texts that end a completion", RANGE(1, 256), .otherwise = "[]",           \
+             AT(type, member.stop)},                                                                         \
+            FIELD_END,                                                                                       \
+    }
+static const Field sampling_fields[] = SAMPLING_FIELDS(Stage, sampling);
+
+static const Field algo_fields[] = {
+    {"advantage", FIELD_CHOICE, "whose deviation divides the centred reward", .choices = "group|batch|none",
+     .otherwise = "\"group\"", AT(Stage, algo.advantage)},
+    {"advantage_eps", FIELD_NUMBER, "added to that deviation", ABOVE(0, 1), .otherwise = "0.0001",
+     AT(Stage, algo.advantage_eps)},
+    {"loss", FIELD_CHOICE, "which mean over tokens the loss is", .choices = "grpo|bnpo|dr_grpo|dapo",
+     .otherwise = "\"dapo\"", AT(Stage, algo.loss)},
+    {"epsilon_low", FIELD_NUMBER, "the ratio is clipped below 1 - epsilon_low", RANGE(0, 1), .otherwise = "0.2",
+     AT(Stage, algo.epsilon_low)},
+    {"epsilon_high", FIELD_NUMBER, "the ratio is clipped above 1 + epsilon_high (default: epsilon_low)", RANGE(0, 100),
+     AT(Stage, algo.epsilon_high)},
+    {"delta", FIELD_NUMBER, "upper bound of the unclipped ratio; 0: none", RANGE(0, 1000), .otherwise = "0.0",
+     AT(Stage, algo.delta)},
+    {"kl", FIELD_NUMBER, "weight of the divergence from the reference; 0: no reference is held", RANGE(0, 100),
+     .otherwise = "0.0", AT(Stage, algo.kl)},
+    {"kl_times_ratio", FIELD_BOOL, "multiply the divergence by the ratio, unbiased off policy", .otherwise = "false",
+     AT(Stage, algo.kl_times_ratio)},
+    {"entropy", FIELD_NUMBER, "weight of the entropy bonus", RANGE(-10, 10), .otherwise = "0.0",
+     AT(Stage, algo.entropy)},
+    {"minibatches", FIELD_INT, "optimizer steps a pass over a rollout; divides prompts", RANGE(1, 4096),
+     .otherwise = "1", AT(Stage, algo.minibatches)},
+    {"epochs", FIELD_INT, "passes over a rollout", RANGE(1, 100), .otherwise = "1", AT(Stage, algo.epochs)},
+    {"mask_truncated", FIELD_BOOL, "leave samples cut off at max_tokens out of the loss", .otherwise = "false",
+     AT(Stage, algo.mask_truncated)},
+    FIELD_END,
+};
+
+#define OPTIMIZER_FIELDS(rate)                                                                               \
+    {                                                                                                        \
+        {"learning_rate", FIELD_NUMBER, "step size of AdamW", ABOVE(0, 1), .otherwise = rate,                \
+         AT(Stage, optimizer.learning_rate)},                                                                \
+            {"beta1", FIELD_NUMBER, "decay of the first moment", RANGE(0, 0.9999), .otherwise = "0.9",       \
+             AT(Stage, optimizer.beta1)},                                                                    \
+            {"beta2", FIELD_NUMBER, "decay of the second moment", RANGE(0, 0.999999), .otherwise = "0.999",  \
+             AT(Stage, optimizer.beta2)},                                                                    \
+            {"eps", FIELD_NUMBER, "added to the root of the second moment", ABOVE(0, 1),                     \
+             .otherwise = "1e-8", AT(Stage, optimizer.eps)},                                                 \
+            {"weight_decay", FIELD_NUMBER, "of matrices", RANGE(0, 10), .otherwise = "0.0",                  \
+             AT(Stage, optimizer.weight_decay)},                                                             \
+            {"max_gradient_norm", FIELD_NUMBER, "gradients are scaled down to this norm; 0: never",          \
+             RANGE(0, 1e6), .otherwise = "1.0", AT(Stage, optimizer.max_gradient_norm)},                     \
+            {"schedule", FIELD_CHOICE, "of the learning rate after the warm-up",                             \
+             .choices = "constant|linear|cosine", .otherwise = "\"linear\"", AT(Stage, optimizer.schedule)}, \
+            {"warmup", FIELD_INT, "steps of a linear rise at the start", RANGE(0, 1e7), .otherwise = "0",    \
+             AT(Stage, optimizer.warmup)},                                                                   \
+            {"final_share", FIELD_NUMBER, "share of the learning rate where the schedule ends",              \
+             RANGE(0, 1), .otherwise = "0.0", AT(Stage, optimizer.final_share)},                             \
+            FIELD_END,                                                                                       \
+    }
+static const Field sft_optimizer_fields[] = OPTIMIZER_FIELDS("2e-5");
+static const Field grpo_optimizer_fields[] = OPTIMIZER_FIELDS("1e-6");
+
+#define STAGE_FIELDS(default_modes)                                                                          \
+    {"name", FIELD_TEXT, "names the stage on the ledger (default: its kind)", RANGE(1, 64), AT(Stage, name)}, \
+        {"steps", FIELD_INT, "optimizer or rollout steps of the stage", RANGE(1, 1e7), .required = true,     \
+         AT(Stage, steps)},                                                                                  \
+        {"modes", FIELD_SECTION, "how prompts are shared among the modes; sums to 1",                        \
+         .otherwise = default_modes, .fields = mode_fields},                                                 \
+        {"levels", FIELD_INTS, "only these levels of procedural tasks", RANGE(1, 1000),                      \
+         AT_COUNTED(Stage, levels, level_count)},                                                            \
+        {"evaluate_every", FIELD_INT, "steps between evaluations; 0: at the end only", RANGE(0, 1e7),        \
+         .otherwise = "0", AT(Stage, evaluate_every)},                                                       \
+    {                                                                                                        \
+        "checkpoint_every", FIELD_INT, "steps between checkpoints; 0: at the end only", RANGE(0, 1e7),       \
+            .otherwise = "0", AT(Stage, checkpoint_every)                                                    \
+    }
+static const Field sft_fields[] = {
+    STAGE_FIELDS("{\"think\":0.5,\"direct\":0.5}"),
+    {"batch", FIELD_INT, "examples a step", RANGE(1, 65536), .otherwise = "32", AT(Stage, batch)},
+    {"optimizer", FIELD_SECTION, "AdamW and its schedule", .fields = sft_optimizer_fields},
+    FIELD_END,
+};
+static const Field grpo_fields[] = {
+    STAGE_FIELDS("{\"think\":1.0}"),
+    {"prompts", FIELD_INT, "prompts a step", RANGE(1, 65536), .otherwise = "8", AT(Stage, batch)},
+    {"group_size", FIELD_INT, "samples a prompt", RANGE(2, 4096), .otherwise = "8", AT(Stage, group_size)},
+    {"sampling", FIELD_SECTION, "how completions are sampled", .fields = sampling_fields},
+    {"algo", FIELD_SECTION, "advantage and loss", .fields = algo_fields},
+    {"optimizer", FIELD_SECTION, "AdamW and its schedule", .fields = grpo_optimizer_fields},
+    FIELD_END,
+};
+const Variant stage_variants[] = {[STAGE_SFT] = {"sft", sft_fields}, [STAGE_GRPO] = {"grpo", grpo_fields}, {0}};
+
+// ---- tasks and rewards -----------------------------------------------------------------------------------
+#define TASK_WEIGHT                                                                                          \
+    {                                                                                                        \
+        "weight", FIELD_NUMBER, "share among the tasks, relative to the others'", RANGE(0, 1e6),             \
+            .otherwise = "1.0", AT(TaskSpec, weight)                                                         \
+    }
+#define TASK_STYLE                                                                                           \
+    {                                                                                                        \
+        "style", FIELD_CHOICE, "a formula, or a sentence (the default in a chat)", .choices = "plain|words"  \
+    }
+static const Field arithmetic_fields[] = {
+    {"levels", FIELD_INTS, "levels of difficulty", RANGE(1, 6), .otherwise = "[1,2,3,4,5,6]",
+     AT_COUNTED(TaskSpec, levels, level_count)},
+    TASK_STYLE,
+    TASK_WEIGHT,
+    FIELD_END,
+};
+static const Field countdown_fields[] = {
+    {"levels", FIELD_INTS, "levels of difficulty", RANGE(1, 3), .otherwise = "[1,2,3]",
+     AT_COUNTED(TaskSpec, levels, level_count)},
+    TASK_STYLE,
+    TASK_WEIGHT,
+    FIELD_END,
+};
+static const Field jsonl_fields[] = {
+    {"file", FIELD_TEXT, "JSON lines with prompt or messages, and answer", RANGE(1, 4096), .required = true,
+     AT(TaskSpec, file)},
+    TASK_WEIGHT,
+    FIELD_END,
+};
+const Variant task_variants[] = {
+    {"arithmetic", arithmetic_fields}, {"countdown", countdown_fields}, {"jsonl", jsonl_fields}, {0}};
+
+const Field reward_fields[] = {
+    {"weight", FIELD_NUMBER, "the script's share of the score", RANGE(-1e6, 1e6), .otherwise = "1.0",
+     AT(RewardSpec, weight)},
+    FIELD_END,
+};
+
+// ---- measuring and the rest ------------------------------------------------------------------------------
+static const Field evaluate_fields[] = {
+    {"items", FIELD_INT, "held-out items of each task and level", RANGE(1, 1e6), .otherwise = "100",
+     AT(Recipe, evaluate_items)},
+    {"samples", FIELD_INT, "samples an item, besides the greedy answer; 0: greedy only", RANGE(0, 1024),
+     .otherwise = "0", AT(Recipe, evaluate_samples)},
+    {"temperature", FIELD_NUMBER, "divides the logits of sampled answers", ABOVE(0, 10), .otherwise = "1.0",
+     AT(Recipe, evaluate_sampling.temperature)},
+    {"top_k", FIELD_INT, "sample from the k likeliest tokens; 0: off", RANGE(0, 1 << 20), .otherwise = "0",
+     AT(Recipe, evaluate_sampling.top_k)},
+    {"top_p", FIELD_NUMBER, "sample from the likeliest tokens of this mass; 1: off", ABOVE(0, 1), .otherwise = "1.0",
+     AT(Recipe, evaluate_sampling.top_p)},
+    {"min_p", FIELD_NUMBER, "least probability relative to the likeliest token; 0: off", RANGE(0, 1),
+     .otherwise = "0.0", AT(Recipe, evaluate_sampling.min_p)},
+    {"max_tokens", FIELD_INT, "longest answer (default: the longest max_tokens of the stages)", RANGE(1, 1 << 20),
+     AT(Recipe, evaluate_sampling.max_tokens)},
+    {"stop", FIELD_TEXTS, "texts that end an answer", RANGE(1, 256), .otherwise = "[]",
+     AT(Recipe, evaluate_sampling.stop)},
+    FIELD_END,
+};
+static const Field compare_fields[] = {
+    {"items", FIELD_INT, "held-out items of each task and level", RANGE(1, 1e6), .otherwise = "400",
+     AT(Recipe, compare_items)},
+    FIELD_END,
+};
+static const Field cost_fields[] = {
+    {"watts", FIELD_NUMBER, "power drawn while computing; 0: not stated", RANGE(0, 1e7), .otherwise = "0.0",
+     AT(Recipe, watts)},
+    {"price_per_hour", FIELD_NUMBER, "of the machine; 0: not stated", RANGE(0, 1e9), .otherwise = "0.0",
+     AT(Recipe, price_per_hour)},
+    {"currency", FIELD_TEXT, "of that price", RANGE(1, 16), .otherwise = "\"EUR\"", AT(Recipe, currency)},
+    FIELD_END,
+};
+static const Field limit_fields[] = {
+    {"fuel", FIELD_INT64, "Lua instructions a sample and script", RANGE(1000, 1e12), AT(Recipe, reward_limits.fuel)},
+    {"memory_mib", FIELD_INT, "memory of a worker's scripts", RANGE(1, 65536)},
+    {"seconds", FIELD_NUMBER, "processor time a sample", ABOVE(0, 3600), AT(Recipe, reward_limits.seconds)},
+    FIELD_END,
+};
+const Field recipe_fields[] = {
+    {"name", FIELD_TEXT, "names the run (default: the file's name)", RANGE(1, 100), AT(Recipe, name)},
+    {"seed", FIELD_INT64, "of weights, tasks and sampling", RANGE(0, 9007199254740991.0), .otherwise = "1",
+     AT(Recipe, seed)},
+    {"model", FIELD_SECTION, "the model to train", .fields = model_fields},
+    {"characters", FIELD_TEXT, "vocabulary of a model from scratch, a token for each", RANGE(1, 65536),
+     AT(Recipe, characters)},
+    {"tasks", FIELD_LIST, "what is asked: {\"arithmetic\", levels={1,2}}, {\"jsonl\", file=\"data.jsonl\"}", .required = true},
+    {"held_out", FIELD_NUMBER, "share of problems kept for evaluation", RANGE(0.001, 0.9), .otherwise = "0.1",
+     AT(Recipe, held_out)},
+    {"prompts", FIELD_SECTION, "how questions are put in each mode", .fields = prompt_fields},
+    {"chat", FIELD_BOOL, "put questions through the chat template (default: if the model has a path)",
+     AT(Recipe, chat)},
+    {"rewards", FIELD_LIST, "what scores completions: {\"correct\"}, {\"./mine.lua\", weight=0.5}",
+     .otherwise = "[{\"$kind\":\"correct\"}]"},
+    {"reward_limits", FIELD_SECTION, "budget of reward scripts", .fields = limit_fields},
+    {"reward_workers", FIELD_INT, "processes that score; 0: one a core", RANGE(0, 1024), .otherwise = "0",
+     .outside = true, AT(Recipe, reward_workers)},
+    {"max_failed_share", FIELD_NUMBER, "share of failed verdicts beyond which the run stops", RANGE(0, 1),
+     .otherwise = "0.1", AT(Recipe, max_failed_share)},
+    {"stages", FIELD_LIST, "what is done in turn: sft{...}, grpo{...}", .required = true},
+    {"sampling", FIELD_SECTION, "for every grpo stage that doesn't say otherwise", .shared = true,
+     .fields = sampling_fields},
+    {"algo", FIELD_SECTION, "for every grpo stage that doesn't say otherwise", .shared = true, .fields = algo_fields},
+    {"optimizer", FIELD_SECTION, "for every stage that doesn't say otherwise", .shared = true,
+     .fields = grpo_optimizer_fields},
+    {"evaluate", FIELD_SECTION, "evaluations during training", .fields = evaluate_fields},
+    {"compare", FIELD_SECTION, "the comparison of think and direct", .fields = compare_fields},
+    {"cost", FIELD_SECTION, "what the machine costs", .outside = true, .fields = cost_fields},
+    {"threads", FIELD_INT, "of computation; 0: all cores", RANGE(0, 1024), .otherwise = "0", .outside = true,
+     AT(Recipe, threads)},
+    {"microbatch_tokens", FIELD_INT, "upper bound of tokens in one forward and backward pass", RANGE(1, 1 << 24),
+     .otherwise = "8192", .outside = true},
+    {"run", FIELD_TEXT, "folder of the run (default: runs/NAME)", RANGE(1, 4096), .outside = true,
+     AT(Recipe, run_folder)},
+    {"keep_checkpoints", FIELD_INT, "newest checkpoints kept besides the stages' last", RANGE(1, 1e6),
+     .otherwise = "2", .outside = true, AT(Recipe, keep_checkpoints)},
+    FIELD_END,
+};
+
+const Field *field_find(const Field *fields, const char *key) {
+    for (; fields->key; fields++)
+        if (strcmp(fields->key, key) == 0) return fields;
+    return NULL;
+}
+
+static void put_range(const Field *f, Buf *out) {
+    if (f->above)
+        buf_printf(out, " above %.15g and at most %.15g", f->low, f->high);
+    else
+        buf_printf(out, " from %.15g to %.15g", f->low, f->high);
+}
+void field_expected(const Field *f, Buf *out) {
+    switch (f->kind) {
+    case FIELD_INT:
+    case FIELD_INT64: buf_puts(out, "an integer"), put_range(f, out); break;
+    case FIELD_NUMBER: buf_puts(out, "a number"), put_range(f, out); break;
+    case FIELD_BOOL: buf_puts(out, "true or false"); break;
+    case FIELD_TEXT: buf_printf(out, "a text of %.15g to %.15g bytes", f->low, f->high); break;
+    case FIELD_CHOICE:
+        buf_puts(out, "one of ");
+        for (const char *p = f->choices; *p; p++) buf_append(out, *p == '|' ? ", " : p, *p == '|' ? 2 : 1);
+        break;
+    case FIELD_INTS: buf_puts(out, "a list of integers"), put_range(f, out); break;
+    case FIELD_TEXTS: buf_printf(out, "a list of texts of %.15g to %.15g bytes", f->low, f->high); break;
+    case FIELD_SECTION: buf_puts(out, "a table with named keys"); break;
+    case FIELD_LIST: buf_puts(out, "a list of tables"); break;
+    }
+}

@@ -1,0 +1,257 @@
+// Where items come from: a weighted mixture of procedural problems and datasets, split into training and held-out ones.
+// A training item is a pure function of (recipe, stage, index): any thread, rank or resumed run that asks for number i
+// gets the same one. Held-out items depend on nothing but the task and its level, so that runs with different seeds are
+// measured on the same questions; a problem is held out by a hash of itself, so that no seed can leak one into training.
+#include "tasks_parts.h"
+#include "files.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const Generator *const generators[] = {&arithmetic_generator, &countdown_generator};
+
+typedef struct Task {
+    const TaskSpec *spec;
+    const Generator *generator; // NULL: a dataset
+    bool words;                 // style of procedural prompts
+    Dataset dataset;
+} Task;
+typedef struct LevelEntry {
+    TaskLevel level;
+    int task, group; // group of a dataset
+} LevelEntry;
+struct Tasks {
+    const Recipe *recipe;
+    Task *tasks;
+    int task_count;
+    LevelEntry *levels;
+    int level_count;
+    char hash[65];
+};
+
+bool split_held_out(const char *kind, const char *identity, size_t size, double share) {
+    Buf b = {0};
+    buf_printf(&b, "%s ", kind);
+    buf_append(&b, identity, size);
+    uint64_t h = hash64(b.data, b.size);
+    buf_free(&b);
+    return (double)(h >> 11) * 0x1p-53 < share;
+}
+
+// ---- open and close --------------------------------------------------------------------------------------
+static void add_level(Tasks *t, int task, int group, TaskLevel level) {
+    t->levels = xrealloc(t->levels, (size_t)(t->level_count + 1) * sizeof *t->levels);
+    t->levels[t->level_count++] = (LevelEntry){level, task, group};
+}
+
+static bool open_task(Tasks *t, int index, Buf *described, Err *err) {
+    const Recipe *r = t->recipe;
+    Task *task = &t->tasks[index];
+    task->spec = &r->tasks[index];
+    for (int i = 0; i < COUNT(generators); i++)
+        if (strcmp(generators[i]->kind, task->spec->kind) == 0) task->generator = generators[i];
+    if (!task->generator) {
+        TRY(dataset_read(task->spec->file, r->chat, r->held_out, &task->dataset, err));
+        buf_printf(described, "jsonl %s\n", task->dataset.hash);
+        for (int g = 0; g < task->dataset.group_count; g++) {
+            const DatasetGroup *group = &task->dataset.groups[g];
+            add_level(t, index, g, (TaskLevel){group->kind, group->level, group->distinct});
+        }
+        return true;
+    }
+    const Generator *g = task->generator;
+    const char *style = json_string_value(json_object_get(task->spec->options, "style"));
+    task->words = style && strcmp(style, "words") == 0;
+    buf_printf(described, "%s %d\n", g->kind, g->version);
+    for (int i = 0; i < task->spec->level_count; i++) {
+        int level = task->spec->levels[i];
+        if (level < 1 || level > g->levels)
+            return fail(err, ERR_DATA, g->kind, "found level %d, expected one from 1 to %d", level, g->levels);
+        add_level(t, index, -1, (TaskLevel){g->kind, level, g->distinct(level)});
+    }
+    return true;
+}
+
+bool tasks_open(const Recipe *r, Tasks **out, Err *err) {
+    Tasks *t = xcalloc(1, sizeof *t);
+    t->recipe = r;
+    t->tasks = xcalloc((size_t)r->task_count, sizeof *t->tasks);
+    *out = NULL;
+    Buf described = {0};
+    bool ok = true;
+    for (; ok && t->task_count < r->task_count; t->task_count++) ok = open_task(t, t->task_count, &described, err);
+    if (ok) sha256_hex(described.data, described.size, t->hash);
+    buf_free(&described);
+    if (ok)
+        *out = t;
+    else
+        tasks_close(t);
+    return ok;
+}
+void tasks_close(Tasks *t) {
+    if (!t) return;
+    for (int i = 0; i < t->task_count; i++) dataset_free(&t->tasks[i].dataset);
+    free(t->tasks);
+    free(t->levels);
+    free(t);
+}
+
+int tasks_level_count(const Tasks *t) { return t->level_count; }
+void tasks_level(const Tasks *t, int index, TaskLevel *out) { *out = t->levels[index].level; }
+void tasks_hash(const Tasks *t, char out[65]) { memcpy(out, t->hash, 65); }
+
+// ---- items -----------------------------------------------------------------------------------------------
+static void release_json(void *value) { json_decref(value); }
+
+static void problem_item(const Task *task, const Problem *p, int level, Arena *arena, Item *out) {
+    const Generator *g = task->generator;
+    *out = (Item){.kind = arena_strdup(arena, g->kind), .level = level};
+    out->prompt = arena_strdup(arena, task->words ? p->words : p->plain);
+    out->truth = arena_strdup(arena, p->truth);
+    out->demonstration = arena_strdup(arena, p->demonstration);
+    out->row = g->row(p);
+    arena_defer(arena, release_json, out->row);
+    out->hash = hash64(p->plain, strlen(p->plain));
+}
+static void dataset_item(const Item *from, Arena *arena, Item *out) {
+    *out = *from;
+    out->kind = arena_strdup(arena, from->kind);
+    out->prompt = arena_strdup(arena, from->prompt);
+    out->truth = arena_strdup(arena, from->truth);
+    if (from->demonstration) out->demonstration = arena_strdup(arena, from->demonstration);
+    arena_defer(arena, release_json, json_incref(out->row)); // `messages` is a part of it
+}
+
+// ---- training --------------------------------------------------------------------------------------------
+static bool among(const int *list, int count, int level) {
+    for (int i = 0; i < count; i++)
+        if (list[i] == level) return true;
+    return !list;
+}
+// The task's levels that the stage asks for.
+static int stage_levels(const Task *task, const Stage *stage, int *levels) {
+    int n = 0;
+    for (int i = 0; i < task->spec->level_count; i++)
+        if (!stage || among(stage->levels, stage->level_count, task->spec->levels[i])) levels[n++] = task->spec->levels[i];
+    return n;
+}
+static double stage_weight(const Task *task, const Stage *stage) {
+    int levels[64];
+    return !task->generator || stage_levels(task, stage, levels) ? task->spec->weight : 0;
+}
+
+// A seeded permutation of 0..count-1 as a function (no table): four Feistel rounds over the next power of four, walking
+// the cycle until the number is below count (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002).
+static uint64_t permuted(uint64_t index, uint64_t count, uint64_t key) {
+    int half = 1;
+    while (half < 32 && (uint64_t)1 << (2 * half) < count) half++;
+    uint64_t mask = ((uint64_t)1 << half) - 1, x = index;
+    do {
+        uint64_t left = x >> half, right = x & mask;
+        for (uint64_t round = 0; round < 4; round++) {
+            uint64_t mixed[3] = {key, round, right}, next = left ^ (hash64(mixed, sizeof mixed) & mask);
+            left = right, right = next;
+        }
+        x = left << half | right;
+    } while (x >= count);
+    return x;
+}
+
+static uint64_t mix(uint64_t a, uint64_t b, uint64_t c) {
+    uint64_t words[3] = {a, b, c};
+    return hash64(words, sizeof words);
+}
+
+static bool draw_problem(const Tasks *t, const Task *task, const Stage *stage, Random *random, Arena *arena, Item *out,
+                         Err *err) {
+    int levels[64], n = stage_levels(task, stage, levels), level = levels[random_below(random, (uint32_t)n)];
+    Problem p;
+    for (int attempt = 0; attempt < 100000; attempt++) {
+        task->generator->draw(random, level, &p);
+        if (split_held_out(task->generator->kind, p.identity, strlen(p.identity), t->recipe->held_out)) continue;
+        problem_item(task, &p, level, arena, out);
+        return true;
+    }
+    return fail(err, ERR_DATA, task->generator->kind, "level %d: no problem left to train on with held_out=%g", level,
+                t->recipe->held_out);
+}
+
+bool tasks_train_item(const Tasks *t, const Stage *stage, uint64_t index, Arena *arena, Item *out, Err *err) {
+    uint64_t seed = t->recipe->seed, stage_key = stage ? hash64(stage->name, strlen(stage->name)) : 0;
+    Random random = random_start(seed, STREAM_TASKS, mix(stage_key, index, 0));
+    double sum = 0;
+    int candidates = 0;
+    const Task *chosen = NULL;
+    for (int i = 0; i < t->task_count; i++) {
+        double weight = stage_weight(&t->tasks[i], stage);
+        sum += weight;
+        candidates += weight > 0;
+    }
+    double at = random_double(&random) * sum;
+    for (int i = 0; i < t->task_count; i++) {
+        double weight = stage_weight(&t->tasks[i], stage);
+        if (weight <= 0) continue;
+        chosen = &t->tasks[i];
+        if (at < weight) break;
+        at -= weight;
+    }
+    if (!chosen) return fail(err, ERR_DATA, stage ? stage->name : "tasks", "no task has any of the stage's levels");
+    if (chosen->generator) return draw_problem(t, chosen, stage, &random, arena, out, err);
+    const Dataset *d = &chosen->dataset;
+    uint64_t count = (uint64_t)d->train_count;
+    // Alone, a dataset is passed through in epochs, each in an order of its own; in a mixture rows are drawn.
+    uint64_t row = candidates == 1 ? permuted(index % count, count, mix(seed, stage_key, index / count))
+                                   : (uint64_t)(random_double(&random) * (double)count);
+    dataset_item(&d->rows[d->train[row]].item, arena, out);
+    return true;
+}
+
+// ---- held out --------------------------------------------------------------------------------------------
+// A set of hashes with open addressing; false if the hash is in it already.
+static bool add_hash(uint64_t *set, uint64_t mask, uint64_t hash) {
+    hash |= hash == 0; // 0 marks an empty place
+    for (uint64_t i = hash & mask;; i = (i + 1) & mask) {
+        if (set[i] == hash) return false;
+        if (set[i] == 0) {
+            set[i] = hash;
+            return true;
+        }
+    }
+}
+
+static int draw_held_out(const Tasks *t, const Task *task, const TaskLevel *level, int count, Arena *arena, Item *out) {
+    char name[96];
+    snprintf(name, sizeof name, "held out %s %d", level->kind, level->level);
+    Random random = random_start(0, STREAM_TASKS, hash64(name, strlen(name)));
+    uint64_t places = 64;
+    while (places < 4 * (uint64_t)count) places *= 2;
+    uint64_t *seen = xcalloc(places, sizeof *seen);
+    // A small level may hold fewer than asked for: after 30 draws for each of its problems all have come up.
+    int64_t draws = (int64_t)(100.0 * (count + 10) / t->recipe->held_out);
+    if (level->distinct > 0 && 30 * level->distinct < draws) draws = 30 * level->distinct;
+    int found = 0;
+    for (Problem p; found < count && draws > 0; draws--) {
+        task->generator->draw(&random, level->level, &p);
+        if (!split_held_out(level->kind, p.identity, strlen(p.identity), t->recipe->held_out)) continue;
+        if (add_hash(seen, places - 1, hash64(p.plain, strlen(p.plain))))
+            problem_item(task, &p, level->level, arena, &out[found++]);
+    }
+    free(seen);
+    return found;
+}
+
+bool tasks_held_out(const Tasks *t, int level_index, int count, Arena *arena, Item *out, int *found, Err *err) {
+    *found = 0;
+    if (level_index < 0 || level_index >= t->level_count)
+        return fail(err, ERR_SOFTWARE, "tasks", "level number %d of %d", level_index, t->level_count);
+    const LevelEntry *entry = &t->levels[level_index];
+    const Task *task = &t->tasks[entry->task];
+    if (task->generator) {
+        *found = draw_held_out(t, task, &entry->level, count, arena, out);
+        return true;
+    }
+    const Dataset *d = &task->dataset;
+    for (int64_t i = 0; i < d->held_out_count && *found < count; i++)
+        if (d->rows[d->held_out[i]].group == entry->group) dataset_item(&d->rows[d->held_out[i]].item, arena, &out[(*found)++]);
+    return true;
+}
