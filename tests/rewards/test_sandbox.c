@@ -38,6 +38,7 @@ static void tables_become_json(void) {
                 "{\"a\":1,\"b\":[1,2.5,\"x\"],\"c\":true,\"f\":{\"$function\":1},\"l\":2,\"n\":null,\"s\":7}");
     expect_json("return {stages={sft{steps=1}, grpo{lr=1e-3}}}",
                 "{\"stages\":[{\"$kind\":\"sft\",\"steps\":1},{\"$kind\":\"grpo\",\"lr\":0.001}]}");
+    expect_json("return {{'correct', weight=2}, {'x'}}", "[{\"$1\":\"correct\",\"weight\":2},[\"x\"]]");
     expect_json("local t = {} for i = 1, 3 do t[i] = i end return t", "[1,2,3]");
     expect_json("return {}", "{}");
 }
@@ -49,7 +50,7 @@ static const struct {
     {"return 1", "the script returned number, expected one table", 0},
     {"return {a={b=0/0}}", "a.b: a number that isn't finite", 0},
     {"return {a={1/0}}", "a[1]: a number that isn't finite", 0},
-    {"return {1, x=2}", "both names and numbers as keys", 0},
+    {"return {1, 2, x=2}", "both names and numbers as keys", 0},
     {"local t = {} t.t = t return t", "nested more than 100 deep, or a cycle", 0},
     {"return {'\\xff'}", "[1]: a string that isn't valid UTF-8", 0},
     {"return {a=coroutine.create(print)}", "a: a thread, expected data", 0},
