@@ -140,7 +140,7 @@ static void bad_headers(void) {
     Buf b = {0};
     expect(&b, "needs 4 bytes");
     buf_puts(&b, "GGML");
-    put(&b, 0, 20);
+    fill(&b, 32, 0);
     expect(&b, "not a GGUF file");
     const uint32_t versions[] = {0, 1, 4, 0x7fffffff};
     for (int i = 0; i < COUNT(versions); i++) {
@@ -299,6 +299,36 @@ static void truncation(void) {
     CHECK(opened < 128); // only the padding after the last tensor may be missing
 }
 
+// So is every flipped bit; what opens is read whole.
+static void flipped_bits(void) {
+    Err err = {0};
+    Buf whole;
+    OK(file_read(TEST_DATA "/models/gguf/metadata.gguf", 1 << 20, &whole, &err));
+    char path[] = "/tmp/reckon-gguf-XXXXXX";
+    int fd = mkstemp(path);
+    CHECK(fd >= 0);
+    OK(write_all(fd, whole.data, whole.size, path, &err));
+    for (size_t bit = 0; bit < 8 * whole.size; bit++) {
+        char byte = (char)(whole.data[bit / 8] ^ 1 << bit % 8);
+        CHECK(pwrite(fd, &byte, 1, (off_t)(bit / 8)) == 1);
+        Gguf *g;
+        if (gguf_open(path, &g, &err)) {
+            for (int i = 0; i < gguf_value_count(g); i++) json_decref(gguf_value_json(gguf_value_at(g, i)));
+            for (int i = 0; i < gguf_tensor_count(g); i++) {
+                const GgufTensor *t = gguf_tensor_at(g, i);
+                float *values = xmalloc((size_t)t->count * sizeof *values);
+                if (!storage_decode(t->type, t->data, t->count / t->type->block, path, t->name, values, &err)) CHECK_INT(err.code, ERR_DATA);
+                free(values);
+            }
+            gguf_close(g);
+        }
+        CHECK(pwrite(fd, &whole.data[bit / 8], 1, (off_t)(bit / 8)) == 1);
+    }
+    close(fd);
+    unlink(path);
+    buf_free(&whole);
+}
+
 static const Test tests[] = {
     {"blocks of 32: values", blocks_of_32},
     {"blocks of 256: values", blocks_of_256},
@@ -310,5 +340,6 @@ static const Test tests[] = {
     {"bad alignment", bad_alignment},
     {"bad tensors", bad_tensors},
     {"every prefix of a file", truncation},
+    {"every flipped bit of a file", flipped_bits},
 };
 TEST_MAIN(tests)
