@@ -197,6 +197,95 @@ static void bad_gguf_models(void) {
     inserted("llama.attention.key_length", 4, &(uint32_t){15}, 4, "heads of 15, but values of 15 and 16 rotary");
 }
 
+// ---- a small GGUF of either architecture, with biases ----------------------------------------------------
+static void put_int(Buf *b, const char *architecture, const char *name, uint32_t value) {
+    char *key = xasprintf("%s.%s", architecture, name);
+    put_key(b, key, strlen(key), 4, &value, 4);
+    free(key);
+}
+// Every tensor holds 0, 1, 2, ... so that a value tells its place in the file.
+static char *small_gguf(const char *architecture, bool untied) {
+    static const struct {
+        const char *name;
+        uint64_t rows, columns;
+    } tensors[] = {
+        {"token_embd.weight", 9, 8},   {"output_norm.weight", 8, 0},      {"blk.0.attn_norm.weight", 8, 0}, {"blk.0.ffn_norm.weight", 8, 0},
+        {"blk.0.attn_q.weight", 8, 8}, {"blk.0.attn_k.weight", 4, 8},     {"blk.0.attn_v.weight", 4, 8},    {"blk.0.attn_output.weight", 8, 8},
+        {"blk.0.attn_q.bias", 8, 0},   {"blk.0.attn_k.bias", 4, 0},       {"blk.0.attn_v.bias", 4, 0},      {"blk.0.ffn_gate.weight", 8, 8},
+        {"blk.0.ffn_up.weight", 8, 8}, {"blk.0.ffn_down.weight", 8, 8},   {"blk.0.attn_output.bias", 8, 0}, {"output.weight", 9, 8},
+    };
+    bool llama = strcmp(architecture, "llama") == 0;
+    Buf b = {0}, data = {0};
+    uint64_t count = 0, text_size = strlen(architecture);
+    float eps = 1e-6f;
+    buf_append(&b, "GGUF\2\0\0\0\0\0\0\0\0\0\0\0\10\0\0\0\0\0\0\0", 24);
+    put_key(&b, "general.architecture", 20, 8, &text_size, 8);
+    buf_append(&b, architecture, text_size);
+    put_int(&b, architecture, "block_count", 1);
+    put_int(&b, architecture, "embedding_length", 8);
+    put_int(&b, architecture, "feed_forward_length", 8);
+    put_int(&b, architecture, "context_length", 32);
+    put_int(&b, architecture, "attention.head_count", 2);
+    put_int(&b, architecture, "attention.head_count_kv", 1);
+    char *key = xasprintf("%s.attention.layer_norm_rms_epsilon", architecture);
+    put_key(&b, key, strlen(key), 6, &eps, 4);
+    free(key);
+    for (int i = 0; i < COUNT(tensors); i++) {
+        if ((i == 14 && !llama) || (i == 15 && !untied)) continue;
+        uint64_t rows = tensors[i].rows, columns = tensors[i].columns, n = columns ? rows * columns : rows;
+        buf_append(&b, &(uint64_t){strlen(tensors[i].name)}, 8);
+        buf_puts(&b, tensors[i].name);
+        buf_append(&b, &(uint32_t){columns ? 2 : 1}, 4);
+        if (columns) buf_append(&b, &columns, 8);
+        buf_append(&b, &rows, 8);
+        buf_append(&b, &(uint32_t){0}, 4);
+        buf_append(&b, &(uint64_t){data.size}, 8);
+        for (uint64_t k = 0; k < n; k++) buf_append(&data, &(float){(float)k}, 4);
+        while (data.size % 32) buf_append(&data, "", 1);
+        count++;
+    }
+    while (b.size % 32) buf_append(&b, "", 1);
+    memcpy(b.data + 8, &count, 8);
+    buf_append(&b, data.data, data.size);
+    char path[] = "/tmp/reckon-weights-XXXXXX.gguf";
+    int fd = mkstemps(path, 5);
+    Err err = {0};
+    CHECK(fd >= 0);
+    OK(write_all(fd, b.data, b.size, path, &err));
+    close(fd);
+    buf_free(&b);
+    buf_free(&data);
+    return xstrdup(path);
+}
+static void gguf_architectures(void) {
+    for (int llama = 0; llama < 2; llama++) {
+        Err err = {0};
+        Weights *w;
+        char *path = small_gguf(llama ? "llama" : "qwen2", !llama);
+        OK(weights_open(path, false, &w, &err));
+        const ModelConfig *c = weights_config(w);
+        CHECK_STR(c->model_type, llama ? "llama" : "qwen2");
+        CHECK(c->qkv_bias && c->output_bias == llama && !c->mlp_bias && c->tied == llama && c->rope_theta == 10000 && c->head_width == 4);
+        CHECK(c->bos_id == -1 && c->pad_id == -1 && c->stop_count == 0);
+        // llama interleaves the halves of a head: 0 2 1 3 brings them back. qwen2 doesn't.
+        const float order[2][8] = {{0, 1, 2, 3, 4, 5, 6, 7}, {0, 2, 1, 3, 4, 6, 5, 7}};
+        float values[64];
+        OK(weights_read(w, "model.layers.0.self_attn.q_proj.weight", 2, (int64_t[]){8, 8}, values, &err));
+        for (int i = 0; i < 64; i++) CHECK(values[i] == 8 * order[llama][i / 8] + (float)(i % 8));
+        OK(weights_read(w, "model.layers.0.self_attn.q_proj.bias", 1, (int64_t[]){8}, values, &err));
+        for (int i = 0; i < 8; i++) CHECK(values[i] == order[llama][i]);
+        OK(weights_read(w, "model.layers.0.self_attn.k_proj.bias", 1, (int64_t[]){4}, values, &err));
+        for (int i = 0; i < 4; i++) CHECK(values[i] == order[llama][i]);
+        OK(weights_read(w, "model.layers.0.self_attn.v_proj.bias", 1, (int64_t[]){4}, values, &err));
+        for (int i = 0; i < 4; i++) CHECK(values[i] == (float)i);
+        OK(weights_read_raw(w, "model.layers.0.self_attn.q_proj.bias", values, &err));
+        for (int i = 0; i < 8; i++) CHECK(values[i] == (float)i);
+        weights_close(w);
+        unlink(path);
+        free(path);
+    }
+}
+
 // ---- folders that lie ------------------------------------------------------------------------------------
 static char folder[64];
 static void put_file(const char *name, const char *text) {
@@ -316,6 +405,7 @@ static const Test tests[] = {
     {"folders, shards, GGUF", folders},
     {"a GGUF's configuration and rows", gguf_config},
     {"GGUF models that lie", bad_gguf_models},
+    {"llama and qwen2 in GGUF", gguf_architectures},
     {"folders that lie", bad_indexes},
     {"SmolLM2", smollm2},
 };
