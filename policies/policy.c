@@ -244,6 +244,13 @@ const Tokenizer *policy_tokenizer(const Policy *p) { return p->tokenizer; }
 Precision policy_precision(const Policy *p) { return p->dtype == DTYPE_BF16 ? PRECISION_BF16 : PRECISION_FP32; }
 int policy_threads(const Policy *p) { return p->device->threads; }
 const char *policy_variant(const Policy *p) { return p->device->variant; }
+bool policy_machine_variant(const char **out, Err *err) {
+    Device *device;
+    TRY(device_open_cpu(NULL, 1, &device, err));
+    *out = device->variant;
+    device_close(device);
+    return true;
+}
 double policy_flops(const Policy *p) { return p->flops; }
 
 size_t policy_bytes(const Policy *p) {

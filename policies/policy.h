@@ -31,6 +31,8 @@ const ModelConfig *policy_config(const Policy *p);
 const Tokenizer *policy_tokenizer(const Policy *p); // NULL if none
 Precision policy_precision(const Policy *p);
 int policy_threads(const Policy *p);
+// The variant that a policy opened now would get: the processor's best, or RECKON_CPU's. The text is static.
+bool policy_machine_variant(const char **out, Err *err) MUST_CHECK;
 const char *policy_variant(const Policy *p);    // "avx512bf16", ...: part of what fixes the bits
 size_t policy_bytes(const Policy *p);           // memory held by weights, gradients, moments and packs
 double policy_flops(const Policy *p);           // FLOPs done so far by this policy, multiply-adds as two

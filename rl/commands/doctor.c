@@ -2,6 +2,7 @@
 // starts no thread and writes nothing. What can't be learnt is null in the JSON and "unknown" in the text, never 0.
 #include "command.h"
 #include "files.h"
+#include "policy.h"
 #include <gnu/libc-version.h>
 #include <lua.h>
 #include <openssl/crypto.h>
@@ -88,10 +89,12 @@ static json_t *cpu_section(void) {
 #undef FEATURE
 #endif
     struct utsname name;
-    const char *override = getenv("RECKON_CPU");
-    return json_pack("{s:o, s:s*, s:o, s:o, s:s?}", "model", cpu_model(), "architecture",
+    const char *variant = NULL;
+    Err err = {0};
+    if (!policy_machine_variant(&variant, &err)) log_line(LOG_WARN, "reckon: %s: %s", err.where, err.msg);
+    return json_pack("{s:o, s:s*, s:o, s:o, s:s?, s:s?}", "model", cpu_model(), "architecture",
                      uname(&name) == 0 ? name.machine : NULL, "usable_cores", usable_cores(), "features", features,
-                     "RECKON_CPU", override);
+                     "RECKON_CPU", getenv("RECKON_CPU"), "variant", variant);
 }
 
 static json_t *memory_section(void) {
