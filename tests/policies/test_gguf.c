@@ -85,7 +85,7 @@ static void metadata(void) {
 
 // ---- files that lie --------------------------------------------------------------------------------------
 static void put(Buf *b, uint64_t x, int size) {
-    for (int i = 0; i < size; i++) buf_append(b, &(char){(char)(x >> 8 * i)}, 1);
+    for (int i = 0; i < size; i++) buf_append(b, &(char){(char)(i < 8 ? x >> 8 * i : 0)}, 1);
 }
 static void put_text(Buf *b, const char *s) {
     put(b, strlen(s), 8);
