@@ -23,6 +23,32 @@ void optimizer_apply(Policy *p, const Optimizer *o, double learning_rate, StepRe
                               .weight_decay = o->weight_decay, .scale = scale});
 }
 
+void advantages_assign(const Stage *stage, Batch *b, StepReport *report) {
+    double *reward = ARENA_NEW(&b->arena, double, b->episode_count), *advantage = ARENA_NEW(&b->arena, double, b->episode_count);
+    bool *scorable = ARENA_NEW(&b->arena, bool, b->episode_count), *variance = ARENA_NEW(&b->arena, bool, b->prompt_count);
+    for (int i = 0; i < b->episode_count; i++) {
+        scorable[i] = b->episodes[i].verdict.state == VERDICT_SCORED;
+        reward[i] = scorable[i] ? b->episodes[i].verdict.score : 0;
+    }
+    advantage_compute(stage->algo.advantage, stage->algo.advantage_eps, b->prompt_count, b->group_size, reward, scorable, advantage, variance);
+    for (int i = 0; i < b->episode_count; i++) {
+        Episode *e = &b->episodes[i];
+        e->active = scorable[i] && !(stage->algo.mask_truncated && e->completion.finish == FINISH_LENGTH);
+        e->advantage = e->active ? advantage[i] : 0;
+    }
+    report->groups = b->prompt_count;
+    for (int i = 0; i < b->prompt_count; i++) {
+        b->prompts[i].has_variance = variance[i];
+        report->groups_without_variance += !variance[i];
+    }
+}
+
+void batch_free(Batch *b) {
+    rollout_free(&b->rollout);
+    arena_reset(&b->arena);
+    *b = (Batch){0};
+}
+
 typedef struct Update {
     const Trainer *t;
     Batch *batch;

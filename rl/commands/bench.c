@@ -1,0 +1,203 @@
+// reckon bench: what this machine reaches on a model: decoding, training, a whole GRPO step, matrix products. Runs on
+// random token ids, so that any model with or without a tokenizer can be measured; rewards of `step` are drawn so that
+// every group has variance.
+#include "command.h"
+#include "stages.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct Bench {
+    const Args *args;
+    Policy *p;
+    int batch, prompt_tokens, new_tokens, prompts, group;
+    int64_t tokens;        // that count for tokens_per_second
+    double seconds, bytes; // bytes: weights and cache read, at least
+    double flops;
+    json_t *stages;        // seconds by stage, or NULL
+} Bench;
+
+static int32_t *random_ids(const Policy *p, int count, uint64_t seed) {
+    Random r = random_start(seed, STREAM_TEST, 0);
+    int32_t *ids = xmalloc((size_t)(count + 1) * sizeof *ids);
+    for (int i = 0; i < count; i++) ids[i] = (int32_t)random_below(&r, (uint32_t)policy_config(p)->vocabulary);
+    return ids;
+}
+
+static bool bench_decode(Bench *b, Err *err) {
+    int32_t *prompt = random_ids(b->p, b->prompt_tokens, 1);
+    RolloutRequest request = {.prompt = prompt, .prompt_length = b->prompt_tokens, .samples = b->batch,
+                              .sampling = {.temperature = 1, .top_p = 1, .max_tokens = b->new_tokens, .ignore_eos = true}, .seed = 1};
+    Rollout r;
+    double flops = policy_flops(b->p);
+    bool ok = policy_rollout(b->p, &request, 1, NULL, &r, err);
+    free(prompt);
+    TRY(ok);
+    b->tokens = r.new_tokens;
+    b->seconds = r.prefill_seconds + r.decode_seconds;
+    b->flops = policy_flops(b->p) - flops;
+    const ModelConfig *c = policy_config(b->p);
+    double context = b->prompt_tokens + b->new_tokens / 2.0, act = policy_precision(b->p) == PRECISION_BF16 ? 2 : 4;
+    double cache = context * c->layers * 2.0 * c->kv_heads * c->head_width * act;
+    b->bytes = b->new_tokens * ((double)config_parameters(c) * act + b->batch * cache);
+    b->stages = json_pack("{s:f,s:f}", "prefill", r.prefill_seconds, "decode", r.decode_seconds);
+    rollout_free(&r);
+    return true;
+}
+
+static bool bench_train(Bench *b, Err *err) {
+    int n = b->new_tokens;
+    int32_t *ids = random_ids(b->p, b->batch * n, 2);
+    Packing packing = {0};
+    packing_reset(&packing, 1.0);
+    for (int i = 0; i < b->batch; i++) {
+        packing_prompt(&packing, ids + i * n, 1);
+        packing_completion(&packing, ids + i * n + 1, n - 1, NULL, NULL);
+    }
+    const Packed *batch = packing_view(&packing);
+    float *logprob = xcalloc((size_t)batch->target_count, 4), *dlogprob = xcalloc((size_t)batch->target_count, 4);
+    for (int32_t i = 0; i < batch->target_count; i++) dlogprob[i] = -1.0f / (float)batch->target_count;
+    double start = clock_seconds(), flops = policy_flops(b->p), forward, backward;
+    policy_zero_gradients(b->p);
+    bool ok = policy_forward(b->p, batch, true, logprob, NULL, err);
+    forward = clock_seconds();
+    ok = ok && policy_backward(b->p, batch, dlogprob, NULL, err);
+    backward = clock_seconds();
+    if (ok) {
+        double norm = policy_gradient_norm(b->p);
+        policy_update(b->p, &(AdamW){.learning_rate = 1e-6, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .scale = norm > 1 ? 1 / norm : 1});
+    }
+    double end = clock_seconds();
+    b->tokens = (int64_t)b->batch * n;
+    b->seconds = end - start;
+    b->flops = policy_flops(b->p) - flops;
+    b->bytes = (double)policy_bytes(b->p);
+    b->stages = json_pack("{s:f,s:f,s:f}", "forward", forward - start, "backward", backward - forward, "optimizer", end - backward);
+    free(logprob), free(dlogprob), free(ids);
+    packing_free(&packing);
+    return ok;
+}
+
+static bool bench_step(Bench *b, Err *err) {
+    Stage stage = {.kind = STAGE_GRPO, .steps = 1, .batch = b->prompts, .group_size = b->group,
+                   .sampling = {.temperature = 1, .top_p = 1, .max_tokens = b->new_tokens, .ignore_eos = true},
+                   .algo = {.advantage = ADVANTAGE_GROUP, .advantage_eps = 1e-4, .loss = LOSS_DAPO, .epsilon_low = 0.2, .epsilon_high = 0.2},
+                   .optimizer = {.learning_rate = 1e-6, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .max_gradient_norm = 1, .schedule = SCHEDULE_CONSTANT}};
+    Batch batch = {.step = 1, .stage = &stage, .stage_step = 1, .prompt_count = b->prompts, .group_size = b->group,
+                   .episode_count = b->prompts * b->group};
+    batch.prompts = ARENA_NEW(&batch.arena, Prompt, batch.prompt_count);
+    batch.episodes = ARENA_NEW(&batch.arena, Episode, batch.episode_count);
+    RolloutRequest *requests = ARENA_NEW(&batch.arena, RolloutRequest, batch.prompt_count);
+    int32_t *ids = random_ids(b->p, b->prompts * b->prompt_tokens, 3);
+    for (int i = 0; i < b->prompts; i++) {
+        batch.prompts[i].ids = (Ids){.data = ids + i * b->prompt_tokens, .count = b->prompt_tokens};
+        requests[i] = (RolloutRequest){.prompt = batch.prompts[i].ids.data, .prompt_length = b->prompt_tokens, .samples = b->group,
+                                       .sampling = stage.sampling, .seed = 1, .step = 1, .prompt_index = (uint32_t)i};
+    }
+    StepReport report = {0};
+    Trainer t = {.policy = b->p};
+    double start = clock_seconds(), flops = policy_flops(b->p);
+    bool ok = policy_rollout(b->p, requests, b->prompts, NULL, &batch.rollout, err);
+    double sampled = clock_seconds();
+    for (int i = 0; ok && i < batch.episode_count; i++)
+        batch.episodes[i] = (Episode){.prompt = i / b->group, .sample = i % b->group, .completion = batch.rollout.completions[i],
+                                      .verdict = {.state = VERDICT_SCORED, .score = i % 2}};
+    if (ok) advantages_assign(&stage, &batch, &report);
+    ok = ok && update_batch(&t, &batch, &report, err);
+    b->seconds = clock_seconds() - start;
+    b->tokens = batch.rollout.new_tokens;
+    b->flops = policy_flops(b->p) - flops;
+    b->bytes = (double)policy_bytes(b->p);
+    b->stages = json_pack("{s:f,s:f,s:f}", "rollout", sampled - start, "train", report.measured.train, "optimizer", report.measured.optimizer);
+    batch_free(&batch);
+    free(ids);
+    return ok;
+}
+
+static json_t *result(const Bench *b, const char *kind) {
+    const ModelConfig *c = policy_config(b->p);
+    json_t *configuration = json_pack("{s:s,s:s,s:s,s:s,s:i,s:I,s:i,s:i,s:i,s:i,s:i}", "kind", kind, "model", args_text(b->args, "model", ""),
+                                      "precision", policy_precision(b->p) == PRECISION_BF16 ? "bf16" : "fp32", "variant", policy_variant(b->p),
+                                      "threads", policy_threads(b->p), "parameters", (json_int_t)config_parameters(c), "batch", b->batch,
+                                      "prompt_tokens", b->prompt_tokens, "new_tokens", b->new_tokens, "prompts", b->prompts, "group", b->group);
+    return json_pack("{s:o,s:f,s:f,s:f,s:f,s:I,s:o}", "configuration", configuration, "tokens_per_second", (double)b->tokens / b->seconds,
+                     "flops_per_second", b->flops / b->seconds, "bytes_per_second", b->bytes / b->seconds, "total_seconds", b->seconds,
+                     "peak_bytes", (json_int_t)memory_peak_bytes(), "seconds", b->stages);
+}
+
+static bool print_result(const Args *args, json_t *out, Err *err) {
+    bool ok = true;
+    if (args_flag(args, "json"))
+        ok = print_json(out, err);
+    else
+        printf("%.1f tokens/s, %.1f GFLOP/s, %.2f GB/s, %.2f s, peak memory %.0f MiB\n",
+               json_number_value(json_object_get(out, "tokens_per_second")), json_number_value(json_object_get(out, "flops_per_second")) / 1e9,
+               json_number_value(json_object_get(out, "bytes_per_second")) / 1e9, json_number_value(json_object_get(out, "total_seconds")),
+               json_number_value(json_object_get(out, "peak_bytes")) / 1048576);
+    json_decref(out);
+    return ok;
+}
+
+static bool bench_gemm(const Args *args, Precision precision, Err *err) {
+    int64_t M = args_int(args, "batch", 64), N = args_int(args, "columns", 1536), K = args_int(args, "depth", 576);
+    double flops;
+    TRY(probe_flops(precision, (int)args_int(args, "threads", 0), M, N, K, 1.0, &flops, err));
+    double bytes = (double)(N * K) * (precision == PRECISION_BF16 ? 2 : 4) * flops / (2.0 * (double)(M * N * K));
+    return print_result(args, json_pack("{s:{s:s,s:I,s:I,s:I,s:s},s:f,s:f,s:f,s:f,s:I}", "configuration", "kind", "gemm", "rows", (json_int_t)M,
+                                        "columns", (json_int_t)N, "depth", (json_int_t)K, "precision", precision == PRECISION_BF16 ? "bf16" : "fp32",
+                                        "tokens_per_second", flops / (2.0 * (double)(N * K)), "flops_per_second", flops, "bytes_per_second", bytes,
+                                        "total_seconds", 1.0, "peak_bytes", (json_int_t)memory_peak_bytes()), err);
+}
+
+static bool run(const Args *args, Err *err) {
+    const char *kind = args->positional[0];
+    bool decode = !strcmp(kind, "decode"), train_kind = !strcmp(kind, "train"), step = !strcmp(kind, "step"), gemm = !strcmp(kind, "gemm");
+    if (!decode && !train_kind && !step && !gemm)
+        return fail(err, ERR_USAGE, "bench", "found '%.40s', expected decode, train, step or gemm", kind);
+    Precision precision = strcmp(args_text(args, "precision", "bf16"), "bf16") == 0 ? PRECISION_BF16 : PRECISION_FP32;
+    if (gemm) return bench_gemm(args, precision, err);
+    if (!args_given(args, "model")) return fail(err, ERR_USAGE, "bench", "--model MODEL is missing");
+    Bench b = {.args = args, .batch = (int)args_int(args, "batch", train_kind ? 8 : 64), .prompt_tokens = (int)args_int(args, "prompt-tokens", 32),
+               .new_tokens = (int)args_int(args, "new-tokens", train_kind ? 256 : 64), .prompts = (int)args_int(args, "prompts", 2),
+               .group = (int)args_int(args, "group", 8)};
+    if (train_kind && b.new_tokens < 2) return fail(err, ERR_USAGE, "bench --new-tokens", "found %d, expected at least 2 to train on", b.new_tokens);
+    PolicyOptions o = {.precision = precision, .threads = (int)args_int(args, "threads", 0), .trainable = !decode};
+    bool ok = policy_open(args_text(args, "model", NULL), &o, &b.p, err);
+    for (int i = 0, runs = 1 + (int)args_int(args, "warm-up", 1); ok && i < runs; i++) {
+        json_decref(b.stages);
+        b.stages = NULL;
+        ok = decode ? bench_decode(&b, err) : train_kind ? bench_train(&b, err) : bench_step(&b, err);
+    }
+    ok = ok && print_result(args, result(&b, kind), err);
+    policy_close(b.p);
+    return ok;
+}
+
+static const Option options[] = {
+    {.name = "model", .kind = OPTION_TEXT, .value = "MODEL", .help = "a Hugging Face folder or a .gguf file"},
+    {.name = "batch", .kind = OPTION_INT, .value = "B", .help = "sequences (decode 64, train 8); gemm: rows", .low = 1, .high = 65536},
+    {.name = "prompt-tokens", .kind = OPTION_INT, .value = "P", .help = "tokens of the shared prompt (32)", .low = 1, .high = 1e6},
+    {.name = "new-tokens", .kind = OPTION_INT, .value = "N", .help = "new tokens a sequence (64); train: its tokens (256)", .low = 1, .high = 1e6},
+    {.name = "prompts", .kind = OPTION_INT, .value = "Q", .help = "step: prompts (2)", .low = 1, .high = 65536},
+    {.name = "group", .kind = OPTION_INT, .value = "G", .help = "step: samples a prompt (8)", .low = 2, .high = 4096},
+    {.name = "columns", .kind = OPTION_INT, .value = "N", .help = "gemm: columns (1536)", .low = 1, .high = 1e6},
+    {.name = "depth", .kind = OPTION_INT, .value = "K", .help = "gemm: depth (576)", .low = 1, .high = 1e6},
+    {.name = "precision", .kind = OPTION_CHOICE, .value = "fp32|bf16", .help = "of weights and activations (bf16)"},
+    {.name = "threads", .kind = OPTION_INT, .value = "T", .help = "threads (all cores)", .low = 1, .high = 256},
+    {.name = "warm-up", .kind = OPTION_INT, .value = "R", .help = "runs before the one that counts (1)", .low = 0, .high = 100},
+    {.name = "json", .kind = OPTION_FLAG, .help = "print one JSON document on stdout"},
+    OPTION_END};
+
+const Command command_bench = {
+    .name = "bench",
+    .summary = "measure decoding, training, a GRPO step or matrix products on this machine",
+    .usage = "decode|train|step|gemm --model MODEL [--batch B] [--prompt-tokens P] [--new-tokens N] [--threads T] --json",
+    .detail = "decode: B sequences share a prompt of P tokens, N new tokens each, sampling and log-probabilities counted. train: forward, "
+              "backward and optimizer on B sequences of N tokens. step: rollout and update of Q prompts with G samples each.",
+    .example = "reckon bench decode --model models/SmolLM2-135M-Instruct.Q4_1.gguf --batch 64 --json",
+    .positional_min = 1,
+    .positional_max = 1,
+    .options = options,
+    .run = run,
+};
