@@ -89,34 +89,69 @@ static void tile_run(const Tile *t, int rows, bool half) {
 }
 
 // ---- packing ---------------------------------------------------------------------------------------------
-// Element (n, k) of the matrix to pack stands at w[n * row + k * column].
-static void pack_panel(const float *w, int64_t N, int64_t K, int64_t row, int64_t column, bool half, int64_t panel,
-                       void *out) {
-    int64_t depth = packed_depth(K, half ? DTYPE_BF16 : DTYPE_F32);
-    int64_t n0 = panel * PANEL, rows = N - n0 < PANEL ? N - n0 : PANEL;
-    int step = half ? 2 : 1;
-    for (int64_t k = 0; k < depth; k++) {
-        for (int64_t r = 0; r < PANEL; r++) {
-            float value = r < rows && k < K ? w[(n0 + r) * row + k * column] : 0.0f;
-            int64_t at = panel * depth * PANEL + (k / step * PANEL + r) * step + k % step;
-            if (half)
-                ((bf16 *)out)[at] = to_bf16(value);
-            else
-                ((float *)out)[at] = value;
+// Both packings go through a small block in L1, so that memory is read and written in runs.
+enum { PACK_BLOCK = 64 }; // values of a row at a time
+
+// Panel `panel` of w [N, K]: 32 rows side by side.
+INLINE void pack_panel(const float *w, int64_t N, int64_t K, int64_t panel, void *out, bool half) {
+    int64_t n0 = panel * PANEL, rows = N - n0 < PANEL ? N - n0 : PANEL, steps = half ? (K + 1) / 2 : K;
+    int per_step = half ? 2 : 1;
+    uint32_t *to = (uint32_t *)out + panel * steps * PANEL;
+    uint32_t block[PANEL][PACK_BLOCK];
+    memset(block, 0, sizeof block);
+    for (int64_t k = 0; k < K; k += PACK_BLOCK) {
+        int64_t count = K - k < PACK_BLOCK ? K - k : PACK_BLOCK, block_steps = (count + per_step - 1) / per_step;
+        for (int64_t r = 0; r < rows; r++) {
+            const float *row = w + (n0 + r) * K + k;
+            if (half && count % 2) ((bf16 *)block[r])[count] = 0;
+            for (int64_t c = 0, n; c < count; c += 16) {
+                n = count - c < 16 ? count - c : 16;
+                lanes_store(block[r], c, lanes_load(row, c, n, false), n, half);
+            }
         }
+        for (int64_t s = 0; s < block_steps; s++, to += PANEL)
+            for (int r = 0; r < PANEL; r++) to[r] = block[r][s];
+    }
+}
+
+// Panel `panel` of the transpose of w [N, K]: 32 columns side by side, rows of w become steps.
+INLINE void pack_transposed(const float *w, int64_t N, int64_t K, int64_t panel, void *out, bool half) {
+    int64_t k0 = panel * PANEL, columns = K - k0 < PANEL ? K - k0 : PANEL, steps = half ? (N + 1) / 2 : N;
+    uint32_t *to = (uint32_t *)out + panel * steps * PANEL;
+    bf16 pair[2][PANEL] = {{0}};
+    for (int64_t s = 0; s < steps; s++, to += PANEL) {
+        if (!half) {
+            memset(to, 0, PANEL * 4);
+            memcpy(to, w + s * K + k0, (size_t)columns * 4);
+            continue;
+        }
+        for (int member = 0; member < 2; member++) {
+            int64_t n = 2 * s + member;
+            for (int64_t c = 0, m; c < columns && n < N; c += 16) {
+                m = columns - c < 16 ? columns - c : 16;
+                lanes_store(pair[member], c, lanes_load(w, n * K + k0 + c, m, false), m, true);
+            }
+            if (n >= N) memset(pair[member], 0, sizeof pair[member]);
+        }
+        for (int c = 0; c < PANEL; c++) to[c] = (uint32_t)pair[0][c] | (uint32_t)pair[1][c] << 16;
     }
 }
 
 void V(pack)(const Team *team, const PackArgs *a) {
-    bool half = a->dtype == DTYPE_BF16;
     int64_t from, to;
-    if (a->packed) {
-        team_share(team, (a->N + PANEL - 1) / PANEL, 1, &from, &to);
-        for (int64_t p = from; p < to; p++) pack_panel(a->w, a->N, a->K, a->K, 1, half, p, a->packed);
+    team_share(team, (a->N + PANEL - 1) / PANEL, 1, &from, &to);
+    for (int64_t p = from; a->packed && p < to; p++) {
+        if (a->dtype == DTYPE_BF16)
+            pack_panel(a->w, a->N, a->K, p, a->packed, true);
+        else
+            pack_panel(a->w, a->N, a->K, p, a->packed, false);
     }
-    if (a->transposed) {
-        team_share(team, (a->K + PANEL - 1) / PANEL, 1, &from, &to);
-        for (int64_t p = from; p < to; p++) pack_panel(a->w, a->K, a->N, 1, a->K, half, p, a->transposed);
+    team_share(team, (a->K + PANEL - 1) / PANEL, 1, &from, &to);
+    for (int64_t p = from; a->transposed && p < to; p++) {
+        if (a->dtype == DTYPE_BF16)
+            pack_transposed(a->w, a->N, a->K, p, a->transposed, true);
+        else
+            pack_transposed(a->w, a->N, a->K, p, a->transposed, false);
     }
 }
 
