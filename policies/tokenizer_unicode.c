@@ -70,6 +70,29 @@ static bool alphabetic_symbol(int32_t c) {
            (c >= 0x1F170 && c <= 0x1F189);
 }
 
+// Letters and numbers that came with Unicode 15.1 and 16; the utf8proc of Debian 12 knows 15.0.
+typedef struct Range {
+    int32_t first, last;
+} Range;
+static const Range newer_letters[] = {
+    {0x1C89, 0x1C8A}, {0xA7CB, 0xA7CD}, {0xA7DA, 0xA7DC}, {0x105C0, 0x105F3}, {0x10D4A, 0x10D65},
+    {0x10D6F, 0x10D85}, {0x10EC2, 0x10EC4}, {0x11380, 0x11389}, {0x1138B, 0x1138B}, {0x1138E, 0x1138E},
+    {0x11390, 0x113B5}, {0x113B7, 0x113B7}, {0x113D1, 0x113D1}, {0x113D3, 0x113D3}, {0x11BC0, 0x11BE0},
+    {0x13460, 0x143FA}, {0x16100, 0x1611D}, {0x16D40, 0x16D6C}, {0x18CFF, 0x18CFF}, {0x1E5D0, 0x1E5ED},
+    {0x1E5F0, 0x1E5F0}, {0x2EBF0, 0x2EE5D}};
+static const Range newer_numbers[] = {
+    {0x10D40, 0x10D49}, {0x116D0, 0x116E3}, {0x11BF0, 0x11BF9}, {0x16130, 0x16139}, {0x16D70, 0x16D79},
+    {0x1CCF0, 0x1CCF9}, {0x1E5F1, 0x1E5FA}};
+static bool in_ranges(int32_t c, const Range *ranges, int count) {
+    for (int i = 0; i < count; i++)
+        if (c >= ranges[i].first && c <= ranges[i].last) return true;
+    return false;
+}
+static unsigned unassigned_kind(int32_t c) {
+    if (in_ranges(c, newer_letters, COUNT(newer_letters))) return KIND_LETTER | KIND_WORD;
+    return in_ranges(c, newer_numbers, COUNT(newer_numbers)) ? KIND_NUMBER | KIND_WORD : 0;
+}
+
 static unsigned kind_of(int32_t c) {
     if (c < 0x80) return ascii_kind(c);
     if (c == 0x85) return KIND_SPACE; // White_Space, though a control character
@@ -95,6 +118,7 @@ static unsigned kind_of(int32_t c) {
     case UTF8PROC_CATEGORY_ZS:
     case UTF8PROC_CATEGORY_ZL:
     case UTF8PROC_CATEGORY_ZP: return KIND_SPACE;
+    case UTF8PROC_CATEGORY_CN: return unassigned_kind(c);
     default: return c == 0x200C || c == 0x200D || alphabetic_symbol(c) ? KIND_WORD : 0;
     }
 }
