@@ -11,11 +11,13 @@
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)
 #define V(name) JOIN(name, VARIANT)
-#if defined(RECKON_SANITIZED) && !defined(__AVX2__)
-// Every lane of the array version carries checks: inlined everywhere, one file takes gcc minutes and 800 MB.
+#if defined(__AVX2__)
+#define INLINE static inline __attribute__((always_inline, unused))
+#elif defined(RECKON_SANITIZED)
+// Every lane of the array version carries checks: inlined, one file takes gcc minutes and 800 MB.
 #define INLINE static __attribute__((unused))
 #else
-#define INLINE static inline __attribute__((always_inline, unused))
+#define INLINE static inline __attribute__((unused)) // the array version: gcc judges by size
 #endif
 
 #define MINUS_INFINITY (-INFINITY)
@@ -118,7 +120,7 @@ INLINE v16 v_add(v16 a, v16 b) { EACH a.f[i] += b.f[i]; return a; }
 INLINE v16 v_sub(v16 a, v16 b) { EACH a.f[i] -= b.f[i]; return a; }
 INLINE v16 v_mul(v16 a, v16 b) { EACH a.f[i] *= b.f[i]; return a; }
 INLINE v16 v_div(v16 a, v16 b) { EACH a.f[i] /= b.f[i]; return a; }
-INLINE v16 v_fma(v16 a, v16 b, v16 c) { EACH c.f[i] = fmaf(a.f[i], b.f[i], c.f[i]); return c; }
+static __attribute__((noinline, unused)) v16 v_fma(v16 a, v16 b, v16 c) { EACH c.f[i] = fmaf(a.f[i], b.f[i], c.f[i]); return c; }
 INLINE v16 v_max(v16 a, v16 b) { EACH a.f[i] = a.f[i] > b.f[i] ? a.f[i] : b.f[i]; return a; }
 INLINE v16 v_min(v16 a, v16 b) { EACH a.f[i] = a.f[i] < b.f[i] ? a.f[i] : b.f[i]; return a; }
 INLINE v16 v_sqrt(v16 a) { EACH a.f[i] = sqrtf(a.f[i]); return a; }
