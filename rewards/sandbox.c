@@ -238,7 +238,7 @@ void sandbox_reset(Sandbox *box, uint64_t fuel, uint64_t seed) {
     box->why[0] = 0;
     box->longest_string = 0;
     box->output.size = 0;
-    box->random = random_start(seed, STREAM_SCRIPT, 0);
+    box->random = random_start(seed, STREAM_SCRIPT, box->substream);
 }
 
 // ---- a file that returns a table -----------------------------------------------------------------------------

@@ -21,6 +21,7 @@ typedef struct Sandbox {
     char why[200];       // where and what ran out
     size_t longest_string; // made in this run; long ones make every instruction dearer
     Random random;
+    uint64_t substream; // of the random numbers: scripts that score one sample draw apart
     Buf output;          // what the script printed, at most limits.output bytes
     struct SandboxMemory *memory;
     void *snapshot; // the memory's bytes after loading; every run starts from them

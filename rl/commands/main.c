@@ -4,13 +4,15 @@
 #include <stdio.h>
 #include <string.h>
 
-extern const Command command_bench, command_calc, command_doctor, command_generate, command_inspect, command_score, command_tokenize;
+extern const Command command_bench, command_calc, command_doctor, command_generate, command_inspect, command_reward,
+    command_score, command_tokenize;
 static const Command *const commands[] = {
     &command_bench,
     &command_calc,
     &command_doctor,
     &command_generate,
     &command_inspect,
+    &command_reward,
     &command_score,
     &command_tokenize,
     NULL,

@@ -1,0 +1,90 @@
+// A worker's life: read a batch, score it, write the reply. It leaves a mark of what it is at in shared memory, so
+// that the keeper knows whom to blame when it dies.
+#include "message.h"
+#include "worker.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { SOCKET = 3 };
+
+static bool read_exactly(void *out, size_t size) {
+    for (char *p = out; size;) {
+        ssize_t n = read(SOCKET, p, size);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false;
+        p += n;
+        size -= (size_t)n;
+    }
+    return true;
+}
+
+static bool write_exactly(const char *p, size_t size) {
+    while (size) {
+        ssize_t n = write(SOCKET, p, size);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false;
+        p += n;
+        size -= (size_t)n;
+    }
+    return true;
+}
+
+static void begin(void *context, int samples) {
+    WorkerStatus *status = context;
+    atomic_store(&status->samples, (uint32_t)samples);
+    atomic_fetch_add(&status->started, 1);
+}
+
+static bool serve_job(const ScoreScripts *scripts, WorkerStatus *status, Reader *r, Buf *reply) {
+    uint32_t tag = read_u32(r), count = read_u32(r);
+    if (r->failed || count > MAX_GROUP) return false;
+    atomic_store(&status->tag, tag);
+    write_u32(reply, tag);
+    write_u32(reply, count);
+    if (count == 0) {
+        begin(status, 1);
+        buf_append(reply, scripts_have_group(scripts) ? "\1" : "\0", 1);
+        return true;
+    }
+    RewardSample *samples = xcalloc(count, sizeof *samples);
+    Verdict *verdicts = xcalloc(count, sizeof *verdicts);
+    bool ok = true;
+    for (uint32_t i = 0; i < count; i++) ok = read_sample(r, &samples[i]) && ok;
+    if (ok) scripts_score(scripts, samples, (int)count, verdicts, begin, status);
+    for (uint32_t i = 0; i < count; i++) {
+        if (ok) write_verdict(reply, &verdicts[i]);
+        sample_free(&samples[i]);
+    }
+    free(samples);
+    free(verdicts);
+    return ok;
+}
+
+static bool serve_batch(const ScoreScripts *scripts, WorkerStatus *status, Buf *batch, Buf *reply) {
+    BatchHeader head;
+    if (!read_exactly(&head, sizeof head) || head.magic != BATCH_MAGIC || head.size > MESSAGE_LIMIT) return false;
+    if (batch->capacity < head.size) {
+        batch->data = xrealloc(batch->data, head.size);
+        batch->capacity = head.size;
+    }
+    if (!read_exactly(batch->data, head.size)) return false;
+    Reader r = {.at = batch->data, .end = batch->data + head.size};
+    reply->size = 0;
+    BatchHeader answer = {.magic = REPLY_MAGIC, .jobs = head.jobs};
+    buf_append(reply, &answer, sizeof answer);
+    for (uint32_t i = 0; i < head.jobs; i++)
+        if (!serve_job(scripts, status, &r, reply)) return false;
+    answer.size = (uint32_t)(reply->size - sizeof answer);
+    memcpy(reply->data, &answer, sizeof answer);
+    atomic_store(&status->tag, 0);
+    return write_exactly(reply->data, reply->size);
+}
+
+_Noreturn void worker_run(const ScoreScripts *scripts, WorkerStatus *status) {
+    Buf batch = {0}, reply = {0};
+    atomic_store(&status->ready, 1);
+    while (serve_batch(scripts, status, &batch, &reply)) {}
+    _exit(0);
+}
