@@ -49,7 +49,7 @@ static void program_cut(Program *p, int from, int to) {
     p->count -= to - from;
 }
 static void program_free(Program *p) {
-    program_cut(p, 0, p->count);
+    for (int i = 0; i < p->count; i++) free(p->list[i].text);
     free(p->list);
 }
 

@@ -3,6 +3,7 @@
 #include "../test.h"
 #include "files.h"
 #include "json.h"
+#include "template.h"
 #include "tokenizer.h"
 
 static const char whole[] =
@@ -241,6 +242,31 @@ static void mutated_gguf(void) {
     remove_folder(&f);
 }
 
+// A template with bytes changed, cut or doubled is recognised or not; what is recognised prints.
+static void mutated_templates(void) {
+    Err err = {0};
+    json_t *root, *source, *messages = json_pack("[{s:s, s:s}]", "role", "user", "content", "hi");
+    const char *name;
+    OK(json_read_file(TEST_DATA "/tokenizers/chatml.json", 1 << 20, &root, &err));
+    Random r = random_start(8, STREAM_TEST, 0);
+    json_object_foreach(json_object_get(root, "templates"), name, source) {
+        size_t size = json_string_length(source);
+        for (int i = 0; i < 1500; i++) {
+            char *text = xstrndup(json_string_value(source), random_below(&r, 4) ? size : random_below(&r, (uint32_t)size));
+            size_t left = strlen(text);
+            for (uint32_t n = 1 + random_below(&r, 4); left && n > 0; n--)
+                text[random_below(&r, (uint32_t)left)] = "{}%#-+'\"\\[]() \n~x"[random_below(&r, 18)];
+            ChatFormat *f = chat_format_read(text);
+            Buf out = {0};
+            if (f) OK(chat_format_render(f, "template", messages, true, &out, &err));
+            buf_free(&out);
+            chat_format_free(f);
+            free(text);
+        }
+    }
+    json_decref(messages), json_decref(root);
+}
+
 // Bytes of any kind: an error at the first byte that isn't UTF-8, otherwise ids that decode to the same text.
 static void random_texts(void) {
     static const char *const folders[] = {"gpt2-bytelevel", "llama3-style", "smollm-style"};
@@ -287,6 +313,7 @@ static const Test tests[] = {
     {"malformed_folders", malformed_folders},
     {"mutated_tokenizers", mutated_tokenizers},
     {"mutated_gguf", mutated_gguf},
+    {"mutated_templates", mutated_templates},
     {"random_texts", random_texts},
 };
 TEST_MAIN(tests)
