@@ -5,7 +5,7 @@
 #include <string.h>
 
 extern const Command command_bench, command_calc, command_doctor, command_generate, command_inspect, command_reward,
-    command_score, command_tokenize;
+    command_score, command_tasks, command_tokenize;
 static const Command *const commands[] = {
     &command_bench,
     &command_calc,
@@ -14,6 +14,7 @@ static const Command *const commands[] = {
     &command_inspect,
     &command_reward,
     &command_score,
+    &command_tasks,
     &command_tokenize,
     NULL,
 };
