@@ -115,8 +115,6 @@ INLINE void attend_tiled(const AttentionArgs *a, const Geometry *g, int64_t t, i
 
 void V(attention)(const Team *team, const AttentionArgs *a) {
     Geometry g = geometry_of(a);
-    int64_t from, to;
-    team_share(team, a->T, 1, &from, &to);
     // Later rows see more: an interleaved split keeps the threads equally busy.
     for (int64_t t = team->thread; t < a->T; t += team->count)
         for (int k = 0; k < a->kv_heads; k++)
@@ -159,12 +157,23 @@ static void widen_page(const AttentionArgs *a, const Geometry *g, int64_t keys, 
     memset(s->dvalues, 0, (size_t)(PAGE * g->Dp) * sizeof(float));
 }
 
-// Rows of `sum` [32][Dp] grow by weights[r][j] * x[r], rows ascending.
-INLINE void add_outer(float *sum, const float (*weights)[PAGE], const float (*x)[MAX_D], int64_t Dp, int rows) {
-    for (int j = 0; j < PAGE; j++)
+// Rows of `sum` [32][Dp] grow by weights[r][j] * x[r], rows ascending. A row adds nothing to positions it doesn't see,
+// not even zero times an infinity.
+INLINE void add_outer(float *sum, const float (*weights)[PAGE], const float (*x)[MAX_D], const int *valid, int64_t Dp, int rows) {
+    int least = PAGE, most = 0;
+    for (int r = 0; r < rows; r++) {
+        least = valid[r] < least ? valid[r] : least;
+        most = valid[r] > most ? valid[r] : most;
+    }
+    for (int j = 0; j < most; j++)
         for (int64_t c = 0; c < Dp; c += 16) {
             v16 acc = v_load(sum + j * Dp + c);
-            for (int r = 0; r < rows; r++) acc = v_fma(v_set1(weights[r][j]), v_load(x[r] + c), acc);
+            if (j < least) {
+                for (int r = 0; r < rows; r++) acc = v_fma(v_set1(weights[r][j]), v_load(x[r] + c), acc);
+            } else {
+                for (int r = 0; r < rows; r++)
+                    if (j < valid[r]) acc = v_fma(v_set1(weights[r][j]), v_load(x[r] + c), acc);
+            }
             v_store(sum + j * Dp + c, acc);
         }
 }
@@ -183,8 +192,8 @@ INLINE void grad_rows(const AttentionGradArgs *g_args, const Geometry *g, const 
             v_store(dscores[r] + c, v_first(ds, t->valid[r] - c, v_zero()));
         }
     }
-    add_outer(s->dvalues, (const float(*)[PAGE])weights, t->dy, g->Dp, rows);
-    add_outer(s->dkeys, (const float(*)[PAGE])dscores, t->q, g->Dp, rows);
+    add_outer(s->dvalues, (const float(*)[PAGE])weights, t->dy, t->valid, g->Dp, rows);
+    add_outer(s->dkeys, (const float(*)[PAGE])dscores, t->q, t->valid, g->Dp, rows);
     for (int r = 0; r < rows; r++) {
         float *dq = g_args->dq + t->at[r] * g->D;
         FOR_LANES(g->D) {
@@ -238,6 +247,10 @@ static void grad_page(const AttentionGradArgs *g_args, const Geometry *g, int un
         t = run;
     }
     grad_tile(g_args, g, tile, s);
+    for (int j = 0; g->D < g->Dp && j < PAGE; j++) { // a NaN weight has turned the padding's zeros into NaN
+        memset(s->dkeys + j * g->Dp + g->D, 0, (size_t)(g->Dp - g->D) * sizeof(float));
+        memset(s->dvalues + j * g->Dp + g->D, 0, (size_t)(g->Dp - g->D) * sizeof(float));
+    }
     float *out = g_args->dpages + page * g->page + kv_head * g->head;
     memcpy(out, s->dkeys, (size_t)(PAGE * g->Dp) * sizeof(float));
     memcpy(out + PAGE * g->Dp, s->dvalues, (size_t)(PAGE * g->Dp) * sizeof(float));
