@@ -85,6 +85,10 @@ bool ledger_query(const Ledger *l, const char *sql, int64_t first, int64_t secon
     return true;
 }
 
+bool ledger_freeze(const Ledger *l, Err *err) {
+    return sqlite3_exec(l->db, "BEGIN", NULL, NULL, NULL) == SQLITE_OK || ledger_failed(l, "reading", err);
+}
+
 bool ledger_next(const Ledger *l, sqlite3_stmt *s, bool *more, Err *err) {
     int r = sqlite3_step(s);
     *more = r == SQLITE_ROW;
@@ -111,6 +115,12 @@ int64_t column_int(sqlite3_stmt *s, int column) {
 const char *column_string(sqlite3_stmt *s, int column) {
     const unsigned char *text = sqlite3_column_type(s, column) == SQLITE_TEXT ? sqlite3_column_text(s, column) : NULL;
     return text ? (const char *)text : "";
+}
+void text_tame(char *text) {
+    for (unsigned char *c = (unsigned char *)text; *c; c++) {
+        if (*c < 0x20 || *c == 0x7f) *c = '?';
+        else if (*c == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0) *c++ = '?', *c = '?';
+    }
 }
 json_t *column_object(sqlite3_stmt *s, int column) {
     json_t *j = NULL;

@@ -57,6 +57,8 @@ struct Ledger {
 bool ledger_failed(const Ledger *l, const char *doing, Err *err);
 // Prepares `sql`, binding up to two integers (the count of '?' decides).
 bool ledger_query(const Ledger *l, const char *sql, int64_t first, int64_t second, sqlite3_stmt **out, Err *err) MUST_CHECK;
+// From here to ledger_close every query sees one and the same state, whatever a training run writes meanwhile.
+bool ledger_freeze(const Ledger *l, Err *err) MUST_CHECK;
 // One row further: *more is false at the end. The statement stays the caller's to finalize.
 bool ledger_next(const Ledger *l, sqlite3_stmt *s, bool *more, Err *err) MUST_CHECK;
 // A query that gives one integer (NULL and no row give `otherwise`).
@@ -65,6 +67,8 @@ bool ledger_integer(const Ledger *l, const char *sql, int64_t argument, int64_t 
 double column_real(sqlite3_stmt *s, int column);
 int64_t column_int(sqlite3_stmt *s, int column);
 const char *column_string(sqlite3_stmt *s, int column); // NUL-terminated, never NULL, valid until the next step
+// For terminals: control characters (C1 ones too) become '?', in place.
+void text_tame(char *text);
 // A JSON object in a text column; an empty object where it is anything else. The caller owns it.
 json_t *column_object(sqlite3_stmt *s, int column);
 

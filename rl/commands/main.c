@@ -4,14 +4,18 @@
 #include <stdio.h>
 #include <string.h>
 
-extern const Command command_bench, command_calc, command_doctor, command_generate, command_inspect, command_reward,
-    command_score, command_tasks, command_tokenize;
+extern const Command command_audit, command_bench, command_calc, command_cost, command_doctor,
+    command_generate, command_inspect, command_report, command_reward, command_score, command_tasks,
+    command_tokenize;
 static const Command *const commands[] = {
+    &command_audit,
     &command_bench,
     &command_calc,
+    &command_cost,
     &command_doctor,
     &command_generate,
     &command_inspect,
+    &command_report,
     &command_reward,
     &command_score,
     &command_tasks,

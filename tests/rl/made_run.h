@@ -18,7 +18,7 @@ static inline void made_episode(Batch *b, Random *r, int index) {
     c->ids = ARENA_NEW(&b->arena, int32_t, c->length), c->logprob = ARENA_NEW(&b->arena, float, c->length);
     for (int i = 0; i < c->length; i++) c->ids[i] = (int32_t)random_below(r, 100), c->logprob[i] = -(float)random_double(r);
     c->finish = random_below(r, 5) ? FINISH_STOP : FINISH_LENGTH;
-    bool think = b->prompts[e->prompt].mode == MODE_THINK, right = random_below(r, 100) < 40 + (uint32_t)b->step;
+    bool think = b->prompts[e->prompt].mode == MODE_THINK, right = random_below(r, 100) < 30 + (uint32_t)b->step / 6;
     int truth = 7 * (e->prompt + 1) + 8;
     char text[200];
     snprintf(text, sizeof text, think ? "7*%d=%d, plus 8 is %d</think>%d" : "%.0d%.0d%.0d%d", think ? e->prompt + 1 : 0,

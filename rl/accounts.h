@@ -1,0 +1,30 @@
+// Giving account of a run from its ledger alone: what it cost, whether its evidence holds, and its page. None of these
+// needs a model or changes the run's folder but for the report itself.
+#ifndef RECKON_ACCOUNTS_H
+#define RECKON_ACCOUNTS_H
+#include "rl.h"
+
+// ---- energy.c --------------------------------------------------------------------------------------------
+// The joules that the processor packages counted since energy_open (Linux powercap, "RAPL"). `folder` NULL is
+// /sys/class/powercap. Where no counter may be read, energy_joules gives NaN: not measured is not 0. Ask at least
+// every few minutes: counters wrap around.
+typedef struct Energy Energy;
+Energy *energy_open(const char *folder);
+double energy_joules(Energy *e);
+void energy_close(Energy *e);
+
+// ---- cost.c ----------------------------------------------------------------------------------------------
+// Sums over the ledger, work that was done twice counted too. The caller owns *out; its form is told in cost.c.
+bool cost_run(const char *run_folder, json_t **out, Err *err) MUST_CHECK;
+void cost_print(const json_t *cost); // as a table, on stdout
+
+// ---- audit.c ---------------------------------------------------------------------------------------------
+// Proves what can be proved of a run's folder: {"ok", "head", "step", "checks": [{"name", "ok", "found"}]}. False with
+// ERR_FAILED and the first broken thing named if a check fails; *out is then set too. The caller owns it.
+bool audit_run(const char *run_folder, json_t **out, Err *err) MUST_CHECK;
+
+// ---- report.c --------------------------------------------------------------------------------------------
+// Writes the page of a run, one self-contained file, aside and renamed. `path` NULL: RUN/report.html.
+bool report_write(const char *run_folder, const char *path, Err *err) MUST_CHECK;
+
+#endif

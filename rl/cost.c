@@ -1,0 +1,376 @@
+// What a run cost, summed over its ledger: tokens, FLOPs, seconds by stage and part, joules, money. Work that was done
+// twice, evaluations and waste are counted, not hidden. Every figure says where it comes from, and what is not known
+// is never 0:
+//
+//   FIGURE: {"value": number | "not measured" | "not stated" | "not known",
+//            "source": "measured" (counted, a clock, a meter) | "computed" (from shapes) | "stated" (the recipe) | "none"}
+//   WORK:   {"steps", "prompt_tokens", "new_tokens", "trained_tokens", "flops", "seconds", "rollout_seconds",
+//            "reward_seconds", "train_seconds", "optimizer_seconds", "cpu_seconds", "joules", "money"}, each a FIGURE
+//   {"currency": "EUR" | null, "stages": [WORK and "name", "kind"], "evaluations": WORK, "repeated": WORK, "total": WORK,
+//    "waste": {"groups_without_variance", "truncated_samples", "unscored_samples", "untrained_tokens", "repeated_flops"}
+//              (FIGUREs, shares from 0 to 1), "cut_off": FIGURE (times that a run was continued; the step under way was lost)}
+#include "accounts.h"
+#include "files.h"
+#include "ledger_rows.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_STAGES = 64 };
+
+typedef struct Work {
+    int64_t steps, prompt_tokens, new_tokens, trained_tokens;
+    double flops, seconds, rollout, reward, train, optimizer, cpu, joules;
+} Work;
+
+typedef struct Stated { // by the recipe; 0: not
+    double watts, price_per_hour;
+    const char *currency; // inside `recipe`
+    json_t *recipe; // recipe.resolved.json, NULL if it can't be read
+} Stated;
+
+typedef struct Account {
+    Work stage[MAX_STAGES], evaluations, repeated, total;
+    char kind[MAX_STAGES][16];
+    int stages;
+    int64_t continued;
+} Account;
+
+// ---- what the recipe states ------------------------------------------------------------------------------
+static const json_t *find_key(const json_t *j, const char *key, int depth) {
+    const json_t *found = json_object_get(j, key);
+    const char *name;
+    json_t *value;
+    if (found || depth == 0) return found;
+    json_object_foreach((json_t *)(uintptr_t)j, name, value) {
+        if (!found && json_is_object(value)) found = find_key(value, key, depth - 1);
+    }
+    return found;
+}
+static double stated_number(const json_t *recipe, const char *key) {
+    const json_t *v = find_key(recipe, key, 2);
+    return json_is_number(v) && json_number_value(v) > 0 ? json_number_value(v) : 0;
+}
+static void read_stated(const char *run_folder, Stated *s) {
+    char *path = path_join(run_folder, "recipe.resolved.json");
+    *s = (Stated){0};
+    if (!json_read_file(path, 16 << 20, &s->recipe, NULL)) s->recipe = NULL;
+    s->watts = stated_number(s->recipe, "watts");
+    s->price_per_hour = stated_number(s->recipe, "price_per_hour");
+    s->currency = json_string_value(find_key(s->recipe, "currency", 2));
+    free(path);
+}
+
+// ---- sums ------------------------------------------------------------------------------------------------
+static double number_of(const json_t *object, const char *key) { // NaN where there is none
+    const json_t *v = json_object_get(object, key);
+    return json_is_number(v) ? json_number_value(v) : NAN;
+}
+static int64_t count_of(const json_t *object, const char *key) {
+    double x = number_of(object, key);
+    return x >= 0 && x < 9e15 ? (int64_t)x : 0;
+}
+
+static void add_work(Work *to, const Work *w) {
+    to->steps += w->steps, to->prompt_tokens += w->prompt_tokens, to->new_tokens += w->new_tokens;
+    to->trained_tokens += w->trained_tokens, to->flops += w->flops, to->seconds += w->seconds;
+    to->rollout += w->rollout, to->reward += w->reward, to->train += w->train, to->optimizer += w->optimizer;
+    to->cpu += w->cpu, to->joules += w->joules;
+}
+// One unmeasured second makes a sum of seconds unmeasured: NaN propagates by itself.
+static void measured_of(const json_t *detail, Work *w) {
+    w->seconds = number_of(detail, "seconds"), w->rollout = number_of(detail, "rollout");
+    w->reward = number_of(detail, "reward"), w->train = number_of(detail, "train");
+    w->optimizer = number_of(detail, "optimizer"), w->cpu = number_of(detail, "cpu_seconds");
+    w->joules = number_of(detail, "joules");
+}
+
+// An evaluation's tokens and FLOPs: means per item times items, over levels, and over modes where each has its own.
+static void evaluated_of(const json_t *level, Work *w) {
+    double items = number_of(level, "items");
+    if (!(items > 0)) return;
+    double prompt = number_of(level, "prompt_tokens"), tokens = number_of(level, "tokens"), flops = number_of(level, "flops");
+    if (prompt > 0) w->prompt_tokens += llround(prompt * items);
+    if (tokens > 0) w->new_tokens += llround(tokens * items);
+    w->flops += flops * items;
+}
+static void evaluation_of(const json_t *replayable, const json_t *measured, Work *w) {
+    size_t i;
+    json_t *level;
+    double seconds = number_of(measured, "seconds"), by_level = 0;
+    json_array_foreach(json_object_get(replayable, "levels"), i, level) {
+        evaluated_of(level, w);
+        for (int m = 0; m < 2; m++) evaluated_of(json_object_get(level, m ? "direct" : "think"), w);
+    }
+    json_array_foreach(json_object_get(measured, "levels"), i, level) {
+        for (int m = 0; m < 2; m++) by_level += number_of(json_object_get(level, m ? "direct" : "think"), "seconds");
+    }
+    w->seconds = !isnan(seconds) ? seconds : i ? by_level : NAN;
+    w->joules = number_of(measured, "joules");
+    w->rollout = w->seconds, w->cpu = NAN;
+    w->steps = 1;
+}
+
+static bool sum_steps(const Ledger *l, Account *a, Err *err) {
+    sqlite3_stmt *s;
+    static const char sql[] = "SELECT stage_index, max(kind), count(*), sum(prompt_tokens), sum(new_tokens), sum(trained_tokens), "
+                              "sum(flops) FROM steps GROUP BY stage_index ORDER BY stage_index";
+    bool ok = ledger_query(l, sql, 0, 0, &s, err), more = true;
+    while (ok && (ok = ledger_next(l, s, &more, err)) && more) {
+        int64_t i = column_int(s, 0);
+        if (i < 0 || i >= MAX_STAGES) continue;
+        a->stages = (int)i + 1;
+        snprintf(a->kind[i], sizeof a->kind[i], "%s", column_string(s, 1));
+        a->stage[i] = (Work){.steps = column_int(s, 2), .prompt_tokens = column_int(s, 3), .new_tokens = column_int(s, 4),
+                             .trained_tokens = column_int(s, 5), .flops = column_real(s, 6)};
+    }
+    sqlite3_finalize(s);
+    return ok;
+}
+
+// Which stage a step that stands belongs to; -1 for one that doesn't.
+static bool stage_of(const Ledger *l, int64_t step, int *out, Err *err) {
+    int64_t stage;
+    TRY(ledger_integer(l, "SELECT stage_index FROM steps WHERE step = ?", step, -1, &stage, err));
+    *out = stage >= 0 && stage < MAX_STAGES ? (int)stage : -1;
+    return true;
+}
+
+static void add_measured(Work *to, const Work *w) {
+    Work clocks = *w;
+    clocks.steps = clocks.prompt_tokens = clocks.new_tokens = clocks.trained_tokens = 0, clocks.flops = 0;
+    add_work(to, &clocks);
+}
+
+static void add_repeated_evaluation(Account *a, const json_t *replayable) {
+    Work w = {0};
+    evaluation_of(replayable, NULL, &w);
+    w.steps = 0, w.seconds = w.rollout = w.cpu = w.joules = 0; // its clocks are with the evaluations
+    add_work(&a->repeated, &w);
+}
+// An evaluation that was made again after a resume and came to the same.
+static bool add_again(const Ledger *l, int64_t step, const char *name, Account *a, Err *err) {
+    sqlite3_stmt *s;
+    bool ok = ledger_query(l, "SELECT name, replayable FROM evaluations WHERE step = ?", step, 0, &s, err), more = true;
+    while (ok && name && (ok = ledger_next(l, s, &more, err)) && more) {
+        if (strcmp(column_string(s, 0), name)) continue;
+        json_t *replayable = column_object(s, 1);
+        add_repeated_evaluation(a, replayable);
+        json_decref(replayable);
+        break;
+    }
+    sqlite3_finalize(s);
+    return ok;
+}
+
+// Measured values in the order they were written; a rewind moves the accounts of later steps to the repeated work.
+static bool sum_events(const Ledger *l, Account *a, Err *err) {
+    sqlite3_stmt *s;
+    int64_t highest;
+    TRY(ledger_integer(l, "SELECT count(*) FROM events WHERE kind = 'step'", 0, 0, &highest, err));
+    Work *account = xcalloc((size_t)highest + 1, sizeof *account);
+    static const char sql[] = "SELECT kind, step, detail FROM events WHERE kind IN ('step', 'rewind', 'repeated', 'evaluation', "
+                              "'resume') ORDER BY seq";
+    bool ok = ledger_query(l, sql, 0, 0, &s, err), more = true;
+    while (ok && (ok = ledger_next(l, s, &more, err)) && more) {
+        const char *kind = column_string(s, 0);
+        int64_t step = column_int(s, 1);
+        json_t *detail = column_object(s, 2);
+        Work w = {0};
+        if (!strcmp(kind, "step") && step >= 1 && step <= highest) {
+            measured_of(detail, &w);
+            w.steps = 1;
+            account[step] = w;
+        } else if (!strcmp(kind, "rewind")) {
+            for (int64_t i = step < 0 ? 1 : step + 1; i <= highest; i++) {
+                if (account[i].steps) add_measured(&a->repeated, &account[i]);
+                account[i] = (Work){0};
+            }
+        } else if (!strcmp(kind, "repeated") && !strcmp(json_string_value(json_object_get(detail, "work")) ?: "", "step")) {
+            w = (Work){.steps = 1, .prompt_tokens = count_of(detail, "prompt_tokens"), .new_tokens = count_of(detail, "new_tokens"),
+                       .trained_tokens = count_of(detail, "trained_tokens"), .flops = number_of(detail, "flops")};
+            add_work(&a->repeated, &w);
+        } else if (!strcmp(kind, "repeated")) {
+            add_repeated_evaluation(a, json_object_get(detail, "replayable"));
+        } else if (!strcmp(kind, "evaluation")) {
+            evaluation_of(NULL, json_object_get(detail, "measured"), &w);
+            w.steps = 0;
+            add_work(&a->evaluations, &w);
+            if (json_is_true(json_object_get(detail, "again")))
+                ok = add_again(l, step, json_string_value(json_object_get(detail, "name")), a, err);
+        } else if (!strcmp(kind, "resume")) {
+            a->continued++;
+        }
+        json_decref(detail);
+    }
+    sqlite3_finalize(s);
+    for (int64_t i = 1; ok && i <= highest; i++) {
+        int stage;
+        if (!account[i].steps) continue;
+        ok = stage_of(l, i, &stage, err);
+        if (ok && stage >= 0) add_measured(&a->stage[stage], &account[i]);
+    }
+    free(account);
+    return ok;
+}
+
+static bool sum_evaluations(const Ledger *l, Account *a, Err *err) {
+    sqlite3_stmt *s;
+    bool ok = ledger_query(l, "SELECT replayable FROM evaluations", 0, 0, &s, err), more = true;
+    while (ok && (ok = ledger_next(l, s, &more, err)) && more) {
+        json_t *replayable = column_object(s, 0);
+        Work w = {0};
+        evaluation_of(replayable, NULL, &w);
+        w.seconds = w.rollout = w.cpu = w.joules = 0; // in its event
+        add_work(&a->evaluations, &w);
+        json_decref(replayable);
+    }
+    sqlite3_finalize(s);
+    return ok;
+}
+
+// ---- figures ---------------------------------------------------------------------------------------------
+static json_t *figure(double value, const char *source, const char *otherwise) {
+    bool known = isfinite(value);
+    return json_pack("{s:o, s:s}", "value", known ? json_real(value) : json_string(otherwise), "source", known ? source : "none");
+}
+static json_t *count_figure(int64_t value) {
+    return json_pack("{s:I, s:s}", "value", (json_int_t)value, "source", "measured");
+}
+
+static json_t *work_json(const Work *w, const Stated *stated) {
+    json_t *j = json_object();
+    json_object_set_new(j, "steps", count_figure(w->steps));
+    json_object_set_new(j, "prompt_tokens", count_figure(w->prompt_tokens));
+    json_object_set_new(j, "new_tokens", count_figure(w->new_tokens));
+    json_object_set_new(j, "trained_tokens", count_figure(w->trained_tokens));
+    json_object_set_new(j, "flops", figure(w->flops, "computed", "not known"));
+    json_object_set_new(j, "seconds", figure(w->seconds, "measured", "not measured"));
+    json_object_set_new(j, "rollout_seconds", figure(w->rollout, "measured", "not measured"));
+    json_object_set_new(j, "reward_seconds", figure(w->reward, "measured", "not measured"));
+    json_object_set_new(j, "train_seconds", figure(w->train, "measured", "not measured"));
+    json_object_set_new(j, "optimizer_seconds", figure(w->optimizer, "measured", "not measured"));
+    json_object_set_new(j, "cpu_seconds", figure(w->cpu, "measured", "not measured"));
+    // A meter first; else the watts that the recipe states, times the seconds; else nothing is claimed.
+    if (isfinite(w->joules)) json_object_set_new(j, "joules", figure(w->joules, "measured", ""));
+    else json_object_set_new(j, "joules", figure(stated->watts > 0 ? stated->watts * w->seconds : NAN, "stated", "not measured"));
+    json_object_set_new(j, "money", figure(stated->price_per_hour > 0 ? stated->price_per_hour * w->seconds / 3600 : NAN, "stated",
+                                           stated->price_per_hour > 0 ? "not known" : "not stated"));
+    return j;
+}
+
+static bool share(const Ledger *l, json_t *to, const char *name, const char *sql, Err *err) {
+    sqlite3_stmt *s;
+    bool more = false;
+    bool ok = ledger_query(l, sql, 0, 0, &s, err) && ledger_next(l, s, &more, err);
+    if (ok) json_object_set_new(to, name, figure(more ? column_real(s, 0) : NAN, "measured", "not known"));
+    sqlite3_finalize(s);
+    return ok;
+}
+
+static bool waste_json(const Ledger *l, const Account *a, json_t *waste, Err *err) {
+    json_object_set_new(waste, "repeated_flops", figure(a->total.flops > 0 ? a->repeated.flops / a->total.flops : NAN, "computed", "not known"));
+    return share(l, waste, "groups_without_variance", "SELECT 1.0 * sum(groups_without_variance) / sum(group_count) FROM steps", err) &&
+           share(l, waste, "truncated_samples", "SELECT avg(finish = 'length') FROM samples", err) &&
+           share(l, waste, "unscored_samples", "SELECT avg(verdict <> 'scored') FROM samples", err) &&
+           share(l, waste, "untrained_tokens",
+                 "SELECT 1.0 * sum(tokens) FILTER (WHERE NOT active OR NOT has_variance) / sum(tokens) FROM samples JOIN prompts USING "
+                 "(step, prompt)", err);
+}
+
+static void name_stage(json_t *stage, const Stated *stated, int index, const char *kind) {
+    const json_t *entry = json_array_get(json_object_get(stated->recipe, "stages"), (size_t)index);
+    const char *name = json_string_value(json_object_get(entry, "name"));
+    json_object_set_new(stage, "name", json_string(name && name[0] ? name : kind[0] ? kind : "stage"));
+    json_object_set_new(stage, "kind", json_string(kind));
+}
+
+static bool cost_read(const Ledger *l, const Stated *stated, json_t **out, Err *err) {
+    Account *a = xcalloc(1, sizeof *a);
+    bool ok = sum_steps(l, a, err) && sum_events(l, a, err) && sum_evaluations(l, a, err);
+    json_t *stages = json_array(), *waste = json_object();
+    for (int i = 0; ok && i < a->stages; i++) {
+        json_t *stage = work_json(&a->stage[i], stated);
+        name_stage(stage, stated, i, a->kind[i]);
+        json_array_append_new(stages, stage);
+        add_work(&a->total, &a->stage[i]);
+    }
+    int64_t evaluations = a->evaluations.steps;
+    a->evaluations.cpu = 0; // an evaluation's CPU time isn't told apart; the total is of the steps
+    a->evaluations.steps = 0;
+    add_work(&a->total, &a->evaluations);
+    add_work(&a->total, &a->repeated);
+    a->evaluations.steps = evaluations;
+    a->evaluations.reward = a->evaluations.cpu = NAN; // inside its seconds, not told apart
+    ok = ok && waste_json(l, a, waste, err);
+    *out = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "currency", stated->currency ? json_string(stated->currency) : json_null(),
+                     "stages", stages, "evaluations", work_json(&a->evaluations, stated), "repeated", work_json(&a->repeated, stated),
+                     "total", work_json(&a->total, stated), "waste", waste, "cut_off", count_figure(a->continued));
+    free(a);
+    if (ok) return true;
+    json_decref(*out);
+    *out = NULL;
+    return false;
+}
+
+bool cost_run(const char *run_folder, json_t **out, Err *err) {
+    Ledger *l;
+    Stated stated;
+    *out = NULL;
+    TRY(ledger_open_read(run_folder, &l, err));
+    read_stated(run_folder, &stated);
+    bool ok = ledger_freeze(l, err) && cost_read(l, &stated, out, err);
+    json_decref(stated.recipe);
+    ledger_close(l);
+    return ok;
+}
+
+// ---- the table -------------------------------------------------------------------------------------------
+static void print_figure(const json_t *work, const char *key, int width) {
+    const json_t *f = json_object_get(work, key), *value = json_object_get(f, "value");
+    const char *source = json_string_value(json_object_get(f, "source"));
+    char text[40];
+    if (!json_is_number(value)) snprintf(text, sizeof text, "%s", json_is_string(value) ? json_string_value(value) : "");
+    else snprintf(text, sizeof text, "%.*g%s", json_number_value(value) >= 1e4 ? 4 : 5, json_number_value(value),
+                  source && !strcmp(source, "stated") ? "*" : "");
+    if (json_is_integer(value)) snprintf(text, sizeof text, "%lld", (long long)json_integer_value(value));
+    printf(" %*s", width, text);
+}
+static void print_work(const char *name, const json_t *work) {
+    static const struct {
+        const char *key;
+        int width;
+    } columns[] = {{"steps", 7}, {"new_tokens", 12}, {"trained_tokens", 14}, {"flops", 11}, {"seconds", 10}, {"joules", 13}, {"money", 11}};
+    char tame[64];
+    snprintf(tame, sizeof tame, "%s", name ? name : "");
+    text_tame(tame);
+    printf("%-16.16s", tame);
+    for (int i = 0; i < COUNT(columns); i++) print_figure(work, columns[i].key, columns[i].width);
+    printf("\n");
+}
+
+void cost_print(const json_t *cost) {
+    size_t i;
+    json_t *stage, *value;
+    const char *key, *currency = json_string_value(json_object_get(cost, "currency"));
+    char money[16];
+    snprintf(money, sizeof money, "%s", currency ? currency : "money");
+    text_tame(money);
+    printf("%-16s %7s %12s %14s %11s %10s %13s %11s\n", "", "steps", "new tokens", "trained tokens", "FLOPs", "seconds", "joules",
+           money);
+    json_array_foreach(json_object_get(cost, "stages"), i, stage) print_work(json_string_value(json_object_get(stage, "name")), stage);
+    print_work("evaluations", json_object_get(cost, "evaluations"));
+    print_work("repeated work", json_object_get(cost, "repeated"));
+    print_work("total", json_object_get(cost, "total"));
+    printf("\n");
+    json_object_foreach(json_object_get(cost, "waste"), key, value) {
+        const json_t *x = json_object_get(value, "value");
+        char name[40];
+        snprintf(name, sizeof name, "%s", key);
+        for (char *c = name; *c; c++) *c = *c == '_' ? ' ' : *c;
+        if (json_is_number(x)) printf("%-26s %5.1f %%\n", name, 100 * json_number_value(x));
+        else printf("%-26s not known\n", name);
+    }
+    printf("\nTokens are counted, seconds are from the clock, FLOPs from shapes; * is from what the recipe states.\n");
+}

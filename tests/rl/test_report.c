@@ -1,0 +1,301 @@
+// Energy, cost, audit and the page of a run, on a made-up run with a hostile model.
+#include "../test.h"
+#include "accounts.h"
+#include "made_run.h"
+#include "report.h"
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+__attribute__((weak)) const char *const mode_names[] = {"think", "direct"};
+__attribute__((weak)) const char *const verdict_state_names[] = {"scored", "abstained", "error", "budget", "killed"};
+
+static const char recipe_text[] = "{\"currency\":\"EUR\",\"name\":\"</title><script>alert(1)</script>\",\"price_per_hour\":7200,"
+                                  "\"stages\":[{\"name\":\"sft\"},{\"name\":\"<b>grpo</b>\"}],\"watts\":100}";
+static char folder[64];
+static char *in_folder(const char *name) { return path_join(folder, name); }
+static void put(const char *name, const char *text) {
+    Err err = {0};
+    char *path = in_folder(name);
+    OK(file_write_atomic(path, text, strlen(text), &err));
+    free(path);
+}
+
+// Steps 1 to 3 of sft, 4 to 8 of grpo; an evaluation of each mode after steps 4 and 8. `hostile` replaces what the
+// model wrote.
+static void make_run(const char *hostile) {
+    Err err = {0};
+    Ledger *l;
+    char hash[65];
+    strcpy(folder, "/tmp/reckon-report-XXXXXX");
+    CHECK(mkdtemp(folder));
+    put("recipe.resolved.json", recipe_text);
+    put("recipe.lua", "return { name = \"</pre><script>x</script>\" }");
+    json_t *recipe;
+    Buf text = {0};
+    OK(json_parse(recipe_text, strlen(recipe_text), "recipe", 1, &recipe, &err));
+    json_write(recipe, &text);
+    sha256_hex(text.data, text.size, hash);
+    json_decref(recipe), buf_free(&text);
+    OK(ledger_open(folder, false, &l, &err));
+    json_t *facts = json_pack("{s:s, s:s}", "recipe_hash", hash, "<fact>", hostile ? "<img src=x onerror=alert(1)>" : "fine");
+    OK(ledger_run(l, facts, NULL, &err));
+    json_decref(facts);
+    for (int64_t i = 1; i <= 8; i++) {
+        Batch b = made_batch(i);
+        for (int k = 0; hostile && k < b.episode_count; k++) b.episodes[k].text = (char *)(uintptr_t)hostile, b.episodes[k].text_size = strlen(hostile);
+        if (hostile) b.prompts[0].item.prompt = b.prompts[0].item.truth = b.prompts[0].item.kind = (char *)(uintptr_t)hostile;
+        StepReport s = made_report(i > 3 ? &b : NULL, i, i > 3);
+        OK(ledger_step(l, &s, i > 3 ? &b : NULL, &err));
+        made_free(&b);
+        for (int m = 0; m < 2 && i % 4 == 0; m++) OK(made_evaluate(l, i, m ? "direct" : "think", &err));
+    }
+    ledger_close(l);
+}
+static void remove_run(void) {
+    Err err = {0};
+    OK(folder_remove(folder, &err));
+}
+static double value(const json_t *cost, const char *work, const char *key, const char **source) {
+    const json_t *f = json_object_get(json_object_get(cost, work), key);
+    *source = json_string_value(json_object_get(f, "source"));
+    const json_t *v = json_object_get(f, "value");
+    return json_is_number(v) ? json_number_value(v) : NAN;
+}
+
+// ---- energy ----------------------------------------------------------------------------------------------
+static void zone(const char *name, const char *label, const char *energy) {
+    Err err = {0};
+    char *path = in_folder(name);
+    OK(folder_make(path, &err));
+    free(path);
+    char *file = xasprintf("%s/name", name), *counter = xasprintf("%s/energy_uj", name), *range = xasprintf("%s/max_energy_range_uj", name);
+    put(file, label), put(counter, energy), put(range, "10000000\n");
+    free(file), free(counter), free(range);
+}
+static void energy_counters(void) {
+    strcpy(folder, "/tmp/reckon-energy-XXXXXX");
+    CHECK(mkdtemp(folder));
+    Energy *e = energy_open(folder); // nothing there: not measured
+    CHECK(isnan(energy_joules(e)));
+    energy_close(e);
+    e = energy_open("/does/not/exist");
+    CHECK(isnan(energy_joules(e)));
+    energy_close(e);
+    zone("intel-rapl:0", "package-0\n", "9000000\n");
+    zone("intel-rapl:1", "package-1\n", "1000000\n");
+    zone("intel-rapl:0:0", "core\n", "5\n"); // inside package-0
+    zone("intel-rapl:2", "psys\n", "5\n");   // holds the packages again
+    e = energy_open(folder);
+    CHECK_NEAR(energy_joules(e), 0, 0);
+    put("intel-rapl:0/energy_uj", "500000\n"); // wrapped around: 1.5 J
+    put("intel-rapl:1/energy_uj", "3000000\n"); // 2 J
+    put("intel-rapl:0:0/energy_uj", "777\n"), put("intel-rapl:2/energy_uj", "9999999\n");
+    CHECK_NEAR(energy_joules(e), 3.5, 1e-9);
+    put("intel-rapl:0/energy_uj", "600000\n");
+    CHECK_NEAR(energy_joules(e), 3.6, 1e-9);
+    put("intel-rapl:1/energy_uj", "nonsense\n");
+    CHECK(isnan(energy_joules(e)));
+    energy_close(e);
+    e = energy_open(folder); // one package of two can't be read: the sum would be too small
+    CHECK(isnan(energy_joules(e)));
+    energy_close(e);
+    remove_run();
+}
+
+// ---- cost ------------------------------------------------------------------------------------------------
+static void costs_are_sums(void) {
+    Err err = {0};
+    json_t *cost;
+    const char *source;
+    Ledger *l;
+    make_run(NULL);
+    OK(cost_run(folder, &cost, &err));
+    const json_t *grpo = json_array_get(json_object_get(cost, "stages"), 1);
+    CHECK_STR(json_string_value(json_object_get(grpo, "name")), "<b>grpo</b>");
+    CHECK_NEAR(json_number_value(json_object_get(json_object_get(grpo, "seconds"), "value")), 2.5, 1e-12);
+    CHECK_INT(json_integer_value(json_object_get(json_object_get(grpo, "steps"), "value")), 5);
+    CHECK_NEAR(value(cost, "evaluations", "seconds", &source), 6, 1e-12);
+    CHECK_STR(source, "measured");
+    CHECK_NEAR(value(cost, "evaluations", "new_tokens", &source), 5000, 0); // 4 of 100 items of 12.5 tokens
+    CHECK_NEAR(value(cost, "evaluations", "flops", &source), 4e9, 0);
+    CHECK_NEAR(value(cost, "total", "seconds", &source), 10, 1e-9);
+    CHECK_NEAR(value(cost, "total", "flops", &source), 12e9, 1);
+    CHECK_STR(source, "computed");
+    CHECK_NEAR(value(cost, "total", "joules", &source), 1000, 1e-6); // 100 W stated, nothing measured
+    CHECK_STR(source, "stated");
+    CHECK_NEAR(value(cost, "total", "money", &source), 20, 1e-9);
+    CHECK_NEAR(value(cost, "waste", "groups_without_variance", &source), 1.0 / 3, 1e-9);
+    json_decref(cost);
+    // Two steps and their evaluations are done again: their cost is added, not forgotten.
+    OK(ledger_open(folder, true, &l, &err));
+    OK(ledger_rewind(l, 6, &err));
+    for (int64_t i = 7; i <= 8; i++) OK(made_step(l, i, &err));
+    for (int m = 0; m < 2; m++) OK(made_evaluate(l, 8, m ? "direct" : "think", &err));
+    OK(made_evaluate(l, 8, "think", &err));
+    ledger_close(l);
+    OK(cost_run(folder, &cost, &err));
+    CHECK_NEAR(value(cost, "repeated", "steps", &source), 2, 0);
+    CHECK_NEAR(value(cost, "repeated", "seconds", &source), 1, 1e-9);
+    CHECK_NEAR(value(cost, "repeated", "flops", &source), 2e9 + 3e9, 1);
+    CHECK_NEAR(value(cost, "total", "seconds", &source), 4 + 1 + 7 * 1.5, 1e-9);
+    CHECK_NEAR(value(cost, "total", "flops", &source), 12e9 + 5e9, 1);
+    json_decref(cost);
+    // Without what the recipe states nothing is made up.
+    put("recipe.resolved.json", "{}");
+    OK(cost_run(folder, &cost, &err));
+    const json_t *total = json_object_get(cost, "total");
+    CHECK_STR(json_string_value(json_object_get(json_object_get(total, "joules"), "value")), "not measured");
+    CHECK_STR(json_string_value(json_object_get(json_object_get(total, "money"), "value")), "not stated");
+    CHECK_STR(json_string_value(json_object_get(json_object_get(total, "money"), "source")), "none");
+    json_decref(cost);
+    remove_run();
+}
+
+// ---- audit -----------------------------------------------------------------------------------------------
+static bool audit_names(const char *what, Err *err) {
+    json_t *audit;
+    *err = (Err){0};
+    bool ok = audit_run(folder, &audit, err);
+    bool said = json_is_true(json_object_get(audit, "ok"));
+    json_decref(audit);
+    if (!what) return ok && said;
+    return !ok && !said && err->code == ERR_FAILED && (strstr(err->where, what) || strstr(err->msg, what));
+}
+static void audit_finds_what_is_broken(void) {
+    Err err = {0};
+    make_run(NULL);
+    if (!audit_names(NULL, &err)) FAIL("%s: %s", err.where, err.msg);
+    put("recipe.resolved.json", "{\"watts\":1}");
+    CHECK(audit_names("recipe.resolved.json", &err));
+    put("recipe.resolved.json", recipe_text);
+    CHECK(audit_names(NULL, &err));
+    char *checkpoint = in_folder("checkpoints/step-4");
+    OK(folder_make(checkpoint, &err));
+    CHECK(audit_names("step-4", &err)); // a folder that is no checkpoint
+    OK(folder_remove(checkpoint, &err));
+    free(checkpoint);
+    char *path = in_folder("ledger.db");
+    sqlite3 *db;
+    CHECK_INT(sqlite3_open(path, &db), SQLITE_OK);
+    CHECK_INT(sqlite3_exec(db, "UPDATE samples SET reward = 1 - reward WHERE step = 6 AND sample = 3", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    CHECK(audit_names("samples, step 6, sample 3", &err));
+    free(path);
+    remove_run();
+}
+
+// ---- the page --------------------------------------------------------------------------------------------
+static int count(const char *page, const char *what) {
+    int n = 0;
+    for (const char *p = page; (p = strstr(p, what)); p++) n++;
+    return n;
+}
+static void text_is_only_text(void) {
+    static const struct {
+        const char *in, *out;
+    } cases[] = {
+        {"<script>\"'&", "&lt;script&gt;&quot;&#39;&amp;"},
+        {"a\xe2\x80\xa8" "b\xe2\x80\xa9" "c", "a&#x27e8;U+2028&#x27e9;b&#x27e8;U+2029&#x27e9;c"},
+        {"\xe2\x80\xaetxt\xe2\x81\xa6\xd8\x9c", "&#x27e8;U+202E&#x27e9;txt&#x27e8;U+2066&#x27e9;&#x27e8;U+061C&#x27e9;"},
+        {"\x1b[31m\x7f\r", "&#x241b;[31m&#x2421;&#x240d;"},
+        {"\xff\xc0\x80\xed\xa0\x80\xf4\x90\x80\x80" "z", NULL},
+        {"gr\xc3\xbc\xc3\x9f \xf0\x9f\x98\x80\n\t", "gr\xc3\xbc\xc3\x9f \xf0\x9f\x98\x80\n\t"},
+        {"\xe2\x80\x8b\xef\xbb\xbf\xc2\x85", "&#x27e8;U+200B&#x27e9;&#x27e8;U+FEFF&#x27e9;&#x27e8;U+0085&#x27e9;"},
+        {"\xf0\x9f\x98", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},
+    };
+    for (int i = 0; i < COUNT(cases); i++) {
+        Buf b = {0};
+        html_string(&b, cases[i].in);
+        if (cases[i].out) CHECK_STR(b.data, cases[i].out);
+        else CHECK(strspn(b.data, "\xef\xbf\xbd") == strlen(b.data) - 1);
+        buf_free(&b);
+    }
+    Buf b = {0};
+    html_text(&b, "a\0b", 3);
+    CHECK_STR(b.data, "a&#x2400;b");
+    buf_free(&b);
+}
+
+static void page_holds_no_foreign_markup(void) {
+    Err err = {0};
+    Buf safe, page;
+    char *path;
+    make_run(NULL);
+    OK(report_write(folder, NULL, &err));
+    path = in_folder("report.html");
+    OK(file_read(path, 1 << 26, &safe, &err));
+    CHECK(audit_names(NULL, &err));
+    free(path);
+    remove_run();
+    make_run("</pre></script></style></title>--><script>alert(1)</script><img src=x onerror=alert(1)>\xe2\x80\xae\xe2\x80\xa8\x01\xff\"'><a href=javascript:1>");
+    path = in_folder("other.html");
+    OK(report_write(folder, path, &err));
+    OK(file_read(path, 1 << 26, &page, &err));
+    // The same tags, however many the model wrote: the page's own.
+    static const char *const tags[] = {"<script", "</script", "<style", "<img", "<a ", "</pre>", "</title>", "<iframe", "javascript:1\""};
+    for (int i = 0; i < COUNT(tags); i++)
+        if (count(page.data, tags[i]) != count(safe.data, tags[i]))
+            FAIL("%s: %d times, expected %d", tags[i], count(page.data, tags[i]), count(safe.data, tags[i]));
+    CHECK_INT(count(page.data, "<script"), 1);
+    CHECK_INT(count(page.data, "\xe2\x80\xae") + count(page.data, "\xe2\x80\xa8") + count(page.data, "\x01"), 0);
+    CHECK(count(page.data, "U+202E") > 10 && count(page.data, "&lt;script&gt;alert(1)") > 10);
+    CHECK(strstr(page.data, "default-src 'none'; style-src 'sha256-") && !strstr(page.data, "unsafe-inline"));
+    CHECK_INT(count(page.data, "http://") + count(page.data, "https://") + count(page.data, " style="), 0);
+    buf_free(&safe), buf_free(&page);
+    free(path);
+    remove_run();
+}
+
+static void page_of_an_empty_run(void) {
+    Err err = {0};
+    Ledger *l;
+    strcpy(folder, "/tmp/reckon-report-XXXXXX");
+    CHECK(mkdtemp(folder));
+    CHECK(!report_write(folder, NULL, &err) && err.code == ERR_NOINPUT);
+    OK(ledger_open(folder, false, &l, &err));
+    CHECK(!report_write(folder, NULL, &err) && err.code == ERR_DATA); // no run is recorded yet
+    json_t *facts = json_object();
+    OK(ledger_run(l, facts, NULL, &err));
+    json_decref(facts);
+    OK(report_write(folder, NULL, &err)); // beside the writer, before the first step
+    CHECK(!report_write(folder, "/does/not/exist/report.html", &err) && err.code == ERR_CANTCREAT);
+    ledger_close(l);
+    remove_run();
+}
+
+// Evaluations and a comparison of any shape: a page, not a crash.
+static void odd_documents(void) {
+    static const char *const documents[] = {
+        "[]", "{}", "{\"levels\":7}", "{\"levels\":[7,null,\"x\",[]]}", "{\"mode\":\"think\",\"levels\":[{\"items\":-1,\"correct\":5}]}",
+        "{\"mode\":\"think\",\"levels\":[{\"items\":1e300,\"correct\":1e300,\"low\":\"inf\",\"level\":\"x\"}]}",
+        "{\"mode\":\"think\",\"levels\":[{\"items\":2,\"correct\":9,\"accuracy\":4.5}]}",
+        "{\"levels\":[{\"kind\":\"a\",\"level\":1,\"think\":{\"tokens\":1e308,\"accuracy\":-9,\"low\":\"inf\"},\"direct\":7,\"verdict\":5,\"sentence\":{}}],\"gain\":[]}",
+        "{\"levels\":[{\"kind\":\"a\",\"think\":{\"tokens\":null,\"accuracy\":null},\"direct\":{\"tokens\":0,\"accuracy\":0.5}}],\"all\":{}}"};
+    for (int i = 0; i < COUNT(documents); i++)
+        for (int compare = 0; compare < 2; compare++) {
+            Err err = {0};
+            Ledger *l;
+            json_t *j;
+            make_run(NULL);
+            OK(json_parse(documents[i], strlen(documents[i]), "document", 1, &j, &err));
+            OK(ledger_open(folder, true, &l, &err));
+            OK(ledger_evaluation(l, 8, compare ? "compare" : "think", j, j, &err));
+            ledger_close(l);
+            json_decref(j);
+            OK(report_write(folder, NULL, &err));
+            remove_run();
+        }
+}
+
+static const Test tests[] = {
+    {"energy_counters", energy_counters},
+    {"costs_are_sums", costs_are_sums},
+    {"audit_finds_what_is_broken", audit_finds_what_is_broken},
+    {"text_is_only_text", text_is_only_text},
+    {"page_holds_no_foreign_markup", page_holds_no_foreign_markup},
+    {"page_of_an_empty_run", page_of_an_empty_run},
+    {"odd_documents", odd_documents},
+};
+TEST_MAIN(tests)
