@@ -8,11 +8,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-__attribute__((weak)) const char *const mode_names[] = {"think", "direct"};
 __attribute__((weak)) const char *const verdict_state_names[] = {"scored", "abstained", "error", "budget", "killed"};
 
-static const char recipe_text[] = "{\"currency\":\"EUR\",\"name\":\"</title><script>alert(1)</script>\",\"price_per_hour\":7200,"
-                                  "\"stages\":[{\"name\":\"sft\"},{\"name\":\"<b>grpo</b>\"}],\"watts\":100}";
+static const char recipe_text[] = "{\"name\":\"</title><script>alert(1)</script>\",\"outside\":{\"currency\":\"EUR\",\"price_per_hour\":7200,"
+                                  "\"watts\":100},\"stages\":[{\"name\":\"sft\"},{\"name\":\"<b>grpo</b>\"}]}";
 static char folder[64];
 static char *in_folder(const char *name) { return path_join(folder, name); }
 static void put(const char *name, const char *text) {
@@ -35,6 +34,7 @@ static void make_run(const char *hostile) {
     json_t *recipe;
     Buf text = {0};
     OK(json_parse(recipe_text, strlen(recipe_text), "recipe", 1, &recipe, &err));
+    json_object_del(recipe, "outside");
     json_write(recipe, &text);
     sha256_hex(text.data, text.size, hash);
     json_decref(recipe), buf_free(&text);
