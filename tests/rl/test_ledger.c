@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+__attribute__((weak)) const char *const mode_names[] = {"think", "direct"};
 __attribute__((weak)) const char *const verdict_state_names[] = {"scored", "abstained", "error", "budget", "killed"};
 
 static char folder[64];
