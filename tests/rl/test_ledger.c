@@ -8,8 +8,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-__attribute__((weak)) const char *const mode_names[] = {"think", "direct"};
-__attribute__((weak)) const char *const verdict_state_names[] = {"scored", "abstained", "error", "budget", "killed"};
 
 static char folder[64];
 static void new_folder(void) {

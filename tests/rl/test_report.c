@@ -8,8 +8,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-__attribute__((weak)) const char *const mode_names[] = {"think", "direct"};
-__attribute__((weak)) const char *const verdict_state_names[] = {"scored", "abstained", "error", "budget", "killed"};
 
 static const char recipe_text[] = "{\"name\":\"</title><script>alert(1)</script>\",\"outside\":{\"currency\":\"EUR\",\"price_per_hour\":7200,"
                                   "\"watts\":100},\"stages\":[{\"name\":\"sft\"},{\"name\":\"<b>grpo</b>\"}]}";
