@@ -1,7 +1,9 @@
 """llama.cpp decoding B sequences that share a prompt, in one process, one setting: prints one JSON object.
 
 Nothing is sampled: the tokens fed are arbitrary, so only the model's own passes are timed, which is to the peer's
-advantage. The prompt is computed once and its keys and values are copied to the other sequences.
+advantage. The prompt is computed once and its keys and values are copied to the other sequences. The figure counts what
+`reckon bench decode` counts: the prompt, whose last logits give each sequence its first new token, and a pass for each
+further one.
 """
 import argparse
 import ctypes
@@ -65,7 +67,7 @@ def main() -> None:
             llama_cpp.llama_memory_seq_cp(memory, 0, s, -1, -1)
         llama_cpp.llama_synchronize(context)
         prefilled = time.perf_counter()
-        for step in range(new_tokens):
+        for step in range(new_tokens - 1):
             tokens = [1000 + (s * 131 + step * 17) % 20000 for s in range(a.batch)]
             decode(context, batch, tokens, [a.prompt_tokens + step] * a.batch, range(a.batch))
         llama_cpp.llama_synchronize(context)
@@ -74,7 +76,7 @@ def main() -> None:
     answer(min(4, a.new_tokens))  # warms caches and pages up
     prefill, decoding = answer(a.new_tokens)
     print(json.dumps({
-        "tokens_per_second": a.batch * a.new_tokens / decoding,
+        "tokens_per_second": a.batch * a.new_tokens / (prefill + decoding),
         "prefill_seconds": prefill,
         "decode_seconds": decoding,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
