@@ -3,6 +3,7 @@
 #include "command.h"
 #include "files.h"
 #include "policy.h"
+#include "reward.h"
 #include <gnu/libc-version.h>
 #include <lua.h>
 #include <openssl/crypto.h>
@@ -172,9 +173,9 @@ static void print_value(int depth, const char *key, const json_t *value) {
 }
 
 static bool doctor_run(const Args *args, Err *err) {
-    json_t *report = json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "version", RECKON_VERSION, "cpu", cpu_section(), "memory",
-                               memory_section(), "energy", energy_section(), "built", built_section(), "libraries",
-                               libraries_section());
+    json_t *report = json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o}", "version", RECKON_VERSION, "cpu", cpu_section(),
+                               "memory", memory_section(), "reward_walls", reward_walls(), "energy", energy_section(),
+                               "built", built_section(), "libraries", libraries_section());
     if (!report) return fail(err, ERR_SOFTWARE, "doctor", "could not put the report together");
     bool ok = true;
     if (args_flag(args, "json")) {
