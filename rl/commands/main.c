@@ -4,24 +4,25 @@
 #include <stdio.h>
 #include <string.h>
 
-extern const Command command_audit, command_bench, command_calc, command_cost, command_doctor,
-    command_generate, command_inspect, command_report, command_reward, command_score, command_tasks,
-    command_tokenize;
-static const Command *const commands[] = {
-    &command_audit,
-    &command_bench,
-    &command_calc,
-    &command_cost,
-    &command_doctor,
-    &command_generate,
-    &command_inspect,
-    &command_report,
-    &command_reward,
-    &command_score,
-    &command_tasks,
-    &command_tokenize,
-    NULL,
-};
+// In the order of the overview.
+#define COMMANDS(X)                                                                                          \
+    X(train)                                                                                                 \
+    X(generate)                                                                                              \
+    X(score)                                                                                                 \
+    X(tokenize)                                                                                              \
+    X(reward)                                                                                                \
+    X(tasks)                                                                                                 \
+    X(calc)                                                                                                  \
+    X(inspect)                                                                                               \
+    X(report)                                                                                                \
+    X(cost)                                                                                                  \
+    X(audit)                                                                                                 \
+    X(bench)                                                                                                 \
+    X(doctor)
+#define DECLARE(name) extern const Command command_##name;
+COMMANDS(DECLARE)
+#define ROW(name) &command_##name,
+static const Command *const commands[] = {COMMANDS(ROW) NULL};
 
 static void print_overview(FILE *out) {
     fprintf(out, "reckon %s: trains small reasoning models with GRPO and says whether the reasoning was worth it\n\n"
