@@ -1,0 +1,346 @@
+// The run. The loop in run_stage reads like the design's sentence: prompts, rollout, rewards, advantage, update, ledger.
+// Around it: the run's folder and its lock, resuming, evaluations, checkpoints, signals, and what a person sees.
+//
+// Nothing is lost: a step counts once its row is on the ledger; a run resumes from the newest whole checkpoint, and
+// later rows move to the table of repeated work.
+#include "stages.h"
+#include "accounts.h"
+#include "files.h"
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+// ---- signals ---------------------------------------------------------------------------------------------
+// The only mutable global: a handler can be handed nothing else.
+static volatile sig_atomic_t signal_seen;
+static void on_signal(int number) {
+    if (signal_seen) _exit(number == SIGINT ? ERR_INTERRUPTED : ERR_TERMINATED);
+    signal_seen = number;
+}
+static void watch_signals(void) {
+    struct sigaction a = {.sa_handler = on_signal};
+    int watched[] = {SIGINT, SIGTERM, SIGHUP};
+    for (int i = 0; i < COUNT(watched); i++) sigaction(watched[i], &a, NULL);
+}
+
+// ---- the run ---------------------------------------------------------------------------------------------
+typedef struct Run {
+    const Recipe *recipe;
+    Trainer trainer;
+    Ledger *ledger;
+    Energy *energy;
+    TrainState state;
+    int lock;
+    int skipped_in_a_row;
+    int64_t total_steps;
+    double started, planned_flops, done_flops; // of the plan, for the estimate of the end
+    bool terminal;
+    const char *what; // on the progress line
+    double shown;
+} Run;
+enum { SKIPS_IN_A_ROW = 10 };
+
+static void show_bar(Run *run, const char *what, double share) {
+    if (!run->terminal || (clock_seconds() - run->shown < 0.2 && share < 1)) return;
+    run->shown = clock_seconds();
+    double done = run->total_steps ? ((double)run->state.step + share * 0.9) / (double)run->total_steps : 1, elapsed = run->shown - run->started;
+    char bar[31];
+    for (int i = 0; i < 30; i++) bar[i] = i < (int)(done * 30) ? '#' : '.';
+    bar[30] = 0;
+    double left = run->done_flops > 0 ? elapsed / run->done_flops * (run->planned_flops - run->done_flops) : NAN;
+    fprintf(stderr, "\r[%s] step %lld/%lld, %s", bar, (long long)run->state.step + 1, (long long)run->total_steps, what);
+    if (left == left) fprintf(stderr, ", about %d min %02d s left", (int)left / 60, (int)left % 60);
+    fprintf(stderr, "\033[K");
+    fflush(stderr);
+}
+static void clear_bar(const Run *run) {
+    if (run->terminal) fprintf(stderr, "\r\033[K");
+}
+static bool on_progress(void *context, const char *what, double share) {
+    show_bar(context, what, share);
+    return !signal_seen;
+}
+
+static void tell_step(Run *run, const Stage *stage, const StepReport *s) {
+    int every = stage->steps / 20 > 0 ? stage->steps / 20 : 1;
+    if (s->stage_step % every != 0 && s->stage_step != stage->steps && s->stage_step != 1) return;
+    clear_bar(run);
+    if (s->kind == STAGE_SFT)
+        log_line(LOG_INFO, "%s %d/%d: loss %.4f, gradient norm %.2f, %.2f s a step", stage->name, s->stage_step, stage->steps, s->loss,
+                 s->gradient_norm, s->measured.seconds);
+    else
+        log_line(LOG_INFO, "%s %d/%d: reward %.3f, length %.1f, entropy %.3f, truncated %.0f %%, groups without variance %d of %d, %.2f s "
+                 "(rollout %.2f, training %.2f)", stage->name, s->stage_step, stage->steps, s->reward_mean, s->length_mean, s->entropy,
+                 100 * s->truncated_share, s->groups_without_variance, s->groups, s->measured.seconds, s->measured.rollout,
+                 s->measured.train + s->measured.optimizer);
+}
+
+// ---- evaluations and checkpoints -------------------------------------------------------------------------
+static void tell_evaluation(const json_t *e) {
+    const json_t *level;
+    size_t i;
+    Buf line = {0};
+    json_array_foreach(json_object_get(e, "levels"), i, level)
+        buf_printf(&line, "%s level %lld %.1f %%", i ? "," : "", (long long)json_integer_value(json_object_get(level, "level")),
+                   100 * json_number_value(json_object_get(level, "accuracy")));
+    log_line(LOG_INFO, "held-out accuracy, %s mode:%s", json_string_value(json_object_get(e, "mode")), line.data ? line.data : "");
+    buf_free(&line);
+}
+
+static bool evaluate_mode(Run *run, Mode mode, int samples, Err *err) {
+    Evaluation e;
+    const Trainer *t = &run->trainer;
+    TRY(evaluate(t->policy, run->recipe, t->tasks, t->rewards, mode, run->recipe->evaluate_items, samples, &e, err));
+    json_t *replayable = evaluation_json(&e, t->tasks), *measured = json_pack("{s:f}", "seconds", e.seconds);
+    json_object_set_new(replayable, "samples", json_integer(samples));
+    clear_bar(run);
+    if (samples == 0) tell_evaluation(replayable);
+    char name[64];
+    snprintf(name, sizeof name, "%s %s", samples ? "sampled" : "greedy", mode_names[mode]);
+    bool ok = ledger_evaluation(run->ledger, run->state.step, name, replayable, measured, err);
+    json_decref(replayable), json_decref(measured);
+    evaluation_free(&e);
+    return ok;
+}
+
+static bool evaluate_now(Run *run, const Stage *stage, Err *err) {
+    if (run->recipe->evaluate_items <= 0) return true;
+    for (Mode m = 0; m < MODES; m++) {
+        if (stage->mode_share[m] <= 0) continue;
+        TRY(evaluate_mode(run, m, 0, err));
+        if (run->recipe->evaluate_samples > 0) TRY(evaluate_mode(run, m, run->recipe->evaluate_samples, err));
+    }
+    return true;
+}
+
+static bool save(Run *run, Err *err) {
+    const Recipe *r = run->recipe;
+    int64_t step, ends[64], at = 0;
+    int count = 0;
+    TRY(ledger_head(run->ledger, &step, run->state.chain, err));
+    TRY(checkpoint_save(r->run_folder, run->trainer.policy, &run->state, r->hash, err));
+    for (int i = 0; i < r->stage_count && count < COUNT(ends); i++) ends[count++] = at += r->stages[i].steps;
+    TRY(checkpoint_prune(r->run_folder, r->keep_checkpoints, ends, count, err));
+    json_t *detail = json_pack("{s:I}", "step", (json_int_t)run->state.step);
+    bool ok = ledger_event(run->ledger, "checkpoint", detail, err);
+    json_decref(detail);
+    return ok;
+}
+
+// ---- steps -----------------------------------------------------------------------------------------------
+static bool grpo_step(Run *run, const Stage *stage, Batch *batch, StepReport *report, Err *err) {
+    const Trainer *t = &run->trainer;
+    double start = clock_seconds(), sampled, scored;
+    *batch = (Batch){.step = report->step, .stage = stage, .stage_step = report->stage_step};
+    TRY(rollout_batch(t, batch, report, err));
+    sampled = clock_seconds();
+    TRY(rewards_collect(t, batch, report, err));
+    scored = clock_seconds();
+    advantages_assign(stage, batch, report);
+    report->measured.rollout = sampled - start;
+    report->measured.reward = scored - sampled;
+    return update_batch(t, batch, report, err);
+}
+
+static bool run_step(Run *run, const Stage *stage, int stage_step, Err *err) {
+    StepReport report = {.step = run->state.step + 1, .stage_index = run->trainer.stage_index, .stage_step = stage_step,
+                         .kind = stage->kind, .reward_mean = NAN, .reward_std = NAN};
+    Batch batch = {0};
+    double start = clock_seconds(), cpu = clock_cpu_seconds(), flops = policy_flops(run->trainer.policy);
+    double joules = energy_joules(run->energy);
+    bool ok = stage->kind == STAGE_SFT ? sft_step(&run->trainer, stage_step, &report, err) : grpo_step(run, stage, &batch, &report, err);
+    report.flops = policy_flops(run->trainer.policy) - flops;
+    report.measured.seconds = clock_seconds() - start;
+    report.measured.cpu_seconds = clock_cpu_seconds() - cpu;
+    report.measured.joules = energy_joules(run->energy) - joules;
+    report.measured.peak_bytes = memory_peak_bytes();
+    ok = ok && ledger_step(run->ledger, &report, stage->kind == STAGE_SFT ? NULL : &batch, err);
+    batch_free(&batch);
+    TRY(ok);
+    run->state.step = report.step;
+    run->state.stage_index = report.stage_index;
+    run->state.stage_step = stage_step;
+    tell_step(run, stage, &report);
+    run->skipped_in_a_row = report.skipped ? run->skipped_in_a_row + 1 : 0;
+    if (run->skipped_in_a_row >= SKIPS_IN_A_ROW)
+        return fail(err, ERR_FAILED, stage->name, "the gradient was NaN or infinite in %d steps in a row; lower the learning rate and go on from "
+                    "the last checkpoint in %s/checkpoints", SKIPS_IN_A_ROW, run->recipe->run_folder);
+    return true;
+}
+
+// The policy that a stage's KL is measured against: the one at the stage's start.
+static bool open_reference(Run *run, const Stage *stage, int64_t start_step, Err *err) {
+    Trainer *t = &run->trainer;
+    policy_close(t->reference);
+    t->reference = NULL;
+    if (stage->kind != STAGE_GRPO || stage->algo.kl <= 0) return true;
+    if (run->state.step == start_step) return policy_freeze_copy(t->policy, &t->reference, err);
+    PolicyOptions o = {.precision = run->recipe->precision, .threads = run->recipe->threads};
+    if (start_step == 0 && run->recipe->model_path) return policy_open(run->recipe->model_path, &o, &t->reference, err);
+    char *folder = xasprintf("%s/checkpoints/step-%lld", run->recipe->run_folder, (long long)start_step);
+    bool ok = policy_open(folder, &o, &t->reference, err);
+    free(folder);
+    return ok;
+}
+
+static bool interrupted(Run *run, int64_t saved, Err *err) {
+    clear_bar(run);
+    if (run->state.step != saved) TRY(save(run, err));
+    return fail(err, signal_seen == SIGINT ? ERR_INTERRUPTED : ERR_TERMINATED, run->recipe->run_folder,
+                "stopped by a signal; step %lld is saved, go on with --resume", (long long)run->state.step);
+}
+
+static bool run_stage(Run *run, int index, Err *err) {
+    const Stage *stage = &run->recipe->stages[index];
+    int64_t start_step = 0, saved = run->state.step;
+    for (int i = 0; i < index; i++) start_step += run->recipe->stages[i].steps;
+    run->trainer.stage_index = index;
+    if (run->state.step == start_step) policy_reset_optimizer(run->trainer.policy);
+    if (run->state.step == start_step + stage->steps) return true;
+    TRY(open_reference(run, stage, start_step, err));
+    if (run->state.step == 0 && stage->kind == STAGE_GRPO) TRY(evaluate_now(run, stage, err));
+    if (start_step == 0 && run->state.step == 0) TRY(save(run, err)); // a kill before the first one still resumes
+    for (int step = (int)(run->state.step - start_step) + 1; step <= stage->steps; step++) {
+        if (signal_seen) return interrupted(run, saved, err);
+        bool ok = run_step(run, stage, step, err);
+        if (!ok && err->code == ERR_INTERRUPTED && signal_seen) return interrupted(run, saved, err);
+        TRY(ok);
+        bool last = step == stage->steps;
+        if (last || (stage->evaluate_every > 0 && step % stage->evaluate_every == 0)) TRY(evaluate_now(run, stage, err));
+        if (last || (stage->checkpoint_every > 0 && step % stage->checkpoint_every == 0)) {
+            TRY(save(run, err));
+            saved = run->state.step;
+        }
+    }
+    return true;
+}
+
+// ---- start -----------------------------------------------------------------------------------------------
+static bool write_recipe(const Recipe *r, Err *err) {
+    Buf text = {0};
+    json_write(r->resolved, &text);
+    char *resolved = path_join(r->run_folder, "recipe.resolved.json"), *copy = path_join(r->run_folder, "recipe.lua");
+    bool ok = file_write_atomic(resolved, text.data, text.size, err);
+    buf_free(&text);
+    ok = ok && file_read(r->path, 16 << 20, &text, err) && file_write_atomic(copy, text.data, text.size, err);
+    buf_free(&text);
+    free(resolved), free(copy);
+    return ok;
+}
+
+static bool open_policy(Run *run, const char *checkpoint, Err *err) {
+    const Recipe *r = run->recipe;
+    PolicyOptions o = {.precision = r->precision, .threads = r->threads, .trainable = true};
+    Policy **p = &run->trainer.policy;
+    if (checkpoint) {
+        char *optimizer = path_join(checkpoint, "optimizer.safetensors");
+        bool ok = policy_open(checkpoint, &o, p, err) && policy_load_optimizer(*p, optimizer, err);
+        free(optimizer);
+        return ok;
+    }
+    if (r->model_path) return policy_open(r->model_path, &o, p, err);
+    Tokenizer *t;
+    TRY(tokenizer_from_characters(r->characters, &t, err));
+    ModelConfig c = r->config;
+    c.vocabulary = tokenizer_size(t);
+    c.stop_ids[0] = tokenizer_eos(t);
+    c.stop_count = 1;
+    return policy_create(&c, t, r->seed, &o, p, err);
+}
+
+static bool record_start(Run *run, bool resumed, Err *err) {
+    const Recipe *r = run->recipe;
+    const Trainer *t = &run->trainer;
+    char weights[65] = "", data[65], scripts[65];
+    tasks_hash(t->tasks, data);
+    reward_pool_hash(t->rewards, scripts);
+    if (!resumed) policy_hash(t->policy, weights);
+    struct utsname u = {0};
+    uname(&u);
+    json_t *measured = json_pack("{s:s,s:s,s:s,s:i,s:b}", "host", u.nodename, "system", u.release, "machine", u.machine, "threads",
+                                 policy_threads(t->policy), "resumed", resumed);
+    bool ok;
+    if (resumed) {
+        json_object_set_new(measured, "step", json_integer(run->state.step));
+        ok = ledger_event(run->ledger, "resume", measured, err);
+    } else {
+        json_t *facts = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s}", "name", r->name, "recipe", r->hash, "version", RECKON_VERSION, "variant",
+                                  policy_variant(t->policy), "precision", r->precision == PRECISION_BF16 ? "bf16" : "fp32", "model", weights,
+                                  "data", data, "rewards", scripts);
+        ok = ledger_run(run->ledger, facts, measured, err);
+        json_decref(facts);
+    }
+    json_decref(measured);
+    return ok;
+}
+
+// Opens what the run needs, in the order that keeps it safe: the reward workers are forked before the model is read
+// and before any thread starts.
+static bool start(Run *run, const TrainOptions *o, Err *err) {
+    const Recipe *r = run->recipe;
+    char *ledger_path = path_join(r->run_folder, "ledger.db"), *checkpoint = NULL;
+    bool there = file_exists(ledger_path), found = false;
+    free(ledger_path);
+    if (there && !o->resume)
+        return fail(err, ERR_CANTCREAT, r->run_folder, "holds a run already: go on with --resume, or choose another folder with --run");
+    TRY(folder_make(r->run_folder, err));
+    TRY(run_lock(r->run_folder, &run->lock, err));
+    if (there) TRY(checkpoint_latest(r->run_folder, r->hash, &run->state, &checkpoint, &found, err));
+    bool ok = reward_pool_open(r->rewards, r->reward_count, r->reward_workers, &r->reward_limits, &run->trainer.rewards, err);
+    Tasks *tasks = NULL;
+    ok = ok && tasks_open(r, &tasks, err);
+    run->trainer.tasks = tasks;
+    ok = ok && open_policy(run, checkpoint, err);
+    if (ok && there && !found) { // killed before its first checkpoint: nothing to go on from
+        char *stale = path_join(r->run_folder, "ledger.db"), *wal = path_join(r->run_folder, "ledger.db-wal"), *shm = path_join(r->run_folder, "ledger.db-shm");
+        unlink(stale), unlink(wal), unlink(shm);
+        free(stale), free(wal), free(shm);
+    }
+    ok = ok && (found || write_recipe(r, err)) && ledger_open(r->run_folder, found, &run->ledger, err);
+    if (ok && found) ok = ledger_rewind(run->ledger, run->state.step, err);
+    ok = ok && record_start(run, found, err);
+    if (ok && found) log_line(LOG_INFO, "going on from step %lld", (long long)run->state.step);
+    free(checkpoint);
+    return ok;
+}
+
+static void finish(Run *run) {
+    Trainer *t = &run->trainer;
+    policy_close(t->reference);
+    policy_close(t->policy);
+    ledger_close(run->ledger);
+    energy_close(run->energy);
+    tasks_close((Tasks *)(uintptr_t)t->tasks);
+    reward_pool_close(t->rewards);
+    if (run->lock >= 0) run_unlock(run->lock);
+}
+
+static bool compare_at_end(Run *run, Err *err) {
+    json_t *comparison;
+    const Trainer *t = &run->trainer;
+    log_line(LOG_INFO, "comparing both modes on %d held-out items of each level", run->recipe->compare_items);
+    TRY(compare_run(t->policy, run->recipe, t->tasks, t->rewards, run->ledger, run->state.step, &comparison, err));
+    compare_print(comparison);
+    json_decref(comparison);
+    return true;
+}
+
+bool train(const Recipe *r, const TrainOptions *options, Err *err) {
+    Run run = {.recipe = r, .trainer = {.recipe = r}, .lock = -1, .started = clock_seconds(), .terminal = isatty(2)};
+    run.trainer.progress = on_progress;
+    run.trainer.progress_context = &run;
+    for (int i = 0; i < r->stage_count; i++) run.total_steps += r->stages[i].steps;
+    watch_signals();
+    run.energy = energy_open(NULL);
+    bool ok = start(&run, options, err);
+    for (int i = 0; ok && i < r->stage_count; i++) ok = run_stage(&run, i, err);
+    clear_bar(&run);
+    ok = ok && (!options->compare || r->compare_items <= 0 || compare_at_end(&run, err));
+    if (ok) ok = report_write(r->run_folder, NULL, err);
+    finish(&run);
+    return ok;
+}
