@@ -252,29 +252,36 @@ static bool open_policy(Run *run, const char *checkpoint, Err *err) {
     return policy_create(&c, t, r->seed, &o, p, err);
 }
 
-static bool record_start(Run *run, bool resumed, Err *err) {
+// What the bits of a run depend on besides the weights: the same on every resume, or the ledger refuses to go on.
+static json_t *run_facts(const Run *run) {
     const Recipe *r = run->recipe;
-    const Trainer *t = &run->trainer;
-    char weights[65] = "", data[65], scripts[65];
-    tasks_hash(t->tasks, data);
-    reward_pool_hash(t->rewards, scripts);
-    if (!resumed) policy_hash(t->policy, weights);
+    char data[65], scripts[65];
+    tasks_hash(run->trainer.tasks, data);
+    reward_pool_hash(run->trainer.rewards, scripts);
+    return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s}", "name", r->name, "recipe_hash", r->hash, "version", RECKON_VERSION, "variant",
+                     policy_variant(run->trainer.policy), "precision", r->precision == PRECISION_BF16 ? "bf16" : "fp32", "data", data,
+                     "rewards", scripts);
+}
+
+static bool record_start(Run *run, bool resumed, Err *err) {
+    const Policy *p = run->trainer.policy;
     struct utsname u = {0};
     uname(&u);
-    json_t *measured = json_pack("{s:s,s:s,s:s,s:i,s:b}", "host", u.nodename, "system", u.release, "machine", u.machine, "threads",
-                                 policy_threads(t->policy), "resumed", resumed);
-    bool ok;
-    if (resumed) {
-        json_object_set_new(measured, "step", json_integer(run->state.step));
-        ok = ledger_event(run->ledger, "resume", measured, err);
-    } else {
-        json_t *facts = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s}", "name", r->name, "recipe", r->hash, "version", RECKON_VERSION, "variant",
-                                  policy_variant(t->policy), "precision", r->precision == PRECISION_BF16 ? "bf16" : "fp32", "model", weights,
-                                  "data", data, "rewards", scripts);
-        ok = ledger_run(run->ledger, facts, measured, err);
-        json_decref(facts);
+    json_t *facts = run_facts(run), *measured = json_pack("{s:s,s:s,s:s,s:i,s:b}", "host", u.nodename, "system", u.release, "machine", u.machine,
+                                                          "threads", policy_threads(p), "resumed", resumed);
+    bool ok = ledger_run(run->ledger, facts, measured, err);
+    json_decref(facts), json_decref(measured);
+    if (ok && resumed) {
+        json_t *detail = json_pack("{s:I}", "step", (json_int_t)run->state.step);
+        ok = ledger_event(run->ledger, "resume", detail, err);
+        json_decref(detail);
+    } else if (ok) {
+        char weights[65];
+        policy_hash(p, weights);
+        json_t *model = json_pack("{s:s}", "sha256", weights);
+        ok = ledger_evaluation(run->ledger, 0, "model", model, NULL, err);
+        json_decref(model);
     }
-    json_decref(measured);
     return ok;
 }
 
