@@ -15,12 +15,14 @@ bool packed_check(const Policy *p, const Packed *b, Err *err) {
     for (int g = 0; g < b->group_count; g++) {
         const PackedGroup *group = &b->groups[g];
         if (group->prompt_length < 1) return fail(err, ERR_DATA, "groups", "group %d has an empty prompt", g);
+        int64_t longest = group->prompt_length;
         for (int s = 0; s < group->sequence_count; s++) {
             int64_t length = (int64_t)group->prompt_length + b->sequences[group->first_sequence + s].length;
-            if (length > p->config.max_positions)
-                return fail(err, ERR_DATA, "context", "a sequence of %lld tokens, the model has %d positions", (long long)length,
-                            p->config.max_positions);
+            if (length > longest) longest = length;
         }
+        if (longest > p->config.max_positions)
+            return fail(err, ERR_DATA, "context", "a sequence of %lld tokens, the model has %d positions", (long long)longest,
+                        p->config.max_positions);
     }
     return b->temperature > 0 || fail(err, ERR_DATA, "temperature", "found %g, expected more than 0", b->temperature);
 }
@@ -33,7 +35,7 @@ void paging_build(const Packed *b, Paging *out) {
         const PackedGroup *group = &b->groups[g];
         int copies = group->sequence_count > 1 ? group->sequence_count : 1;
         slots += group->prompt_length + (int64_t)copies * PAGE;
-        tables += pages_for(group->prompt_length);
+        tables += (group->sequence_count ? 1 : 2) * (int64_t)pages_for(group->prompt_length);
         for (int s = 0; s < group->sequence_count; s++) {
             int32_t length = b->sequences[group->first_sequence + s].length;
             slots += length;

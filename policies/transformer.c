@@ -65,11 +65,11 @@ static bool kept_reserve(Policy *p, int64_t rows, Err *err) {
     return true;
 }
 
-static size_t grad_scratch(const Policy *p, int64_t rows, int groups) {
+static size_t grad_scratch(const Policy *p, int64_t rows, int64_t targets, int groups) {
     const ModelConfig *c = &p->config;
     int64_t wide = 2 * c->feed_forward > qkv_width(c) ? 2 * (int64_t)c->feed_forward : qkv_width(c);
     size_t layers = matmul_grad_scratch(rows, wide, c->feed_forward > c->width ? c->feed_forward : c->width, groups, p->dtype);
-    int64_t chunk = rows < HEAD_CHUNK ? rows : HEAD_CHUNK;
+    int64_t chunk = targets < HEAD_CHUNK ? targets : HEAD_CHUNK;
     size_t head = matmul_grad_scratch(chunk, c->vocabulary, c->width, groups, p->dtype);
     return layers > head ? layers : head;
 }
@@ -114,7 +114,7 @@ static bool training_reserve(Policy *p, const Packed *b, int64_t pages, bool kee
             RESERVE(t->dlogits, act_bytes(p, HEAD_CHUNK * vocab_padded(c->vocabulary)));
             RESERVE(t->head_dx, HEAD_CHUNK * (int64_t)c->width * 4);
         }
-        size_t need = grad_scratch(p, t->rows, b->group_count);
+        size_t need = grad_scratch(p, t->rows, t->targets, b->group_count);
         if (need > t->scratch_bytes) {
             t->scratch_bytes = 0;
             RESERVE(t->scratch, need);
