@@ -90,12 +90,17 @@ static void find_hard(const Comparison *c, bool *hard) {
 }
 
 // ---- verdicts --------------------------------------------------------------------------------------------
+// An interval says nothing of what it has not seen: without one pair that differs its width is 0. So a difference also
+// has to pass McNemar's test, and sameness needs so many items that a difference beyond the margin would have shown in
+// one of them with 95 % confidence (the rule of three).
 static const char *verdict_of(const json_t *pair) {
-    double low = number(pair, "low"), high = number(pair, "high");
-    if (number(pair, "a") == 0 && number(pair, "b") == 0) return "neither works";
-    if (high < 0) return "direct is better";
-    if (high <= margin) return "direct is as good"; // thinking gains at most the margin
-    if (low > 0) return "thinking pays";
+    double low = number(pair, "low"), high = number(pair, "high"), items = number(pair, "items");
+    bool differs = number(pair, "p") < 1 - confidence;
+    if (!(items > 0)) return "not settled";
+    if (number(pair, "a") <= margin && number(pair, "b") <= margin) return "neither works";
+    if (high < 0 && differs) return "direct is better";
+    if (high <= margin && 3 / items <= margin) return "direct is as good"; // thinking gains at most the margin
+    if (low > 0 && differs) return "thinking pays";
     return "not settled";
 }
 
@@ -107,7 +112,7 @@ static void write_sentence(const char *verdict, const json_t *pair, double ratio
         if (isfinite(ratio)) snprintf(cost, sizeof cost, " for %.1f times the tokens", ratio);
         snprintf(out, size, "thinking pays: %s%s", interval, cost);
     } else if (!strcmp(verdict, "neither works")) {
-        snprintf(out, size, "neither mode answered an item correctly");
+        snprintf(out, size, "neither mode gets more than %.0f %% right", 100 * margin);
     } else if (!strcmp(verdict, "not settled")) {
         snprintf(out, size, "not settled: thinking makes %s of difference; more items would tell", interval);
     } else {
@@ -149,7 +154,7 @@ static json_t *level_comparison(const Comparison *c, int level, bool hard) {
     json_t *direct = mode_json(c->after[MODE_DIRECT], level, &c->level[level]);
     json_t *pair = pair_json(c, c->after[MODE_THINK], c->after[MODE_DIRECT], (Selection){only});
     double ratio = token_ratio(think, direct);
-    const char *verdict = number(pair, "items") > 0 ? verdict_of(pair) : "not settled";
+    const char *verdict = verdict_of(pair);
     char sentence[256];
     write_sentence(verdict, pair, ratio, sentence, sizeof sentence);
     free(only);
@@ -172,9 +177,10 @@ static json_t *gain_json(const Comparison *c, const bool *hard) {
     }
     json_t *pooled = pair_json(c, c->after[MODE_THINK], c->before[MODE_THINK], (Selection){hard});
     double low = number(pooled, "low"), high = number(pooled, "high");
+    bool differs = number(pooled, "p") < 1 - confidence;
     char sentence[256];
     snprintf(sentence, sizeof sentence, "GRPO %s hard items in think mode: %+.1f points (95 %%: %+.1f to %+.1f), %.1f %% to %.1f %%",
-             low > 0 ? "improved" : high < 0 ? "worsened" : "made no settled difference on", 100 * number(pooled, "difference"),
+             low > 0 && differs ? "improved" : high < 0 && differs ? "worsened" : "made no settled difference on", 100 * number(pooled, "difference"),
              100 * low, 100 * high, 100 * number(pooled, "b"), 100 * number(pooled, "a"));
     return json_pack("{s:o,s:o,s:s}", "levels", levels, "hard_think", pooled, "sentence", sentence);
 }
@@ -284,6 +290,7 @@ bool compare_run(Policy *policy, const Recipe *r, const Tasks *t, RewardPool *re
         c.before[m] = folder ? &before[m] : NULL;
     }
     *out = ok ? comparison_json(&c) : NULL;
+    if (ok && !*out) ok = fail(err, ERR_DATA, r->name, "a task's kind or the currency isn't UTF-8");
     if (ok && ledger)
         ok = ledger_evaluation(ledger, step, "compare", json_object_get(*out, "replayable"), json_object_get(*out, "measured"), err);
     for (Mode m = 0; m < MODES; m++) evaluation_free(&after[m]), evaluation_free(&before[m]);

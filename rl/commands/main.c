@@ -7,6 +7,8 @@
 // In the order of the overview.
 #define COMMANDS(X)                                                                                          \
     X(train)                                                                                                 \
+    X(eval)                                                                                                  \
+    X(compare)                                                                                               \
     X(generate)                                                                                              \
     X(score)                                                                                                 \
     X(tokenize)                                                                                              \
