@@ -186,7 +186,7 @@ lua_Integer library_ordered_keys(lua_State *L, int index) {
         lua_pop(L, 1);
         lua_pushvalue(L, -1);
         lua_rawseti(L, -3, ++count);
-        sandbox_charge(L, 2);
+        sandbox_charge(L, 8); // the same whether or not they happen to lie in order
     }
     if (sorted) return count;
     Key *keys = lua_newuserdatauv(L, (size_t)count * sizeof *keys, 0); // strings in it are held by the array
@@ -195,7 +195,6 @@ lua_Integer library_ordered_keys(lua_State *L, int index) {
         keys[i] = read_key(L, -1);
         keys[i].index = i + 1;
         lua_pop(L, 1);
-        sandbox_charge(L, 8);
     }
     sort_keys(keys, (size_t)count);
     lua_createtable(L, (int)count, 0);
@@ -267,6 +266,7 @@ static int base_next(lua_State *L) {
     return 2;
 }
 
+// A script can still write __mode into a metatable afterwards; then only its own scores depend on the collector.
 static int base_setmetatable(lua_State *L) {
     int t = lua_type(L, 2);
     luaL_checktype(L, 1, LUA_TTABLE);
@@ -275,7 +275,8 @@ static int base_setmetatable(lua_State *L) {
     if (t == LUA_TTABLE) {
         lua_pushliteral(L, "__gc");
         if (lua_rawget(L, 2) != LUA_TNIL) return luaL_error(L, "finalizers (__gc) aren't available to scripts");
-        lua_pop(L, 1);
+        lua_pushliteral(L, "__mode");
+        if (lua_rawget(L, 2) != LUA_TNIL) return luaL_error(L, "weak tables (__mode) aren't available to scripts");
     }
     lua_settop(L, 2);
     lua_setmetatable(L, 1);

@@ -1,15 +1,16 @@
 // One Lua state with a budget. It owns the state's memory, its fuel, and the rule that nothing comes after the end:
 //
 //  - Every 100 instructions a hook takes fuel, on the main state and on every coroutine, from one account. Library
-//    functions charge for their work, the allocator for the bytes it hands out, so that neither `..` nor a table
-//    that grows is cheaper than a loop. The longest string made makes instructions dearer, because comparing two
-//    long strings is one instruction.
+//    functions charge for their work, the allocator for the bytes of long strings, so that `..` is no cheaper than a
+//    loop. The longest string made makes instructions dearer, because comparing two long strings is one instruction.
+//    Other memory handed out is charged to an account of its own, four times as large: when a table grows depends on
+//    the seed of Lua's hashes, which changes from process to process, and fuel must not.
 //  - Once the account is empty `exhausted` is set, hooks fire at every instruction, and pcall, xpcall, resume and
 //    wrap raise again. Memory, call depth and an order function that contradicts itself end a run in the same way.
 //  - A state is frozen after loading; each run starts by copying the frozen bytes back. A script can leave nothing
 //    behind, not even the phase of the garbage collector, so no result depends on what ran before.
-//  - There are no finalizers (setmetatable refuses __gc: they would run with hooks off), no bytecode, no `load`, and
-//    nothing of the system. The process around it is the other wall: worker.c.
+//  - There are no finalizers (setmetatable refuses __gc: they would run with hooks off) and no weak tables (__mode:
+//    they show when the collector ran), no bytecode, no `load`, and nothing of the system. The process around it is the other wall: worker.c.
 //
 // Not exact across machines: the operator `^`, which is libm's pow inside of Lua's own virtual machine.
 #include "script.h"
@@ -19,7 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HOOK_INTERVAL = 100, LONG_STRING = 16384, SCRIPT_LIMIT = 1 << 20 };
+enum { HOOK_INTERVAL = 100, LONG_STRING = 16384, FREE_STRING = 128, SCRIPT_LIMIT = 1 << 20 };
 static const uint64_t UNLIMITED = UINT64_MAX;
 
 SandboxLimits sandbox_default_limits(void) {
@@ -29,15 +30,15 @@ SandboxLimits sandbox_default_limits(void) {
 // ---- budget --------------------------------------------------------------------------------------------------
 static void *allocate(void *context, void *block, size_t old_size, size_t new_size) {
     Sandbox *box = context;
-    if (!block) { // for a new block Lua passes its kind where its size would be
-        if (old_size == LUA_TSTRING && new_size > box->longest_string) box->longest_string = new_size;
-        old_size = 0;
-    }
-    if (new_size > old_size) {
-        uint64_t cost = new_size / 64;
-        box->fuel_left -= cost < box->fuel_left ? cost : box->fuel_left;
+    bool string = !block && old_size == LUA_TSTRING; // for a new block Lua passes its kind where its size would be
+    if (!block) old_size = 0;
+    if (string && new_size > box->longest_string) box->longest_string = new_size;
+    // Short strings are shared, so whether one is made anew depends on the collector: they are free.
+    if (new_size > old_size && !(string && new_size <= FREE_STRING)) {
+        uint64_t *account = string ? &box->fuel_left : &box->growth_left, cost = new_size / 64;
+        *account -= cost < *account ? cost : *account;
         // The hook raises soon; until then nothing large may be made.
-        if (box->fuel_left == 0 && new_size > 65536) return NULL;
+        if (*account == 0 && new_size > 65536) return NULL;
     }
     return memory_realloc(box->memory, block, old_size, new_size);
 }
@@ -49,6 +50,7 @@ static void tick(lua_State *L, lua_Debug *ar) {
     if (box->longest_string > LONG_STRING) cost += (box->longest_string - LONG_STRING) / 128;
     (void)ar;
     sandbox_charge(L, cost);
+    if (box->growth_left == 0) sandbox_exhaust(L, EXHAUSTED_FUEL);
     if (lua_getstack(L, box->limits.depth, &deepest)) sandbox_exhaust(L, EXHAUSTED_DEPTH);
 }
 
@@ -113,7 +115,7 @@ static Exhausted read_end(lua_State *L, int status) {
 void sandbox_check_error(lua_State *L, int status) {
     Sandbox *box = sandbox_of(L);
     if (box->exhausted) raise(L);
-    if (box->fuel_left == 0) sandbox_exhaust(L, EXHAUSTED_FUEL);
+    if (box->fuel_left == 0 || box->growth_left == 0) sandbox_exhaust(L, EXHAUSTED_FUEL);
     Exhausted end = read_end(L, status);
     if (end) sandbox_exhaust(L, end);
 }
@@ -139,7 +141,7 @@ bool sandbox_protect(Sandbox *box, lua_CFunction body, void *context, char *mess
     int status = lua_pcall(L, 1, 0, 0);
     if (status == LUA_OK && !box->exhausted) return true;
     if (status != LUA_OK && !box->exhausted) {
-        Exhausted end = box->fuel_left == 0 ? EXHAUSTED_FUEL : read_end(L, status);
+        Exhausted end = box->fuel_left == 0 || box->growth_left == 0 ? EXHAUSTED_FUEL : read_end(L, status);
         if (end) {
             box->exhausted = end;
             snprintf(box->why, sizeof box->why, "%s: %s", box->name,
@@ -164,7 +166,7 @@ bool sandbox_open(const char *name, const SandboxLimits *limits, Sandbox **out, 
     *out = NULL;
     Sandbox *box = xcalloc(1, sizeof *box);
     box->limits = *limits;
-    box->fuel_left = UNLIMITED;
+    box->fuel_left = box->growth_left = UNLIMITED;
     box->name = xstrdup(name);
     if (!memory_open(limits->memory, &box->memory, err)) {
         sandbox_close(box);
@@ -234,6 +236,7 @@ void sandbox_freeze(Sandbox *box) {
 void sandbox_reset(Sandbox *box, uint64_t fuel, uint64_t seed) {
     memory_restore(box->memory, box->snapshot, box->snapshot_size);
     box->fuel_left = fuel;
+    box->growth_left = fuel < UNLIMITED / 4 ? 4 * fuel : UNLIMITED;
     box->exhausted = EXHAUSTED_NOT;
     box->why[0] = 0;
     box->longest_string = 0;

@@ -17,6 +17,7 @@ typedef struct Sandbox {
     SandboxLimits limits;
     char *name;          // of the script, in errors
     uint64_t fuel_left;
+    uint64_t growth_left;  // for memory other than strings, in units of 64 bytes
     Exhausted exhausted; // once set, every way back into the script raises again
     char why[200];       // where and what ran out
     size_t longest_string; // made in this run; long ones make every instruction dearer

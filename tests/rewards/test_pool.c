@@ -95,6 +95,7 @@ static void absent_or_error(void) {
         {"debug.sethook()", VERDICT_ERROR, "'debug'"},
         {"debug.getregistry()", VERDICT_ERROR, "'debug'"},
         {"setmetatable({}, {__gc = function() while true do end end})", VERDICT_ERROR, "__gc"},
+        {"setmetatable({}, {__mode = 'k'})", VERDICT_ERROR, "weak tables"},
         {"collectgarbage('stop')", VERDICT_ERROR, "'collectgarbage'"},
         {"getmetatable('').__index = nil", VERDICT_ERROR, NULL},
         {"getmetatable('').__len = nil", VERDICT_ERROR, NULL},
@@ -160,6 +161,8 @@ static void budget(void) {
         {"while true do json.decode('[1,2,3]') end", VERDICT_BUDGET, "fuel"},
         {"while true do string.format('%99.99f', 1e300) end", VERDICT_BUDGET, "fuel"},
         {"local t = {} for i = 1, 2000 do t[i] = i end for k in next, t do end", VERDICT_BUDGET, "fuel"},
+        {"local t = {} for i = 1, 4096 do t['k' .. i] = i end local k = 'k1' "
+         "for i = 1, 1e9 do t[k] = nil k = 'n' .. i t[k] = i end", VERDICT_BUDGET, "fuel"},
         {"::a:: goto a", VERDICT_BUDGET, "fuel"},
         {"for _ in ('x'):rep(100000):gmatch('x-y') do end", VERDICT_BUDGET, "fuel"},
         {"!while true do end", VERDICT_BUDGET, "mine.lua:1: out of fuel"},
@@ -383,8 +386,13 @@ enum { MANY = 300 };
 static void score_many(int workers, bool backwards, Verdict *out) {
     Err err = {0};
     RewardLimits limits = quick_limits();
-    RewardPool *pool = open_pool("local seen = {} return function(s) local t, sum = setmetatable({}, {__mode = 'k'}), 0\n"
-                                 "for i = 1, 50 + #s.answer do t[{}] = i seen[#seen + 1] = tostring({}) .. i end\n"
+    // A mapping more moves the pool's states to other addresses, and with them Lua's hash seeds and tables' places.
+    size_t shift = (size_t)65536 * (size_t)(workers + backwards);
+    void *shifter = mmap(NULL, shift, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    RewardPool *pool = open_pool("local seen = {} return function(s) local t, sum, w = {}, 0, {}\n"
+                                 "for i = 1, 50 + #s.answer do t[{}] = i seen[#seen + 1] = tostring({}) .. i\n"
+                                 "w['k' .. i] = i w['k' .. i - 7] = nil w[{}] = 1 end\n"
+                                 "for k, v in pairs(w) do sum = sum * 31 % 1000003 + v end\n"
                                  "for _, v in pairs(t) do sum = sum * 31 % 1000003 + v end\n"
                                  "if #s.answer % 7 == 3 then while true do end end\n"
                                  "if #s.answer % 7 == 4 then error(table.concat(seen, ',', 1, 3)) end\n"
@@ -402,6 +410,7 @@ static void score_many(int workers, bool backwards, Verdict *out) {
     OK(reward_pool_finish(pool, &err));
     CHECK_INT(reward_pool_deaths(pool), 0);
     reward_pool_close(pool);
+    munmap(shifter, shift);
 }
 static void same_scores_everywhere(void) {
     static Verdict base[MANY], other[MANY];
