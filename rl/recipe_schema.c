@@ -203,7 +203,7 @@ const Field reward_fields[] = {
 
 // ---- measuring and the rest ------------------------------------------------------------------------------
 static const Field evaluate_fields[] = {
-    {"items", FIELD_INT, "held-out items of each task and level", RANGE(1, 1e6), .otherwise = "100",
+    {"items", FIELD_INT, "held-out items of each task and level; 0: none", RANGE(0, 1e6), .otherwise = "100",
      AT(Recipe, evaluate_items)},
     {"samples", FIELD_INT, "samples an item, besides the greedy answer; 0: greedy only", RANGE(0, 1024),
      .otherwise = "0", AT(Recipe, evaluate_samples)},
@@ -222,7 +222,7 @@ static const Field evaluate_fields[] = {
     FIELD_END,
 };
 static const Field compare_fields[] = {
-    {"items", FIELD_INT, "held-out items of each task and level", RANGE(1, 1e6), .otherwise = "400",
+    {"items", FIELD_INT, "held-out items of each task and level; 0: no comparison", RANGE(0, 1e6), .otherwise = "400",
      AT(Recipe, compare_items)},
     FIELD_END,
 };

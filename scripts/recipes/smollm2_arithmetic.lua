@@ -1,35 +1,29 @@
--- Half an hour on two cores: SmolLM2-135M answers arithmetic questions. `scripts/get-model smollm2-135m` brings the model.
--- Sums of two and three numbers, asked in a chat; a right answer counts 1, the right form a little, so that the model
--- learns to stop after its answer before it learns to be right.
+-- Half an hour on two cores: SmolLM2-135M-Instruct learns to add. `scripts/get-model smollm2-135m` brings the model.
+-- Three-digit plus one-digit numbers and sums of two two-digit numbers, asked in a chat and answered directly; the
+-- reward looks at the last number of the answer. Held-out accuracy is measured before and after.
 
 return {
   name = "smollm2-arithmetic",
   seed = 1,
   model = {path = "models/SmolLM2-135M-Instruct.Q4_1.gguf", precision = "bf16"},
-  tasks = {{"arithmetic", levels = {1, 2, 3}, style = "words"}},
+  tasks = {{"arithmetic", levels = {1, 2}, style = "words"}},
   held_out = 0.1,
-  prompts = {
-    think = {
-      instruction = "Think step by step, write </think>, then give the result as a number alone.",
-      prefix = "<think>",
-    },
-    direct = {instruction = "Give the result as a number alone.", prefix = "<think></think>"},
-  },
-  rewards = {{"correct"}, {"format", weight = 0.1}},
+  prompts = {direct = {instruction = "Answer with the number only.", prefix = ""}},
+  rewards = {{"./last_number.lua"}},
   stages = {
     grpo{
       name = "grpo",
-      steps = 60,
+      steps = 50,
       modes = {direct = 1},
-      prompts = 8,
+      prompts = 16,
       group_size = 8,
       sampling = {temperature = 1, max_tokens = 16},
       algo = {loss = "dapo", epsilon_low = 0.2, epsilon_high = 0.28},
-      optimizer = {learning_rate = 1e-5, schedule = "constant", warmup = 5},
-      checkpoint_every = 20,
+      optimizer = {learning_rate = 2e-5, schedule = "constant", warmup = 3},
+      checkpoint_every = 25,
     },
   },
-  evaluate = {items = 100, max_tokens = 16},
-  compare = {items = 200},
+  evaluate = {items = 200, samples = 1, max_tokens = 16},
+  compare = {items = 0},
   run = "runs/smollm2-arithmetic",
 }
