@@ -37,7 +37,7 @@ typedef struct PackArgs {
 
 // ---- matrix products -------------------------------------------------------------------------------------
 typedef enum Store { STORE_ACT, STORE_F32, ADD_F32 } Store;
-// y[m, n] = sum_k x[m, k] w[n, k] (+ bias[n]). Rows of x must be readable up to packed_depth(K).
+// y[m, n] = sum_k x[m, k] w[n, k] (+ bias[n]). Rows of x must be readable, and finite, up to packed_depth(K).
 typedef struct MatmulArgs {
     int64_t M, N, K;
     Dtype dtype;       // of x, w and STORE_ACT outputs
@@ -218,7 +218,8 @@ static inline int64_t vocab_padded(int64_t V) { return (V + VOCAB_BLOCK - 1) / V
 // equals); otherwise the first token whose cumulative probability, in vocabulary order, exceeds uniform[m]. Truncation
 // in this order: top_k, then top_p (the smallest set of likeliest tokens whose probability reaches it), then min_p
 // (relative to the likeliest); ties at a border keep the lower id. Truncated rows get their logits masked and their
-// logprob and entropy computed as `head` does with that kept set.
+// logprob and entropy computed as `head` does with that kept set. A row with NaN or +infinity is no distribution: its
+// token is 0 (kept alone), its logprob and entropy are NaN.
 typedef struct SampleRow {
     bool greedy;
     int32_t top_k;       // 0: off
@@ -269,7 +270,7 @@ typedef struct AdamwArgs {
     const float *gradient;
     const float *gradient2; // a second part of the same gradient (a tied embedding), or NULL
     float scale, learning_rate, beta1, beta2, eps, weight_decay;
-    float correction1, correction2; // 1 - beta^step
+    float correction1, correction2; // 1 - beta^step, of the fp32 beta
 } AdamwArgs;
 // Sum of squares of a (+ b): blocks of 65,536 in order, each in double.
 enum { NORM_BLOCK = 65536 };

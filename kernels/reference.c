@@ -449,6 +449,12 @@ void sample_reference(const Team *team, const SampleArgs *a) {
         VocabStats *stats = a->stats + m * blocks;
         double sum, log_sum, entropy, before = 0;
         merge(stats, blocks, &max, &sum, &log_sum, &entropy);
+        if (sum != sum) {
+            row->token = 0;
+            row->logprob = row->entropy = NAN;
+            if (row->kept) row->kept[0] = 0, row->kept_count = 1;
+            continue;
+        }
         if (row->kept) {
             keep_reference(logits, a->V, max, row);
             for (int64_t b = 0; b < blocks; b++) stats[b] = stats_of(logits + b * VOCAB_BLOCK);

@@ -46,8 +46,11 @@ static void keep_only(float *row, int64_t v0, const int32_t *kept, int64_t count
 
 static VocabStats block_stats(const float *row) {
     v16 top = v_load(row), sum = v_zero(), weighted = v_zero();
-    for (int c = 16; c < VOCAB_BLOCK; c += 16) top = v_max(v_load(row + c), top);
-    VocabStats s = {.max = v_largest(top)};
+    for (int c = 16; c < VOCAB_BLOCK; c += 16) { // a NaN stays: the row must not pass for a distribution without it
+        v16 x = v_load(row + c);
+        top = v_if_nan(x, x, v_max(x, top));
+    }
+    VocabStats s = {.max = v_sum(v_if_nan(top, v_set1(1.0f), v_zero())) > 0 ? NAN : v_largest(top)};
     if (s.max == MINUS_INFINITY) return s;
     v16 max = v_set1(s.max), least = v_set1(-200.0f); // exp is 0 long before; keeps 0 * inf out
     for (int c = 0; c < VOCAB_BLOCK; c += 16) {
@@ -230,6 +233,12 @@ void V(sample)(const Team *team, const SampleArgs *a) {
         float *logits = a->logits + m * padded;
         VocabStats *stats = a->stats + m * blocks;
         Distribution d = merge_stats(stats, blocks);
+        if (d.sum != d.sum) { // truncation could drop the NaN and make the rest look sound
+            row->token = 0;
+            row->logprob = row->entropy = NAN;
+            if (row->kept) row->kept[0] = 0, row->kept_count = 1;
+            continue;
+        }
         row->entropy = a->entropy[m];
         if (row->kept) {
             truncate_row(logits, a->V, &d, row, ranked);
