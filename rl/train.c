@@ -91,11 +91,20 @@ static void tell_evaluation(const json_t *e) {
     buf_free(&line);
 }
 
+// Seconds, and the joules counted since `before`; a key that could not be measured is left out.
+static json_t *measured_json(const Run *run, double seconds, double before) {
+    double joules = energy_joules(run->energy) - before;
+    json_t *measured = json_pack("{s:f}", "seconds", seconds);
+    if (isfinite(joules)) json_object_set_new(measured, "joules", json_real(joules));
+    return measured;
+}
+
 static bool evaluate_mode(Run *run, Mode mode, int samples, Err *err) {
     Evaluation e;
     const Trainer *t = &run->trainer;
+    double joules = energy_joules(run->energy);
     TRY(evaluate(t->policy, run->recipe, t->tasks, t->rewards, mode, run->recipe->evaluate_items, samples, &e, err));
-    json_t *replayable = evaluation_json(&e, t->tasks), *measured = json_pack("{s:f}", "seconds", e.seconds);
+    json_t *replayable = evaluation_json(&e, t->tasks), *measured = measured_json(run, e.seconds, joules);
     json_object_set_new(replayable, "samples", json_integer(samples));
     clear_bar(run);
     if (samples == 0) tell_evaluation(replayable);
@@ -277,10 +286,11 @@ static bool record_start(Run *run, bool resumed, Err *err) {
         json_decref(detail);
     } else if (ok) {
         char weights[65];
+        double start = clock_seconds(), joules = energy_joules(run->energy);
         policy_hash(p, weights);
-        json_t *model = json_pack("{s:s}", "sha256", weights);
-        ok = ledger_evaluation(run->ledger, 0, "model", model, NULL, err);
-        json_decref(model);
+        json_t *model = json_pack("{s:s}", "sha256", weights), *spent = measured_json(run, clock_seconds() - start, joules);
+        ok = ledger_evaluation(run->ledger, 0, "model", model, spent, err);
+        json_decref(model), json_decref(spent);
     }
     return ok;
 }
