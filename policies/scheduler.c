@@ -118,7 +118,7 @@ static bool scheduler_alloc(Scheduler *s, Err *err) {
     TRY(mem_alloc((size_t)s->total_pages * page_bytes(p) * (size_t)p->config.layers, "keys and values", (void **)&s->page_memory, err));
     TRY(mem_alloc((size_t)(places * padded) * 4, "logits", (void **)&s->logits, err));
     TRY(mem_alloc((size_t)(places * (padded / VOCAB_BLOCK)) * sizeof(VocabStats), "head", (void **)&s->stats, err));
-    TRY(mem_alloc(act_bytes(p, places * p->config.width), "head", &s->head_x, err));
+    TRY(mem_alloc(act_bytes(p, places * p->config.width) + 2, "head", &s->head_x, err)); // read in pairs
     if (s->truncates) {
         TRY(mem_alloc((size_t)(places * V) * 4, "kept sets", (void **)&s->kept, err));
         TRY(mem_alloc((size_t)(p->device->threads * V) * 8, "kept sets", &s->order, err));
