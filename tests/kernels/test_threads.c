@@ -129,7 +129,8 @@ static void another_thread_may_call(void) {
     OK(pool_open(3, &p, &err));
     pool_run(p, count_runs, &b);
     pthread_t thread;
-    CHECK_INT(pthread_create(&thread, NULL, run_elsewhere, (void *[]){p, b}), 0);
+    void *arg[] = {p, b};
+    CHECK_INT(pthread_create(&thread, NULL, run_elsewhere, arg), 0);
     CHECK_INT(pthread_join(thread, NULL), 0);
     pool_run(p, count_runs, &b);
     pool_close(p);
