@@ -131,11 +131,13 @@ static bool policy_start(const ModelConfig *config, const PolicyOptions *o, Devi
     TRY(mem_alloc(head_scratch(p->device->threads), "head scratch", &scratch, err));
     p->head_scratch = scratch;
     layout_build(p);
-    for (int i = 0; i < p->parameter_count; i++) TRY(parameter_alloc(p, &p->parameters[i], err));
     return true;
 }
 
+// One tensor at a time is allocated, read and packed, so that the peak stays near the weights in use: the largest, the
+// embedding, comes first.
 static bool parameter_load(Policy *p, Parameter *q, const Weights *w, Err *err) {
+    TRY(parameter_alloc(p, q, err));
     float *values = q->values;
     if (!values) TRY(mem_alloc((size_t)(q->N * q->K) * 4, q->parts[0].name, (void **)&values, err));
     bool ok = true;
@@ -187,6 +189,10 @@ bool policy_create(const ModelConfig *config, Tokenizer *tokenizer, uint64_t see
     p->tokenizer = tokenizer;
     for (int i = 0; i < p->parameter_count; i++) {
         Parameter *q = &p->parameters[i];
+        if (!parameter_alloc(p, q, err)) {
+            policy_close(p);
+            return false;
+        }
         Random r = random_start(seed, STREAM_WEIGHTS, (uint64_t)i);
         float *values = q->values ? q->values : xmalloc((size_t)(q->N * q->K) * 4);
         bool norm = !q->matrix && strstr(q->parts[0].name, "norm") != NULL;
@@ -210,6 +216,10 @@ bool policy_freeze_copy(const Policy *from, Policy **out, Err *err) {
     for (int i = 0; i < p->parameter_count; i++) {
         Parameter *q = &p->parameters[i];
         const Parameter *source = &from->parameters[i];
+        if (!parameter_alloc(p, q, err)) {
+            policy_close(p);
+            return false;
+        }
         if (q->matrix)
             memcpy(q->packed, source->packed, act_bytes(p, packed_elements(q->N, q->K, p->dtype)));
         else
