@@ -6,7 +6,7 @@
 #include <string.h>
 
 int library_charged(lua_State *L) {
-    uint64_t cost = (uint64_t)lua_gettop(L) / 8;
+    uint64_t cost = 2 + (uint64_t)lua_gettop(L) / 8;
     for (int i = lua_gettop(L); i > 0; i--)
         if (lua_type(L, i) == LUA_TSTRING) cost += lua_rawlen(L, i) / 16;
     sandbox_charge(L, cost);

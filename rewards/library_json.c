@@ -211,7 +211,7 @@ static int decode(lua_State *L) {
     const char *text = luaL_checklstring(L, 1, &size);
     Err err = {0};
     Held held = {0};
-    sandbox_charge(L, 10 + size);
+    sandbox_charge(L, 100 + 2 * size);
     if (size > MAX_TEXT || !json_parse(text, size, "json", 1, &held.value, &err)) {
         lua_pushnil(L);
         if (size > MAX_TEXT)

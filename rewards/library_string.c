@@ -275,6 +275,7 @@ static int string_format(lua_State *L) {
         } else {
             return luaL_error(L, "invalid conversion '%s%c' to 'format'", spec, letter ? letter : '0');
         }
+        sandbox_charge(L, 20 + 2 * (uint64_t)written); // the digits of a large number cost more than they look
         luaL_addlstring(&b, out, (size_t)written);
     }
     luaL_pushresult(&b);

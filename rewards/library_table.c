@@ -8,7 +8,7 @@ static lua_Integer length(lua_State *L, int index) {
     return luaL_len(L, index);
 }
 static void move_element(lua_State *L, int from, lua_Integer i, int to, lua_Integer j) {
-    sandbox_charge(L, 1);
+    sandbox_charge(L, 4);
     lua_geti(L, from, i);
     lua_seti(L, to, j);
 }

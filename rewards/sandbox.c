@@ -3,8 +3,9 @@
 //  - Every 100 instructions a hook takes fuel, on the main state and on every coroutine, from one account. Library
 //    functions charge for their work, the allocator for the bytes of long strings, so that `..` is no cheaper than a
 //    loop. The longest string made makes instructions dearer, because comparing two long strings is one instruction.
-//    Other memory handed out is charged to an account of its own, four times as large: when a table grows depends on
+//    Other memory handed out is charged to an account of its own, as large as the fuel: when a table grows depends on
 //    the seed of Lua's hashes, which changes from process to process, and fuel must not.
+//    Charges are set so that a unit is worth about 10 ns, at most 200 ns: the default fuel ends before the clock does.
 //  - Once the account is empty `exhausted` is set, hooks fire at every instruction, and pcall, xpcall, resume and
 //    wrap raise again. Memory, call depth and an order function that contradicts itself end a run in the same way.
 //  - A state is frozen after loading; each run starts by copying the frozen bytes back. A script can leave nothing
@@ -20,7 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HOOK_INTERVAL = 100, LONG_STRING = 16384, FREE_STRING = 128, SCRIPT_LIMIT = 1 << 20 };
+enum { HOOK_INTERVAL = 100, LONG_STRING = 16384, HUGE_STRING = 262144, FREE_STRING = 128, SCRIPT_LIMIT = 1 << 20 };
 static const uint64_t UNLIMITED = UINT64_MAX;
 
 SandboxLimits sandbox_default_limits(void) {
@@ -48,6 +49,7 @@ static void tick(lua_State *L, lua_Debug *ar) {
     lua_Debug deepest;
     uint64_t cost = HOOK_INTERVAL;
     if (box->longest_string > LONG_STRING) cost += (box->longest_string - LONG_STRING) / 128;
+    if (box->longest_string > HUGE_STRING) cost += (box->longest_string - HUGE_STRING) / 32;
     (void)ar;
     sandbox_charge(L, cost);
     if (box->growth_left == 0) sandbox_exhaust(L, EXHAUSTED_FUEL);
@@ -236,7 +238,7 @@ void sandbox_freeze(Sandbox *box) {
 void sandbox_reset(Sandbox *box, uint64_t fuel, uint64_t seed) {
     memory_restore(box->memory, box->snapshot, box->snapshot_size);
     box->fuel_left = fuel;
-    box->growth_left = fuel < UNLIMITED / 4 ? 4 * fuel : UNLIMITED;
+    box->growth_left = fuel;
     box->exhausted = EXHAUSTED_NOT;
     box->why[0] = 0;
     box->longest_string = 0;
