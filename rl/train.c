@@ -15,15 +15,17 @@
 #include <unistd.h>
 
 // ---- signals ---------------------------------------------------------------------------------------------
-// The only mutable global: a handler can be handed nothing else.
-static volatile sig_atomic_t signal_seen;
+// The only mutable globals: a handler can be handed nothing else.
+static volatile sig_atomic_t signal_seen, all_saved;
 static void on_signal(int number) {
-    if (signal_seen) _exit(number == SIGINT ? ERR_INTERRUPTED : ERR_TERMINATED);
+    static const char text[] = "\nreckon: stopped by a signal; all steps are saved, go on with --resume\n";
+    if ((all_saved && write(2, text, sizeof text - 1)) || signal_seen) _exit(number == SIGINT ? ERR_INTERRUPTED : ERR_TERMINATED);
     signal_seen = number;
 }
 static void watch_signals(void) {
     struct sigaction a = {.sa_handler = on_signal};
     int watched[] = {SIGINT, SIGTERM, SIGHUP};
+    signal_seen = all_saved = 0;
     for (int i = 0; i < COUNT(watched); i++) sigaction(watched[i], &a, NULL);
 }
 
@@ -128,8 +130,8 @@ static bool evaluate_now(Run *run, const Stage *stage, Err *err) {
 
 static bool save(Run *run, Err *err) {
     const Recipe *r = run->recipe;
-    int64_t step, ends[64], at = 0;
-    int count = 0;
+    int64_t step, ends[64] = {0}, at = 0;
+    int count = 1; // step 0, which a first stage's KL is measured against
     TRY(ledger_head(run->ledger, &step, run->state.chain, err));
     TRY(checkpoint_save(r->run_folder, run->trainer.policy, &run->state, r->hash, err));
     for (int i = 0; i < r->stage_count && count < COUNT(ends); i++) ends[count++] = at += r->stages[i].steps;
@@ -155,14 +157,19 @@ static bool grpo_step(Run *run, const Stage *stage, Batch *batch, StepReport *re
     return update_batch(t, batch, report, err);
 }
 
+static double flops_so_far(const Run *run) {
+    const Trainer *t = &run->trainer;
+    return policy_flops(t->policy) + (t->reference ? policy_flops(t->reference) : 0);
+}
+
 static bool run_step(Run *run, const Stage *stage, int stage_step, Err *err) {
     StepReport report = {.step = run->state.step + 1, .stage_index = run->trainer.stage_index, .stage_step = stage_step,
                          .kind = stage->kind, .reward_mean = NAN, .reward_std = NAN};
     Batch batch = {0};
-    double start = clock_seconds(), cpu = clock_cpu_seconds(), flops = policy_flops(run->trainer.policy);
+    double start = clock_seconds(), cpu = clock_cpu_seconds(), flops = flops_so_far(run);
     double joules = energy_joules(run->energy);
     bool ok = stage->kind == STAGE_SFT ? sft_step(&run->trainer, stage_step, &report, err) : grpo_step(run, stage, &batch, &report, err);
-    report.flops = policy_flops(run->trainer.policy) - flops;
+    report.flops = flops_so_far(run) - flops;
     report.measured.seconds = clock_seconds() - start;
     report.measured.cpu_seconds = clock_cpu_seconds() - cpu;
     report.measured.joules = energy_joules(run->energy) - joules;
@@ -295,18 +302,33 @@ static bool record_start(Run *run, bool resumed, Err *err) {
     return ok;
 }
 
+// A ledger without any whole checkpoint is of a run that was killed before its first one, which is made before step 1:
+// nothing to go on from. One with steps has lost its checkpoints, and what it tells is not thrown away.
+static bool ledger_is_empty(const char *run_folder, Err *err) {
+    Ledger *l;
+    int64_t step = 0;
+    char head[65];
+    // Before the facts of the run are written there is no head.
+    bool ok = ledger_open_read(run_folder, &l, err) && (ledger_head(l, &step, head, err) || step == 0);
+    ledger_close(l);
+    TRY(ok);
+    return step == 0 || fail(err, ERR_DATA, run_folder, "its ledger ends at step %lld but no whole checkpoint is left to go on from: "
+                             "choose another folder with --run", (long long)step);
+}
+
 // Opens what the run needs, in the order that keeps it safe: the reward workers are forked before the model is read
 // and before any thread starts.
 static bool start(Run *run, const TrainOptions *o, Err *err) {
     const Recipe *r = run->recipe;
+    TRY(folder_make(r->run_folder, err));
+    TRY(run_lock(r->run_folder, &run->lock, err)); // first of all: what is there may not change while it is looked at
     char *ledger_path = path_join(r->run_folder, "ledger.db"), *checkpoint = NULL;
     bool there = file_exists(ledger_path), found = false;
     free(ledger_path);
     if (there && !o->resume)
         return fail(err, ERR_CANTCREAT, r->run_folder, "holds a run already: go on with --resume, or choose another folder with --run");
-    TRY(folder_make(r->run_folder, err));
-    TRY(run_lock(r->run_folder, &run->lock, err));
     if (there) TRY(checkpoint_latest(r->run_folder, r->hash, &run->state, &checkpoint, &found, err));
+    if (there && !found) TRY(ledger_is_empty(r->run_folder, err));
     bool ok = reward_pool_open(r->rewards, r->reward_count, r->reward_workers, &r->reward_limits, &run->trainer.rewards, err);
     Tasks *tasks = NULL;
     ok = ok && tasks_open(r, &tasks, err);
@@ -339,6 +361,8 @@ static void finish(Run *run) {
 static bool compare_at_end(Run *run, Err *err) {
     json_t *comparison;
     const Trainer *t = &run->trainer;
+    all_saved = true; // from here on a signal ends the process at once
+    if (signal_seen) return interrupted(run, run->state.step, err);
     log_line(LOG_INFO, "comparing both modes on %d held-out items of each level", run->recipe->compare_items);
     TRY(compare_run(t->policy, run->recipe, t->tasks, t->rewards, run->ledger, run->state.step, &comparison, err));
     compare_print(comparison);

@@ -86,29 +86,29 @@ static bool assert_same_bits(const Update *u, const float *logprob, Err *err) {
     return true;
 }
 
-static bool objective_of(Update *u, Arena *a, const float *logprob, const float *entropy, const float *ref, ObjectiveOutput *out) {
+// One sequence at a time, added up in their order: the sums on the ledger don't depend on the split either.
+static ObjectiveOutput objective_of(Update *u, Arena *a, const float *logprob, const float *entropy, const float *ref) {
     int64_t N = u->packing.target.count, at = 0;
-    int32_t *length = ARENA_NEW(a, int32_t, u->episode_count);
-    double *advantage = ARENA_NEW(a, double, u->episode_count), *old = ARENA_NEW(a, double, N);
+    const double *now = doubles(a, logprob, N), *reference = ref ? doubles(a, ref, N) : NULL,
+                 *spread = u->algo->entropy != 0 ? doubles(a, entropy, N) : NULL;
+    ObjectiveOutput all = {.dlogprob = ARENA_NEW(a, double, N), .dentropy = spread ? ARENA_NEW(a, double, N) : NULL};
     for (int i = 0; i < u->episode_count; i++) {
         const Episode *e = u->episodes[i];
-        length[i] = e->completion.length;
-        advantage[i] = e->advantage;
-        for (int32_t j = 0; j < e->completion.length; j++) old[at++] = e->completion.logprob[j];
+        int32_t length = e->completion.length;
+        ObjectiveInput in = {.sequences = 1, .length = &length, .logprob = now + at, .old_logprob = doubles(a, e->completion.logprob, length),
+                             .ref_logprob = reference ? reference + at : NULL, .entropy = spread ? spread + at : NULL,
+                             .advantage = &e->advantage, .max_completion = u->batch->stage->sampling.max_tokens,
+                             .step_sequences = u->step_sequences, .step_tokens = u->step_tokens, .rollout_tokens = u->rollout_tokens};
+        ObjectiveOutput out = {.dlogprob = all.dlogprob + at, .dentropy = all.dentropy ? all.dentropy + at : NULL};
+        objective_compute(u->algo, &in, &out);
+        u->loss += out.loss;
+        u->kl += out.kl_sum;
+        u->clipped += out.clipped;
+        u->tokens += out.tokens;
+        if (out.ratio_max > u->ratio_max) u->ratio_max = out.ratio_max;
+        at += length;
     }
-    ObjectiveInput in = {.sequences = u->episode_count, .length = length, .logprob = doubles(a, logprob, N), .old_logprob = old,
-                         .ref_logprob = ref ? doubles(a, ref, N) : NULL,
-                         .entropy = u->algo->entropy != 0 ? doubles(a, entropy, N) : NULL, .advantage = advantage,
-                         .max_completion = u->batch->stage->sampling.max_tokens, .step_sequences = u->step_sequences,
-                         .step_tokens = u->step_tokens, .rollout_tokens = u->rollout_tokens};
-    *out = (ObjectiveOutput){.dlogprob = ARENA_NEW(a, double, N), .dentropy = in.entropy ? ARENA_NEW(a, double, N) : NULL};
-    objective_compute(u->algo, &in, out);
-    u->loss += out->loss;
-    u->kl += out->kl_sum;
-    u->clipped += out->clipped;
-    u->tokens += out->tokens;
-    if (out->ratio_max > u->ratio_max) u->ratio_max = out->ratio_max;
-    return true;
+    return all;
 }
 
 static float *floats(Arena *a, const double *x, int64_t n) {
@@ -128,8 +128,7 @@ static bool run_microbatch(Update *u, Arena *a, Err *err) {
     }
     TRY(policy_forward(u->t->policy, batch, true, logprob, entropy, err));
     if (u->on_policy) TRY(assert_same_bits(u, logprob, err));
-    ObjectiveOutput out;
-    TRY(objective_of(u, a, logprob, entropy, ref, &out));
+    ObjectiveOutput out = objective_of(u, a, logprob, entropy, ref);
     u->report->trained_tokens += N;
     return policy_backward(u->t->policy, batch, floats(a, out.dlogprob, N), floats(a, out.dentropy, N), err);
 }

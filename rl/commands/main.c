@@ -36,6 +36,7 @@ static void print_overview(FILE *out) {
 
 int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); // a file beyond its limit is an error of the write, told like a full disk
     if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
         print_overview(argc < 2 ? stderr : stdout);
         return argc < 2 ? ERR_USAGE : 0;

@@ -1,8 +1,10 @@
-// Malformed recipes, datasets and command lines: each with the exit code and the message that a user must get from the
-// real program. A row says how to make its files, what to run in their folder, and what has to stand on stderr. To add
-// one: files are written as given (or by `make`, for what can't be written as a text), argv follows "reckon".
+// Malformed recipes, datasets, models, runs and command lines: each with the exit code and the message that a user must get
+// from the real program. A row says how to make its files, what to run in their folder, and what has to stand on stderr.
+// To add one: files are written as given (or by `make`, for what can't be written as a text), argv follows "reckon". A row
+// with MODEL gets a whole tiny model in the folder m first, and then does to it what it says.
 #include "../test.h"
 #include "files.h"
+#include "rl.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/wait.h>
@@ -15,10 +17,15 @@ typedef struct InputFile {
 typedef struct BadInput {
     const char *name;
     InputFile files[3];
-    const char *argv[8];
+    const char *argv[10];
     int exit_code;
     const char *stderr_has;
     void (*make)(const char *folder); // makes further files; may be NULL
+    // What is done to a file in m, in this order; all may be left out.
+    const char *change, *from, *to; // replaces one text of the file `change`
+    const char *remove;
+    const char *cut; // the file `cut` keeps its first `keep` bytes
+    size_t keep;
 } BadInput;
 
 // A recipe with `body` on its second line and on; CHARS and ASK make it whole where the row is about something else.
@@ -32,8 +39,11 @@ typedef struct BadInput {
 
 static void put_file(const char *folder, const char *name, const void *data, size_t size) {
     Err err = {0};
-    char *path = path_join(folder, name);
-    bool ok = file_write_atomic(path, data, size, &err);
+    char *path = path_join(folder, name), *slash = strrchr(path, '/');
+    *slash = 0;
+    bool ok = folder_make(path, &err);
+    *slash = '/';
+    ok = ok && file_write_atomic(path, data, size, &err);
     free(path);
     OK(ok);
 }
@@ -71,6 +81,91 @@ static void make_folder(const char *folder) {
     free(path);
     OK(ok);
 }
+
+static void make_model(const char *folder) {
+    Err err = {0};
+    Tokenizer *t;
+    Policy *p;
+    OK(tokenizer_from_characters("0123456789+=", &t, &err));
+    ModelConfig c = {.model_type = "llama", .layers = 2, .width = 16, .heads = 4, .kv_heads = 2, .head_width = 4, .feed_forward = 24,
+                     .vocabulary = tokenizer_size(t), .max_positions = 32, .norm_eps = 1e-5, .rope_theta = 10000,
+                     .initializer_range = 0.02, .tied = true, .bos_id = -1, .pad_id = -1, .stop_count = 1};
+    c.stop_ids[0] = tokenizer_eos(t);
+    OK(policy_create(&c, t, 1, &(PolicyOptions){.precision = PRECISION_FP32, .threads = 1}, &p, &err));
+    char *path = path_join(folder, "m");
+    bool ok = folder_make(path, &err) && policy_save(p, path, "F32", &err);
+    free(path);
+    policy_close(p);
+    OK(ok);
+}
+static void make_model_and_lists(const char *folder) {
+    make_model(folder);
+    put_file(folder, "far.json", "[[1,2,999]]", 11);
+    put_file(folder, "text.json", "[[1,\"2\"]]", 9);
+    put_file(folder, "empty.json", "[[]]", 4);
+    put_file(folder, "short.json", "[[1,2", 5);
+    put_file(folder, "object.json", "{}", 2);
+    put_file(folder, "minus.json", "[[1,-2]]", 8);
+    put_file(folder, "good.json", "[[1,2,3]]", 9);
+    Buf text = {0};
+    for (int i = 0; i < 40; i++) buf_printf(&text, "%s%d", i ? "," : "[[", 3 + i % 9);
+    buf_puts(&text, "]]");
+    put_file(folder, "long.json", text.data, text.size);
+    buf_free(&text);
+}
+// A file of an index that isn't there.
+static void make_lost_shard(const char *folder) {
+    make_model(folder);
+    put_file(folder, "m/model.safetensors.index.json", "{\"weight_map\":{\"model.norm.weight\":\"model-00001-of-00002.safetensors\"}}", 71);
+}
+static void make_climbing_shard(const char *folder) {
+    make_model(folder);
+    put_file(folder, "m/model.safetensors.index.json", "{\"weight_map\":{\"model.norm.weight\":\"../../x.safetensors\"}}", 58);
+}
+
+// Does to m's files what the row asks for.
+static void spoil_model(const BadInput *row, const char *folder) {
+    Err err = {0};
+    const char *names[] = {row->change, row->cut, row->remove};
+    for (int i = 0; i < COUNT(names); i++) {
+        if (!names[i]) continue;
+        char path[256];
+        snprintf(path, sizeof path, "%s/m/%s", folder, names[i]);
+        Buf text = {0};
+        OK(file_read(path, 1 << 20, &text, &err));
+        if (i == 0) {
+            size_t n = strlen(row->from), m = strlen(row->to);
+            char *at = memmem(text.data, text.size, row->from, n);
+            if (!at) FAIL("%s: %s holds no %s: %.300s", row->name, names[i], row->from, text.data);
+            Buf changed = {0};
+            buf_append(&changed, text.data, (size_t)(at - text.data));
+            buf_append(&changed, row->to, m);
+            buf_append(&changed, at + n, text.size - (size_t)(at - text.data) - n);
+            OK(file_write_atomic(path, changed.data, changed.size, &err));
+            buf_free(&changed);
+        } else if (i == 1) {
+            CHECK(row->keep < text.size);
+            OK(file_write_atomic(path, text.data, row->keep, &err));
+        } else {
+            CHECK_INT(unlink(path), 0);
+        }
+        buf_free(&text);
+    }
+}
+
+#define MODEL {{0}}
+#define ASK_MODEL {"generate", "m", "--prompt", "1", "--max-tokens", "2", "--threads", "1"}
+#define CHANGED(file, old, new) make_model, file, old, new
+#define REMOVED(file) make_model, .remove = file
+#define CUT(file, size) make_model, .cut = file, .keep = size
+#define SIZED(bytes) {{"x.gguf", bytes, sizeof(bytes) - 1}}
+#define INSPECT {"inspect", "x.gguf"}
+#define GGUF3 "GGUF\3\0\0\0"
+#define ZERO8 "\0\0\0\0\0\0\0\0"
+// A recipe that `train` runs up to its fault.
+#define TRAIN {"train", "bad.lua", "--run", "r"}
+#define SMALL "threads=1, reward_workers=1, reward_limits={fuel=100000}, model={preset=\"mini\", max_positions=64}, sampling={max_tokens=8},\n" CHARS
+#define TRAINED_DATA(rows) {{"bad.lua", "return {\n" SMALL "tasks={{\"jsonl\", file=\"d.jsonl\"}},\n" GO "}"}, {"d.jsonl", rows}}
 
 #pragma GCC diagnostic ignored "-Wmissing-field-initializers" // most rows have no `make` and no size
 static const BadInput rows[] = {
@@ -202,6 +297,115 @@ static const BadInput rows[] = {
     {"too many levels", RECIPE(CHARS "tasks={{\"jsonl\", file=\"d.jsonl\"}}," GO), READ, 65, "more than 256 pairs", make_many_groups},
     {"all rows held out", {{"bad.lua", "return {" CHARS "tasks={{\"jsonl\", file=\"d.jsonl\"}}, held_out=0.9, " GO "}"},
                            {"d.jsonl", "{\"prompt\":\"a\",\"answer\":1}"}}, READ, 65, "rows are held out"},
+    // ---- model folders --------------------------------------------------------------------------------------
+    {"no model", {{0}}, {"generate", "absent", "--prompt", "1"}, 66, "absent"},
+    {"an empty folder as model", {{"e/x", ""}}, {"generate", "e", "--prompt", "1"}, 66, "e/config.json: can't open"},
+    {"a text as model", {{"x.txt", "hello"}}, {"generate", "x.txt", "--prompt", "1"}, 65, "x.txt: expected a model folder"},
+    {"no config.json", MODEL, ASK_MODEL, 66, "m/config.json: can't open", REMOVED("config.json")},
+    {"config.json cut off", MODEL, ASK_MODEL, 65, "m/config.json:", CUT("config.json", 40)},
+    {"config.json that is empty", MODEL, ASK_MODEL, 65, "m/config.json:", CUT("config.json", 0)},
+    {"unknown model_type", MODEL, ASK_MODEL, 65, "model_type is \"mamba\"", CHANGED("config.json", "\"llama\"", "\"mamba\"")},
+    {"no hidden_size", MODEL, ASK_MODEL, 65, "hidden_size is missing", CHANGED("config.json", "\"hidden_size\"", "\"hidden\"")},
+    {"heads that don't divide", MODEL, ASK_MODEL, 65, "num_key_value_heads is 3, expected a divisor of num_attention_heads 4",
+     CHANGED("config.json", "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3")},
+    {"an odd head", MODEL, ASK_MODEL, 65, "head_dim is 5, expected an even number", CHANGED("config.json", "\"head_dim\": 4", "\"head_dim\": 5")},
+    {"10^9 layers", MODEL, ASK_MODEL, 65, "num_hidden_layers is 1000000000", CHANGED("config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1000000000")},
+    {"a layer too many", MODEL, ASK_MODEL, 65, "tensor 'model.layers.2.", CHANGED("config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3")},
+    {"a layer too few", MODEL, ASK_MODEL, 65, "has no place in a llama model", CHANGED("config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1")},
+    {"another width", MODEL, ASK_MODEL, 65, "has shape [", CHANGED("config.json", "\"hidden_size\": 16", "\"hidden_size\": 32")},
+    {"a vocabulary of another size", MODEL, ASK_MODEL, 65, "model.embed_tokens.weight' has shape [15, 16], expected [14, 16]",
+     CHANGED("config.json", "\"vocab_size\": 15", "\"vocab_size\": 14")},
+    {"an end token out of range", MODEL, ASK_MODEL, 65, "eos_token_id", CHANGED("config.json", "\"eos_token_id\": 0", "\"eos_token_id\": 99")},
+    {"norms without an epsilon", MODEL, ASK_MODEL, 65, "rms_norm_eps is 1", CHANGED("config.json", "\"rms_norm_eps\": 1.0000000000000001e-5", "\"rms_norm_eps\": 1.0")},
+    {"no weights", MODEL, ASK_MODEL, 66, "m/model.safetensors", REMOVED("model.safetensors")},
+    {"a shard that isn't there", MODEL, ASK_MODEL, 66, "m/model-00001-of-00002.safetensors: can't open", make_lost_shard, .remove = "model.safetensors"},
+    {"a shard outside of the folder", MODEL, ASK_MODEL, 65, "expected the name of a .safetensors file in the same folder", make_climbing_shard,
+     .remove = "model.safetensors"},
+    {"weights cut off", MODEL, ASK_MODEL, 65, "data_offsets", CUT("model.safetensors", 6000)},
+    {"weights cut off in the header", MODEL, ASK_MODEL, 65, "m/model.safetensors: a header of", CUT("model.safetensors", 100)},
+    {"weights of seven bytes", MODEL, ASK_MODEL, 65, "has 7 bytes, expected at least 8", CUT("model.safetensors", 7)},
+    {"weights of another name", MODEL, ASK_MODEL, 65, "model.norm", CHANGED("model.safetensors", "model.norm.weight", "model.nrom.weight")},
+    {"weights of an unknown type", MODEL, ASK_MODEL, 65, "unknown dtype 'Q99'", CHANGED("model.safetensors", "\"F32\"", "\"Q99\"")},
+    {"a tokenizer larger than the embedding", MODEL, ASK_MODEL, 65, "the tokenizer has", CHANGED("tokenizer.json", "\"added_tokens\": [",
+     "\"added_tokens\": [{\"id\":15,\"content\":\"<x>\",\"special\":true,\"single_word\":false,\"lstrip\":false,\"rstrip\":false,\"normalized\":false},")},
+    {"tokenizer.json cut off", MODEL, ASK_MODEL, 65, "m/tokenizer.json:", CUT("tokenizer.json", 200)},
+    {"a text without a tokenizer", MODEL, ASK_MODEL, 66, "has no tokenizer: give the prompt as --ids FILE", REMOVED("tokenizer.json")},
+    {"a character that isn't in the vocabulary", MODEL, {"generate", "m", "--prompt", "x"}, 65, "the character 'x' (U+0078) at byte 0", make_model},
+    {"a chat without a template", MODEL, {"generate", "m", "--prompt", "1", "--chat"}, 65, "has no chat template", make_model},
+    {"a tensor that isn't there", MODEL, {"inspect", "m", "--tensor", "no.such"}, 65, "has no tensor 'no.such'", make_model},
+    // ---- GGUF files -----------------------------------------------------------------------------------------
+    {"GGUF: empty", {{"x.gguf", ""}}, INSPECT, 65, "x.gguf"},
+    {"GGUF: another magic", SIZED("GGML\3\0\0\0" ZERO8 ZERO8), INSPECT, 65, "does not begin with 'GGUF'"},
+    {"GGUF: version 1", SIZED("GGUF\1\0\0\0" ZERO8 ZERO8), INSPECT, 65, "version"},
+    {"GGUF: version 99", SIZED("GGUF\143\0\0\0" ZERO8 ZERO8), INSPECT, 65, "version"},
+    {"GGUF: big-endian", SIZED("GGUF\0\0\0\3" ZERO8 ZERO8), INSPECT, 65, "big-endian"},
+    {"GGUF: cut off after the magic", SIZED("GGUF\3\0"), INSPECT, 65, "x.gguf"},
+    {"GGUF: -1 tensors", SIZED(GGUF3 "\377\377\377\377\377\377\377\377" ZERO8), INSPECT, 65, "tensors"},
+    {"GGUF: -1 keys", SIZED(GGUF3 ZERO8 "\377\377\377\377\377\377\377\377"), INSPECT, 65, "metadata"},
+    {"GGUF: a key of 2^63 bytes", SIZED(GGUF3 ZERO8 "\1\0\0\0\0\0\0\0" "\0\0\0\0\0\0\0\200"), INSPECT, 65, "byte"},
+    {"GGUF: nothing inside", SIZED(GGUF3 ZERO8 ZERO8), INSPECT, 65, "general.architecture"},
+    // ---- generate, score, bench -----------------------------------------------------------------------------
+    {"no prompt", MODEL, {"generate", "m"}, 64, "expected one of --prompt TEXT and --ids FILE", make_model},
+    {"two prompts", MODEL, {"generate", "m", "--prompt", "1", "--ids", "good.json"}, 64, "expected one of --prompt TEXT and --ids FILE",
+     make_model_and_lists},
+    {"raw and chat", MODEL, {"generate", "m", "--prompt", "1", "--raw", "--chat"}, 64, "at most one of --raw and --chat", make_model},
+    {"a temperature below 0", MODEL, {"generate", "m", "--prompt", "1", "--temperature", "-1"}, 64,
+     "generate --temperature: found -1, expected a value from 0 to 100", make_model},
+    {"a temperature that is a text", MODEL, {"generate", "m", "--prompt", "1", "--temperature", "hot"}, 64, "found 'hot', expected a number", make_model},
+    {"a temperature that is NaN", MODEL, {"generate", "m", "--prompt", "1", "--temperature", "nan"}, 64, "found 'nan', expected a number", make_model},
+    {"no completions", MODEL, {"generate", "m", "--prompt", "1", "-n", "0"}, 64, "found 0, expected a value from 1", make_model},
+    {"half a token", MODEL, {"generate", "m", "--prompt", "1", "--max-tokens", "1.5"}, 64, "found '1.5', expected an integer", make_model},
+    {"an integer out of range", MODEL, {"generate", "m", "--prompt", "1", "--seed", "99999999999999999999"}, 64, "expected an integer", make_model},
+    {"an unknown precision", MODEL, {"generate", "m", "--prompt", "1", "--precision", "fp8"}, 64, "expected one of fp32|bf16", make_model},
+    {"a flag with a value", MODEL, {"generate", "m", "--prompt", "1", "--raw=1"}, 64, "--raw takes no value", make_model},
+    {"no ids", MODEL, {"score", "m"}, 64, "--ids FILE is missing", make_model},
+    {"ids that aren't there", MODEL, {"score", "m", "--ids", "none.json"}, 66, "none.json", make_model},
+    {"ids out of range", MODEL, {"score", "m", "--ids", "far.json"}, 65, "999", make_model_and_lists},
+    {"ids below 0", MODEL, {"score", "m", "--ids", "minus.json"}, 65, "isn't a token id", make_model_and_lists},
+    {"ids that are texts", MODEL, {"score", "m", "--ids", "text.json"}, 65, "place 1 isn't a token id", make_model_and_lists},
+    {"an empty list of ids", MODEL, {"score", "m", "--ids", "empty.json"}, 65, "expected a list of at least one token id", make_model_and_lists},
+    {"ids cut off", MODEL, {"score", "m", "--ids", "short.json"}, 65, "short.json:1:", make_model_and_lists},
+    {"ids in an object", MODEL, {"score", "m", "--ids", "object.json"}, 65, "expected a list of lists of token ids", make_model_and_lists},
+    {"ids beyond the context", MODEL, {"score", "m", "--ids", "long.json"}, 65, "32", make_model_and_lists},
+    {"a prompt beyond the context", MODEL, {"generate", "m", "--ids", "long.json", "--max-tokens", "2"}, 65, "32", make_model_and_lists},
+    {"a completion beyond the context", MODEL, {"generate", "m", "--ids", "good.json", "--max-tokens", "500"}, 65, "32", make_model_and_lists},
+    {"an unknown kind of bench", MODEL, {"bench", "fast", "--model", "m"}, 64, "found 'fast', expected decode, train, step or gemm", make_model},
+    {"a bench without a model", {{0}}, {"bench", "decode"}, 64, "--model MODEL is missing"},
+    {"an unknown kind of calc", {{0}}, {"calc", "tensor", "x.json"}, 64, "found kind 'tensor', expected objective or advantage"},
+    {"calc without cases", {{"x.json", "{}"}}, {"calc", "objective", "x.json"}, 65, "expected an object with a list 'cases'"},
+    {"a variant that isn't there", MODEL, {"generate", "m", "--prompt", "1"}, 64, "RECKON_CPU", make_model},
+    // ---- a run's folder -------------------------------------------------------------------------------------
+    {"report of no run", {{"r/x", ""}}, {"report", "r"}, 66, "r/ledger.db: is not there, expected the ledger of a run"},
+    {"cost of no run", {{"r/x", ""}}, {"cost", "r"}, 66, "r/ledger.db: is not there, expected the ledger of a run"},
+    {"audit of no run", {{"r/x", ""}}, {"audit", "r"}, 66, "r/ledger.db: is not there, expected the ledger of a run"},
+    {"head of no run", {{0}}, {"audit", "absent", "--head"}, 66, "absent/ledger.db: is not there"},
+    {"audit of something else", {{"r/ledger.db", "SQLite format 4"}}, {"audit", "r"}, 65, "r/ledger.db"},
+    {"eval of nothing", {{0}}, {"eval", "absent"}, 66, "absent: no such run, recipe or model"},
+    {"compare of nothing", {{0}}, {"compare", "absent"}, 66, "absent: no such run, recipe or model"},
+    {"eval of a folder that is no run", {{"r/x", ""}}, {"eval", "r"}, 64, "expected --recipe FILE beside it"},
+    {"eval of a recipe without a run", RECIPE(CHARS ASK GO "run=\"r\""), {"eval", "bad.lua"}, 66, "there is no checkpoint yet"},
+    // ---- train ----------------------------------------------------------------------------------------------
+    {"train without a recipe", {{0}}, {"train"}, 64, "expected: reckon train RECIPE"},
+    {"train a recipe that isn't there", {{0}}, {"train", "absent.lua"}, 66, "absent.lua: can't open"},
+    {"train with threads that are a text", RECIPE(SMALL ASK GO), {"train", "bad.lua", "--threads", "all"}, 64, "found 'all', expected an integer"},
+    {"train a model that isn't there", RECIPE("model={path=\"nowhere\"}, chat=false, sampling={max_tokens=8}," ASK GO), TRAIN, 66, "nowhere"},
+    {"train a reward that isn't there", RECIPE(SMALL ASK GO "rewards={\"./mine.lua\"}"), TRAIN, 66, "mine.lua' isn't there"},
+    {"train a reward with a syntax error", {{"bad.lua", "return {" SMALL ASK GO "rewards={\"mine.lua\"}}"}, {"mine.lua", "return function(s)\n return +\nend"}},
+     TRAIN, 65, "mine.lua:3"},
+    {"train a reward that returns nothing", {{"bad.lua", "return {" SMALL ASK GO "rewards={\"mine.lua\"}}"}, {"mine.lua", "local x = 1"}}, TRAIN, 65,
+     "mine.lua"},
+    {"train a reward that returns a text", {{"bad.lua", "return {" SMALL ASK GO "rewards={\"mine.lua\"}}"}, {"mine.lua", "return function() return '1' end"}},
+     TRAIN, 65, "could not be scored (more than 10 %)"},
+    {"train a reward without end", {{"bad.lua", "return {" SMALL ASK GO "rewards={\"mine.lua\"}}"}, {"mine.lua", "return function() while true do end end"}},
+     TRAIN, 65, "budget"},
+    {"train on bad rows", TRAINED_DATA("{\"prompt\":\"1\",\"answer\":1}\n{\"prompt\":\"1\""), TRAIN, 65, "d.jsonl:2:"},
+    {"train on characters that aren't in the vocabulary", TRAINED_DATA("{\"prompt\":\"one?\",\"answer\":1}\n{\"prompt\":\"two?\",\"answer\":2}\n"),
+     TRAIN, 65, "the character 'o' (U+006F)"},
+    {"train on prompts beyond the context", TRAINED_DATA("{\"prompt\":\"1111111111111111111111111111111111111111111111111111111111111111111111\",\"answer\":1}\n"
+     "{\"prompt\":\"2111111111111111111111111111111111111111111111111111111111111111111111\",\"answer\":1}\n"), TRAIN, 65, "64"},
+    {"imitate without demonstrations", {{"bad.lua", "return {" SMALL "tasks={{\"jsonl\", file=\"d.jsonl\"}}, stages={sft{steps=1}}}"},
+     {"d.jsonl", "{\"prompt\":\"1\",\"answer\":1}\n{\"prompt\":\"2\",\"answer\":1}"}}, TRAIN, 65, "expected a column 'demonstration'"},
+    {"a run's folder that can't be made", {{"bad.lua", "return {" SMALL ASK GO "}"}, {"file", ""}}, {"train", "bad.lua", "--run", "file/r"}, 73, "file"},
     // ---- command lines --------------------------------------------------------------------------------------
     {"unknown command", {{0}}, {"trian"}, 64, "unknown command 'trian'"},
     {"unknown option", {{0}}, {"tasks", "--levle", "1"}, 64, "did you mean --level"},
@@ -233,6 +437,7 @@ static int run_row(const BadInput *row, const char *folder, Buf *text) {
         for (int i = 0; i < COUNT(row->argv); i++) argv[i + 1] = row->argv[i];
         int null = open("/dev/null", O_RDWR);
         dup2(null, 0), dup2(null, 1), dup2(ends[1], 2);
+        if (strstr(row->stderr_has, "RECKON_CPU")) setenv("RECKON_CPU", "abacus", 1);
         if (chdir(folder) == 0) execv(program, (char **)(uintptr_t)argv);
         _exit(127);
     }
@@ -259,6 +464,7 @@ static void every_row(void) {
             put_file(folder, row->files[f].name, row->files[f].text,
                      row->files[f].size ? row->files[f].size : strlen(row->files[f].text));
         if (row->make) row->make(folder);
+        spoil_model(row, folder);
         Buf text = {0};
         int code = run_row(row, folder, &text);
         OK(folder_remove(folder, &err));

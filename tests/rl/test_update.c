@@ -1,0 +1,218 @@
+// The update against its definition, on a model of two layers: what update_batch leaves as gradients, packed by whole
+// groups, is what single sequences give one by one; a small step along it lowers the loss by the square of its norm
+// (a finite difference of the loss itself, computed apart); and the check that sampler and trainer agree sees one bit.
+#include "../../rl/stages.h"
+#include "train_test.h"
+
+typedef struct World {
+    Recipe *recipe;
+    RewardPool *rewards;
+    Tasks *tasks;
+    Policy *policy, *reference;
+    Batch batch;
+    StepReport report;
+    Trainer trainer;
+} World;
+
+static const char ones[] = "return function(s)\n local _, n = s.completion:gsub('1', '')\n return n / (1 + #s.completion)\nend";
+
+// eps=1 makes AdamW's first step nearly plain descent: rate * g / (|g| + 1) with |g| small.
+#define STAGE(algo)                                                                                          \
+    "return {model={preset='mini', max_positions=48, precision='fp32'}, characters='0123456789+=', threads=1, seed=5,\n" \
+    " tasks={{'arithmetic', levels={1,2}}}, rewards={'ones.lua'}, microbatch_tokens=120,\n"                  \
+    " stages={grpo{steps=9, prompts=6, group_size=4, sampling={max_tokens=10},\n"                            \
+    "  optimizer={learning_rate=1e-9, schedule='constant', eps=1, max_gradient_norm=0}, algo={" algo "}}}}"
+
+// A rollout of step 1, scored and with its advantages.
+static void world_open(World *w, const char *recipe) {
+    Err err = {0};
+    *w = (World){0};
+    scratch_file("ones.lua", ones);
+    scratch_file("recipe.lua", recipe);
+    char *path = path_join(scratch_folder(), "recipe.lua");
+    bool ok = recipe_read(path, NULL, &w->recipe, &err);
+    free(path);
+    OK(ok);
+    const Recipe *r = w->recipe;
+    OK(reward_pool_open(r->rewards, r->reward_count, 1, &r->reward_limits, &w->rewards, &err));
+    OK(tasks_open(r, &w->tasks, &err));
+    Tokenizer *t;
+    OK(tokenizer_from_characters(r->characters, &t, &err));
+    PolicyOptions o = {.precision = r->precision, .threads = 1, .trainable = true};
+    OK(policy_create(&r->config, t, r->seed, &o, &w->policy, &err));
+    w->trainer = (Trainer){.recipe = r, .tasks = w->tasks, .rewards = w->rewards, .policy = w->policy};
+    w->batch = (Batch){.step = 1, .stage = &r->stages[0], .stage_step = 1};
+    w->report = (StepReport){.step = 1, .stage_step = 1, .kind = STAGE_GRPO};
+    OK(rollout_batch(&w->trainer, &w->batch, &w->report, &err));
+    OK(rewards_collect(&w->trainer, &w->batch, &w->report, &err));
+    advantages_assign(&r->stages[0], &w->batch, &w->report);
+    CHECK(w->report.groups_without_variance < w->report.groups);
+}
+
+static void world_close(World *w) {
+    batch_free(&w->batch);
+    policy_close(w->reference);
+    policy_close(w->policy);
+    tasks_close(w->tasks);
+    reward_pool_close(w->rewards);
+    recipe_free(w->recipe);
+    scratch_remove();
+}
+
+// The loss of the batch under the policy as it is, and with `keep` its gradient, each sequence alone in its pass.
+static double loss_alone(World *w, bool keep) {
+    Err err = {0};
+    Batch *b = &w->batch;
+    const Algo *algo = &b->stage->algo;
+    Packing packing = {0};
+    double loss = 0, tokens = 0;
+    for (int i = 0; i < b->episode_count; i++) tokens += b->episodes[i].completion.length;
+    if (keep) policy_zero_gradients(w->policy);
+    for (int i = 0; i < b->episode_count; i++) {
+        const Episode *e = &b->episodes[i];
+        const Prompt *p = &b->prompts[e->prompt];
+        int32_t n = e->completion.length;
+        float logprob[64], entropy[64], ref[64], dlogprob[64], dentropy[64];
+        double lp[64], old[64], en[64], rf[64], dl[64], de[64];
+        packing_reset(&packing, b->stage->sampling.temperature);
+        packing_prompt(&packing, p->ids.data, p->ids.count);
+        packing_completion(&packing, e->completion.ids, n, NULL, NULL);
+        const Packed *packed = packing_view(&packing);
+        if (w->reference) OK(policy_forward(w->reference, packed, false, ref, NULL, &err));
+        OK(policy_forward(w->policy, packed, keep, logprob, entropy, &err));
+        for (int32_t j = 0; j < n; j++)
+            lp[j] = logprob[j], old[j] = e->completion.logprob[j], en[j] = entropy[j], rf[j] = w->reference ? ref[j] : 0;
+        ObjectiveInput in = {.sequences = 1, .length = &n, .logprob = lp, .old_logprob = old, .ref_logprob = w->reference ? rf : NULL,
+                             .entropy = en, .advantage = &e->advantage, .max_completion = b->stage->sampling.max_tokens,
+                             .step_sequences = b->episode_count, .step_tokens = tokens, .rollout_tokens = tokens};
+        ObjectiveOutput out = {.dlogprob = dl, .dentropy = de};
+        objective_compute(algo, &in, &out);
+        loss += out.loss;
+        for (int32_t j = 0; j < n; j++) dlogprob[j] = (float)dl[j], dentropy[j] = (float)de[j];
+        if (keep) OK(policy_backward(w->policy, packed, dlogprob, algo->entropy != 0 ? dentropy : NULL, &err));
+    }
+    packing_free(&packing);
+    return loss;
+}
+
+static void packed_gradients(const char *name, const char *recipe) {
+    World w;
+    Err err = {0};
+    double norm[64];
+    world_open(&w, recipe);
+    OK(update_batch(&w.trainer, &w.batch, &w.report, &err)); // at a rate of 1e-9 the weights stay, within rounding
+    CHECK(w.report.ratio_max == 0 && !w.report.skipped && w.report.groups_trained > 1);
+    int count = policy_parameter_count(w.policy);
+    CHECK(count <= COUNT(norm));
+    for (int i = 0; i < count; i++) norm[i] = policy_parameter_gradient_norm(w.policy, i);
+    double loss = loss_alone(&w, true);
+    if (!(fabs(loss - w.report.loss) <= 1e-6 * (1 + fabs(loss)))) FAIL("%s: loss %.9g, one by one %.9g", name, w.report.loss, loss);
+    for (int i = 0; i < count; i++) {
+        double alone = policy_parameter_gradient_norm(w.policy, i);
+        if (!(fabs(norm[i] - alone) <= 2e-4 * alone + 1e-9))
+            FAIL("%s: gradient norm of %s is %.9g packed, %.9g one by one", name, policy_parameter_name(w.policy, i), norm[i], alone);
+    }
+    world_close(&w);
+}
+
+static void packing_changes_no_gradient(void) {
+    packed_gradients("grpo", STAGE("loss='grpo'"));
+    packed_gradients("bnpo", STAGE("loss='bnpo'"));
+    packed_gradients("dr_grpo", STAGE("loss='dr_grpo', advantage='none'"));
+    packed_gradients("dapo", STAGE("loss='dapo', advantage='batch'"));
+    packed_gradients("entropy", STAGE("loss='dapo', entropy=0.1"));
+}
+
+// Fresh worlds are the same bits: only the rate differs.
+static double loss_after(double rate, const char *algo_recipe, double *before, double *norm) {
+    World w;
+    Err err = {0};
+    world_open(&w, algo_recipe);
+    *before = loss_alone(&w, false);
+    Stage *stage = (Stage *)(uintptr_t)w.batch.stage;
+    stage->optimizer.learning_rate = rate;
+    OK(update_batch(&w.trainer, &w.batch, &w.report, &err));
+    *norm = w.report.gradient_norm;
+    double after = loss_alone(&w, false);
+    world_close(&w);
+    return after;
+}
+
+// A step of length h along the gradient lowers the loss by h |g|^2 in the limit; two steps, h and 2h, cancel the
+// curvature.
+static void a_step_lowers_the_loss(void) {
+    static const struct {
+        const char *name, *recipe;
+    } cases[] = {{"grpo", STAGE("loss='grpo', epsilon_low=0.9, epsilon_high=9")},
+                 {"dapo", STAGE("loss='dapo', epsilon_low=0.9, epsilon_high=9")},
+                 {"dr_grpo", STAGE("loss='dr_grpo', epsilon_low=0.9, epsilon_high=9")},
+                 {"entropy", STAGE("loss='dapo', epsilon_low=0.9, epsilon_high=9, entropy=0.05")}};
+    for (int i = 0; i < COUNT(cases); i++) {
+        double before, norm, h = 0.02;
+        double one = loss_after(h, cases[i].recipe, &before, &norm), two = loss_after(2 * h, cases[i].recipe, &before, &norm);
+        double slope = (4 * (before - one) - (before - two)) / (2 * h);
+        if (!(fabs(slope - norm * norm) <= 0.03 * norm * norm))
+            FAIL("%s: the loss falls by %.6g a unit of rate, the gradient's norm squared is %.6g", cases[i].name, slope, norm * norm);
+    }
+}
+
+// The divergence pulls back: its gradient alone, of a policy that has moved away from its reference.
+static void divergence_pulls_back(void) {
+    World w;
+    Err err = {0};
+    world_open(&w, STAGE("kl=1"));
+    OK(policy_freeze_copy(w.policy, &w.reference, &err));
+    w.trainer.reference = w.reference;
+    Stage *stage = (Stage *)(uintptr_t)w.batch.stage;
+    stage->optimizer.learning_rate = 0.3;
+    OK(update_batch(&w.trainer, &w.batch, &w.report, &err));
+    CHECK(w.report.kl == 0); // nothing has moved before the first step
+    // Without advantages only the divergence is left; the recorded logprobs are no longer this policy's.
+    for (int i = 0; i < w.batch.episode_count; i++) w.batch.episodes[i].advantage = 0;
+    double before = loss_alone(&w, false);
+    CHECK(before > 0);
+    double value = loss_alone(&w, true), norm = policy_gradient_norm(w.policy);
+    CHECK(value == before && norm > 0);
+    policy_reset_optimizer(w.policy);
+    policy_update(w.policy, &(AdamW){.learning_rate = 0.02, .eps = 1, .scale = 1});
+    double after = loss_alone(&w, false);
+    if (!(fabs((before - after) / 0.02 - norm * norm) <= 0.2 * norm * norm))
+        FAIL("the divergence falls from %.6g to %.6g, the gradient's norm is %.6g", before, after, norm);
+    world_close(&w);
+}
+
+static void one_tampered_bit_is_seen(void) {
+    World w;
+    Err err = {0};
+    world_open(&w, STAGE("loss='grpo'"));
+    Episode *e = NULL;
+    for (int i = 0; i < w.batch.episode_count; i++)
+        if (w.batch.episodes[i].advantage != 0 && w.batch.episodes[i].completion.length > 2) e = &w.batch.episodes[i];
+    CHECK(e != NULL);
+    uint32_t bits;
+    memcpy(&bits, &e->completion.logprob[2], 4);
+    bits ^= 1;
+    memcpy(&e->completion.logprob[2], &bits, 4);
+    char before[65], after[65], expected[80];
+    policy_hash(w.policy, before);
+    CHECK(!update_batch(&w.trainer, &w.batch, &w.report, &err));
+    CHECK_INT(err.code, ERR_SOFTWARE);
+    CHECK_STR(err.where, "sampler and trainer");
+    snprintf(expected, sizeof expected, "step 1 prompt %d sample %d token 2 ", e->prompt, e->sample);
+    if (!strstr(err.msg, expected)) FAIL("the message is: %s; expected %s", err.msg, expected);
+    policy_hash(w.policy, after);
+    CHECK_STR(after, before);
+    // Without the tampering the same batch passes.
+    bits ^= 1;
+    memcpy(&e->completion.logprob[2], &bits, 4);
+    OK(update_batch(&w.trainer, &w.batch, &w.report, &err));
+    world_close(&w);
+}
+
+static const Test tests[] = {
+    {"packing changes no gradient", packing_changes_no_gradient},
+    {"a small step lowers the loss by the gradient's square", a_step_lowers_the_loss},
+    {"the divergence pulls back", divergence_pulls_back},
+    {"one tampered bit is seen", one_tampered_bit_is_seen},
+};
+TEST_MAIN(tests)
