@@ -243,7 +243,7 @@ static void push_entry(lua_State *L, Run *run) {
     lua_call(L, 0, 1);
     if (lua_type(L, -1) == LUA_TFUNCTION) return;
     if (lua_type(L, -1) != LUA_TTABLE)
-        luaL_error(L, "the script returned %s, expected a function or a table", luaL_typename(L, -1));
+        luaL_error(L, "%s: the script returned %s, expected a function or a table", run->script->name, luaL_typename(L, -1));
     lua_pushliteral(L, "name");
     if (lua_rawget(L, -2) == LUA_TSTRING) snprintf(run->name, sizeof run->name, "%s", lua_tostring(L, -1));
     lua_pop(L, 1);
@@ -251,7 +251,7 @@ static void push_entry(lua_State *L, Run *run) {
     run->group = lua_rawget(L, -2) == LUA_TFUNCTION;
     lua_pushliteral(L, "score");
     bool single = lua_rawget(L, -3) == LUA_TFUNCTION;
-    if (run->group == single) luaL_error(L, "the script's table needs one function: score or group");
+    if (run->group == single) luaL_error(L, "%s: the script's table needs one function: score or group", run->script->name);
     if (run->group) lua_pop(L, 1);
 }
 

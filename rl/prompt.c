@@ -34,11 +34,20 @@ static bool prompt_text(const Recipe *r, const Tokenizer *t, const Item *item, M
     return true;
 }
 
+// An encoder's error knows the text's place, but not which text: a part of it is shown.
+static bool name_text(const Item *item, const Buf *text, Err *err) {
+    char what[sizeof err->msg];
+    if (!err) return false;
+    snprintf(what, sizeof what, "%s", err->msg);
+    return fail(err, err->code, item->kind, "%.300s, in '%.200s'", what, text->data ? text->data : "");
+}
+
 bool prompt_render(const Recipe *r, const Tokenizer *t, const Item *item, Mode mode, Ids *out, Err *err) {
     Buf text = {0};
     int32_t before = out->count;
     // A chat's template writes its own begin token; plain text gets the tokenizer's automatic one, if it has one.
-    bool ok = prompt_text(r, t, item, mode, &text, err) && tokenizer_encode(t, text.data, text.size, !r->chat, out, err);
+    bool ok = prompt_text(r, t, item, mode, &text, err) &&
+              (tokenizer_encode(t, text.data, text.size, !r->chat, out, err) || name_text(item, &text, err));
     buf_free(&text);
     return ok && (out->count > before || fail(err, ERR_DATA, item->kind, "a prompt without tokens, expected one at least"));
 }
@@ -55,7 +64,7 @@ bool demonstration_render(const Recipe *r, const Tokenizer *t, const Item *item,
     Buf text = {0};
     if (mode == MODE_THINK) buf_printf(&text, "%s</think>", item->demonstration);
     buf_puts(&text, item->truth);
-    bool ok = tokenizer_encode(t, text.data, text.size, false, out, err);
+    bool ok = tokenizer_encode(t, text.data, text.size, false, out, err) || name_text(item, &text, err);
     buf_free(&text);
     if (ok) ids_push(out, end);
     return ok;

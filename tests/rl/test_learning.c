@@ -18,7 +18,7 @@ static const char recipe[] =
     "return {seed=11, model={preset='mini', max_positions=32}, characters='0123456789=', threads=1,\n"
     " tasks={{'jsonl', file='data.jsonl'}}, held_out=0.2, compare={items=1},\n"
     " rewards={{'right.lua', weight=RIGHT}, {'shuffled.lua', weight=SHUFFLED}},\n"
-    " stages={ sft{steps=40, batch=32, modes={direct=1}, optimizer={learning_rate=2e-3, warmup=5}},\n"
+    " stages={ sft{steps=60, batch=32, modes={direct=1}, optimizer={learning_rate=3e-3, warmup=5}},\n"
     "  grpo{steps=60, prompts=16, group_size=8, modes={direct=1}, sampling={max_tokens=3}, \n"
     "   optimizer={learning_rate=1e-3, schedule='constant'}} },\n"
     " evaluate={items=200, samples=4} }";
@@ -30,7 +30,7 @@ static TrainedRun learn(const char *name, const char *right, const char *shuffle
         else if (!strncmp(p, "SHUFFLED", 8)) buf_puts(&text, shuffled), p += 8;
         else buf_append(&text, p++, 1);
     }
-    TrainedRun run = train_run(name, text.data, NULL, 100);
+    TrainedRun run = train_run(name, text.data, NULL, 120);
     buf_free(&text);
     TRAINED(run);
     return run;
@@ -46,21 +46,21 @@ static double accuracy(const TrainedRun *run, int step) {
 static void accuracy_rises(void) {
     make_data();
     TrainedRun run = learn("right", "1", "0");
-    double before = accuracy(&run, 40), after = accuracy(&run, 100);
+    double before = accuracy(&run, 60), after = accuracy(&run, 120);
     printf("     true rewards: held-out accuracy %.3f to %.3f\n", before, after);
-    CHECK(before < 0.6);
-    CHECK(after > before + 0.25);
+    CHECK(before > 0.3 && before < 0.7);
+    CHECK(after > before + 0.2);
     // The training reward tells the same story.
-    double first = ask(&run, "SELECT avg(reward_mean) FROM steps WHERE step BETWEEN 41 AND 45"),
-           last = ask(&run, "SELECT avg(reward_mean) FROM steps WHERE step BETWEEN 96 AND 100");
-    CHECK(last > first + 0.25);
+    double first = ask(&run, "SELECT avg(reward_mean) FROM steps WHERE step BETWEEN 61 AND 65"),
+           last = ask(&run, "SELECT avg(reward_mean) FROM steps WHERE step BETWEEN 116 AND 120");
+    CHECK(last > first + 0.15);
     scratch_remove();
 }
 
 static void shuffled_rewards_teach_nothing(void) {
     make_data();
     TrainedRun run = learn("shuffled", "0", "1");
-    double before = accuracy(&run, 40), after = accuracy(&run, 100);
+    double before = accuracy(&run, 60), after = accuracy(&run, 120);
     printf("     shuffled rewards: held-out accuracy %.3f to %.3f\n", before, after);
     // Of 800 answers, two standard errors are less than 0.04.
     CHECK(after < before + 0.05);
