@@ -198,9 +198,40 @@ static void bf16_is_near(void) {
     }
 }
 
+// AdamW's first step from fresh moments moves each weight by the learning rate against its gradient's sign; matrices
+// decay, vectors don't. A tied matrix has two parts of a gradient, and their sum decides.
+static void first_step(void) {
+    for (int k = 0; k < 3; k++) {
+        Err err = {0};
+        Problem m = problem_open(&cases[k], PRECISION_FP32);
+        double before = loss_of(&m, true);
+        policy_zero_gradients(m.p);
+        OK(policy_backward(m.p, &m.packed, m.dlogprob, m.with_entropy ? m.dentropy : NULL, &err));
+        float *values[64];
+        for (int i = 0; i < m.p->parameter_count; i++) {
+            const Parameter *q = &m.p->parameters[i];
+            values[i] = xmalloc((size_t)(q->N * q->K) * 4);
+            memcpy(values[i], q->values, (size_t)(q->N * q->K) * 4);
+        }
+        policy_update(m.p, &(AdamW){.learning_rate = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-9, .weight_decay = 0.2, .scale = 0.5});
+        for (int i = 0; i < m.p->parameter_count; i++) {
+            const Parameter *q = &m.p->parameters[i];
+            for (int64_t j = 0; j < q->N * q->K; j++) {
+                double g = 0.5 * gradient_of(q, j), decayed = values[i][j] * (q->matrix ? 1 - 1e-3 * 0.2 : 1);
+                if (g != 0 && fabs(g) < 1e-5) continue;
+                CHECK_NEAR(q->values[j], decayed - 1e-3 * g / (fabs(g) + 1e-9), 1e-6);
+            }
+            free(values[i]);
+        }
+        CHECK(loss_of(&m, false) < before); // the packed matrices moved too
+        problem_close(&m);
+    }
+}
+
 static const Test tests[] = {
     {"gradients: finite differences", finite_differences},
     {"gradients: added up", gradients_add},
     {"gradients: bf16", bf16_is_near},
+    {"gradients: a first step", first_step},
 };
 TEST_MAIN(tests)
