@@ -30,6 +30,10 @@ static double stage_flops(const ModelConfig *c, const Stage *s, double prompt, d
     return s->steps * (decode + reference + 3 * decode * epochs);
 }
 
+double plan_step_flops(const ModelConfig *c, const Recipe *r, const Stage *s) {
+    return stage_flops(c, s, r->chat ? 64 : 16, s->kind == STAGE_SFT ? 32 : s->sampling.max_tokens) / s->steps;
+}
+
 static json_t *stage_plan(const ModelConfig *c, const Stage *s, double prompt, double *total) {
     double answer = s->kind == STAGE_SFT ? 32 : s->sampling.max_tokens, flops = stage_flops(c, s, prompt, answer);
     *total += flops;

@@ -33,6 +33,9 @@ void optimizer_apply(Policy *p, const Optimizer *o, double learning_rate, StepRe
 
 void batch_free(Batch *batch);
 
+// FLOPs of one step as the plan counts them: an upper bound, for the estimate of the end (plan.c).
+double plan_step_flops(const ModelConfig *c, const Recipe *r, const Stage *s);
+
 // ---- packing (packing.c) ---------------------------------------------------------------------------------
 // A Packed under construction: prompts and what is scored after them.
 typedef struct Packing {

@@ -39,7 +39,7 @@ typedef struct Run {
     int lock;
     int skipped_in_a_row;
     int64_t total_steps;
-    double started, planned_flops, done_flops; // of the plan, for the estimate of the end
+    double started, planned_flops, done_flops; // of the plan, from this start on, for the estimate of the end
     bool terminal;
     const char *what; // on the progress line
     double shown;
@@ -180,7 +180,9 @@ static bool run_step(Run *run, const Stage *stage, int stage_step, Err *err) {
     run->state.step = report.step;
     run->state.stage_index = report.stage_index;
     run->state.stage_step = stage_step;
+    run->done_flops += plan_step_flops(policy_config(run->trainer.policy), run->recipe, stage);
     tell_step(run, stage, &report);
+    show_bar(run, stage->name, 0);
     run->skipped_in_a_row = report.skipped ? run->skipped_in_a_row + 1 : 0;
     if (run->skipped_in_a_row >= SKIPS_IN_A_ROW)
         return fail(err, ERR_FAILED, stage->name, "the gradient was NaN or infinite in %d steps in a row; lower the learning rate and go on from "
@@ -378,6 +380,11 @@ bool train(const Recipe *r, const TrainOptions *options, Err *err) {
     watch_signals();
     run.energy = energy_open(NULL);
     bool ok = start(&run, options, err);
+    int64_t at = 0;
+    for (int i = 0; ok && i < r->stage_count; at += r->stages[i++].steps) {
+        int64_t done = run.state.step - at < 0 ? 0 : run.state.step - at, left = r->stages[i].steps - done;
+        if (left > 0) run.planned_flops += (double)left * plan_step_flops(policy_config(run.trainer.policy), r, &r->stages[i]);
+    }
     for (int i = 0; ok && i < r->stage_count; i++) ok = run_stage(&run, i, err);
     clear_bar(&run);
     ok = ok && (!options->compare || r->compare_items <= 0 || compare_at_end(&run, err));
