@@ -70,6 +70,29 @@ static void the_reference(void) {
     scratch_remove();
 }
 
+// A first stage's divergence is measured against step 0, however many checkpoints came after it: a run that is resumed
+// from a later one finds it and ends with the same bits.
+static void the_reference_outlives_pruning(void) {
+    Err err = {0};
+    scratch_file("ones.lua", ones);
+    const char *recipe = "return {" MODEL ARITHMETIC ONES FEW "keep_checkpoints=2, " GRPO("checkpoint_every=1, algo={kl=0.5}, " SHORT) "}";
+    TrainedRun whole = train_run("run", recipe, NULL, 5);
+    TRAINED(whole);
+    static const bool kept[] = {true, false, false, false, true, true};
+    for (int step = 0; step < COUNT(kept); step++) {
+        char *path = xasprintf("%s/checkpoints/step-%d", whole.folder, step);
+        bool there = file_is_folder(path), ok = step < 5 || folder_remove(path, &err);
+        free(path);
+        OK(ok);
+        if (there != kept[step]) FAIL("the checkpoint of step %d is %s", step, there ? "there" : "gone");
+    }
+    TrainedRun resumed = train_from(true, "run", recipe, NULL, 5);
+    TRAINED(resumed);
+    CHECK_STR(resumed.weights, whole.weights);
+    CHECK_STR(resumed.head, whole.head);
+    scratch_remove();
+}
+
 // Sampler and trainer agree under every transform: the run would stop if one bit differed.
 static void truncated_sampling(void) {
     static const char *const transforms[] = {"top_k=3", "top_p=0.7", "min_p=0.05", "top_k=6, top_p=0.9, min_p=0.01", "temperature=1.7",
@@ -232,6 +255,7 @@ static const Test tests[] = {
     {"the same bits with any number of threads and any split", the_same_bits_however_split},
     {"another seed is another run", seeds_differ},
     {"KL against the stage's start", the_reference},
+    {"the reference outlives pruning", the_reference_outlives_pruning},
     {"sampler and trainer agree under truncated sampling", truncated_sampling},
     {"groups without variance cost no training pass", groups_without_variance_cost_nothing},
     {"infinite gradients are skipped, ten in a row end the run", infinite_gradients_are_skipped},

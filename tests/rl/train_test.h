@@ -17,7 +17,8 @@ typedef struct TrainedRun {
 
 static inline const char *scratch_folder(void) {
     static char folder[64];
-    snprintf(folder, sizeof folder, "/tmp/reckon-train-%d", (int)getpid());
+    // In memory where that can be: these runs sync after every step.
+    snprintf(folder, sizeof folder, "%s/reckon-train-%d", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp", (int)getpid());
     return folder;
 }
 
@@ -35,8 +36,9 @@ static inline void scratch_remove(void) {
     OK(folder_remove(scratch_folder(), &err));
 }
 
-// Trains `recipe` in SCRATCH/`name`; a failure is left in the result. `sets` may be NULL.
-static inline TrainedRun train_run(const char *name, const char *recipe, const char *const *sets, int64_t last_step) {
+// Trains `recipe` in SCRATCH/`name`, from the start or, with `resume`, from its newest checkpoint; a failure is left in the
+// result. `sets` may be NULL.
+static inline TrainedRun train_from(bool resume, const char *name, const char *recipe, const char *const *sets, int64_t last_step) {
     TrainedRun run = {0};
     Recipe *r = NULL;
     const char *all[16] = {0};
@@ -48,8 +50,8 @@ static inline TrainedRun train_run(const char *name, const char *recipe, const c
     log_level_set(LOG_WARN);
     scratch_file("recipe.lua", recipe);
     Err err = {0};
-    OK(folder_remove(run.folder, &err)); // of a test that failed
-    run.ok = recipe_read(path, all, &r, &run.err) && train(r, &(TrainOptions){0}, &run.err);
+    if (!resume) OK(folder_remove(run.folder, &err)); // of a test that failed
+    run.ok = recipe_read(path, all, &r, &run.err) && train(r, &(TrainOptions){.resume = resume}, &run.err);
     if (r) recipe_free(r);
     free(folder), free(path);
     if (!run.ok) return run;
@@ -65,6 +67,9 @@ static inline TrainedRun train_run(const char *name, const char *recipe, const c
     OK(ok);
     CHECK_INT(step, last_step);
     return run;
+}
+static inline TrainedRun train_run(const char *name, const char *recipe, const char *const *sets, int64_t last_step) {
+    return train_from(false, name, recipe, sets, last_step);
 }
 #define TRAINED(run)                                                                                         \
     do {                                                                                                     \
