@@ -17,7 +17,7 @@ typedef struct Option {
     const char *name;  // "max-tokens" for --max-tokens
     char letter;       // 'n' for -n, 0 if none
     OptionKind kind;
-    const char *value; // placeholder in the help ("N"); for a choice its values separated by '|'
+    const char *value; // what the help shows for it ("N"); for a choice its values separated by '|'
     const char *help;
     double low, high; // inclusive range of numbers where low < high
 } Option;
