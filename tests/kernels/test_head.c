@@ -298,6 +298,26 @@ static void draws_follow_the_distribution(void) {
     }
 }
 
+// With 512 equal logits, in two blocks, a uniform number of k / 512 lies on the border before token k.
+static void draws_at_the_borders(void) {
+    enum { V = 512 };
+    blocks_free();
+    devices_open();
+    float *logits = guarded("logits", V * 4), entropy = 0;
+    VocabStats stats[2] = {{.sum = 256}, {.sum = 256}};
+    SampleRow row;
+    SampleArgs a = {.M = 1, .V = V, .logits = logits, .stats = stats, .entropy = &entropy, .rows = &row};
+    memset(logits, 0, V * 4);
+    for (int d = -1; d < device_count; d += d < 0 ? 1 : 3) // of each variant the device with one thread
+        for (int k = 0; k < V; k++) {
+            const Device *device = d < 0 ? reference_device : test_devices[d];
+            row = (SampleRow){.top_p = 1, .uniform = k / 512.0};
+            device->sample(device, &a);
+            CHECK_INT(row.token, k);
+            CHECK_NEAR(row.logprob, -log(512), 1e-6);
+        }
+}
+
 // ---- gradients -------------------------------------------------------------------------------------------
 typedef struct Problem {
     const HeadArgs *a;
@@ -367,6 +387,7 @@ static const Test tests[] = {
     {"sample of NaN", sample_of_nan},
     {"sampled logprob is the head's", sampled_logprob_is_the_heads},
     {"draws follow the distribution", draws_follow_the_distribution},
+    {"draws at the borders", draws_at_the_borders},
     {"head slopes", head_slopes},
 };
 OPS_TEST_MAIN(tests)
