@@ -445,8 +445,8 @@ void policy_update(Policy *p, const AdamW *a) {
                       .beta1 = (float)a->beta1,
                       .beta2 = (float)a->beta2,
                       .eps = (float)a->eps,
-                      .correction1 = (float)(1.0 - exact_pow(a->beta1, step)),
-                      .correction2 = (float)(1.0 - exact_pow(a->beta2, step))};
+                      .correction1 = (float)(1.0 - exact_pow((double)(float)a->beta1, step)),
+                      .correction2 = (float)(1.0 - exact_pow((double)(float)a->beta2, step))};
     for (int i = 0; i < p->parameter_count; i++) {
         Parameter *q = &p->parameters[i];
         args.count = q->N * q->K;
