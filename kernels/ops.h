@@ -1,11 +1,14 @@
 // The table of operations: one slot an operation, one argument struct a slot, shapes inside. A backend fills every
-// slot; CPU and (later) CUDA stand behind the same table. Policies call nothing else.
+// slot; CPU and CUDA stand behind the same table. Policies call nothing else.
+//
+// Pointers in argument structs are the device's memory, unless they say "host". On the CPU that is the same thing.
 //
 // Letters: T tokens (rows), C model width, H heads, K kv heads, D head width, F feed-forward width, V vocabulary.
 // "act" arrays hold the stored precision: fp32, or bf16 rounded to nearest even; sums are fp32 in a fixed order:
 //   matrix products: one chain of fused multiply-adds over the reduced index, ascending (bf16: in pairs, the odd
 //     member first, as vdpbf16ps); row-wise reductions: 16 lanes, then a halving tree;
 //   sums over tokens: ascending.
+// That is the CPU's order, the same in all its variants; the order of CUDA is said in kernels/cuda/cuda.h.
 // No output depends on how many other rows, threads or tiles there are. That is invariant 1.
 #ifndef RECKON_OPS_H
 #define RECKON_OPS_H
@@ -17,13 +20,15 @@ typedef enum Dtype { DTYPE_F32, DTYPE_BF16 } Dtype;
 static inline size_t dtype_size(Dtype d) { return d == DTYPE_F32 ? 4 : 2; }
 
 // ---- packed matrices -------------------------------------------------------------------------------------
-// A matrix w [N, K] is packed in panels of 32 rows: [ceil(N/32)][K'/step][32][step], step 1 for fp32 and 2 for bf16,
-// K' = K rounded up to step, padding zero. Element (n, k) of panel n/32 lies at (k/step, n%32, k%step).
+// A packed matrix is a device's own form of w [N, K], of packed_elements() at most; `pack` writes it, `unpack` reads it.
+// The CPU's are panels of 32 rows: [ceil(N/32)][K'/step][32][step], step 1 for fp32 and 2 for bf16, K' = K rounded up
+// to step, padding zero. Element (n, k) of panel n/32 lies at (k/step, n%32, k%step).
 enum { PANEL = 32 };
 static inline int64_t packed_depth(int64_t K, Dtype d) { return d == DTYPE_F32 ? K : (K + 1) / 2 * 2; }
 static inline int64_t panel_elements(int64_t K, Dtype d) { return packed_depth(K, d) * PANEL; }
-static inline int64_t packed_elements(int64_t N, int64_t K, Dtype d) {
-    return (N + PANEL - 1) / PANEL * panel_elements(K, d);
+static inline int64_t panels_elements(int64_t N, int64_t K, Dtype d) { return (N + PANEL - 1) / PANEL * panel_elements(K, d); }
+static inline int64_t packed_elements(int64_t N, int64_t K) {
+    return (N + PANEL - 1) / PANEL * PANEL * ((K + 15) / 16 * 16);
 }
 
 // Packs w [N, K] fp32 row-major, and its transpose where asked.
@@ -34,6 +39,12 @@ typedef struct PackArgs {
     void *packed;     // of w [N, K], or NULL
     void *transposed; // of its transpose [K, N], or NULL
 } PackArgs;
+typedef struct UnpackArgs {
+    const void *packed; // [N, K]
+    int64_t N, K;
+    Dtype dtype;
+    float *w;           // [N, K] row-major
+} UnpackArgs;
 
 // ---- matrix products -------------------------------------------------------------------------------------
 typedef enum Store { STORE_ACT, STORE_F32, ADD_F32 } Store;
@@ -50,8 +61,15 @@ typedef struct MatmulArgs {
     int64_t ldy;
 } MatmulArgs;
 
-// dw[n, k] += sum_t dy[t, n] x[t, k]; dbias[n] += sum_t dy[t, n]. Tokens ascend; `segment` marks whole groups, which
-// bf16 pairs never straddle, so that a split into microbatches at group boundaries leaves the chain as it is.
+// Where groups begin in a range of rows. Sums over rows go group by group, so that a split into microbatches at the
+// boundaries of groups changes no bit.
+typedef struct Segments {
+    int count;
+    const int32_t *start; // [count + 1], start[0] = 0, last = rows
+    const int32_t *host;  // the same in host memory
+} Segments;
+
+// dw[n, k] += sum_t dy[t, n] x[t, k]; dbias[n] += sum_t dy[t, n]. Tokens ascend; bf16 pairs never straddle segments.
 typedef struct MatmulGradArgs {
     int64_t T, N, K;
     Dtype dtype;
@@ -61,9 +79,8 @@ typedef struct MatmulGradArgs {
     int64_t ldy;
     float *dw;      // [N, K]
     float *dbias;   // [N] or NULL
-    int segment_count;
-    const int32_t *segment; // [segment_count + 1], segment[0] = 0, last = T
-    void *scratch;          // matmul_grad_scratch() bytes
+    Segments segments;
+    void *scratch;  // matmul_grad_scratch() bytes
 } MatmulGradArgs;
 size_t matmul_grad_scratch(int64_t T, int64_t N, int64_t K, int segments, Dtype dtype);
 
@@ -99,6 +116,7 @@ typedef struct RmsnormGradArgs {
     const float *dy; // [T, C]
     float *dx;       // [T, C] +=
     float *dweight;  // [C] +=
+    Segments segments;
 } RmsnormGradArgs;
 
 // ---- keys and values -------------------------------------------------------------------------------------
@@ -151,6 +169,7 @@ typedef struct AttentionArgs {
     const void *pages;
     void *y;                    // act [T, H D]
     float *lse;                 // [T, H] log-sum-exp of scaled scores, or NULL
+    int32_t max_position;       // no row's position is beyond it; it bounds work, never results
 } AttentionArgs;
 // Units are page sets that share nothing with each other (groups): rows [unit[i], unit[i+1]) are unit i's, its pages
 // [unit_page[i], unit_page[i+1]). dpages is written, not added to; so is dq.
@@ -163,6 +182,8 @@ typedef struct AttentionGradArgs {
     float *dq;                  // [T, H D]
     float *dpages;              // [pages][kv head][2][32][D']
     float *delta;               // scratch [T, H]
+    const int32_t *page_first_row, *page_last_row; // [pages] rows that see the page lie in this range, ends included
+    int32_t page_count;
 } AttentionGradArgs;
 
 // ---- feed-forward ----------------------------------------------------------------------------------------
@@ -215,7 +236,7 @@ typedef struct HeadGradArgs {
 static inline int64_t vocab_padded(int64_t V) { return (V + VOCAB_BLOCK - 1) / VOCAB_BLOCK * VOCAB_BLOCK; }
 
 // Draws a token per row from what `head` left in logits and stats. Greedy takes the largest logit (the lowest id of
-// equals); otherwise the first token whose cumulative probability, in vocabulary order, exceeds uniform[m]. Truncation
+// equals); otherwise the first token whose cumulative probability, in vocabulary order, exceeds the draw. Truncation
 // in this order: top_k, then top_p (the smallest set of likeliest tokens whose probability reaches it), then min_p
 // (relative to the likeliest); ties at a border keep the lower id. Truncated rows get their logits masked and their
 // logprob and entropy computed as `head` does with that kept set. A row with NaN or +infinity is no distribution: its
@@ -224,7 +245,7 @@ typedef struct SampleRow {
     bool greedy;
     int32_t top_k;       // 0: off
     float top_p, min_p;  // 1 and 0: off
-    double uniform;      // [0, 1)
+    double uniform;      // the draw, in [0, 1)
     int32_t *kept;       // [V] where truncated, else NULL; filled ascending
     int32_t kept_count;  // out
     int32_t token;       // out
@@ -236,8 +257,37 @@ typedef struct SampleArgs {
     VocabStats *stats;    // [M][V'/256]
     const float *entropy; // [M] as `head` computed it
     SampleRow *rows;      // [M]
-    void *order;          // scratch, 8 bytes x [threads][V], where rows are truncated
+    void *order;          // scratch, sample_scratch() bytes, where rows are truncated
+    bool truncated;       // some row is
 } SampleArgs;
+size_t sample_scratch(int threads, int64_t rows, int64_t V);
+
+// ---- decoding --------------------------------------------------------------------------------------------
+// What one sequence carries from one decoded token to the next, so that many steps can run without the host. After a
+// draw: the token is recorded, the sequence ends with a stop id (unless it ignores them) or at max_tokens, and otherwise
+// its next row is set up: token, position, slot, and the next draw, a function of (seed, step, prompt, sample, length).
+// A sequence that has ended keeps its row as it is, records nothing, and so writes the same numbers into the same slot.
+typedef struct DecodeRow {
+    RandomKey key;
+    uint32_t step, prompt, sample;
+    int32_t length, max_tokens; // tokens drawn so far, and at most
+    int32_t position;           // of the row that is computed now
+    int32_t recorded;           // steps recorded since the host looked
+    bool ignore_stop, ended;
+} DecodeRow;
+typedef struct AdvanceArgs {
+    int64_t M;
+    SampleRow *rows;      // [M] as `sample` left them; uniform is set
+    DecodeRow *state;     // [M]
+    const int32_t *table; // [M][table_stride] page numbers
+    int32_t table_stride;
+    const int32_t *stop;  // [stop_count]
+    int32_t stop_count;
+    int32_t *tokens, *position; // [M] of the next pass
+    int64_t *slot;              // [M]
+    int32_t *token;             // [steps][M] records, row `recorded` is written
+    float *logprob, *entropy;   // [steps][M]
+} AdvanceArgs;
 
 // Rows of act arrays: y[i] = x[row[i]].
 typedef struct GatherArgs {
@@ -283,6 +333,7 @@ typedef struct SquareSumArgs {
 // ---- the table -------------------------------------------------------------------------------------------
 #define RECKON_OPERATIONS(X)                                                                                 \
     X(pack, PackArgs)                                                                                        \
+    X(unpack, UnpackArgs)                                                                                    \
     X(matmul, MatmulArgs)                                                                                    \
     X(matmul_grad, MatmulGradArgs)                                                                           \
     X(embed, EmbedArgs)                                                                                      \
@@ -298,27 +349,49 @@ typedef struct SquareSumArgs {
     X(head, HeadArgs)                                                                                        \
     X(head_grad, HeadGradArgs)                                                                               \
     X(sample, SampleArgs)                                                                                    \
+    X(advance, AdvanceArgs)                                                                                  \
     X(gather, GatherArgs)                                                                                    \
     X(scatter, ScatterArgs)                                                                                  \
     X(convert, ConvertArgs)                                                                                  \
     X(adamw, AdamwArgs)                                                                                      \
     X(square_sum, SquareSumArgs)
 
-// A device: memory and the table. Calls on one device come from one thread and are done when they return (CPU) or in
-// order (a stream).
+// A device: memory and the table. Calls on one device come from one thread. On the CPU they are done when they return; on
+// CUDA they are queued in order, and only `download` and `finish` wait. An error on the device stays with it: whatever is
+// called later does nothing, and `finish` tells.
 typedef struct Device Device;
 struct Device {
-    const char *variant; // "generic", "avx2", "avx512", "avx512bf16"
-    int threads;
-    struct Pool *pool;
+    const char *variant; // "generic", "avx2", "avx512", "avx512bf16", "reference"; "sm_90" and the like
+    int threads;         // of the host's pool
+    bool is_host;        // its memory is the host's
+    struct Pool *pool;   // CPU only
+    struct CudaContext *cuda;
+    // Zeroed, aligned to 256 bytes (CPU: 64). The error names `what`, what is free and what was asked for.
+    bool (*allocate)(const Device *device, size_t bytes, const char *what, void **out, Err *err);
+    void (*release)(const Device *device, void *memory);
+    void (*upload)(const Device *device, void *to, const void *host, size_t bytes); // `host` may change afterwards
+    void (*download)(const Device *device, void *host, const void *from, size_t bytes);
+    void (*copy)(const Device *device, void *to, const void *from, size_t bytes);
+    void (*zero)(const Device *device, void *to, size_t bytes);
+    bool (*finish)(const Device *device, Err *err); // waits; ERR_IO where the device failed
+    // Runs `body`, which only calls operations, copy and zero. With the same key, and since the last forget, it may be
+    // replayed from a recording of the first time (a CUDA graph), so `body` must queue the same calls each time.
+    void (*replay)(const Device *device, uint64_t key, void (*body)(void *context), void *context);
+    void (*forget)(const Device *device); // recordings; before memory they use is released
+    void (*close)(Device *device);
 #define SLOT(name, Args) void (*name)(const Device *device, const Args *args);
     RECKON_OPERATIONS(SLOT)
 #undef SLOT
 };
 
+// "cpu", "cuda" or "cuda:N"; NULL: RECKON_DEVICE's, else the CPU. ERR_USAGE for another name, ERR_UNAVAILABLE where there is
+// no such device, with what is missing.
+bool device_open(const char *name, int threads, Device **out, Err *err) MUST_CHECK;
 // The CPU device. The variant is the best the processor has, or RECKON_CPU's; "reference" is the slow C twin of every
 // operation. ERR_USAGE for an unknown name, ERR_UNAVAILABLE where the processor lacks it.
 bool device_open_cpu(const char *variant, int threads, Device **out, Err *err) MUST_CHECK;
+// A CUDA device; only in programs that link the CUDA library.
+bool device_open_cuda(int index, int threads, Device **out, Err *err) MUST_CHECK;
 void device_close(Device *device);
 
 #endif

@@ -67,12 +67,45 @@ static const Variant *choose(const char *name, Err *err) {
     return NULL;
 }
 
+static bool host_allocate(const Device *d, size_t bytes, const char *what, void **out, Err *err) {
+    (void)d;
+    return mem_alloc(bytes, what, out, err);
+}
+static void host_release(const Device *d, void *memory) {
+    (void)d;
+    mem_free(memory);
+}
+static void host_move(const Device *d, void *to, const void *from, size_t bytes) {
+    (void)d;
+    if (bytes && to != from) memcpy(to, from, bytes);
+}
+static void host_zero(const Device *d, void *to, size_t bytes) {
+    (void)d;
+    if (bytes) memset(to, 0, bytes);
+}
+static bool host_finish(const Device *d, Err *err) {
+    (void)d, (void)err;
+    return true;
+}
+static void host_replay(const Device *d, uint64_t key, void (*body)(void *), void *context) {
+    (void)d, (void)key;
+    body(context);
+}
+static void host_forget(const Device *d) { (void)d; }
+static void host_close(Device *d) {
+    pool_close(d->pool);
+    free(d);
+}
+
 bool device_open_cpu(const char *variant, int threads, Device **out, Err *err) {
     const Variant *v = choose(variant, err);
     if (!v) return false;
     Device *d = xcalloc(1, sizeof *d);
     v->fill(d);
     d->variant = v->name;
+    d->is_host = true;
+    d->allocate = host_allocate, d->release = host_release, d->upload = d->download = d->copy = host_move, d->zero = host_zero;
+    d->finish = host_finish, d->replay = host_replay, d->forget = host_forget, d->close = host_close;
     if (!pool_open(threads, &d->pool, err)) {
         free(d);
         return false;
@@ -82,14 +115,12 @@ bool device_open_cpu(const char *variant, int threads, Device **out, Err *err) {
     return true;
 }
 
-void device_close(Device *d) {
-    if (!d) return;
-    pool_close(d->pool);
-    free(d);
-}
-
 size_t matmul_grad_scratch(int64_t T, int64_t N, int64_t K, int segments, Dtype dtype) {
     int64_t steps = dtype == DTYPE_BF16 ? (T + segments + 1) / 2 : T;
     return (size_t)(steps * 4 * (N + 16 + K + PANEL));
 }
 size_t head_scratch(int threads) { return (size_t)threads * 96 * VOCAB_BLOCK * sizeof(float); }
+size_t sample_scratch(int threads, int64_t rows, int64_t V) {
+    (void)rows;
+    return (size_t)threads * (size_t)V * 8;
+}

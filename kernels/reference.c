@@ -71,13 +71,18 @@ static float sigmoid(float x) { return 1.0f / (1.0f + exp_reference(0.0f - x)); 
 void pack_reference(const Team *team, const PackArgs *a) {
     ONLY_FIRST
     size_t size = dtype_size(a->dtype);
-    if (a->packed) memset(a->packed, 0, (size_t)packed_elements(a->N, a->K, a->dtype) * size);
-    if (a->transposed) memset(a->transposed, 0, (size_t)packed_elements(a->K, a->N, a->dtype) * size);
+    if (a->packed) memset(a->packed, 0, (size_t)panels_elements(a->N, a->K, a->dtype) * size);
+    if (a->transposed) memset(a->transposed, 0, (size_t)panels_elements(a->K, a->N, a->dtype) * size);
     for (int64_t n = 0; n < a->N; n++)
         for (int64_t k = 0; k < a->K; k++) {
             if (a->packed) put(a->packed, packed_index(n, k, a->K, a->dtype), a->w[n * a->K + k], a->dtype);
             if (a->transposed) put(a->transposed, packed_index(k, n, a->N, a->dtype), a->w[n * a->K + k], a->dtype);
         }
+}
+
+void unpack_reference(const Team *team, const UnpackArgs *a) {
+    ONLY_FIRST
+    for (int64_t i = 0; i < a->N * a->K; i++) a->w[i] = get(a->packed, packed_index(i / a->K, i % a->K, a->K, a->dtype), a->dtype);
 }
 
 static float product(const void *x, int64_t at, const void *w, int64_t n, int64_t K, Dtype d) {
@@ -108,8 +113,8 @@ void matmul_grad_reference(const Team *team, const MatmulGradArgs *a) {
     for (int64_t n = 0; n < a->N; n++) {
         for (int64_t k = 0; k < a->K; k++) {
             float sum = a->dw[n * a->K + k];
-            for (int s = 0; s < a->segment_count; s++)
-                for (int64_t t = a->segment[s], end = a->segment[s + 1]; t < end; t += d == DTYPE_BF16 ? 2 : 1) {
+            for (int s = 0; s < a->segments.count; s++)
+                for (int64_t t = a->segments.start[s], end = a->segments.start[s + 1]; t < end; t += d == DTYPE_BF16 ? 2 : 1) {
                     float x0 = get(a->x, t * a->ldx + k, d), y0 = get(a->dy, t * a->ldy + n, d);
                     if (d == DTYPE_F32)
                         sum = fmaf(x0, y0, sum);
@@ -482,6 +487,25 @@ void sample_reference(const Team *team, const SampleArgs *a) {
             break;
         }
         row->logprob = (float)(((double)logits[row->token] - max) - log_sum);
+    }
+}
+
+void advance_reference(const Team *team, const AdvanceArgs *a) {
+    ONLY_FIRST
+    for (int64_t m = 0; m < a->M; m++) {
+        DecodeRow *s = &a->state[m];
+        if (s->ended) continue;
+        int64_t at = s->recorded++ * a->M + m;
+        a->token[at] = a->rows[m].token, a->logprob[at] = a->rows[m].logprob, a->entropy[at] = a->rows[m].entropy;
+        s->length++;
+        s->ended = s->length >= s->max_tokens;
+        for (int i = 0; i < a->stop_count && !s->ignore_stop; i++) s->ended |= a->stop[i] == a->rows[m].token;
+        if (s->ended) continue;
+        s->position++;
+        a->tokens[m] = a->rows[m].token;
+        a->position[m] = s->position;
+        a->slot[m] = (int64_t)a->table[m * a->table_stride + s->position / PAGE] * PAGE + s->position % PAGE;
+        a->rows[m].uniform = random_uniform(s->key, s->step, s->prompt, s->sample, (uint32_t)s->length);
     }
 }
 

@@ -28,7 +28,7 @@ bool probe_flops(Precision precision, int threads, int64_t M, int64_t N, int64_t
     Dtype dtype = precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32;
     void *x, *w, *y;
     bool ok = mem_alloc((size_t)(M * (K + 2)) * dtype_size(dtype), "probe", &x, err) &&
-              mem_alloc((size_t)packed_elements(N, K, dtype) * dtype_size(dtype), "probe", &w, err) &&
+              mem_alloc((size_t)packed_elements(N, K) * dtype_size(dtype), "probe", &w, err) &&
               mem_alloc((size_t)(M * N) * 4, "probe", &y, err);
     if (!ok) {
         device_close(d); // what was allocated before goes with the process, which ends over this

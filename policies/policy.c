@@ -77,9 +77,9 @@ static void layout_build(Policy *p) {
 static bool parameter_alloc(const Policy *p, Parameter *q, Err *err) {
     size_t floats = (size_t)(q->N * q->K) * 4;
     const char *name = q->parts[0].name;
-    if (q->matrix) TRY(mem_alloc(act_bytes(p, packed_elements(q->N, q->K, p->dtype)), name, &q->packed, err));
+    if (q->matrix) TRY(mem_alloc(act_bytes(p, packed_elements(q->N, q->K)), name, &q->packed, err));
     if (q->matrix && q->transposable && p->trainable)
-        TRY(mem_alloc(act_bytes(p, packed_elements(q->K, q->N, p->dtype)), name, &q->transposed, err));
+        TRY(mem_alloc(act_bytes(p, packed_elements(q->K, q->N)), name, &q->transposed, err));
     if (!q->matrix || p->trainable) TRY(mem_alloc(floats, name, (void **)&q->values, err));
     if (!p->trainable) return true;
     TRY(mem_alloc(floats, name, (void **)&q->gradient, err));
@@ -221,7 +221,7 @@ bool policy_freeze_copy(const Policy *from, Policy **out, Err *err) {
             return false;
         }
         if (q->matrix)
-            memcpy(q->packed, source->packed, act_bytes(p, packed_elements(q->N, q->K, p->dtype)));
+            memcpy(q->packed, source->packed, act_bytes(p, packed_elements(q->N, q->K)));
         else
             memcpy(q->values, source->values, (size_t)(q->N * q->K) * 4);
     }
@@ -268,8 +268,8 @@ size_t policy_bytes(const Policy *p) {
     for (int i = 0; i < p->parameter_count; i++) {
         const Parameter *q = &p->parameters[i];
         size_t floats = (size_t)(q->N * q->K) * 4;
-        bytes += q->packed ? act_bytes(p, packed_elements(q->N, q->K, p->dtype)) : 0;
-        bytes += q->transposed ? act_bytes(p, packed_elements(q->K, q->N, p->dtype)) : 0;
+        bytes += q->packed ? act_bytes(p, packed_elements(q->N, q->K)) : 0;
+        bytes += q->transposed ? act_bytes(p, packed_elements(q->K, q->N)) : 0;
         const void *fp32[] = {q->values, q->gradient, q->gradient2, q->m, q->v};
         for (int j = 0; j < COUNT(fp32); j++) bytes += fp32[j] ? floats : 0;
     }

@@ -246,7 +246,7 @@ static void weight_gradient(const Backward *b, Parameter *w, Parameter *bias, co
     p->device->matmul_grad(p->device, &(MatmulGradArgs){.T = b->pass.T, .N = w->N, .K = w->K, .dtype = p->dtype, .x = x,
                                                         .ldx = w->K, .dy = dy, .ldy = w->N, .dw = w->gradient,
                                                         .dbias = bias ? bias->gradient : NULL,
-                                                        .segment_count = b->batch->group_count, .segment = b->segment,
+                                                        .segments = {b->batch->group_count, b->segment, b->segment},
                                                         .scratch = p->training.scratch});
 }
 static void input_gradient(const Backward *b, const Parameter *w, const void *dy, float *dx) {
@@ -345,7 +345,7 @@ static void head_chunk_gradient(const Backward *b, int64_t from, int64_t to, con
     float *dw = p->head == p->embedding ? p->head->gradient2 : p->head->gradient;
     d->matmul_grad(d, &(MatmulGradArgs){.T = to - from, .N = V, .K = C, .dtype = p->dtype,
                                         .x = (const char *)t->head_x + act_bytes(p, from * C), .ldx = C, .dy = t->dlogits,
-                                        .ldy = padded, .dw = dw, .segment_count = count, .segment = t->segment,
+                                        .ldy = padded, .dw = dw, .segments = {count, t->segment, t->segment},
                                         .scratch = t->scratch});
 }
 

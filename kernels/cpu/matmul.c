@@ -155,6 +155,17 @@ void V(pack)(const Team *team, const PackArgs *a) {
     }
 }
 
+void V(unpack)(const Team *team, const UnpackArgs *a) {
+    bool half = a->dtype == DTYPE_BF16;
+    int step = half ? 2 : 1;
+    int64_t from, to, depth = packed_depth(a->K, a->dtype);
+    team_share(team, a->N, PANEL, &from, &to);
+    for (int64_t n = from; n < to; n++) {
+        int64_t base = n / PANEL * depth * PANEL + n % PANEL * step;
+        for (int64_t k = 0; k < a->K; k++) a->w[n * a->K + k] = act_get(a->packed, base + k / step * PANEL * step + k % step, half);
+    }
+}
+
 // ---- y = x w^T -------------------------------------------------------------------------------------------
 static void store_tile(const MatmulArgs *a, const float *acc, int64_t m0, int rows, int64_t n0, bool half) {
     int64_t columns = a->N - n0 < PANEL ? a->N - n0 : PANEL;
@@ -210,7 +221,7 @@ void V(matmul)(const Team *team, const MatmulArgs *a) {
 static int64_t token_steps(const MatmulGradArgs *a, bool half) {
     if (!half) return a->T;
     int64_t steps = 0;
-    for (int s = 0; s < a->segment_count; s++) steps += (a->segment[s + 1] - a->segment[s] + 1) / 2;
+    for (int s = 0; s < a->segments.count; s++) steps += (a->segments.start[s + 1] - a->segments.start[s] + 1) / 2;
     return steps;
 }
 
@@ -235,13 +246,13 @@ static void pack_tokens(const MatmulGradArgs *a, const void *x, int64_t ld, int6
                         int64_t from, int64_t to, char *out, bool half) {
     for (int64_t b = from; b < to; b++) {
         int64_t c0 = b * width, count = C - c0 < width ? C - c0 : width, step = 0;
-        for (int s = 0; s < a->segment_count; s++) {
-            for (int64_t t = a->segment[s]; t < a->segment[s + 1]; t += half ? 2 : 1, step++) {
+        for (int s = 0; s < a->segments.count; s++) {
+            for (int64_t t = a->segments.start[s]; t < a->segments.start[s + 1]; t += half ? 2 : 1, step++) {
                 char *at = out + (b * steps + step) * width * 4;
                 if (count == width)
-                    put_step(x, ld, t, t + 1 < a->segment[s + 1], c0, width, width, at, half);
+                    put_step(x, ld, t, t + 1 < a->segments.start[s + 1], c0, width, width, at, half);
                 else
-                    put_step(x, ld, t, t + 1 < a->segment[s + 1], c0, count, width, at, half);
+                    put_step(x, ld, t, t + 1 < a->segments.start[s + 1], c0, count, width, at, half);
             }
         }
     }

@@ -1,6 +1,7 @@
 // Operations that work on rows of tokens: embedding, RMSNorm, RoPE with the store into pages, SwiGLU, gather, scatter,
 // conversion. Row-wise sums: 16 lanes then a halving tree; sums over tokens: ascending, columns shared by threads.
 #include "simd.h"
+#include "exact.h"
 
 INLINE bool is_half(Dtype d) { return d == DTYPE_BF16; }
 
@@ -200,5 +201,33 @@ void V(convert)(const Team *team, const ConvertArgs *a) {
     for (int64_t c = from; c < to; c += 16) {
         int64_t n = to - c < 16 ? to - c : 16;
         lanes_store(a->y, c, lanes_load(a->x, c, n, false), n, is_half(a->dtype));
+    }
+}
+
+// ---- decoding --------------------------------------------------------------------------------------------
+INLINE bool is_stop(const AdvanceArgs *a, int32_t token) {
+    for (int i = 0; i < a->stop_count; i++)
+        if (a->stop[i] == token) return true;
+    return false;
+}
+
+void V(advance)(const Team *team, const AdvanceArgs *a) {
+    int64_t from, to;
+    team_share(team, a->M, 1, &from, &to);
+    for (int64_t m = from; m < to; m++) {
+        DecodeRow *s = &a->state[m];
+        SampleRow *row = &a->rows[m];
+        if (s->ended) continue;
+        int64_t record = s->recorded++ * a->M + m;
+        a->token[record] = row->token;
+        a->logprob[record] = row->logprob;
+        a->entropy[record] = row->entropy;
+        s->ended = ++s->length >= s->max_tokens || (!s->ignore_stop && is_stop(a, row->token));
+        if (s->ended) continue;
+        int32_t position = ++s->position;
+        a->tokens[m] = row->token;
+        a->position[m] = position;
+        a->slot[m] = (int64_t)a->table[m * a->table_stride + position / PAGE] * PAGE + position % PAGE;
+        row->uniform = philox_uniform(s->key.key, s->step, s->prompt, s->sample, (uint32_t)s->length);
     }
 }

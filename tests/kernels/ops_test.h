@@ -258,7 +258,7 @@ static inline const char *temper_name(Temper t) { return t == PLAIN ? "plain" : 
 // w [N, K] packed (or its transpose), by the reference.
 static inline void *packed(const char *name, const float *w, int64_t N, int64_t K, Dtype d, bool transposed) {
     devices_open();
-    int64_t count = transposed ? packed_elements(K, N, d) : packed_elements(N, K, d);
+    int64_t count = transposed ? panels_elements(K, N, d) : panels_elements(N, K, d);
     void *data = guarded(name, (size_t)count * dtype_size(d));
     PackArgs a = {.w = w, .N = N, .K = K, .dtype = d};
     *(transposed ? &a.transposed : &a.packed) = data;

@@ -12,7 +12,7 @@ static void pack_layout(void) {
         int64_t step = dtype == DTYPE_F32 ? 1 : 2, depth = (K + step - 1) / step * step;
         float *w = input("w", N * K, &r, PLAIN);
         void *p = packed("packed", w, N, K, dtype, false);
-        CHECK_INT(packed_elements(N, K, dtype), 96 * depth);
+        CHECK_INT(panels_elements(N, K, dtype), 96 * depth);
         for (int64_t n = 0; n < 96; n++)
             for (int64_t k = 0; k < depth; k++) {
                 int64_t at = n / 32 * 32 * depth + (k / step * 32 + n % 32) * step + k % step;
@@ -32,8 +32,8 @@ static void pack_bits(void) {
                 blocks_free();
                 PackArgs a = {.N = sizes[i][0], .K = sizes[i][1], .dtype = (Dtype)d};
                 a.w = input("w", a.N * a.K, &r, (Temper)(which % 3));
-                if (which & 1) a.packed = output("packed", packed_elements(a.N, a.K, a.dtype), kind_of(a.dtype));
-                if (which & 2) a.transposed = output("transposed", packed_elements(a.K, a.N, a.dtype), kind_of(a.dtype));
+                if (which & 1) a.packed = output("packed", panels_elements(a.N, a.K, a.dtype), kind_of(a.dtype));
+                if (which & 2) a.transposed = output("transposed", panels_elements(a.K, a.N, a.dtype), kind_of(a.dtype));
                 COMPARE(pack, &a, "N %d K %d %s", (int)a.N, (int)a.K, dtype_name(a.dtype));
             }
 }
@@ -110,19 +110,19 @@ static MatmulGradArgs grad_case(Random *r, int64_t T, int64_t N, int64_t K, Dtyp
     a.dy = input_act("dy", T * a.ldy, dtype, r, temper == HOSTILE ? PLAIN : temper);
     int32_t *segment = guarded("segment", 64 * 4);
     segment[0] = 0;
-    while (segment[a.segment_count] < T && a.segment_count < 62) {
-        int32_t end = segment[a.segment_count] + (int32_t)random_below(r, (uint32_t)T / 4 + 3); // may be empty
-        a.segment_count++;
-        segment[a.segment_count] = end < T && a.segment_count < 62 ? end : (int32_t)T;
+    while (segment[a.segments.count] < T && a.segments.count < 62) {
+        int32_t end = segment[a.segments.count] + (int32_t)random_below(r, (uint32_t)T / 4 + 3); // may be empty
+        a.segments.count++;
+        segment[a.segments.count] = end < T && a.segments.count < 62 ? end : (int32_t)T;
     }
-    a.segment = segment;
+    a.segments.start = segment;
     a.dw = output("dw", N * K, KIND_F32);
     for (int64_t i = 0; i < N * K; i++) a.dw[i] = any_float(r, temper);
     if (bias) {
         a.dbias = output("dbias", N, KIND_F32);
         for (int64_t i = 0; i < N; i++) a.dbias[i] = any_float(r, temper);
     }
-    a.scratch = guarded("scratch", matmul_grad_scratch(T, N, K, a.segment_count, dtype));
+    a.scratch = guarded("scratch", matmul_grad_scratch(T, N, K, a.segments.count, dtype));
     return a;
 }
 
@@ -137,7 +137,7 @@ static void matmul_grad_bits(void) {
                 Temper temper = (Temper)(turn / 2 % 4 % 3);
                 MatmulGradArgs a = grad_case(&r, Ts[t], sizes[s][0], sizes[s][1], (Dtype)d, turn / 4 % 2, temper);
                 COMPARE(matmul_grad, &a, "T %d N %d K %d %s segments %d %s", (int)a.T, (int)a.N, (int)a.K, dtype_name(a.dtype),
-                        a.segment_count, temper_name(temper));
+                        a.segments.count, temper_name(temper));
             }
     // More tokens than one pass over them takes.
     for (int d = 0; d < 2; d++) {
@@ -153,10 +153,10 @@ static void matmul_grad_split_at_segments(void) {
         blocks_free();
         devices_open();
         size_t size = dtype_size((Dtype)d);
-        MatmulGradArgs a = {.T = T, .N = N, .K = K, .dtype = (Dtype)d, .ldx = K, .ldy = N, .segment_count = SEGMENTS};
+        MatmulGradArgs a = {.T = T, .N = N, .K = K, .dtype = (Dtype)d, .ldx = K, .ldy = N, .segments.count = SEGMENTS};
         int32_t *segment = guarded("segment", (SEGMENTS + 1) * 4);
         memcpy(segment, (const int32_t[]){0, 7, 8, 41, 64, T}, (SEGMENTS + 1) * 4);
-        a.segment = segment;
+        a.segments.start = segment;
         a.x = input_act("x", T * K, a.dtype, &r, PLAIN);
         a.dy = input_act("dy", T * N, a.dtype, &r, PLAIN);
         a.scratch = guarded("scratch", matmul_grad_scratch(T, N, K, SEGMENTS, a.dtype));
@@ -173,7 +173,7 @@ static void matmul_grad_split_at_segments(void) {
                 int32_t bounds[3] = {0};
                 for (int i = 1; i <= count; i++) bounds[i] = segment[s + i] - segment[s];
                 MatmulGradArgs part = a;
-                part.T = bounds[count], part.segment_count = count, part.segment = bounds;
+                part.T = bounds[count], part.segments.count = count, part.segments.start = bounds;
                 part.x = (const char *)a.x + (size_t)(segment[s] * K) * size;
                 part.dy = (const char *)a.dy + (size_t)(segment[s] * N) * size;
                 part.dw = many, part.dbias = many + N * K;
@@ -214,8 +214,8 @@ static void matmul_slopes(void) {
     int32_t segment[] = {0, M_};
     MatmulArgs forward = {.M = M_, .N = N_, .K = K_, .x = x, .ldx = K_, .w = packed("w'", w, N_, K_, DTYPE_F32, false), .bias = b, .y = y, .ldy = N_};
     MatmulArgs backward = {.M = M_, .N = K_, .K = N_, .x = dy, .ldx = N_, .w = packed("w''", w, N_, K_, DTYPE_F32, true), .y = dx, .ldy = K_};
-    MatmulGradArgs grad = {.T = M_, .N = N_, .K = K_, .x = x, .ldx = K_, .dy = dy, .ldy = N_, .dw = dw, .dbias = db, .segment_count = 1,
-                           .segment = segment, .scratch = guarded("scratch", matmul_grad_scratch(M_, N_, K_, 1, DTYPE_F32))};
+    MatmulGradArgs grad = {.T = M_, .N = N_, .K = K_, .x = x, .ldx = K_, .dy = dy, .ldy = N_, .dw = dw, .dbias = db, .segments.count = 1,
+                           .segments.start = segment, .scratch = guarded("scratch", matmul_grad_scratch(M_, N_, K_, 1, DTYPE_F32))};
     for (int v = 0; v < device_count; v++) {
         const Device *device = test_devices[v];
         memset(dw, 0, N_ * K_ * 4);
