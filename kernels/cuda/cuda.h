@@ -44,9 +44,10 @@ struct CudaContext {
     cudaStream_t stream; // all operations are queued here
     void *scratch;       // for the operation that is queued next; the one after it may overwrite it
     size_t scratch_bytes; // CUDA_SCRATCH
+    unsigned *tickets;    // [CUDA_TICKETS] zero when an operation begins, and zero again when it ends
     struct CublasLt *blas; // NULL where the library isn't there: own kernels do its work
 };
-enum { CUDA_SCRATCH = 64 << 20 };
+enum { CUDA_SCRATCH = 64 << 20, CUDA_TICKETS = 4096 };
 
 static inline CudaContext *cuda_context(const Device *device) { return device->cuda; }
 
