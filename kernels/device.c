@@ -39,6 +39,12 @@ bool device_open(const char *name, int threads, Device **out, Err *err) {
     return ok;
 }
 
+Device *device_share(const Device *device) {
+    Device *d = (Device *)(uintptr_t)device;
+    d->owners++;
+    return d;
+}
+
 void device_close(Device *d) {
-    if (d) d->close(d);
+    if (d && d->owners-- == 0) d->close(d);
 }

@@ -283,7 +283,7 @@ typedef struct AdvanceArgs {
     int32_t table_stride;
     const int32_t *stop;  // [stop_count]
     int32_t stop_count;
-    int32_t *tokens, *position; // [M] of the next pass
+    int32_t *tokens, *position; // [M] of the next pass; NULL where the host sets it up
     int64_t *slot;              // [M]
     int32_t *token;             // [steps][M] records, row `recorded` is written
     float *logprob, *entropy;   // [steps][M]
@@ -363,6 +363,7 @@ typedef struct Device Device;
 struct Device {
     const char *variant; // "generic", "avx2", "avx512", "avx512bf16", "reference"; "sm_90" and the like
     int threads;         // of the host's pool
+    int owners;
     bool is_host;        // its memory is the host's
     struct Pool *pool;   // CPU only
     struct CudaContext *cuda;
@@ -392,6 +393,7 @@ bool device_open(const char *name, int threads, Device **out, Err *err) MUST_CHE
 bool device_open_cpu(const char *variant, int threads, Device **out, Err *err) MUST_CHECK;
 // A CUDA device; only in programs that link the CUDA library.
 bool device_open_cuda(int index, int threads, Device **out, Err *err) MUST_CHECK;
+Device *device_share(const Device *device); // one more owner; each closes it
 void device_close(Device *device);
 
 #endif

@@ -500,7 +500,7 @@ void advance_reference(const Team *team, const AdvanceArgs *a) {
         s->length++;
         s->ended = s->length >= s->max_tokens;
         for (int i = 0; i < a->stop_count && !s->ignore_stop; i++) s->ended |= a->stop[i] == a->rows[m].token;
-        if (s->ended) continue;
+        if (s->ended || !a->tokens) continue;
         s->position++;
         a->tokens[m] = a->rows[m].token;
         a->position[m] = s->position;

@@ -30,6 +30,25 @@ typedef struct Layer {
     Parameter *ffn_norm, *gate_up, *gate_up_bias, *down, *down_bias;
 } Layer;
 
+// Host arrays on their way to the device: added one by one, sent in one copy, which sets the pointers that operations
+// read. On a device whose memory is the host's they are the arrays themselves, which must therefore stay.
+enum { STAGE_ARRAYS = 20 };
+typedef struct Stage {
+    struct {
+        const void *host;
+        size_t bytes;
+        const void **view;
+    } arrays[STAGE_ARRAYS];
+    int count;
+    char *host, *memory; // gathered; on the device
+    size_t capacity;
+} Stage;
+#define STAGE_ADD(stage, source, elements, pointer)                                                          \
+    stage_add((stage), (source), (size_t)(elements) * sizeof *(source), (const void **)(pointer))
+void stage_add(Stage *s, const void *host, size_t bytes, const void **view);
+bool stage_send(const Policy *p, Stage *s, Err *err) MUST_CHECK;
+void stage_free(const Policy *p, Stage *s);
+
 // Where the tokens of one pass stand: who they are, which pages they see and fill. One description serves decoding,
 // prefill and training, which is what makes them the same numbers.
 typedef struct Pass {
@@ -39,6 +58,7 @@ typedef struct Pass {
     const int64_t *slot_start, *slot;  // [T + 1]
     char *pages;                       // act; layer l begins at pages + l * layer_bytes
     size_t layer_bytes;
+    int32_t max_position;              // host
 } Pass;
 
 // What the backward pass needs of a layer.
@@ -60,6 +80,17 @@ typedef struct Workspace {
     void *final;         // act [T, C] after the last norm
 } Workspace;
 
+// The arrays of a packed batch as operations read them.
+typedef struct Staged {
+    Pass pass;
+    const int32_t *unit, *unit_page, *page_first_row, *page_last_row;
+    const int32_t *row, *target, *kept;
+    const int64_t *kept_start;
+    const float *inv_temperature;
+    const int32_t *chunk_segments;
+    const float *dlogprob, *dentropy;
+} Staged;
+
 // Everything that a training pass holds, allocated for the largest batch so far.
 typedef struct Training {
     int64_t rows, targets, pages; // capacities
@@ -72,28 +103,43 @@ typedef struct Training {
     void *head_x;                 // act [R, C]
     float *head_dx;               // [chunk, C]
     void *dlogits;                // act [chunk, V']
-    float *inv_temperature, *logprob, *entropy, *max, *log_sum; // [R]
+    float *logprob, *entropy, *max, *log_sum; // [R]
     VocabStats *stats;            // [R][V'/256]
     void *scratch;                // of matmul_grad
     size_t scratch_bytes;
-    int32_t *segment, *target_segment;
+    float *inv_temperature_host;  // [R]
+    int32_t *target_segment;      // host [groups + 1]: targets of each group
+    struct HeadChunk *chunks;     // host
+    int32_t *chunk_segments;      // host, the segments of chunk after chunk
+    int chunk_count;
+    Stage stage, coefficients;
+    Staged staged;
 } Training;
+// Targets are walked in chunks of at most HEAD_CHUNK; a group's own targets are cut at multiples of it from the group's
+// first, so that where a gradient's chain is cut doesn't depend on the groups before.
 enum { HEAD_CHUNK = 512 };
+typedef struct HeadChunk {
+    int32_t from, to;       // targets
+    int32_t first, count;   // segments: chunk_segments[first .. first + count]
+} HeadChunk;
 
 // Page tables of a packed batch.
 typedef struct Paging {
     int32_t *position, *table_start, *table;
     int64_t *slot_start, *slot;
     int32_t page_count;
+    int64_t table_count, slot_count;
     int32_t *unit, *unit_page; // rows and pages of each group
+    int32_t *page_first_row, *page_last_row; // [pages] rows that see the page lie between, ends included
+    int32_t max_position;
+    double context;            // sum over rows of the positions they see
     Arena arena;
 } Paging;
 
 struct Policy {
     ModelConfig config;
     Tokenizer *tokenizer;
-    Device *device;
-    bool owns_device;
+    Device *device; // may be shared with other policies
     Dtype dtype;
     bool trainable;
     Parameter *parameters;
@@ -105,6 +151,7 @@ struct Policy {
     Workspace work;
     Training training;
     float *head_scratch;
+    double *norm_partial; // of square_sum
     int64_t optimizer_steps;
     double flops;
     Paging paging; // of the batch that policy_forward kept
@@ -116,8 +163,9 @@ static inline size_t page_bytes(const Policy *p) {
 }
 
 // Runs the layers; leaves the normed hidden states in work.final. With `kept`, what the backward pass needs is kept
-// there and in training.h_last, rstd_last.
-bool transformer_forward(Policy *p, const Pass *pass, Kept *kept, Err *err) MUST_CHECK;
+// there and in training.h_last, rstd_last. Room for the rows and positions must have been reserved: this only queues
+// operations.
+void transformer_forward(Policy *p, const Pass *pass, Kept *kept);
 bool workspace_reserve(Policy *p, int64_t rows, Err *err) MUST_CHECK;
 void workspace_free(Policy *p);
 void training_free(Policy *p);

@@ -27,6 +27,22 @@ bool packed_check(const Policy *p, const Packed *b, Err *err) {
     return b->temperature > 0 || fail(err, ERR_DATA, "temperature", "found %g, expected more than 0", b->temperature);
 }
 
+// Which rows see a page, as a range: those that store into it and all that come later in the same sequence or group.
+static void find_readers(const Packed *b, Paging *out) {
+    out->page_first_row = ARENA_NEW(&out->arena, int32_t, out->page_count + 1);
+    out->page_last_row = ARENA_NEW(&out->arena, int32_t, out->page_count + 1);
+    for (int32_t i = 0; i < out->page_count; i++) out->page_first_row[i] = b->token_count, out->page_last_row[i] = -1;
+    for (int32_t t = 0; t < b->token_count; t++) {
+        if (out->position[t] > out->max_position) out->max_position = out->position[t];
+        out->context += out->position[t] + 1;
+        for (int32_t c = 0; c <= out->position[t] / PAGE; c++) {
+            int32_t page = out->table[out->table_start[t] + c];
+            if (t < out->page_first_row[page]) out->page_first_row[page] = t;
+            out->page_last_row[page] = t;
+        }
+    }
+}
+
 void paging_build(const Packed *b, Paging *out) {
     *out = (Paging){0};
     Arena *a = &out->arena;
@@ -97,9 +113,12 @@ void paging_build(const Packed *b, Paging *out) {
         }
     }
     out->slot_start[b->token_count] = slot;
+    out->slot_count = slot;
+    out->table_count = table;
     out->unit[b->group_count] = b->token_count;
     out->unit_page[b->group_count] = page;
     out->page_count = page;
+    find_readers(b, out);
 }
 
 void paging_free(Paging *paging) {

@@ -22,29 +22,36 @@ size_t plan_training_bytes(const ModelConfig *c, Precision precision, int64_t to
     return (size_t)tokens * ((size_t)c->layers * layer + pass) + head + plan_cache_bytes(c, precision, tokens) * 3;
 }
 
-bool probe_flops(Precision precision, int threads, int64_t M, int64_t N, int64_t K, double seconds, double *out, Err *err) {
-    Device *d;
-    TRY(device_open_cpu(NULL, threads, &d, err));
-    Dtype dtype = precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32;
+typedef struct Probe {
     void *x, *w, *y;
-    bool ok = mem_alloc((size_t)(M * (K + 2)) * dtype_size(dtype), "probe", &x, err) &&
-              mem_alloc((size_t)packed_elements(N, K) * dtype_size(dtype), "probe", &w, err) &&
-              mem_alloc((size_t)(M * N) * 4, "probe", &y, err);
-    if (!ok) {
-        device_close(d); // what was allocated before goes with the process, which ends over this
-        return false;
-    }
-    MatmulArgs args = {.M = M, .N = N, .K = K, .dtype = dtype, .x = x, .ldx = K, .w = w, .store = STORE_F32, .y = y, .ldy = N};
-    d->matmul(d, &args);
+} Probe;
+static bool probe_alloc(const Device *d, Dtype dtype, int64_t M, int64_t N, int64_t K, Probe *b, Err *err) {
+    TRY(d->allocate(d, (size_t)(M * (K + 2)) * dtype_size(dtype), "probe", &b->x, err));
+    TRY(d->allocate(d, (size_t)packed_elements(N, K) * dtype_size(dtype), "probe", &b->w, err));
+    return d->allocate(d, (size_t)(M * N) * 4, "probe", &b->y, err);
+}
+
+bool probe_flops(const char *device, Precision precision, int threads, int64_t M, int64_t N, int64_t K, double seconds, double *out,
+                 Err *err) {
+    Device *d;
+    Probe b = {0};
+    TRY(device_open(device, threads, &d, err));
+    Dtype dtype = precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32;
+    bool ok = probe_alloc(d, dtype, M, N, K, &b, err);
+    MatmulArgs args = {.M = M, .N = N, .K = K, .dtype = dtype, .x = b.x, .ldx = K, .w = b.w, .store = STORE_F32, .y = b.y, .ldy = N};
+    if (ok) d->matmul(d, &args);
+    ok = ok && d->finish(d, err);
     double start = clock_seconds(), spent = 0;
     int64_t runs = 0;
-    while (spent < seconds) {
-        d->matmul(d, &args);
-        runs++;
+    while (ok && spent < seconds) {
+        int batch = d->is_host ? 1 : 32; // queued without waiting
+        for (int i = 0; i < batch; i++) d->matmul(d, &args);
+        ok = d->finish(d, err);
+        runs += batch;
         spent = clock_seconds() - start;
     }
-    *out = 2.0 * (double)M * (double)N * (double)K * (double)runs / spent;
-    mem_free(x), mem_free(w), mem_free(y);
+    if (ok) *out = 2.0 * (double)M * (double)N * (double)K * (double)runs / spent;
+    d->release(d, b.x), d->release(d, b.w), d->release(d, b.y);
     device_close(d);
-    return true;
+    return ok;
 }

@@ -75,17 +75,18 @@ static void layout_build(Policy *p) {
 }
 
 static bool parameter_alloc(const Policy *p, Parameter *q, Err *err) {
+    const Device *d = p->device;
     size_t floats = (size_t)(q->N * q->K) * 4;
     const char *name = q->parts[0].name;
-    if (q->matrix) TRY(mem_alloc(act_bytes(p, packed_elements(q->N, q->K)), name, &q->packed, err));
+    if (q->matrix) TRY(d->allocate(d, act_bytes(p, packed_elements(q->N, q->K)), name, &q->packed, err));
     if (q->matrix && q->transposable && p->trainable)
-        TRY(mem_alloc(act_bytes(p, packed_elements(q->K, q->N)), name, &q->transposed, err));
-    if (!q->matrix || p->trainable) TRY(mem_alloc(floats, name, (void **)&q->values, err));
+        TRY(d->allocate(d, act_bytes(p, packed_elements(q->K, q->N)), name, &q->transposed, err));
+    if (!q->matrix || p->trainable) TRY(d->allocate(d, floats, name, (void **)&q->values, err));
     if (!p->trainable) return true;
-    TRY(mem_alloc(floats, name, (void **)&q->gradient, err));
-    TRY(mem_alloc(floats, name, (void **)&q->m, err));
-    TRY(mem_alloc(floats, name, (void **)&q->v, err));
-    return q != p->head || !p->config.tied || mem_alloc(floats, name, (void **)&q->gradient2, err);
+    TRY(d->allocate(d, floats, name, (void **)&q->gradient, err));
+    TRY(d->allocate(d, floats, name, (void **)&q->m, err));
+    TRY(d->allocate(d, floats, name, (void **)&q->v, err));
+    return q != p->head || !p->config.tied || d->allocate(d, floats, name, (void **)&q->gradient2, err);
 }
 
 static void parameter_pack(const Policy *p, const Parameter *q, const float *values) {
@@ -94,28 +95,50 @@ static void parameter_pack(const Policy *p, const Parameter *q, const float *val
                                                .transposed = q->transposed});
 }
 
-// Back from the packed form, for a policy without masters.
-static void parameter_unpack(const Policy *p, const Parameter *q, float *out) {
-    if (q->values) {
-        memcpy(out, q->values, (size_t)(q->N * q->K) * 4);
-        return;
+// Sets a parameter from host values. A matrix of a frozen policy goes through device memory that is free again afterwards.
+static bool parameter_set(const Policy *p, const Parameter *q, const float *host, Err *err) {
+    const Device *d = p->device;
+    size_t bytes = (size_t)(q->N * q->K) * sizeof *host;
+    float *values = q->values;
+    if (!values && d->is_host) {
+        parameter_pack(p, q, host);
+        return true;
     }
-    int step = p->dtype == DTYPE_BF16 ? 2 : 1;
-    int64_t depth = packed_depth(q->K, p->dtype);
-    for (int64_t n = 0; n < q->N; n++)
-        for (int64_t k = 0; k < q->K; k++) {
-            int64_t at = n / PANEL * depth * PANEL + (k / step * PANEL + n % PANEL) * step + k % step;
-            if (p->dtype == DTYPE_F32) {
-                out[n * q->K + k] = ((const float *)q->packed)[at];
-            } else {
-                uint32_t bits = (uint32_t)((const bf16 *)q->packed)[at] << 16;
-                memcpy(&out[n * q->K + k], &bits, 4);
-            }
-        }
+    if (!values) TRY(d->allocate(d, bytes, q->parts[0].name, (void **)&values, err));
+    d->upload(d, values, host, bytes);
+    parameter_pack(p, q, values);
+    if (!q->values) d->release(d, values);
+    return true;
+}
+
+// Its values on the host, back from the packed form for a matrix of a frozen policy.
+static bool parameter_get(const Policy *p, const Parameter *q, float *host, Err *err) {
+    const Device *d = p->device;
+    size_t bytes = (size_t)(q->N * q->K) * sizeof *host;
+    float *values = q->values;
+    if (!values) {
+        UnpackArgs args = {.packed = q->packed, .N = q->N, .K = q->K, .dtype = p->dtype, .w = host};
+        if (!d->is_host) TRY(d->allocate(d, bytes, q->parts[0].name, (void **)&values, err));
+        if (values) args.w = values;
+        d->unpack(d, &args);
+        if (!values) return true;
+    }
+    d->download(d, host, values, bytes);
+    if (!q->values) d->release(d, values);
+    return d->finish(d, err);
 }
 
 // ---- opening and closing ---------------------------------------------------------------------------------
-static bool policy_start(const ModelConfig *config, const PolicyOptions *o, Device *device, Policy **out, Err *err) {
+// Partial sums of the largest gradient's norm.
+static bool norm_reserve(Policy *p, Err *err) {
+    int64_t largest = 0;
+    for (int i = 0; i < p->parameter_count; i++)
+        if (p->parameters[i].N * p->parameters[i].K > largest) largest = p->parameters[i].N * p->parameters[i].K;
+    size_t bytes = (size_t)(largest / NORM_BLOCK + 1) * sizeof(double);
+    return p->device->allocate(p->device, bytes, "gradient norm", (void **)&p->norm_partial, err);
+}
+
+static bool policy_start(const ModelConfig *config, const PolicyOptions *o, Policy **out, Err *err) {
     TRY(config_check(config, config->model_type, err));
     if (config->head_width > 256)
         return fail(err, ERR_DATA, config->model_type, "head_dim is %d, expected at most 256", config->head_width);
@@ -124,30 +147,32 @@ static bool policy_start(const ModelConfig *config, const PolicyOptions *o, Devi
     p->config = *config;
     p->dtype = o->precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32;
     p->trainable = o->trainable;
-    p->device = device;
-    p->owns_device = !device;
-    if (!device) TRY(device_open_cpu(NULL, o->threads, &p->device, err));
+    if (o->beside)
+        p->device = device_share(o->beside->device);
+    else
+        TRY(device_open(o->device, o->threads, &p->device, err));
     void *scratch;
-    TRY(mem_alloc(head_scratch(p->device->threads), "head scratch", &scratch, err));
+    TRY(p->device->allocate(p->device, head_scratch(p->device->threads), "head scratch", &scratch, err));
     p->head_scratch = scratch;
     layout_build(p);
-    return true;
+    return !p->trainable || norm_reserve(p, err);
 }
 
 // One tensor at a time is allocated, read and packed, so that the peak stays near the weights in use: the largest, the
-// embedding, comes first.
+// embedding, comes first. Where masters are host memory they are read in place.
 static bool parameter_load(Policy *p, Parameter *q, const Weights *w, Err *err) {
     TRY(parameter_alloc(p, q, err));
+    bool in_place = q->values && p->device->is_host;
     float *values = q->values;
-    if (!values) TRY(mem_alloc((size_t)(q->N * q->K) * 4, q->parts[0].name, (void **)&values, err));
+    if (!in_place) TRY(mem_alloc((size_t)(q->N * q->K) * 4, q->parts[0].name, (void **)&values, err));
     bool ok = true;
     for (int i = 0; ok && i < q->part_count; i++) {
         const ParameterPart *part = &q->parts[i];
         int64_t shape[2] = {part->rows, q->K};
         ok = weights_read(w, part->name, q->matrix ? 2 : 1, shape, values + part->row * q->K, err);
     }
-    if (ok) parameter_pack(p, q, values);
-    if (values != q->values) mem_free(values);
+    ok = ok && parameter_set(p, q, values, err);
+    if (!in_place) mem_free(values);
     return ok;
 }
 
@@ -168,7 +193,7 @@ bool policy_open(const char *path, const PolicyOptions *options, Policy **out, E
     Policy *p = NULL;
     *out = NULL;
     TRY(weights_open(path, false, &w, err));
-    bool ok = policy_start(weights_config(w), options, NULL, &p, err) && load_all(p, path, w, err);
+    bool ok = policy_start(weights_config(w), options, &p, err) && load_all(p, path, w, err);
     weights_close(w);
     if (ok)
         *out = p;
@@ -181,7 +206,7 @@ bool policy_create(const ModelConfig *config, Tokenizer *tokenizer, uint64_t see
                    Err *err) {
     Policy *p = NULL;
     *out = NULL;
-    if (!policy_start(config, options, NULL, &p, err)) {
+    if (!policy_start(config, options, &p, err)) {
         policy_close(p);
         tokenizer_close(tokenizer);
         return false;
@@ -189,27 +214,27 @@ bool policy_create(const ModelConfig *config, Tokenizer *tokenizer, uint64_t see
     p->tokenizer = tokenizer;
     for (int i = 0; i < p->parameter_count; i++) {
         Parameter *q = &p->parameters[i];
-        if (!parameter_alloc(p, q, err)) {
-            policy_close(p);
-            return false;
-        }
         Random r = random_start(seed, STREAM_WEIGHTS, (uint64_t)i);
-        float *values = q->values ? q->values : xmalloc((size_t)(q->N * q->K) * 4);
+        float *values = xmalloc((size_t)(q->N * q->K) * 4);
         bool norm = !q->matrix && strstr(q->parts[0].name, "norm") != NULL;
         for (int64_t j = 0; j < q->N * q->K; j++)
             values[j] = q->matrix ? (float)(config->initializer_range * random_normal(&r)) : norm ? 1.0f : 0.0f;
-        parameter_pack(p, q, values);
-        if (values != q->values) free(values);
+        bool ok = parameter_alloc(p, q, err) && parameter_set(p, q, values, err);
+        free(values);
+        if (!ok) {
+            policy_close(p);
+            return false;
+        }
     }
     *out = p;
     return true;
 }
 
 bool policy_freeze_copy(const Policy *from, Policy **out, Err *err) {
-    PolicyOptions o = {.precision = policy_precision(from)};
+    PolicyOptions o = {.precision = policy_precision(from), .beside = from};
     Policy *p = NULL;
     *out = NULL;
-    if (!policy_start(&from->config, &o, from->device, &p, err)) {
+    if (!policy_start(&from->config, &o, &p, err)) {
         policy_close(p);
         return false;
     }
@@ -221,9 +246,9 @@ bool policy_freeze_copy(const Policy *from, Policy **out, Err *err) {
             return false;
         }
         if (q->matrix)
-            memcpy(q->packed, source->packed, act_bytes(p, packed_elements(q->N, q->K)));
+            p->device->copy(p->device, q->packed, source->packed, act_bytes(p, packed_elements(q->N, q->K)));
         else
-            memcpy(q->values, source->values, (size_t)(q->N * q->K) * 4);
+            p->device->copy(p->device, q->values, source->values, (size_t)(q->N * q->K) * 4);
     }
     *out = p;
     return true;
@@ -231,19 +256,24 @@ bool policy_freeze_copy(const Policy *from, Policy **out, Err *err) {
 
 void policy_close(Policy *p) {
     if (!p) return;
-    for (int i = 0; i < p->parameter_count; i++) {
-        Parameter *q = &p->parameters[i];
-        mem_free(q->values), mem_free(q->packed), mem_free(q->transposed), mem_free(q->gradient), mem_free(q->gradient2);
-        mem_free(q->m), mem_free(q->v);
+    const Device *d = p->device;
+    if (d) {
+        d->forget(d);
+        for (int i = 0; i < p->parameter_count; i++) {
+            Parameter *q = &p->parameters[i];
+            void *const memory[] = {q->values, q->packed, q->transposed, q->gradient, q->gradient2, q->m, q->v};
+            for (int j = 0; j < COUNT(memory); j++) d->release(d, memory[j]);
+        }
+        workspace_free(p);
+        training_free(p);
+        d->release(d, p->cos_sin);
+        d->release(d, p->head_scratch);
+        d->release(d, p->norm_partial);
+        device_close(p->device);
     }
-    workspace_free(p);
-    training_free(p);
     paging_free(&p->paging);
-    mem_free(p->cos_sin);
-    mem_free(p->head_scratch);
     free(p->parameters);
     free(p->layers);
-    if (p->owns_device) device_close(p->device);
     if (p->tokenizer) tokenizer_close(p->tokenizer);
     free(p);
 }
@@ -254,10 +284,10 @@ const Tokenizer *policy_tokenizer(const Policy *p) { return p->tokenizer; }
 Precision policy_precision(const Policy *p) { return p->dtype == DTYPE_BF16 ? PRECISION_BF16 : PRECISION_FP32; }
 int policy_threads(const Policy *p) { return p->device->threads; }
 const char *policy_variant(const Policy *p) { return p->device->variant; }
-bool policy_machine_variant(const char **out, Err *err) {
+bool policy_machine_variant(const char *device_name, char out[64], Err *err) {
     Device *device;
-    TRY(device_open_cpu(NULL, 1, &device, err));
-    *out = device->variant;
+    TRY(device_open(device_name, 1, &device, err));
+    snprintf(out, 64, "%s", device->variant);
     device_close(device);
     return true;
 }
@@ -276,39 +306,44 @@ size_t policy_bytes(const Policy *p) {
     return bytes;
 }
 
-void policy_hash(const Policy *p, char out[65]) {
+bool policy_hash(const Policy *p, char out[65], Err *err) {
     Buf all = {0};
-    for (int i = 0; i < p->parameter_count; i++) {
+    bool ok = true;
+    for (int i = 0; ok && i < p->parameter_count; i++) {
         const Parameter *q = &p->parameters[i];
+        size_t bytes = (size_t)(q->N * q->K) * 4;
         char one[65];
-        float *values = q->values ? q->values : xmalloc((size_t)(q->N * q->K) * 4);
-        if (!q->values) parameter_unpack(p, q, values);
-        sha256_hex(values, (size_t)(q->N * q->K) * 4, one);
-        buf_puts(&all, one);
-        if (values != q->values) free(values);
+        float *values = xmalloc(bytes);
+        ok = parameter_get(p, q, values, err);
+        if (ok) sha256_hex(values, bytes, one);
+        if (ok) buf_puts(&all, one);
+        free(values);
     }
-    sha256_hex(all.data, all.size, out);
+    if (ok) sha256_hex(all.data, all.size, out);
     buf_free(&all);
+    return ok;
 }
 
 // ---- saving ----------------------------------------------------------------------------------------------
+// A copy of each parameter on the host while the file is written; where memory is the host's, the masters themselves.
 static bool save_weights(const Policy *p, const char *folder, const char *dtype, Err *err) {
     TensorOut *tensors = xcalloc((size_t)p->parameter_count * MAX_PARTS, sizeof *tensors);
     float **owned = xcalloc((size_t)p->parameter_count, sizeof *owned);
     int count = 0;
-    for (int i = 0; i < p->parameter_count; i++) {
+    bool ok = true;
+    for (int i = 0; ok && i < p->parameter_count; i++) {
         const Parameter *q = &p->parameters[i];
         float *values = q->values;
-        if (!values) {
+        if (!values || !p->device->is_host) {
             values = owned[i] = xmalloc((size_t)(q->N * q->K) * 4);
-            parameter_unpack(p, q, values);
+            ok = parameter_get(p, q, values, err);
         }
         for (int j = 0; j < q->part_count; j++)
             tensors[count++] = (TensorOut){.name = q->parts[j].name, .dtype = dtype, .dims = q->matrix ? 2 : 1,
                                            .shape = {q->parts[j].rows, q->K}, .values = values + q->parts[j].row * q->K};
     }
     char *path = path_join(folder, "model.safetensors");
-    bool ok = safetensors_write(path, tensors, count, NULL, err);
+    ok = ok && safetensors_write(path, tensors, count, NULL, err);
     for (int i = 0; i < p->parameter_count; i++) free(owned[i]);
     free(path), free(owned), free(tensors);
     return ok;
@@ -340,6 +375,14 @@ bool policy_save(const Policy *p, const char *folder, const char *dtype, Err *er
     return save_weights(p, folder, dtype, err);
 }
 
+// Host memory for a device's array, or the array itself where it is the host's.
+static float *moment_view(const Policy *p, float *m, size_t bytes) {
+    if (p->device->is_host) return m;
+    float *host = xmalloc(bytes);
+    p->device->download(p->device, host, m, bytes);
+    return host;
+}
+
 bool policy_save_optimizer(const Policy *p, const char *path, Err *err) {
     TensorOut *tensors = xcalloc((size_t)p->parameter_count * 2 + 1, sizeof *tensors);
     char (*names)[128] = xcalloc((size_t)p->parameter_count * 2, sizeof *names);
@@ -349,22 +392,31 @@ bool policy_save_optimizer(const Policy *p, const char *path, Err *err) {
             const Parameter *q = &p->parameters[i];
             snprintf(names[count], sizeof names[count], "%s.%s", moment ? "v" : "m", q->parts[0].name);
             tensors[count] = (TensorOut){.name = names[count], .dtype = "F32", .dims = 2, .shape = {q->N, q->K},
-                                         .values = moment ? q->v : q->m};
+                                         .values = moment_view(p, moment ? q->v : q->m, (size_t)(q->N * q->K) * 4)};
             count++;
         }
+    int moments = count;
     tensors[count++] = (TensorOut){.name = "steps", .dtype = "I64", .dims = 1, .shape = {1}, .raw = &p->optimizer_steps};
-    bool ok = safetensors_write(path, tensors, count, NULL, err);
+    bool ok = p->device->finish(p->device, err) && safetensors_write(path, tensors, count, NULL, err);
+    for (int i = 0; i < moments && !p->device->is_host; i++) free((void *)(uintptr_t)tensors[i].values);
     free(names), free(tensors);
     return ok;
 }
 
-static bool load_moment(const Safetensors *s, const char *path, const Parameter *q, const char *moment, float *out, Err *err) {
+static bool load_moment(const Policy *p, const Safetensors *s, const char *path, const Parameter *q, const char *moment,
+                        float *out, Err *err) {
     char name[128];
     TensorInfo info;
     snprintf(name, sizeof name, "%s.%s", moment, q->parts[0].name);
     if (!safetensors_find(s, name, &info) || info.dims != 2 || info.shape[0] != q->N || info.shape[1] != q->K)
         return fail(err, ERR_DATA, path, "%s is missing or isn't [%lld, %lld]", name, (long long)q->N, (long long)q->K);
-    return safetensors_read(s, name, out, err);
+    if (p->device->is_host) return safetensors_read(s, name, out, err);
+    size_t bytes = (size_t)(q->N * q->K) * sizeof *out;
+    float *host = xmalloc(bytes);
+    bool ok = safetensors_read(s, name, host, err);
+    if (ok) p->device->upload(p->device, out, host, bytes);
+    free(host);
+    return ok;
 }
 
 bool policy_load_optimizer(Policy *p, const char *path, Err *err) {
@@ -372,8 +424,8 @@ bool policy_load_optimizer(Policy *p, const char *path, Err *err) {
     TRY(safetensors_open(path, &s, err));
     bool ok = true;
     for (int i = 0; ok && i < p->parameter_count; i++)
-        ok = load_moment(s, path, &p->parameters[i], "m", p->parameters[i].m, err) &&
-             load_moment(s, path, &p->parameters[i], "v", p->parameters[i].v, err);
+        ok = load_moment(p, s, path, &p->parameters[i], "m", p->parameters[i].m, err) &&
+             load_moment(p, s, path, &p->parameters[i], "v", p->parameters[i].v, err);
     TensorInfo info;
     if (ok && (!safetensors_find(s, "steps", &info) || strcmp(info.type, "I64") != 0 || info.count != 1))
         ok = fail(err, ERR_DATA, path, "steps is missing, expected one I64");
@@ -387,17 +439,19 @@ void policy_zero_gradients(Policy *p) {
     for (int i = 0; i < p->parameter_count; i++) {
         Parameter *q = &p->parameters[i];
         size_t bytes = (size_t)(q->N * q->K) * 4;
-        memset(q->gradient, 0, bytes);
-        if (q->gradient2) memset(q->gradient2, 0, bytes);
+        p->device->zero(p->device, q->gradient, bytes);
+        if (q->gradient2) p->device->zero(p->device, q->gradient2, bytes);
     }
 }
 
 static double square_sum(const Policy *p, const float *a, const float *b, int64_t count) {
-    int64_t blocks = (count + NORM_BLOCK - 1) / NORM_BLOCK;
-    double *partial = xcalloc((size_t)blocks, sizeof *partial), sum = 0;
-    p->device->square_sum(p->device, &(SquareSumArgs){.count = count, .a = a, .b = b, .partial = partial});
-    for (int64_t i = 0; i < blocks; i++) sum += partial[i];
-    free(partial);
+    const Device *d = p->device;
+    size_t blocks = (size_t)((count + NORM_BLOCK - 1) / NORM_BLOCK);
+    double *host = xcalloc(blocks, sizeof *host), *partial = p->norm_partial, sum = 0;
+    d->square_sum(d, &(SquareSumArgs){.count = count, .a = a, .b = b, .partial = partial});
+    d->download(d, host, partial, blocks * sizeof *host);
+    for (size_t i = 0; i < blocks; i++) sum += host[i];
+    free(host);
     return sum;
 }
 
@@ -437,7 +491,7 @@ double policy_parameter_gradient_norm(const Policy *p, int index) {
     return sqrt(square_sum(p, q->gradient + at, q->gradient2 ? q->gradient2 + at : NULL, part->rows * q->K));
 }
 
-void policy_update(Policy *p, const AdamW *a) {
+bool policy_update(Policy *p, const AdamW *a, Err *err) {
     p->optimizer_steps++;
     double step = (double)p->optimizer_steps;
     AdamwArgs args = {.scale = (float)a->scale,
@@ -456,13 +510,14 @@ void policy_update(Policy *p, const AdamW *a) {
         p->device->adamw(p->device, &args);
         parameter_pack(p, q, q->values);
     }
+    return p->device->finish(p->device, err);
 }
 
 void policy_reset_optimizer(Policy *p) {
     p->optimizer_steps = 0;
     for (int i = 0; i < p->parameter_count; i++) {
         size_t bytes = (size_t)(p->parameters[i].N * p->parameters[i].K) * 4;
-        memset(p->parameters[i].m, 0, bytes);
-        memset(p->parameters[i].v, 0, bytes);
+        p->device->zero(p->device, p->parameters[i].m, bytes);
+        p->device->zero(p->device, p->parameters[i].v, bytes);
     }
 }

@@ -15,6 +15,8 @@ typedef enum Precision { PRECISION_FP32, PRECISION_BF16 } Precision;
 typedef struct PolicyOptions {
     Precision precision; // of weights in use and stored activations; masters and sums are fp32
     int threads;         // 0: the cores this process may use
+    const char *device;  // "cpu", "cuda", "cuda:N"; NULL: RECKON_DEVICE's, else the CPU
+    const Policy *beside; // shares that policy's device (and threads) instead of opening one; either may be closed first
     bool trainable;      // allocates masters, gradients and AdamW moments
 } PolicyOptions;
 
@@ -31,13 +33,13 @@ const ModelConfig *policy_config(const Policy *p);
 const Tokenizer *policy_tokenizer(const Policy *p); // NULL if none
 Precision policy_precision(const Policy *p);
 int policy_threads(const Policy *p);
-// The variant that a policy opened now would get: the processor's best, or RECKON_CPU's. The text is static.
-bool policy_machine_variant(const char **out, Err *err) MUST_CHECK;
-const char *policy_variant(const Policy *p);    // "avx512bf16", ...: part of what fixes the bits
+// The variant that a policy opened now on this device (NULL: the default) would get.
+bool policy_machine_variant(const char *device, char out[64], Err *err) MUST_CHECK;
+const char *policy_variant(const Policy *p);    // "avx512bf16", "sm_90", ...: part of what fixes the bits
 size_t policy_bytes(const Policy *p);           // memory held by weights, gradients, moments and packs
 double policy_flops(const Policy *p);           // FLOPs done so far by this policy, multiply-adds as two
 // SHA-256 over the weights in order.
-void policy_hash(const Policy *p, char out[65]);
+bool policy_hash(const Policy *p, char out[65], Err *err) MUST_CHECK;
 
 // A Hugging Face folder: config.json, generation_config.json, model.safetensors (`dtype` "F32" or "BF16"), tokenizer.
 bool policy_save(const Policy *p, const char *folder, const char *dtype, Err *err) MUST_CHECK;
@@ -140,11 +142,12 @@ double policy_parameter_gradient_norm(const Policy *p, int index);
 typedef struct AdamW {
     double learning_rate, beta1, beta2, eps, weight_decay, scale;
 } AdamW;
-void policy_update(Policy *p, const AdamW *a);
+bool policy_update(Policy *p, const AdamW *a, Err *err) MUST_CHECK; // done when it returns
 void policy_reset_optimizer(Policy *p); // moments and step count to zero: a new stage begins
 
-// Matrix products of this machine, [M, K] x [N, K]^T repeated for about `seconds`: FLOP/s. For plans and `bench gemm`.
-bool probe_flops(Precision precision, int threads, int64_t M, int64_t N, int64_t K, double seconds, double *out, Err *err) MUST_CHECK;
+// Matrix products of this machine (device as in PolicyOptions), [M, K] x [N, K]^T repeated for about `seconds`: FLOP/s. For plans and `bench gemm`.
+bool probe_flops(const char *device, Precision precision, int threads, int64_t M, int64_t N, int64_t K, double seconds, double *out,
+                 Err *err) MUST_CHECK;
 // Upper bound of the bytes a training pass over `tokens` packed tokens keeps, and of the cache of `tokens` positions.
 size_t plan_training_bytes(const ModelConfig *c, Precision precision, int64_t tokens);
 size_t plan_cache_bytes(const ModelConfig *c, Precision precision, int64_t tokens);

@@ -4,6 +4,10 @@
 // the number of places nor the order in which samples finish can change them.
 //
 // Pages are reserved for a sample's longest possible course when it is admitted: nothing is ever thrown out again.
+//
+// The host is the place of record: it knows every sample's tokens. For a round of decoding it sends the rows' state to the
+// device, queues a number of steps (one on the CPU, STEPS where the device works on its own), and then reads the tokens
+// that they recorded. A sample that ended early in the round costs the rest of the round's steps and nothing else.
 #include "model.h"
 #include <limits.h>
 #include <stdlib.h>
@@ -30,6 +34,17 @@ typedef struct RolloutMemory {
     int32_t *capacity;      // [count]
 } RolloutMemory;
 
+typedef struct Round { // of decoding, or the draws after a prefill
+    Policy *p;
+    struct Scheduler *s;
+    Pass pass;
+    int64_t rows;
+    const int32_t *head_row, *table, *stop;
+    const float *inv_temperature;
+    SampleRow *sample;
+    DecodeRow *state;
+} Round;
+
 typedef struct Scheduler {
     Policy *p;
     const RolloutRequest *requests;
@@ -41,16 +56,26 @@ typedef struct Scheduler {
     Place *places;
     int32_t place_count, capacity;
     int32_t *free_pages, free_count, total_pages, table_capacity;
-    char *page_memory;
-    // rows of one pass, and what the head gives for them
+    char *page_memory; // one page more than total_pages: rows that fill up a round write there
+    // rows of one pass, on the host
     int32_t row_capacity;
     int32_t *tokens, *position, *table_start, *table, *head_row;
     int64_t *slot_start, *slot;
-    float *inv_temperature, *logits, *entropy;
-    VocabStats *stats;
+    float *inv_temperature;
     SampleRow *rows;
+    DecodeRow *state;
+    Ids stop;
+    Stage stage;
+    Round round; // the same, as operations read and write them
+    // what the head gives for them
+    float *logits, *entropy;
+    VocabStats *stats;
     void *head_x, *order;
     int32_t *kept; // [places][V] where anything is truncated
+    int32_t *record_token;                  // [STEPS][places] on the device
+    float *record_logprob, *record_entropy;
+    int32_t *token_read; // the same on the host
+    float *logprob_read, *entropy_read;
     bool truncates;
     int64_t finished;
     double last_progress;
@@ -81,7 +106,7 @@ static bool request_check(const Policy *p, const RolloutRequest *r, int32_t inde
            fail(err, ERR_DATA, where, "stop strings need a tokenizer, this model has none");
 }
 
-enum { DEFAULT_PLACES = 512 };
+enum { DEFAULT_PLACES = 512, DEVICE_PLACES = 1024, STEPS = 16 };
 static bool scheduler_sizes(Scheduler *s, Err *err) {
     int64_t samples = 0, most_pages = 0, most_samples = 0, longest = 0, prompt = 0;
     for (int32_t i = 0; i < s->request_count; i++) {
@@ -97,7 +122,7 @@ static bool scheduler_sizes(Scheduler *s, Err *err) {
         if (request_pages(r) > most_pages) most_pages = request_pages(r);
         s->truncates |= is_truncated(&r->sampling);
     }
-    int64_t places = s->options.max_sequences > 0 ? s->options.max_sequences : DEFAULT_PLACES;
+    int64_t places = s->options.max_sequences > 0 ? s->options.max_sequences : s->p->device->is_host ? DEFAULT_PLACES : DEVICE_PLACES;
     if (places < most_samples) places = most_samples; // a group is admitted whole
     if (places > samples) places = samples;
     // Pages for as many places as there are, each with the longest course; at least the largest group.
@@ -108,91 +133,150 @@ static bool scheduler_sizes(Scheduler *s, Err *err) {
     s->capacity = (int32_t)places;
     s->total_pages = (int32_t)pages;
     s->table_capacity = (int32_t)longest;
-    s->row_capacity = (int32_t)(places > prompt ? places : prompt) + 1024;
+    s->row_capacity = (int32_t)(places > prompt ? places : prompt) + (s->p->device->is_host ? 1024 : 8192);
     return true;
 }
 
 static bool scheduler_alloc(Scheduler *s, Err *err) {
     Policy *p = s->p;
+    const Device *d = p->device;
     int64_t V = p->config.vocabulary, padded = vocab_padded(V), places = s->capacity, rows = s->row_capacity;
-    TRY(mem_alloc((size_t)s->total_pages * page_bytes(p) * (size_t)p->config.layers, "keys and values", (void **)&s->page_memory, err));
-    TRY(mem_alloc((size_t)(places * padded) * 4, "logits", (void **)&s->logits, err));
-    TRY(mem_alloc((size_t)(places * (padded / VOCAB_BLOCK)) * sizeof(VocabStats), "head", (void **)&s->stats, err));
-    TRY(mem_alloc(act_bytes(p, places * p->config.width) + 2, "head", &s->head_x, err)); // read in pairs
+    int64_t table = rows > places ? rows : places;
+    TRY(d->allocate(d, (size_t)(s->total_pages + 1) * page_bytes(p) * (size_t)p->config.layers, "keys and values", (void **)&s->page_memory, err));
+    TRY(d->allocate(d, (size_t)(places * padded) * 4, "logits", (void **)&s->logits, err));
+    TRY(d->allocate(d, (size_t)(places * (padded / VOCAB_BLOCK)) * sizeof(VocabStats), "head", (void **)&s->stats, err));
+    TRY(d->allocate(d, act_bytes(p, places * p->config.width) + 2, "head", &s->head_x, err)); // read in pairs
+    TRY(d->allocate(d, (size_t)places * 4, "head", (void **)&s->entropy, err));
+    TRY(d->allocate(d, (size_t)(STEPS * places) * 4, "records", (void **)&s->record_token, err));
+    TRY(d->allocate(d, (size_t)(STEPS * places) * 4, "records", (void **)&s->record_logprob, err));
+    TRY(d->allocate(d, (size_t)(STEPS * places) * 4, "records", (void **)&s->record_entropy, err));
     if (s->truncates) {
-        TRY(mem_alloc((size_t)(places * V) * 4, "kept sets", (void **)&s->kept, err));
-        TRY(mem_alloc((size_t)(p->device->threads * V) * 8, "kept sets", &s->order, err));
+        TRY(d->allocate(d, (size_t)(places * V) * 4, "kept sets", (void **)&s->kept, err));
+        TRY(d->allocate(d, sample_scratch(d->threads, places, V), "kept sets", &s->order, err));
     }
-    s->free_pages = xmalloc((size_t)s->total_pages * 4);
+    TRY(workspace_reserve(p, rows, err));
+    TRY(rope_reserve(p, (int64_t)s->table_capacity * PAGE, err));
+    s->free_pages = xmalloc((size_t)s->total_pages * 4 + 4);
     for (int32_t i = 0; i < s->total_pages; i++) s->free_pages[s->free_count++] = s->total_pages - 1 - i;
     s->places = xcalloc((size_t)places, sizeof *s->places);
     s->groups = xcalloc((size_t)s->request_count, sizeof *s->groups);
     s->tokens = xmalloc((size_t)rows * 4), s->position = xmalloc((size_t)rows * 4);
     s->table_start = xmalloc((size_t)rows * 4), s->head_row = xmalloc((size_t)rows * 4);
-    s->table = xmalloc((size_t)(rows * s->table_capacity) * 4);
+    s->table = xmalloc((size_t)(table * s->table_capacity) * 4);
     s->slot_start = xmalloc((size_t)(rows + 1) * 8);
     s->slot = xmalloc((size_t)(rows + places * PAGE) * 8);
-    s->inv_temperature = xmalloc((size_t)rows * 4), s->entropy = xmalloc((size_t)rows * 4);
-    s->rows = xcalloc((size_t)places, sizeof *s->rows);
+    s->inv_temperature = xmalloc((size_t)rows * 4);
+    s->rows = xcalloc((size_t)places, sizeof *s->rows), s->state = xcalloc((size_t)places, sizeof *s->state);
+    s->token_read = xmalloc((size_t)(STEPS * places) * 4);
+    s->logprob_read = xmalloc((size_t)(STEPS * places) * 4), s->entropy_read = xmalloc((size_t)(STEPS * places) * 4);
+    for (int i = 0; i < p->config.stop_count; i++) ids_push(&s->stop, p->config.stop_ids[i]);
+    if (p->tokenizer && tokenizer_eos(p->tokenizer) >= 0) ids_push(&s->stop, tokenizer_eos(p->tokenizer));
+    d->forget(d); // recordings of an earlier rollout name its memory
     return true;
 }
 
 static void scheduler_free(Scheduler *s) {
+    const Device *d = s->p->device;
     for (int32_t i = 0; i < s->place_count; i++) {
         free(s->places[i].table);
         token_stream_close(s->places[i].stream);
         buf_free(&s->places[i].text);
     }
     for (int32_t i = 0; s->groups && i < s->request_count; i++) free(s->groups[i].pages);
-    mem_free(s->page_memory), mem_free(s->logits), mem_free(s->stats), mem_free(s->head_x), mem_free(s->kept), mem_free(s->order);
+    d->forget(d);
+    void *const memory[] = {s->page_memory, s->logits, s->stats, s->head_x, s->entropy, s->kept, s->order,
+                            s->record_token, s->record_logprob, s->record_entropy};
+    for (int i = 0; i < COUNT(memory); i++) d->release(d, memory[i]);
+    stage_free(s->p, &s->stage);
+    ids_free(&s->stop);
     free(s->free_pages), free(s->places), free(s->groups), free(s->tokens), free(s->position), free(s->table_start);
-    free(s->head_row), free(s->table), free(s->slot_start), free(s->slot), free(s->inv_temperature), free(s->entropy);
-    free(s->rows), free(s->first);
+    free(s->head_row), free(s->table), free(s->slot_start), free(s->slot), free(s->inv_temperature), free(s->rows);
+    free(s->state), free(s->token_read), free(s->logprob_read), free(s->entropy_read), free(s->first);
+}
+
+static void count_flops(Policy *p, int64_t rows, double context, int64_t draws) {
+    p->flops += (double)rows * config_flops(&p->config, context / (double)rows, false) +
+                2.0 * (double)draws * p->config.width * p->config.vocabulary;
 }
 
 // ---- passes ----------------------------------------------------------------------------------------------
-static bool run_pass(Scheduler *s, int32_t rows, Err *err) {
-    Policy *p = s->p;
-    Pass pass = {.T = rows, .tokens = s->tokens, .position = s->position, .table_start = s->table_start, .table = s->table,
-                 .slot_start = s->slot_start, .slot = s->slot, .pages = s->page_memory,
-                 .layer_bytes = (size_t)s->total_pages * page_bytes(p)};
-    return transformer_forward(p, &pass, NULL, err);
+// What the draw after a row needs: row `i` of a round belongs to `place`, whose row being computed stands at `position`.
+static void draw_row(Scheduler *s, int32_t i, const Place *place, int32_t position) {
+    const RolloutRequest *r = &s->requests[place->request];
+    const Sampling *g = &r->sampling;
+    RandomKey key = random_key(r->seed, STREAM_TOKENS);
+    s->inv_temperature[i] = g->temperature > 0 ? (float)(1.0 / g->temperature) : 1.0f;
+    s->state[i] = (DecodeRow){.key = key, .step = r->step, .prompt = r->prompt_index, .sample = (uint32_t)place->sample,
+                              .length = place->length, .max_tokens = g->max_tokens, .position = position, .ignore_stop = g->ignore_eos};
+    s->rows[i] = (SampleRow){.greedy = g->temperature <= 0, .top_k = g->top_k, .top_p = (float)g->top_p, .min_p = (float)g->min_p,
+                             .uniform = random_uniform(key, r->step, r->prompt_index, (uint32_t)place->sample, (uint32_t)place->length),
+                             .kept = is_truncated(g) ? s->kept + (int64_t)i * s->p->config.vocabulary : NULL};
 }
 
-static void sample_rows(Scheduler *s, int32_t from, int32_t count);
+// A row that only fills up the round: it belongs to no sample, and writes into the page that nobody reads.
+static void filler_row(Scheduler *s, int32_t i) {
+    s->tokens[i] = s->position[i] = 0;
+    s->table[(int64_t)i * s->table_capacity] = s->total_pages;
+    s->slot[i] = (int64_t)s->total_pages * PAGE;
+    s->inv_temperature[i] = 1;
+    s->rows[i] = (SampleRow){.greedy = true, .top_p = 1};
+    s->state[i] = (DecodeRow){.ended = true};
+}
 
-// Logits of `count` rows of the last pass (head_row), for places from..from+count-1, then a token for each.
-static void run_head(Scheduler *s, int32_t from, int32_t count) {
+// Sends the rows of a pass, and what the draws of `draws` places need.
+static bool send_rows(Scheduler *s, int32_t rows, int64_t table, int64_t slots, int32_t draws, Err *err) {
     Policy *p = s->p;
+    Round *r = &s->round;
+    *r = (Round){.p = p, .s = s, .rows = draws,
+                 .pass = {.T = rows, .pages = s->page_memory, .layer_bytes = (size_t)(s->total_pages + 1) * page_bytes(p)}};
+    STAGE_ADD(&s->stage, s->tokens, rows, &r->pass.tokens);
+    STAGE_ADD(&s->stage, s->position, rows, &r->pass.position);
+    STAGE_ADD(&s->stage, s->table_start, rows, &r->pass.table_start);
+    STAGE_ADD(&s->stage, s->table, table, &r->pass.table);
+    STAGE_ADD(&s->stage, s->slot_start, rows + 1, &r->pass.slot_start);
+    STAGE_ADD(&s->stage, s->slot, slots, &r->pass.slot);
+    STAGE_ADD(&s->stage, s->head_row, draws, &r->head_row);
+    STAGE_ADD(&s->stage, s->inv_temperature, draws, &r->inv_temperature);
+    STAGE_ADD(&s->stage, s->rows, draws, &r->sample);
+    STAGE_ADD(&s->stage, s->state, draws, &r->state);
+    STAGE_ADD(&s->stage, s->stop.data, s->stop.count, &r->stop);
+    r->table = r->pass.table;
+    return stage_send(p, &s->stage, err);
+}
+
+// Logits of rows x [rows, C], a token for each, its record, and the rows of the next step.
+static void head_and_draw(const Round *r, const void *x, bool next) {
+    const Policy *p = r->p;
+    const Scheduler *s = r->s;
     const Device *d = p->device;
-    d->gather(d, &(GatherArgs){.T = count, .C = p->config.width, .dtype = p->dtype, .row = s->head_row, .x = p->work.final, .y = s->head_x});
-    for (int32_t i = 0; i < count; i++) {
-        double t = s->requests[s->places[from + i].request].sampling.temperature;
-        s->inv_temperature[i] = t > 0 ? (float)(1.0 / t) : 1.0f;
-    }
-    d->head(d, &(HeadArgs){.M = count, .V = p->config.vocabulary, .C = p->config.width, .dtype = p->dtype, .x = s->head_x,
-                           .w = p->head->packed, .inv_temperature = s->inv_temperature, .logits = s->logits,
+    d->head(d, &(HeadArgs){.M = r->rows, .V = p->config.vocabulary, .C = p->config.width, .dtype = p->dtype, .x = x,
+                           .w = p->head->packed, .inv_temperature = r->inv_temperature, .logits = s->logits,
                            .entropy = s->entropy, .stats = s->stats, .scratch = p->head_scratch});
-    p->flops += 2.0 * count * p->config.width * p->config.vocabulary;
-    sample_rows(s, from, count);
+    d->sample(d, &(SampleArgs){.M = r->rows, .V = p->config.vocabulary, .logits = s->logits, .stats = s->stats,
+                               .entropy = s->entropy, .rows = r->sample, .order = s->order, .truncated = s->truncates});
+    // The arrays of a round are this scheduler's own; only a pass reads them as constants.
+    d->advance(d, &(AdvanceArgs){.M = r->rows, .rows = r->sample, .state = r->state, .table = r->pass.table,
+                                 .table_stride = s->table_capacity, .stop = r->stop, .stop_count = s->stop.count,
+                                 .tokens = next ? (int32_t *)(uintptr_t)r->pass.tokens : NULL,
+                                 .position = next ? (int32_t *)(uintptr_t)r->pass.position : NULL,
+                                 .slot = next ? (int64_t *)(uintptr_t)r->pass.slot : NULL, .token = s->record_token,
+                                 .logprob = s->record_logprob, .entropy = s->record_entropy});
 }
 
-static void sample_rows(Scheduler *s, int32_t from, int32_t count) {
-    Policy *p = s->p;
-    for (int32_t i = 0; i < count; i++) {
-        const Place *place = &s->places[from + i];
-        const RolloutRequest *r = &s->requests[place->request];
-        RandomKey key = random_key(r->seed, STREAM_TOKENS);
-        bool truncated = is_truncated(&r->sampling);
-        s->rows[i] = (SampleRow){.greedy = r->sampling.temperature <= 0,
-                                 .top_k = r->sampling.top_k,
-                                 .top_p = (float)r->sampling.top_p,
-                                 .min_p = (float)r->sampling.min_p,
-                                 .uniform = random_uniform(key, r->step, r->prompt_index, (uint32_t)place->sample, (uint32_t)place->length),
-                                 .kept = truncated ? s->kept + (int64_t)i * p->config.vocabulary : NULL};
-    }
-    p->device->sample(p->device, &(SampleArgs){.M = count, .V = p->config.vocabulary, .logits = s->logits, .stats = s->stats,
-                                               .entropy = s->entropy, .rows = s->rows, .order = s->order});
+static void decode_step(void *context) {
+    const Round *r = context;
+    transformer_forward(r->p, &r->pass, NULL);
+    head_and_draw(r, r->p->work.final, true);
+}
+
+static bool read_records(Scheduler *s, int32_t steps, int64_t rows, Err *err) {
+    const Device *d = s->p->device;
+    size_t bytes = (size_t)(steps * rows) * 4;
+    d->download(d, s->token_read, s->record_token, bytes);
+    d->download(d, s->logprob_read, s->record_logprob, bytes);
+    d->download(d, s->entropy_read, s->record_entropy, bytes);
+    if (s->truncates) d->download(d, s->rows, s->round.sample, (size_t)rows * sizeof *s->rows);
+    return d->finish(d, err);
 }
 
 // ---- a sample's course -----------------------------------------------------------------------------------
@@ -202,8 +286,8 @@ static void *grow(Arena *a, const void *old, size_t used, size_t bytes) {
     return fresh;
 }
 
-static void completion_push(Scheduler *s, const Place *place, const SampleRow *row) {
-    int32_t index = s->first[place->request] + place->sample;
+// Room for one more token; with `kept`, for that many ids more.
+static void completion_reserve(Scheduler *s, int32_t index, int32_t kept) {
     Completion *c = &s->out->completions[index];
     RolloutMemory *m = s->out->memory;
     if (c->length == m->capacity[index]) {
@@ -212,27 +296,36 @@ static void completion_push(Scheduler *s, const Place *place, const SampleRow *r
         c->ids = grow(&m->arena, c->ids, used, (size_t)capacity * 4);
         c->logprob = grow(&m->arena, c->logprob, used, (size_t)capacity * 4);
         c->entropy = grow(&m->arena, c->entropy, used, (size_t)capacity * 4);
-        if (row->kept) c->kept_start = grow(&m->arena, c->kept_start, c->length ? (size_t)(c->length + 1) * 8 : 0, (size_t)(capacity + 1) * 8);
+        if (kept) c->kept_start = grow(&m->arena, c->kept_start, c->length ? (size_t)(c->length + 1) * 8 : 0, (size_t)(capacity + 1) * 8);
     }
-    c->ids[c->length] = row->token;
-    c->logprob[c->length] = row->logprob;
-    c->entropy[c->length] = row->entropy;
-    if (row->kept) {
-        int64_t start = c->kept_start[c->length], end = start + row->kept_count;
-        if (end > m->kept_capacity[index]) {
-            m->kept_capacity[index] = 2 * end + 64;
-            c->kept_ids = grow(&m->arena, c->kept_ids, (size_t)start * 4, (size_t)m->kept_capacity[index] * 4);
-        }
-        memcpy(c->kept_ids + start, row->kept, (size_t)row->kept_count * 4);
-        c->kept_start[c->length + 1] = end;
+    if (!kept || c->kept_start[c->length] + kept <= m->kept_capacity[index]) return;
+    size_t used = (size_t)c->kept_start[c->length] * 4;
+    m->kept_capacity[index] = 2 * (c->kept_start[c->length] + kept) + 64;
+    c->kept_ids = grow(&m->arena, c->kept_ids, used, (size_t)m->kept_capacity[index] * 4);
+}
+
+// Takes record `at` of the round, drawn for row `row`.
+static void completion_push(Scheduler *s, const Place *place, int64_t at, int64_t row) {
+    int32_t index = s->first[place->request] + place->sample;
+    Completion *c = &s->out->completions[index];
+    const SampleRow *drawn = &s->rows[row];
+    int32_t kept = drawn->kept ? drawn->kept_count : 0;
+    completion_reserve(s, index, kept);
+    c->ids[c->length] = s->token_read[at];
+    c->logprob[c->length] = s->logprob_read[at];
+    c->entropy[c->length] = s->entropy_read[at];
+    if (kept) {
+        int64_t start = c->kept_start[c->length];
+        s->p->device->download(s->p->device, c->kept_ids + start, drawn->kept, (size_t)kept * 4);
+        c->kept_start[c->length + 1] = start + kept;
     }
     c->length++;
 }
 
-static bool is_eos(const Policy *p, int32_t token) {
-    for (int i = 0; i < p->config.stop_count; i++)
-        if (p->config.stop_ids[i] == token) return true;
-    return p->tokenizer && tokenizer_eos(p->tokenizer) == token;
+static bool is_stop(const Scheduler *s, int32_t token) {
+    for (int i = 0; i < s->stop.count; i++)
+        if (s->stop.data[i] == token) return true;
+    return false;
 }
 
 static bool hits_stop_string(Place *place, const Sampling *sampling, int32_t token, bool *hit, Err *err) {
@@ -250,16 +343,16 @@ static bool hits_stop_string(Place *place, const Sampling *sampling, int32_t tok
     return ok;
 }
 
-// Takes the token that was drawn; *done where the sample ends with it.
-static bool place_advance(Scheduler *s, Place *place, const SampleRow *row, bool *done, Err *err) {
+// Takes the token of record `at`; *done where the sample ends with it.
+static bool place_advance(Scheduler *s, Place *place, int64_t at, int64_t row, bool *done, Err *err) {
     const Sampling *sampling = &s->requests[place->request].sampling;
     Completion *c = &s->out->completions[s->first[place->request] + place->sample];
     bool stop = false;
-    completion_push(s, place, row);
+    completion_push(s, place, at, row);
     place->length++;
     s->out->new_tokens++;
-    TRY(hits_stop_string(place, sampling, row->token, &stop, err));
-    if (!sampling->ignore_eos && is_eos(s->p, row->token)) stop = true;
+    TRY(hits_stop_string(place, sampling, s->token_read[at], &stop, err));
+    if (!sampling->ignore_eos && is_stop(s, s->token_read[at])) stop = true;
     *done = stop || place->length >= sampling->max_tokens;
     c->finish = stop ? FINISH_STOP : FINISH_LENGTH;
     return true;
@@ -285,12 +378,14 @@ static void place_leave(Scheduler *s, int32_t index) {
     s->place_count--;
 }
 
-// Draws are taken for places [from, from + count); those that end leave.
-static bool places_advance(Scheduler *s, int32_t from, int32_t count, Err *err) {
+// What `steps` steps recorded for rows [0, count) of a round `rows` wide is taken by places from..from + count - 1; those
+// that end leave.
+static bool places_advance(Scheduler *s, int32_t from, int32_t count, int32_t steps, int64_t rows, Err *err) {
     int32_t at = from;
     for (int32_t i = 0; i < count; i++) {
-        bool done;
-        TRY(place_advance(s, &s->places[at], &s->rows[i], &done, err));
+        bool done = false;
+        for (int32_t step = 0; step < steps && !done; step++)
+            TRY(place_advance(s, &s->places[at], step * rows + i, i, &done, err));
         if (done)
             place_leave(s, at);
         else
@@ -334,9 +429,10 @@ static void prompt_rows(Scheduler *s, const RolloutRequest *r, int32_t first_pla
 }
 
 static bool prefill(Scheduler *s, Err *err) {
-    int32_t row = 0, first = s->place_count, head = 0;
+    Policy *p = s->p;
+    int32_t row = 0, first = s->place_count, draws = 0, longest = 0;
     int64_t table = 0, slot = 0;
-    double start = clock_seconds();
+    double start = clock_seconds(), context = 0;
     while (s->next < s->request_count) {
         const RolloutRequest *r = &s->requests[s->next];
         bool fits = s->place_count + r->samples <= s->capacity && request_pages(r) <= s->free_count;
@@ -344,40 +440,82 @@ static bool prefill(Scheduler *s, Err *err) {
         int32_t place = s->place_count;
         admit(s, s->next++);
         prompt_rows(s, r, place, &row, &table, &slot);
-        for (int32_t i = 0; i < r->samples; i++) s->head_row[head++] = row - 1;
+        for (int32_t i = 0; i < r->samples; i++, draws++) {
+            s->head_row[draws] = row - 1;
+            draw_row(s, draws, &s->places[place + i], r->prompt_length - 1);
+        }
+        if (r->prompt_length > longest) longest = r->prompt_length;
+        context += 0.5 * r->prompt_length * (r->prompt_length + 1.0);
         s->out->prompt_tokens += r->prompt_length;
     }
     if (row == 0) return true;
     s->slot_start[row] = slot;
-    TRY(run_pass(s, row, err));
-    run_head(s, first, head);
+    TRY(send_rows(s, row, table, slot, draws, err));
+    s->round.pass.max_position = longest - 1;
+    const Device *d = p->device;
+    transformer_forward(p, &s->round.pass, NULL);
+    d->gather(d, &(GatherArgs){.T = draws, .C = p->config.width, .dtype = p->dtype, .row = s->round.head_row, .x = p->work.final, .y = s->head_x});
+    head_and_draw(&s->round, s->head_x, false);
+    count_flops(p, row, context, draws);
+    TRY(read_records(s, 1, draws, err));
     s->out->prefill_seconds += clock_seconds() - start;
-    return places_advance(s, first, head, err);
+    return places_advance(s, first, draws, 1, draws, err);
+}
+
+// Rows of a round: as many as there are samples, rounded up where a recording is made for each width.
+static int32_t round_width(const Scheduler *s) {
+    int32_t n = s->place_count, step = n <= 8 ? 1 : n <= 64 ? 8 : n <= 256 ? 32 : 64;
+    if (s->p->device->is_host) return n;
+    while (n <= 8 && n & (n - 1)) n++;
+    n = (n + step - 1) / step * step;
+    return n < s->capacity ? n : s->capacity;
+}
+
+static int32_t round_steps(const Scheduler *s) {
+    int32_t most = 1;
+    if (s->p->device->is_host || s->truncates) return 1;
+    for (int32_t i = 0; i < s->place_count; i++) {
+        int32_t left = s->requests[s->places[i].request].sampling.max_tokens - s->places[i].length;
+        if (left > most) most = left;
+    }
+    return most < STEPS ? most : STEPS;
 }
 
 static bool decode(Scheduler *s, Err *err) {
+    Policy *p = s->p;
     double start = clock_seconds();
-    int32_t rows = s->place_count;
-    int64_t table = 0;
+    int32_t count = s->place_count, rows = round_width(s), steps = round_steps(s), longest = 0;
+    double context = 0;
     for (int32_t i = 0; i < rows; i++) {
+        s->table_start[i] = i * s->table_capacity;
+        s->slot_start[i] = i;
+        if (i >= count) {
+            filler_row(s, i);
+            continue;
+        }
         const Place *place = &s->places[i];
         const RolloutRequest *r = &s->requests[place->request];
         const Completion *c = &s->out->completions[s->first[place->request] + place->sample];
-        int32_t position = r->prompt_length + place->length - 1, pages = position / PAGE + 1;
+        int32_t position = r->prompt_length + place->length - 1;
         s->tokens[i] = c->ids[c->length - 1];
         s->position[i] = position;
-        s->table_start[i] = (int32_t)table;
-        memcpy(s->table + table, place->table, (size_t)pages * 4);
-        table += pages;
-        s->slot_start[i] = i;
+        memcpy(s->table + (int64_t)i * s->table_capacity, place->table, (size_t)(place->shared + place->owned) * 4);
         s->slot[i] = (int64_t)place->table[position / PAGE] * PAGE + position % PAGE;
-        s->head_row[i] = i;
+        draw_row(s, i, place, position);
+        if (position > longest) longest = position;
+        context += position + 1;
     }
     s->slot_start[rows] = rows;
-    TRY(run_pass(s, rows, err));
-    run_head(s, 0, rows);
+    TRY(send_rows(s, rows, (int64_t)rows * s->table_capacity, rows, rows, err));
+    // The bound on positions is part of a recording: it moves in steps, so that recordings serve again.
+    int32_t bound = (longest + steps + 255) / 256 * 256, most = s->table_capacity * PAGE;
+    s->round.pass.max_position = (bound < most ? bound : most) - 1;
+    for (int32_t step = 0; step < steps; step++)
+        p->device->replay(p->device, (uint64_t)(uint32_t)rows << 32 | (uint32_t)s->round.pass.max_position, decode_step, &s->round);
+    count_flops(p, (int64_t)count * steps, steps * (context + 0.5 * count * (steps - 1)), (int64_t)count * steps);
+    TRY(read_records(s, steps, rows, err));
     s->out->decode_seconds += clock_seconds() - start;
-    return places_advance(s, 0, rows, err);
+    return places_advance(s, 0, count, steps, rows, err);
 }
 
 static bool report_progress(Scheduler *s, Err *err) {

@@ -19,21 +19,26 @@ bool policy_top(Policy *p, const int32_t *ids, int32_t count, int32_t top, int32
                     .row = &row, .target = &target, .temperature = 1};
     float logprob;
     TRY(policy_forward(p, &batch, false, &logprob, NULL, err)); // leaves the row's hidden state in training.head_x
+    const Device *d = p->device;
     Training *t = &p->training;
-    float *logits;
-    TRY(mem_alloc((size_t)vocab_padded(V) * 4, "logits", (void **)&logits, err));
+    size_t bytes = (size_t)vocab_padded(V) * sizeof(float);
+    float *logits, max, log_sum;
+    TRY(d->allocate(d, bytes, "logits", (void **)&logits, err));
     HeadArgs head = {.M = 1, .V = V, .C = p->config.width, .dtype = p->dtype, .x = t->head_x, .w = p->head->packed,
-                     .inv_temperature = t->inv_temperature, .logits = logits, .max = t->max, .log_sum = t->log_sum,
+                     .inv_temperature = t->staged.inv_temperature, .logits = logits, .max = t->max, .log_sum = t->log_sum,
                      .stats = t->stats, .scratch = p->head_scratch};
-    p->device->head(p->device, &head);
+    d->head(d, &head);
+    float *read = xmalloc(bytes);
+    d->download(d, read, logits, bytes);
+    d->download(d, &max, t->max, sizeof max), d->download(d, &log_sum, t->log_sum, sizeof log_sum);
+    d->release(d, logits);
     Candidate *all = xmalloc((size_t)V * sizeof *all);
-    for (int32_t v = 0; v < V; v++) all[v] = (Candidate){logits[v], v};
+    for (int32_t v = 0; v < V; v++) all[v] = (Candidate){read[v], v};
     qsort(all, (size_t)V, sizeof *all, by_logit);
     for (int32_t i = 0; i < top; i++) {
         top_ids[i] = i < V ? all[i].id : -1;
-        top_logprobs[i] = i < V ? (all[i].logit - t->max[0]) - t->log_sum[0] : 0;
+        top_logprobs[i] = i < V ? (all[i].logit - max) - log_sum : 0;
     }
-    free(all);
-    mem_free(logits);
-    return true;
+    free(all), free(read);
+    return d->finish(d, err);
 }

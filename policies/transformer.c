@@ -14,9 +14,9 @@
 #define RESERVE(pointer, bytes)                                                                              \
     do {                                                                                                     \
         void *fresh_;                                                                                        \
-        mem_free(pointer);                                                                                   \
+        p->device->release(p->device, pointer);                                                              \
         (pointer) = NULL;                                                                                    \
-        TRY(mem_alloc((size_t)(bytes) + 2, #pointer, &fresh_, err));                                             \
+        TRY(p->device->allocate(p->device, (size_t)(bytes) + 2, #pointer, &fresh_, err));                        \
         (pointer) = fresh_;                                                                                  \
     } while (0)
 
@@ -41,10 +41,14 @@ bool workspace_reserve(Policy *p, int64_t rows, Err *err) {
     return true;
 }
 
+static void release_all(const Policy *p, void *const *memory, int count) {
+    for (int i = 0; i < count; i++) p->device->release(p->device, memory[i]);
+}
+
 void workspace_free(Policy *p) {
     Workspace *w = &p->work;
-    mem_free(w->h), mem_free(w->x), mem_free(w->qkv), mem_free(w->q), mem_free(w->attention);
-    mem_free(w->gate_up), mem_free(w->ff), mem_free(w->rstd), mem_free(w->final);
+    void *const memory[] = {w->h, w->x, w->qkv, w->q, w->attention, w->gate_up, w->ff, w->rstd, w->final};
+    release_all(p, memory, COUNT(memory));
     *w = (Workspace){0};
 }
 
@@ -102,7 +106,7 @@ static bool training_reserve(Policy *p, const Packed *b, int64_t pages, bool kee
     if (targets > t->targets) {
         t->targets = 0;
         RESERVE(t->head_x, act_bytes(p, targets * c->width));
-        RESERVE(t->inv_temperature, targets * 4);
+        t->inv_temperature_host = xrealloc(t->inv_temperature_host, (size_t)targets * sizeof(float));
         RESERVE(t->logprob, targets * 4);
         RESERVE(t->entropy, targets * 4);
         RESERVE(t->max, targets * 4);
@@ -129,15 +133,14 @@ void training_free(Policy *p) {
     Training *t = &p->training;
     for (int l = 0; t->kept && l < p->config.layers; l++) {
         Kept *k = &t->kept[l];
-        mem_free(k->h_in), mem_free(k->h_mid), mem_free(k->rstd1), mem_free(k->rstd2);
-        mem_free(k->q), mem_free(k->attention), mem_free(k->gate_up), mem_free(k->lse);
+        void *const memory[] = {k->h_in, k->h_mid, k->rstd1, k->rstd2, k->q, k->attention, k->gate_up, k->lse};
+        release_all(p, memory, COUNT(memory));
     }
-    free(t->kept);
-    mem_free(t->h_last), mem_free(t->rstd_last), mem_free(t->page_memory), mem_free(t->dh), mem_free(t->dwide);
-    mem_free(t->dq), mem_free(t->delta), mem_free(t->dact), mem_free(t->dpages), mem_free(t->head_x);
-    mem_free(t->head_dx), mem_free(t->dlogits), mem_free(t->inv_temperature), mem_free(t->logprob);
-    mem_free(t->entropy), mem_free(t->max), mem_free(t->log_sum), mem_free(t->stats), mem_free(t->scratch);
-    free(t->segment), free(t->target_segment);
+    void *const memory[] = {t->h_last, t->rstd_last, t->page_memory, t->dh, t->dwide, t->dq, t->delta, t->dact, t->dpages,
+                            t->head_x, t->head_dx, t->dlogits, t->logprob, t->entropy, t->max, t->log_sum, t->stats, t->scratch};
+    release_all(p, memory, COUNT(memory));
+    stage_free(p, &t->stage), stage_free(p, &t->coefficients);
+    free(t->kept), free(t->inv_temperature_host), free(t->target_segment), free(t->chunks), free(t->chunk_segments);
     *t = (Training){0};
 }
 
@@ -146,13 +149,16 @@ bool rope_reserve(Policy *p, int64_t positions, Err *err) {
     if (positions <= p->cos_sin_positions) return true;
     positions = (positions + 511) / 512 * 512;
     RESERVE(p->cos_sin, positions * D * 4);
+    float *table = xmalloc((size_t)(positions * D) * sizeof *table);
     for (int64_t i = 0; i < D / 2; i++) {
         double frequency = 1.0 / exact_pow(p->config.rope_theta, 2.0 * (double)i / (double)D);
         for (int64_t position = 0; position < positions; position++) {
-            p->cos_sin[position * D + i] = (float)exact_cos((double)position * frequency);
-            p->cos_sin[position * D + D / 2 + i] = (float)exact_sin((double)position * frequency);
+            table[position * D + i] = (float)exact_cos((double)position * frequency);
+            table[position * D + D / 2 + i] = (float)exact_sin((double)position * frequency);
         }
     }
+    p->device->upload(p->device, p->cos_sin, table, (size_t)(positions * D) * sizeof *table);
+    free(table);
     p->cos_sin_positions = positions;
     return true;
 }
@@ -173,7 +179,8 @@ static AttentionArgs attention_args(const Policy *p, const Pass *pass, int layer
     return (AttentionArgs){.T = pass->T, .heads = c->heads, .kv_heads = c->kv_heads, .D = c->head_width, .dtype = p->dtype,
                            .scale = (float)(1.0 / sqrt((double)c->head_width)), .q = q, .position = pass->position,
                            .table_start = pass->table_start, .table = pass->table,
-                           .pages = pass->pages + (size_t)layer * pass->layer_bytes, .y = y, .lse = lse};
+                           .pages = pass->pages + (size_t)layer * pass->layer_bytes, .y = y, .lse = lse,
+                           .max_position = pass->max_position};
 }
 
 static void attention_block(Policy *p, const Pass *pass, int layer, const Kept *kept) {
@@ -204,32 +211,22 @@ static void feed_forward_block(Policy *p, const Pass *pass, int layer, const Kep
     multiply(p, pass->T, w->ff, l->down, l->down_bias, ADD_F32, w->h);
 }
 
-bool transformer_forward(Policy *p, const Pass *pass, Kept *kept, Err *err) {
+void transformer_forward(Policy *p, const Pass *pass, Kept *kept) {
     const ModelConfig *c = &p->config;
     const Device *d = p->device;
-    TRY(workspace_reserve(p, pass->T, err));
     Workspace *w = &p->work;
     size_t row_bytes = (size_t)pass->T * (size_t)c->width * 4;
-    double context = 0;
-    int64_t positions = 0;
-    for (int64_t t = 0; t < pass->T; t++) {
-        context += pass->position[t] + 1;
-        if (pass->position[t] >= positions) positions = pass->position[t] + 1;
-    }
-    TRY(rope_reserve(p, positions, err));
     d->embed(d, &(EmbedArgs){.T = pass->T, .C = c->width, .tokens = pass->tokens, .dtype = p->dtype,
                              .table = p->embedding->packed, .y = w->h});
     for (int layer = 0; layer < c->layers; layer++) {
         Kept *k = kept ? &kept[layer] : NULL;
-        if (k) memcpy(k->h_in, w->h, row_bytes);
+        if (k) d->copy(d, k->h_in, w->h, row_bytes);
         attention_block(p, pass, layer, k);
-        if (k) memcpy(k->h_mid, w->h, row_bytes);
+        if (k) d->copy(d, k->h_mid, w->h, row_bytes);
         feed_forward_block(p, pass, layer, k);
     }
-    if (kept) memcpy(p->training.h_last, w->h, row_bytes);
+    if (kept) d->copy(d, p->training.h_last, w->h, row_bytes);
     normalise(p, pass->T, w->h, p->final_norm, w->final, kept ? p->training.rstd_last : w->rstd);
-    p->flops += (double)pass->T * config_flops(c, context / (double)pass->T, false);
-    return true;
 }
 
 // ---- backward --------------------------------------------------------------------------------------------
@@ -237,7 +234,7 @@ typedef struct Backward {
     Policy *p;
     const Packed *batch;
     Pass pass;
-    const int32_t *segment; // groups, in tokens
+    Segments groups; // in tokens
 } Backward;
 
 // dw += dy^T x, and y = dy w.
@@ -246,7 +243,7 @@ static void weight_gradient(const Backward *b, Parameter *w, Parameter *bias, co
     p->device->matmul_grad(p->device, &(MatmulGradArgs){.T = b->pass.T, .N = w->N, .K = w->K, .dtype = p->dtype, .x = x,
                                                         .ldx = w->K, .dy = dy, .ldy = w->N, .dw = w->gradient,
                                                         .dbias = bias ? bias->gradient : NULL,
-                                                        .segments = {b->batch->group_count, b->segment, b->segment},
+                                                        .segments = b->groups,
                                                         .scratch = p->training.scratch});
 }
 static void input_gradient(const Backward *b, const Parameter *w, const void *dy, float *dx) {
@@ -258,7 +255,8 @@ static void norm_gradient(const Backward *b, Parameter *weight, const float *x, 
     const Policy *p = b->p;
     p->device->rmsnorm_grad(p->device, &(RmsnormGradArgs){.T = b->pass.T, .C = p->config.width, .x = x,
                                                           .weight = weight->values, .rstd = rstd, .dy = dy,
-                                                          .dx = p->training.dh, .dweight = weight->gradient});
+                                                          .dx = p->training.dh, .dweight = weight->gradient,
+                                                          .segments = b->groups});
 }
 static void to_act(const Backward *b, const float *x, int64_t count, void *y) {
     const Policy *p = b->p;
@@ -291,15 +289,16 @@ static void attention_gradient(const Backward *b, int layer) {
     const Layer *l = &p->layers[layer];
     const Kept *k = &p->training.kept[layer];
     Training *t = &p->training;
-    const Paging *paging = &p->paging;
     int64_t T = b->pass.T;
     to_act(b, t->dh, T * c->width, t->dact);
     weight_gradient(b, l->output, l->output_bias, k->attention, t->dact);
     input_gradient(b, l->output, t->dact, t->dwide);
     d->attention_grad(d, &(AttentionGradArgs){.forward = attention_args(p, &b->pass, layer, k->q, k->attention, k->lse),
-                                              .unit_count = b->batch->group_count, .unit = paging->unit,
-                                              .unit_page = paging->unit_page, .dy = t->dwide, .dq = t->dq,
-                                              .dpages = t->dpages, .delta = t->delta});
+                                              .unit_count = b->batch->group_count, .unit = t->staged.unit,
+                                              .unit_page = t->staged.unit_page, .dy = t->dwide, .dq = t->dq,
+                                              .dpages = t->dpages, .delta = t->delta,
+                                              .page_first_row = t->staged.page_first_row,
+                                              .page_last_row = t->staged.page_last_row, .page_count = p->paging.page_count});
     d->rope_grad(d, &(RopeGradArgs){.T = T, .heads = c->heads, .kv_heads = c->kv_heads, .D = c->head_width,
                                     .dtype = p->dtype, .position = b->pass.position, .cos_sin = p->cos_sin, .dq = t->dq,
                                     .dpages = t->dpages, .slot_start = b->pass.slot_start, .slot = b->pass.slot,
@@ -310,62 +309,42 @@ static void attention_gradient(const Backward *b, int layer) {
     norm_gradient(b, l->attention_norm, k->h_in, k->rstd1, t->dwide);
 }
 
-static HeadArgs head_args(const Policy *p, const Packed *batch, int64_t from, int64_t count) {
+static HeadArgs head_args(const Policy *p, int64_t from, int64_t count) {
     const Training *t = &p->training;
+    const Staged *s = &t->staged;
     int64_t blocks = vocab_padded(p->config.vocabulary) / VOCAB_BLOCK;
     return (HeadArgs){.M = count, .V = p->config.vocabulary, .C = p->config.width, .dtype = p->dtype,
                       .x = (const char *)t->head_x + act_bytes(p, from * p->config.width), .w = p->head->packed,
-                      .inv_temperature = t->inv_temperature + from, .target = batch->target + from,
-                      .kept_start = batch->kept_start ? batch->kept_start + from : NULL, .kept = batch->kept_ids,
+                      .inv_temperature = s->inv_temperature + from, .target = s->target + from,
+                      .kept_start = s->kept_start ? s->kept_start + from : NULL, .kept = s->kept,
                       .logprob = t->logprob + from, .entropy = t->entropy + from, .max = t->max + from,
                       .log_sum = t->log_sum + from, .stats = t->stats + from * blocks, .scratch = p->head_scratch};
 }
 
-// Rows [from, to) of one chunk: gradient of the head and of the hidden states they came from.
-static void head_chunk_gradient(const Backward *b, int64_t from, int64_t to, const float *dlogprob, const float *dentropy,
-                                float *dfinal) {
+// Gradient of the head over one chunk of targets, and of the hidden states they came from.
+static void head_chunk_gradient(const Backward *b, const HeadChunk *chunk, float *dfinal) {
     Policy *p = b->p;
     const Device *d = p->device;
-    const Packed *batch = b->batch;
     Training *t = &p->training;
-    int64_t C = p->config.width, V = p->config.vocabulary, padded = vocab_padded(V);
-    d->head_grad(d, &(HeadGradArgs){.forward = head_args(p, batch, from, to - from), .dlogprob = dlogprob + from,
-                                    .dentropy = dentropy ? dentropy + from : NULL, .dlogits = t->dlogits});
-    d->matmul(d, &(MatmulArgs){.M = to - from, .N = C, .K = V, .dtype = p->dtype, .x = t->dlogits, .ldx = padded,
+    const Staged *s = &t->staged;
+    int64_t C = p->config.width, V = p->config.vocabulary, padded = vocab_padded(V), from = chunk->from, count = chunk->to - from;
+    d->head_grad(d, &(HeadGradArgs){.forward = head_args(p, from, count), .dlogprob = s->dlogprob + from,
+                                    .dentropy = s->dentropy ? s->dentropy + from : NULL, .dlogits = t->dlogits});
+    d->matmul(d, &(MatmulArgs){.M = count, .N = C, .K = V, .dtype = p->dtype, .x = t->dlogits, .ldx = padded,
                                .w = p->head->transposed, .store = STORE_F32, .y = t->head_dx, .ldy = C});
-    d->scatter(d, &(ScatterArgs){.T = to - from, .C = C, .row = batch->row + from, .x = t->head_dx, .y = dfinal});
-    // Segments of this chunk: groups, cut at the chunk's ends.
-    int count = 0;
-    t->segment[0] = 0;
-    for (int g = 0; g < batch->group_count; g++) {
-        int32_t end = t->target_segment[g + 1];
-        if (end <= from || t->target_segment[g] >= to) continue;
-        t->segment[++count] = (int32_t)((end < to ? end : to) - from);
-    }
+    d->scatter(d, &(ScatterArgs){.T = count, .C = C, .row = s->row + from, .x = t->head_dx, .y = dfinal});
     float *dw = p->head == p->embedding ? p->head->gradient2 : p->head->gradient;
-    d->matmul_grad(d, &(MatmulGradArgs){.T = to - from, .N = V, .K = C, .dtype = p->dtype,
+    d->matmul_grad(d, &(MatmulGradArgs){.T = count, .N = V, .K = C, .dtype = p->dtype,
                                         .x = (const char *)t->head_x + act_bytes(p, from * C), .ldx = C, .dy = t->dlogits,
-                                        .ldy = padded, .dw = dw, .segments = {count, t->segment, t->segment},
+                                        .ldy = padded, .dw = dw,
+                                        .segments = {chunk->count, s->chunk_segments + chunk->first, t->chunk_segments + chunk->first},
                                         .scratch = t->scratch});
-}
-
-// Chunks end at most HEAD_CHUNK rows on, and never between the two members of a pair of their group.
-static void head_gradient(const Backward *b, const float *dlogprob, const float *dentropy, float *dfinal) {
-    const Training *t = &b->p->training;
-    int64_t R = b->batch->target_count;
-    for (int64_t from = 0, to; from < R; from = to) {
-        to = from + HEAD_CHUNK < R ? from + HEAD_CHUNK : R;
-        for (int g = 0; g < b->batch->group_count; g++)
-            if (t->target_segment[g] < to && to < t->target_segment[g + 1]) to -= (to - t->target_segment[g]) % 2;
-        head_chunk_gradient(b, from, to, dlogprob, dentropy, dfinal);
-    }
 }
 
 // ---- the two passes --------------------------------------------------------------------------------------
 // Targets of one group must stand together, in the order of groups.
 static bool find_segments(Policy *p, const Packed *b, Err *err) {
     Training *t = &p->training;
-    t->segment = xrealloc(t->segment, (size_t)(b->group_count + 1) * sizeof(int32_t));
     t->target_segment = xrealloc(t->target_segment, (size_t)(b->group_count + 1) * sizeof(int32_t));
     int32_t r = 0;
     for (int g = 0; g < b->group_count; g++) {
@@ -377,6 +356,55 @@ static bool find_segments(Policy *p, const Packed *b, Err *err) {
     return r == b->target_count || fail(err, ERR_SOFTWARE, "targets", "target %d doesn't follow the order of groups", r);
 }
 
+// Segments: a group's targets, cut at multiples of HEAD_CHUNK from its first. Chunks: whole segments, as many as fit.
+static int32_t find_chunks(Training *t, const Packed *b) {
+    int32_t most = b->group_count + b->target_count / HEAD_CHUNK + 1, entries = 0;
+    t->chunks = xrealloc(t->chunks, (size_t)most * sizeof *t->chunks);
+    t->chunk_segments = xrealloc(t->chunk_segments, (size_t)most * 2 * sizeof *t->chunk_segments);
+    t->chunk_count = 0;
+    for (int g = 0; g < b->group_count; g++)
+        for (int32_t from = t->target_segment[g], end = t->target_segment[g + 1], to; from < end; from = to) {
+            to = from + HEAD_CHUNK < end ? from + HEAD_CHUNK : end;
+            HeadChunk *chunk = t->chunk_count ? &t->chunks[t->chunk_count - 1] : NULL;
+            if (!chunk || to - chunk->from > HEAD_CHUNK) {
+                chunk = &t->chunks[t->chunk_count++];
+                *chunk = (HeadChunk){.from = from, .first = entries};
+                t->chunk_segments[entries++] = 0;
+            }
+            chunk->to = to;
+            chunk->count++;
+            t->chunk_segments[entries++] = to - chunk->from;
+        }
+    return entries;
+}
+
+static bool stage_batch(Policy *p, const Packed *b, Err *err) {
+    Training *t = &p->training;
+    Staged *s = &t->staged;
+    const Paging *g = &p->paging;
+    int32_t T = b->token_count, R = b->target_count;
+    for (int32_t r = 0; r < R; r++) t->inv_temperature_host[r] = (float)(1.0 / b->temperature);
+    *s = (Staged){.pass = {.T = T, .pages = t->page_memory, .layer_bytes = (size_t)t->pages * page_bytes(p),
+                           .max_position = g->max_position}};
+    STAGE_ADD(&t->stage, b->tokens, T, &s->pass.tokens);
+    STAGE_ADD(&t->stage, g->position, T, &s->pass.position);
+    STAGE_ADD(&t->stage, g->table_start, T, &s->pass.table_start);
+    STAGE_ADD(&t->stage, g->table, g->table_count, &s->pass.table);
+    STAGE_ADD(&t->stage, g->slot_start, T + 1, &s->pass.slot_start);
+    STAGE_ADD(&t->stage, g->slot, g->slot_count, &s->pass.slot);
+    STAGE_ADD(&t->stage, g->unit, b->group_count + 1, &s->unit);
+    STAGE_ADD(&t->stage, g->unit_page, b->group_count + 1, &s->unit_page);
+    STAGE_ADD(&t->stage, g->page_first_row, g->page_count, &s->page_first_row);
+    STAGE_ADD(&t->stage, g->page_last_row, g->page_count, &s->page_last_row);
+    STAGE_ADD(&t->stage, b->row, R, &s->row);
+    STAGE_ADD(&t->stage, b->target, R, &s->target);
+    STAGE_ADD(&t->stage, b->kept_start, b->kept_start ? R + 1 : 0, &s->kept_start);
+    STAGE_ADD(&t->stage, b->kept_ids, b->kept_start ? b->kept_start[R] : 0, &s->kept);
+    STAGE_ADD(&t->stage, t->inv_temperature_host, R, &s->inv_temperature);
+    STAGE_ADD(&t->stage, t->chunk_segments, find_chunks(t, b), &s->chunk_segments);
+    return stage_send(p, &t->stage, err);
+}
+
 bool policy_forward(Policy *p, const Packed *batch, bool keep, float *logprob, float *entropy, Err *err) {
     const Device *d = p->device;
     Training *t = &p->training;
@@ -384,52 +412,48 @@ bool policy_forward(Policy *p, const Packed *batch, bool keep, float *logprob, f
     TRY(packed_check(p, batch, err));
     paging_free(&p->paging);
     paging_build(batch, &p->paging);
-    const Paging *g = &p->paging;
-    TRY(training_reserve(p, batch, g->page_count, keep, err));
+    TRY(training_reserve(p, batch, p->paging.page_count, keep, err));
+    TRY(workspace_reserve(p, batch->token_count, err));
+    TRY(rope_reserve(p, p->paging.max_position + 1, err));
     TRY(find_segments(p, batch, err));
-    Pass pass = {.T = batch->token_count, .tokens = batch->tokens, .position = g->position, .table_start = g->table_start,
-                 .table = g->table, .slot_start = g->slot_start, .slot = g->slot, .pages = t->page_memory,
-                 .layer_bytes = (size_t)t->pages * page_bytes(p)};
-    TRY(transformer_forward(p, &pass, keep ? t->kept : NULL, err));
-    int64_t R = batch->target_count;
-    if (R == 0) return true;
-    d->gather(d, &(GatherArgs){.T = R, .C = p->config.width, .dtype = p->dtype, .row = batch->row, .x = p->work.final, .y = t->head_x});
-    for (int64_t r = 0; r < R; r++) t->inv_temperature[r] = (float)(1.0 / batch->temperature);
-    HeadArgs head = head_args(p, batch, 0, R);
+    TRY(stage_batch(p, batch, err));
+    transformer_forward(p, &t->staged.pass, keep ? t->kept : NULL);
+    int64_t T = batch->token_count, R = batch->target_count;
+    if (T) p->flops += (double)T * config_flops(&p->config, p->paging.context / (double)T, false);
+    if (R == 0) return d->finish(d, err);
+    d->gather(d, &(GatherArgs){.T = R, .C = p->config.width, .dtype = p->dtype, .row = t->staged.row, .x = p->work.final, .y = t->head_x});
+    HeadArgs head = head_args(p, 0, R);
     d->head(d, &head);
-    memcpy(logprob, t->logprob, (size_t)R * 4);
-    if (entropy) memcpy(entropy, t->entropy, (size_t)R * 4);
+    d->download(d, logprob, t->logprob, (size_t)R * 4);
+    if (entropy) d->download(d, entropy, t->entropy, (size_t)R * 4);
     p->flops += 2.0 * (double)R * p->config.width * p->config.vocabulary;
-    return true;
+    return d->finish(d, err);
 }
 
 bool policy_backward(Policy *p, const Packed *batch, const float *dlogprob, const float *dentropy, Err *err) {
     const ModelConfig *c = &p->config;
     const Device *d = p->device;
     Training *t = &p->training;
-    const Paging *g = &p->paging;
     if (!p->trainable || !t->kept) return fail(err, ERR_SOFTWARE, "policy", "backward needs a forward pass that kept its activations");
-    Pass pass = {.T = batch->token_count, .tokens = batch->tokens, .position = g->position, .table_start = g->table_start,
-                 .table = g->table, .slot_start = g->slot_start, .slot = g->slot, .pages = t->page_memory,
-                 .layer_bytes = (size_t)t->pages * page_bytes(p)};
-    Backward b = {.p = p, .batch = batch, .pass = pass};
-    double flops_before = p->flops, context = 0;
-    size_t bytes = (size_t)pass.T * (size_t)c->width * 4;
-    memset(t->dwide, 0, bytes);
-    memset(t->dh, 0, bytes);
-    head_gradient(&b, dlogprob, dentropy, t->dwide);
-    // From here on segments are tokens of whole groups.
-    for (int i = 0; i <= batch->group_count; i++) t->segment[i] = g->unit[i];
-    b.segment = t->segment;
+    Backward b = {.p = p, .batch = batch, .pass = t->staged.pass, .groups = {batch->group_count, t->staged.unit, p->paging.unit}};
+    double flops_before = p->flops;
+    int64_t T = b.pass.T, R = batch->target_count;
+    size_t bytes = (size_t)T * (size_t)c->width * 4;
+    if (T == 0) return true;
+    STAGE_ADD(&t->coefficients, dlogprob, R, &t->staged.dlogprob);
+    STAGE_ADD(&t->coefficients, dentropy, dentropy ? R : 0, &t->staged.dentropy);
+    TRY(stage_send(p, &t->coefficients, err));
+    d->zero(d, t->dwide, bytes);
+    d->zero(d, t->dh, bytes);
+    for (int i = 0; i < t->chunk_count; i++) head_chunk_gradient(&b, &t->chunks[i], t->dwide);
     norm_gradient(&b, p->final_norm, t->h_last, t->rstd_last, t->dwide);
     for (int layer = c->layers - 1; layer >= 0; layer--) {
         feed_forward_gradient(&b, layer);
         attention_gradient(&b, layer);
     }
-    d->embed_grad(d, &(EmbedGradArgs){.T = pass.T, .C = c->width, .tokens = batch->tokens, .dy = t->dh,
+    d->embed_grad(d, &(EmbedGradArgs){.T = T, .C = c->width, .tokens = b.pass.tokens, .dy = t->dh,
                                       .dtable = p->embedding->gradient});
-    for (int64_t i = 0; i < pass.T; i++) context += pass.position[i] + 1;
-    p->flops = flops_before + 2.0 * (double)pass.T * config_flops(c, context / (double)pass.T, false) +
-               4.0 * (double)batch->target_count * c->width * c->vocabulary;
-    return true;
+    p->flops = flops_before + 2.0 * (double)T * config_flops(c, p->paging.context / (double)T, false) +
+               4.0 * (double)R * c->width * c->vocabulary;
+    return d->finish(d, err);
 }

@@ -264,9 +264,9 @@ static bool evaluate_both(Policy *p, const Recipe *r, const Tasks *t, RewardPool
     return true;
 }
 
-static bool evaluate_before(const char *folder, const Recipe *r, const Tasks *t, RewardPool *rewards, Evaluation out[MODES],
-                            Err *err) {
-    PolicyOptions options = {.precision = r->precision, .threads = r->threads};
+static bool evaluate_before(const Policy *policy, const char *folder, const Recipe *r, const Tasks *t, RewardPool *rewards,
+                            Evaluation out[MODES], Err *err) {
+    PolicyOptions options = {.precision = r->precision, .beside = policy};
     Policy *before;
     TRY(policy_open(folder, &options, &before, err));
     bool ok = evaluate_both(before, r, t, rewards, "the model before GRPO", out, err);
@@ -284,7 +284,7 @@ bool compare_run(Policy *policy, const Recipe *r, const Tasks *t, RewardPool *re
     c.level = levels;
     char *folder = checkpoint_before_grpo(r, step, &c.before_step);
     bool ok = evaluate_both(policy, r, t, rewards, "the final model", after, err);
-    if (ok && folder) ok = evaluate_before(folder, r, t, rewards, before, err);
+    if (ok && folder) ok = evaluate_before(policy, folder, r, t, rewards, before, err);
     for (Mode m = 0; m < MODES; m++) {
         c.after[m] = &after[m];
         c.before[m] = folder ? &before[m] : NULL;

@@ -46,7 +46,7 @@ bool plan_make(const Recipe *r, json_t **out, Err *err) {
     ModelConfig c;
     double rate, total = 0;
     TRY(plan_config(r, &c, err));
-    TRY(probe_flops(r->precision, r->threads, 256, 512, 512, 0.1, &rate, err));
+    TRY(probe_flops(recipe_device(r), r->precision, r->threads, 256, 512, 512, 0.1, &rate, err));
     int64_t packed = 0, cached = 0;
     json_t *stages = json_array();
     bool kl = false;

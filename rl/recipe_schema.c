@@ -271,6 +271,8 @@ const Field recipe_fields[] = {
     {"cost", FIELD_SECTION, "what the machine costs", .outside = true, .fields = cost_fields},
     {"threads", FIELD_INT, "of computation; 0: all cores", RANGE(0, 1024), .otherwise = "0", .outside = true,
      AT(Recipe, threads)},
+    {"device", FIELD_TEXT, "cpu, cuda or cuda:N; empty: RECKON_DEVICE's, else the CPU", RANGE(0, 16), .otherwise = "\"\"",
+     .outside = true, AT(Recipe, device)},
     {"microbatch_tokens", FIELD_INT, "upper bound of tokens in one forward and backward pass", RANGE(1, 1 << 24),
      .otherwise = "8192", .outside = true},
     {"run", FIELD_TEXT, "folder of the run (default: runs/NAME)", RANGE(1, 4096), .outside = true,

@@ -80,6 +80,7 @@ typedef struct Recipe {
     char *characters;     // from scratch: the vocabulary
     Precision precision;
     int threads;          // 0: all
+    char *device;         // "cpu", "cuda:0"; empty: RECKON_DEVICE's, else the CPU
     TaskSpec *tasks;
     int task_count;
     double held_out;      // share of problems kept for evaluation, by hash
@@ -111,6 +112,8 @@ bool recipe_read(const char *path, const char *const *sets, Recipe **out, Err *e
 // The recipe that a run folder was made with, overrides included, from its recipe.resolved.json.
 bool recipe_of_run(const char *run_folder, Recipe **out, Err *err) MUST_CHECK;
 void recipe_free(Recipe *r);
+// As PolicyOptions wants it: NULL where the recipe leaves it to RECKON_DEVICE.
+static inline const char *recipe_device(const Recipe *r) { return r->device && *r->device ? r->device : NULL; }
 
 // ---- tasks (tasks.c) -------------------------------------------------------------------------------------
 // One problem. `prompt` is the question in plain text; `messages` replaces it where the data has chat messages.

@@ -67,7 +67,7 @@ bool sft_step(const Trainer *t, int stage_step, StepReport *report, Err *err) {
     double start = clock_seconds();
     ok = ok && train_on(t, stage, examples, report, err);
     double now = clock_seconds();
-    if (ok) optimizer_apply(t->policy, &stage->optimizer, schedule_rate(&stage->optimizer, stage_step, stage->steps), report);
+    ok = ok && optimizer_apply(t->policy, &stage->optimizer, schedule_rate(&stage->optimizer, stage_step, stage->steps), report, err);
     report->measured.train = now - start;
     report->measured.optimizer = clock_seconds() - now;
     for (int i = 0; i < stage->batch; i++) ids_free(&examples[i].prompt), ids_free(&examples[i].target);

@@ -29,7 +29,7 @@ bool update_batch(const Trainer *t, Batch *batch, StepReport *report, Err *err) 
 // One step of supervised fine-tuning: mean negative log-likelihood per target token.
 bool sft_step(const Trainer *t, int stage_step, StepReport *report, Err *err) MUST_CHECK;
 // Clips, updates, or skips where the norm isn't finite. Shared by both kinds of stage.
-void optimizer_apply(Policy *p, const Optimizer *o, double learning_rate, StepReport *report);
+bool optimizer_apply(Policy *p, const Optimizer *o, double learning_rate, StepReport *report, Err *err) MUST_CHECK;
 
 void batch_free(Batch *batch);
 

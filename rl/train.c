@@ -197,7 +197,7 @@ static bool open_reference(Run *run, const Stage *stage, int64_t start_step, Err
     t->reference = NULL;
     if (stage->kind != STAGE_GRPO || stage->algo.kl <= 0) return true;
     if (run->state.step == start_step) return policy_freeze_copy(t->policy, &t->reference, err);
-    PolicyOptions o = {.precision = run->recipe->precision, .threads = run->recipe->threads};
+    PolicyOptions o = {.precision = run->recipe->precision, .beside = t->policy};
     if (start_step == 0 && run->recipe->model_path) return policy_open(run->recipe->model_path, &o, &t->reference, err);
     char *folder = xasprintf("%s/checkpoints/step-%lld", run->recipe->run_folder, (long long)start_step);
     bool ok = policy_open(folder, &o, &t->reference, err);
@@ -252,7 +252,7 @@ static bool write_recipe(const Recipe *r, Err *err) {
 
 static bool open_policy(Run *run, const char *checkpoint, Err *err) {
     const Recipe *r = run->recipe;
-    PolicyOptions o = {.precision = r->precision, .threads = r->threads, .trainable = true};
+    PolicyOptions o = {.precision = r->precision, .threads = r->threads, .device = recipe_device(r), .trainable = true};
     Policy **p = &run->trainer.policy;
     if (checkpoint) {
         char *optimizer = path_join(checkpoint, "optimizer.safetensors");
@@ -296,7 +296,7 @@ static bool record_start(Run *run, bool resumed, Err *err) {
     } else if (ok) {
         char weights[65];
         double start = clock_seconds(), joules = energy_joules(run->energy);
-        policy_hash(p, weights);
+        TRY(policy_hash(p, weights, err));
         json_t *model = json_pack("{s:s}", "sha256", weights), *spent = measured_json(run, clock_seconds() - start, joules);
         ok = ledger_evaluation(run->ledger, 0, "model", model, spent, err);
         json_decref(model), json_decref(spent);

@@ -10,17 +10,17 @@
 
 enum { DEFAULT_MICROBATCH_TOKENS = 4096 };
 
-void optimizer_apply(Policy *p, const Optimizer *o, double learning_rate, StepReport *report) {
+bool optimizer_apply(Policy *p, const Optimizer *o, double learning_rate, StepReport *report, Err *err) {
     double norm = policy_gradient_norm(p);
     report->gradient_norm = norm;
     report->learning_rate = learning_rate;
     if (!isfinite(norm)) {
         report->skipped = true;
-        return;
+        return true;
     }
     double scale = o->max_gradient_norm > 0 && norm > o->max_gradient_norm ? o->max_gradient_norm / (norm + 1e-6) : 1.0;
-    policy_update(p, &(AdamW){.learning_rate = learning_rate, .beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps,
-                              .weight_decay = o->weight_decay, .scale = scale});
+    return policy_update(p, &(AdamW){.learning_rate = learning_rate, .beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps,
+                                     .weight_decay = o->weight_decay, .scale = scale}, err);
 }
 
 void advantages_assign(const Stage *stage, Batch *b, StepReport *report) {
@@ -205,7 +205,7 @@ bool update_batch(const Trainer *t, Batch *b, StepReport *report, Err *err) {
             double now = clock_seconds();
             report->measured.train += now - start;
             // Without a gradient there is nothing to step along; AdamW's moments stay as they are.
-            if (ok && report->groups_trained > trained) optimizer_apply(t->policy, &stage->optimizer, rate, report);
+            if (ok && report->groups_trained > trained) ok = optimizer_apply(t->policy, &stage->optimizer, rate, report, err);
             start = clock_seconds();
             report->measured.optimizer += start - now;
         }

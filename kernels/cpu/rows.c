@@ -223,7 +223,7 @@ void V(advance)(const Team *team, const AdvanceArgs *a) {
         a->logprob[record] = row->logprob;
         a->entropy[record] = row->entropy;
         s->ended = ++s->length >= s->max_tokens || (!s->ignore_stop && is_stop(a, row->token));
-        if (s->ended) continue;
+        if (s->ended || !a->tokens) continue;
         int32_t position = ++s->position;
         a->tokens[m] = row->token;
         a->position[m] = position;

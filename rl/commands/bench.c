@@ -66,7 +66,7 @@ static bool bench_train(Bench *b, Err *err) {
     backward = clock_seconds();
     if (ok) {
         double norm = policy_gradient_norm(b->p);
-        policy_update(b->p, &(AdamW){.learning_rate = 1e-6, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .scale = norm > 1 ? 1 / norm : 1});
+        ok = policy_update(b->p, &(AdamW){.learning_rate = 1e-6, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .scale = norm > 1 ? 1 / norm : 1}, err);
     }
     double end = clock_seconds();
     b->tokens = (int64_t)b->batch * n;
@@ -142,7 +142,7 @@ static bool print_result(const Args *args, json_t *out, Err *err) {
 static bool bench_gemm(const Args *args, Precision precision, Err *err) {
     int64_t M = args_int(args, "batch", 64), N = args_int(args, "columns", 1536), K = args_int(args, "depth", 576);
     double flops;
-    TRY(probe_flops(precision, (int)args_int(args, "threads", 0), M, N, K, 1.0, &flops, err));
+    TRY(probe_flops(args_text(args, "device", NULL), precision, (int)args_int(args, "threads", 0), M, N, K, 1.0, &flops, err));
     double bytes = (double)(N * K) * (precision == PRECISION_BF16 ? 2 : 4) * flops / (2.0 * (double)(M * N * K));
     return print_result(args, json_pack("{s:{s:s,s:I,s:I,s:I,s:s},s:f,s:f,s:f,s:f,s:I}", "configuration", "kind", "gemm", "rows", (json_int_t)M,
                                         "columns", (json_int_t)N, "depth", (json_int_t)K, "precision", precision == PRECISION_BF16 ? "bf16" : "fp32",
@@ -162,7 +162,8 @@ static bool run(const Args *args, Err *err) {
                .new_tokens = (int)args_int(args, "new-tokens", train_kind ? 256 : 64), .prompts = (int)args_int(args, "prompts", 2),
                .group = (int)args_int(args, "group", 8)};
     if (train_kind && b.new_tokens < 2) return fail(err, ERR_USAGE, "bench --new-tokens", "found %d, expected at least 2 to train on", b.new_tokens);
-    PolicyOptions o = {.precision = precision, .threads = (int)args_int(args, "threads", 0), .trainable = !decode};
+    PolicyOptions o = {.precision = precision, .threads = (int)args_int(args, "threads", 0),
+                       .device = args_text(args, "device", NULL), .trainable = !decode};
     bool ok = policy_open(args_text(args, "model", NULL), &o, &b.p, err);
     for (int i = 0, runs = 1 + (int)args_int(args, "warm-up", 1); ok && i < runs; i++) {
         json_decref(b.stages);
@@ -185,6 +186,7 @@ static const Option options[] = {
     {.name = "depth", .kind = OPTION_INT, .value = "K", .help = "gemm: depth (576)", .low = 1, .high = 1e6},
     {.name = "precision", .kind = OPTION_CHOICE, .value = "fp32|bf16", .help = "of weights and activations (bf16)"},
     {.name = "threads", .kind = OPTION_INT, .value = "T", .help = "threads (all cores)", .low = 1, .high = 256},
+    OPTION_DEVICE,
     {.name = "warm-up", .kind = OPTION_INT, .value = "R", .help = "runs before the one that counts (1)", .low = 0, .high = 100},
     {.name = "json", .kind = OPTION_FLAG, .help = "print one JSON document on stdout"},
     OPTION_END};

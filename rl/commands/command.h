@@ -43,6 +43,8 @@ typedef struct Command {
 
 extern const Option option_json; // --json, for commands that print results
 #define OPTION_END {0}
+#define OPTION_DEVICE                                                                                        \
+    {.name = "device", .kind = OPTION_TEXT, .value = "DEVICE", .help = "cpu, cuda or cuda:N (RECKON_DEVICE, else cpu)"}
 
 bool args_flag(const Args *args, const char *name);
 bool args_given(const Args *args, const char *name);

@@ -26,7 +26,7 @@ static bool compare_finished(const Target *t, json_t **out, Err *err) {
 static bool run(const Args *args, Err *err) {
     Target t;
     json_t *out = NULL;
-    TRY(target_open(args->positional[0], args_text(args, "recipe", NULL), args_list(args, "set"), &t, err));
+    TRY(target_open(args->positional[0], args_text(args, "recipe", NULL), args_list(args, "set"), args_text(args, "device", NULL), &t, err));
     t.recipe->compare_items = (int)args_int(args, "items", t.recipe->compare_items);
     bool whole = t.run_folder && t.step == last_step(t.recipe) && !args_given(args, "items");
     bool ok = whole ? compare_finished(&t, &out, err)
@@ -42,6 +42,7 @@ static const Option options[] = {
     {.name = "recipe", .kind = OPTION_TEXT, .value = "FILE", .help = "tasks, prompts and rewards for a MODEL"},
     {.name = "items", .letter = 'n', .kind = OPTION_INT, .value = "N", .help = "held-out items of each task and level (default: the recipe's compare.items)", .low = 1, .high = 1e6},
     {.name = "set", .kind = OPTION_LIST, .value = "KEY=VALUE", .help = "override a key of the recipe"},
+    OPTION_DEVICE,
     {.name = "json", .kind = OPTION_FLAG, .help = "print one JSON document on stdout"},
     OPTION_END};
 const Command command_compare = {

@@ -90,12 +90,12 @@ static json_t *cpu_section(void) {
 #undef FEATURE
 #endif
     struct utsname name;
-    const char *variant = NULL;
+    char variant[64] = "";
     Err err = {0};
-    if (!policy_machine_variant(&variant, &err)) log_line(LOG_WARN, "reckon: %s: %s", err.where, err.msg);
+    if (!policy_machine_variant("cpu", variant, &err)) log_line(LOG_WARN, "reckon: %s: %s", err.where, err.msg);
     return json_pack("{s:o, s:s*, s:o, s:o, s:s?, s:s?}", "model", cpu_model(), "architecture",
                      uname(&name) == 0 ? name.machine : NULL, "usable_cores", usable_cores(), "features", features,
-                     "RECKON_CPU", getenv("RECKON_CPU"), "variant", variant);
+                     "RECKON_CPU", getenv("RECKON_CPU"), "variant", variant[0] ? variant : NULL);
 }
 
 static json_t *memory_section(void) {

@@ -46,7 +46,7 @@ static bool evaluate_target(const Args *args, const char *path, json_t *results,
     Target t;
     const char *mode = args_text(args, "mode", "both");
     int samples = (int)args_int(args, "samples", 0);
-    TRY(target_open(path, args_text(args, "recipe", NULL), args_list(args, "set"), &t, err));
+    TRY(target_open(path, args_text(args, "recipe", NULL), args_list(args, "set"), args_text(args, "device", NULL), &t, err));
     int items = (int)args_int(args, "items", t.recipe->compare_items);
     bool ok = true;
     for (Mode m = 0; ok && m < MODES; m++)
@@ -76,6 +76,7 @@ static const Option options[] = {
     {.name = "items", .letter = 'n', .kind = OPTION_INT, .value = "N", .help = "held-out items of each task and level (default: the recipe's compare.items)", .low = 1, .high = 1e6},
     {.name = "samples", .kind = OPTION_INT, .value = "N", .help = "sampled answers an item; 0: one greedy answer (default)", .low = 0, .high = 1024},
     {.name = "set", .kind = OPTION_LIST, .value = "KEY=VALUE", .help = "override a key of the recipe"},
+    OPTION_DEVICE,
     {.name = "json", .kind = OPTION_FLAG, .help = "print one JSON document on stdout"},
     OPTION_END};
 const Command command_eval = {

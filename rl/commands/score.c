@@ -107,7 +107,7 @@ static bool run(const Args *args, Err *err) {
     const char *path = args_text(args, "ids", NULL), *precision = args_text(args, "precision", "fp32");
     if (!path) return fail(err, ERR_USAGE, "score", "--ids FILE is missing: a JSON list of lists of token ids");
     PolicyOptions o = {.precision = strcmp(precision, "bf16") == 0 ? PRECISION_BF16 : PRECISION_FP32,
-                       .threads = (int)args_int(args, "threads", 0), .trainable = args_flag(args, "grad")};
+                       .threads = (int)args_int(args, "threads", 0), .device = args_text(args, "device", NULL), .trainable = args_flag(args, "grad")};
     Policy *p = NULL;
     json_t *out = json_pack("{s:s,s:[]}", "precision", precision, "sequences");
     bool ok = ids_read(path, &lists, &count, err) && policy_open(args->positional[0], &o, &p, err) &&
@@ -129,6 +129,7 @@ static const Option options[] = {
     {.name = "top", .kind = OPTION_INT, .value = "K", .help = "also the K likeliest tokens after the last", .low = 0, .high = 1e6},
     {.name = "grad", .kind = OPTION_FLAG, .help = "also the loss (mean over all predicted tokens) and each parameter's gradient norm"},
     {.name = "threads", .kind = OPTION_INT, .value = "N", .help = "threads (all cores)", .low = 1, .high = 256},
+    OPTION_DEVICE,
     {.name = "json", .kind = OPTION_FLAG, .help = "print one JSON document on stdout"},
     OPTION_END};
 

@@ -62,14 +62,14 @@ static bool find(Target *t, const char *recipe_path, const char *const *sets, Er
     return true;
 }
 
-bool target_open(const char *path, const char *recipe_path, const char *const *sets, Target *out, Err *err) {
+bool target_open(const char *path, const char *recipe_path, const char *const *sets, const char *device, Target *out, Err *err) {
     *out = (Target){.name = path};
     bool ok = find(out, recipe_path, sets, err);
     const Recipe *r = out->recipe;
     ok = ok && tasks_open(r, &out->tasks, err) &&
          reward_pool_open(r->rewards, r->reward_count, r->reward_workers, &r->reward_limits, &out->rewards, err);
     if (ok) {
-        PolicyOptions options = {.precision = r->precision, .threads = r->threads};
+        PolicyOptions options = {.precision = r->precision, .threads = r->threads, .device = device ? device : recipe_device(r)};
         ok = policy_open(out->model, &options, &out->policy, err);
     }
     if (!ok) target_close(out);

@@ -17,7 +17,7 @@ typedef struct Target {
 // `path`: a run folder, a recipe (.lua; its run's newest checkpoint, or the model that it names where there is none) or
 // a model, for which `recipe_path` names the recipe. `sets` are overrides of the recipe (NULL-terminated). Opens all in
 // the order they need: reward workers are forked before weights are loaded and threads started.
-bool target_open(const char *path, const char *recipe_path, const char *const *sets, Target *out, Err *err) MUST_CHECK;
+bool target_open(const char *path, const char *recipe_path, const char *const *sets, const char *device, Target *out, Err *err) MUST_CHECK;
 void target_close(Target *t);
 
 #endif

@@ -24,19 +24,21 @@ static bool run(const Args *args, Err *err) {
     const char *const *sets = args_list(args, "set");
     int count = 0;
     while (sets[count]) count++;
-    // --run and --threads are overrides with names of their own.
-    const char **all = xcalloc((size_t)count + 3, sizeof *all);
+    // --run, --threads and --device are overrides with names of their own.
+    const char **all = xcalloc((size_t)count + 4, sizeof *all);
     memcpy(all, sets, (size_t)count * sizeof *all);
     char *folder = args_given(args, "run") ? xasprintf("run=%s", args_text(args, "run", "")) : NULL;
     char *threads = args_given(args, "threads") ? xasprintf("threads=%s", args_text(args, "threads", "")) : NULL;
+    char *device = args_given(args, "device") ? xasprintf("device=%s", args_text(args, "device", "")) : NULL;
     if (folder) all[count++] = folder;
     if (threads) all[count++] = threads;
+    if (device) all[count++] = device;
     bool ok = recipe_read(args->positional[0], all, &r, err);
     if (ok) {
         ok = run_recipe(args, r, err);
         recipe_free(r);
     }
-    free(all), free(folder), free(threads);
+    free(all), free(folder), free(threads), free(device);
     return ok;
 }
 
@@ -47,6 +49,7 @@ static const Option options[] = {
     {.name = "dry-run", .kind = OPTION_FLAG, .help = "check the recipe, tell the plan, and stop"},
     {.name = "no-compare", .kind = OPTION_FLAG, .help = "leave out the comparison at the end"},
     {.name = "threads", .kind = OPTION_INT, .value = "N", .help = "threads (all cores)", .low = 1, .high = 256},
+    OPTION_DEVICE,
     {.name = "json", .kind = OPTION_FLAG, .help = "with --dry-run: print the plan as one JSON document on stdout"},
     OPTION_END};
 

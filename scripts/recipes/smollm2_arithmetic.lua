@@ -1,26 +1,26 @@
 -- Half an hour on two cores: SmolLM2-135M-Instruct learns to add. `scripts/get-model smollm2-135m` brings the model.
--- Three-digit plus one-digit numbers and sums of two two-digit numbers, asked in a chat and answered directly; the
+-- Three-digit plus one-digit numbers, sums of two and of three two-digit numbers, asked in a chat and answered directly; the
 -- reward looks at the last number of the answer. Held-out accuracy is measured before and after.
 
 return {
   name = "smollm2-arithmetic",
   seed = 1,
   model = {path = "models/SmolLM2-135M-Instruct.Q4_1.gguf", precision = "bf16"},
-  tasks = {{"arithmetic", levels = {1, 2}, style = "words"}},
+  tasks = {{"arithmetic", levels = {1, 2, 3}, style = "words"}},
   held_out = 0.1,
   prompts = {direct = {instruction = "Answer with the number only.", prefix = ""}},
   rewards = {{"./last_number.lua"}},
   stages = {
     grpo{
       name = "grpo",
-      steps = 50,
+      steps = 200,
       modes = {direct = 1},
-      prompts = 16,
+      prompts = 32,
       group_size = 8,
       sampling = {temperature = 1, max_tokens = 16},
       algo = {loss = "dapo", epsilon_low = 0.2, epsilon_high = 0.28},
-      optimizer = {learning_rate = 2e-5, schedule = "constant", warmup = 3},
-      checkpoint_every = 25,
+      optimizer = {learning_rate = 2e-5, schedule = "cosine", warmup = 5},
+      checkpoint_every = 50,
     },
   },
   evaluate = {items = 200, samples = 1, max_tokens = 16},

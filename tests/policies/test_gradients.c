@@ -213,7 +213,7 @@ static void first_step(void) {
             values[i] = xmalloc((size_t)(q->N * q->K) * 4);
             memcpy(values[i], q->values, (size_t)(q->N * q->K) * 4);
         }
-        policy_update(m.p, &(AdamW){.learning_rate = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-9, .weight_decay = 0.2, .scale = 0.5});
+        OK(policy_update(m.p, &(AdamW){.learning_rate = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-9, .weight_decay = 0.2, .scale = 0.5}, &err));
         for (int i = 0; i < m.p->parameter_count; i++) {
             const Parameter *q = &m.p->parameters[i];
             for (int64_t j = 0; j < q->N * q->K; j++) {

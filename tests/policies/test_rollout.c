@@ -428,7 +428,7 @@ static void frozen_copy(void) {
             for (int t = 0; t < 6 * 24; t++) weights[t] = 1;
             policy_zero_gradients(p);
             OK(policy_backward(p, packed, weights, NULL, &err));
-            policy_update(p, &(AdamW){.learning_rate = 0.01, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .scale = 1});
+            OK(policy_update(p, &(AdamW){.learning_rate = 0.01, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .scale = 1}, &err));
             OK(policy_forward(p, packed, false, after, NULL, &err));
             OK(policy_forward(frozen, packed, false, logprob, NULL, &err));
             CHECK(memcmp(before, logprob, sizeof before) == 0);

@@ -174,7 +174,7 @@ static void divergence_pulls_back(void) {
     double value = loss_alone(&w, true), norm = policy_gradient_norm(w.policy);
     CHECK(value == before && norm > 0);
     policy_reset_optimizer(w.policy);
-    policy_update(w.policy, &(AdamW){.learning_rate = 0.02, .eps = 1, .scale = 1});
+    OK(policy_update(w.policy, &(AdamW){.learning_rate = 0.02, .eps = 1, .scale = 1}, &err));
     double after = loss_alone(&w, false);
     if (!(fabs((before - after) / 0.02 - norm * norm) <= 0.2 * norm * norm))
         FAIL("the divergence falls from %.6g to %.6g, the gradient's norm is %.6g", before, after, norm);
@@ -194,13 +194,13 @@ static void one_tampered_bit_is_seen(void) {
     bits ^= 1;
     memcpy(&e->completion.logprob[2], &bits, 4);
     char before[65], after[65], expected[80];
-    policy_hash(w.policy, before);
+    OK(policy_hash(w.policy, before, &err));
     CHECK(!update_batch(&w.trainer, &w.batch, &w.report, &err));
     CHECK_INT(err.code, ERR_SOFTWARE);
     CHECK_STR(err.where, "sampler and trainer");
     snprintf(expected, sizeof expected, "step 1 prompt %d sample %d token 2 ", e->prompt, e->sample);
     if (!strstr(err.msg, expected)) FAIL("the message is: %s; expected %s", err.msg, expected);
-    policy_hash(w.policy, after);
+    OK(policy_hash(w.policy, after, &err));
     CHECK_STR(after, before);
     // Without the tampering the same batch passes.
     bits ^= 1;
