@@ -465,6 +465,7 @@ static void store_stages(Build *b) {
         const char *kind = json_string_value(json_object_get(from, "kind"));
         stage->kind = strcmp(kind, stage_variants[STAGE_SFT].name) == 0 ? STAGE_SFT : STAGE_GRPO;
         stage->microbatch_tokens = int_of(b->out, "microbatch_tokens");
+        stage->algo = algo_default();
         recipe_store(stage_variants[stage->kind].fields, from, stage, &r->arena);
     }
 }

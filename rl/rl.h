@@ -2,6 +2,7 @@
 // stage reads earlier fields and writes only its own.
 #ifndef RECKON_RL_H
 #define RECKON_RL_H
+#include "algorithm.h"
 #include "policy.h"
 #include "reward.h"
 
@@ -11,23 +12,7 @@ typedef struct Ledger Ledger;
 typedef enum Mode { MODE_THINK, MODE_DIRECT, MODES } Mode;
 extern const char *const mode_names[MODES];
 
-typedef enum AdvantageKind { ADVANTAGE_GROUP, ADVANTAGE_BATCH, ADVANTAGE_NONE } AdvantageKind;
-typedef enum LossKind { LOSS_GRPO, LOSS_BNPO, LOSS_DR_GRPO, LOSS_DAPO } LossKind;
 typedef enum ScheduleKind { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE } ScheduleKind;
-
-// The algorithm's hyperparameters (recipe key `algo`); losses.md of the design is their specification.
-typedef struct Algo {
-    AdvantageKind advantage; // what the group's centred reward is divided by
-    double advantage_eps;    // added to the standard deviation, 1e-4 as TRL
-    LossKind loss;
-    double epsilon_low, epsilon_high; // clip range of the ratio
-    double delta;                     // upper bound of the unclipped ratio; 0: none
-    double kl;                        // beta of k3 against the frozen reference; 0: no reference is held
-    bool kl_times_ratio;              // k3 is multiplied by the ratio, so that its mean stays unbiased off policy
-    double entropy;                   // bonus coefficient
-    int minibatches, epochs;          // per rollout
-    bool mask_truncated;              // samples cut off at max_tokens are left out of the loss
-} Algo;
 
 typedef struct Optimizer {
     double learning_rate, beta1, beta2, eps, weight_decay;
@@ -211,37 +196,7 @@ typedef struct StepReport {
     } measured;
 } StepReport;
 
-// ---- advantage.c and objective.c -------------------------------------------------------------------------
-// Rewards of a whole rollout to advantages. `scorable[i]` false leaves a sample out of its group's baseline and gives
-// 0. Groups are `group_size` consecutive samples. *has_variance per group may be NULL.
-void advantage_compute(AdvantageKind kind, double eps, int groups, int group_size, const double *reward,
-                       const bool *scorable, double *advantage, bool *has_variance);
-
-// The objective over one minibatch: O(tokens) on the host, in double. Sequences are ragged; arrays are concatenated.
-typedef struct ObjectiveInput {
-    int sequences;
-    const int32_t *length;      // [sequences]
-    const double *logprob;      // [N] current; values under a zero mask are never looked at
-    const double *old_logprob;  // [N] of the policy that sampled; NULL: the current ones (on policy)
-    const double *ref_logprob;  // [N] or NULL
-    const double *entropy;      // [N] or NULL
-    const uint8_t *mask;        // [N] or NULL: all
-    const double *advantage;    // [sequences]
-    const double *token_advantage; // [N] or NULL; where given it replaces `advantage`
-    int32_t max_completion;     // dr_grpo's denominator
-    // Denominators of the whole step, so that no microbatch split changes a gradient:
-    double step_sequences;      // B
-    double step_tokens;         // active tokens of the optimizer step (bnpo)
-    double rollout_tokens;      // active tokens of the whole generation batch, times its share (dapo)
-} ObjectiveInput;
-typedef struct ObjectiveOutput {
-    double loss;
-    double *dlogprob; // [N]
-    double *dentropy; // [N] or NULL
-    double kl_sum, clipped, tokens, ratio_max; // statistics: sums over active tokens
-} ObjectiveOutput;
-void objective_compute(const Algo *algo, const ObjectiveInput *in, ObjectiveOutput *out);
-
+// ---- schedule.c (advantages and losses: algorithm.h) -----------------------------------------------------
 // Learning rate of step 1..steps (schedule.c). As transformers counts: step 1 of a warm-up has rate 0, and the end of
 // the schedule would be the step after the last.
 double schedule_rate(const Optimizer *o, int step, int steps);

@@ -30,7 +30,10 @@ void advantages_assign(const Stage *stage, Batch *b, StepReport *report) {
         scorable[i] = b->episodes[i].verdict.state == VERDICT_SCORED;
         reward[i] = scorable[i] ? b->episodes[i].verdict.score : 0;
     }
-    advantage_compute(stage->algo.advantage, stage->algo.advantage_eps, b->prompt_count, b->group_size, reward, scorable, advantage, variance);
+    int *group = ARENA_NEW(&b->arena, int, b->episode_count);
+    for (int i = 0; i < b->episode_count; i++) group[i] = i / b->group_size;
+    advantage_compute(&(AdvantageInput){.kind = stage->algo.advantage, .eps = stage->algo.advantage_eps, .scale = true, .count = b->episode_count,
+                                        .group = group, .groups = b->prompt_count, .reward = reward, .scorable = scorable}, advantage, variance);
     for (int i = 0; i < b->episode_count; i++) {
         Episode *e = &b->episodes[i];
         e->active = scorable[i] && !(stage->algo.mask_truncated && e->completion.finish == FINISH_LENGTH);

@@ -82,7 +82,7 @@ static bool bench_train(Bench *b, Err *err) {
 static bool bench_step(Bench *b, Err *err) {
     Stage stage = {.kind = STAGE_GRPO, .steps = 1, .batch = b->prompts, .group_size = b->group,
                    .sampling = {.temperature = 1, .top_p = 1, .max_tokens = b->new_tokens, .ignore_eos = true},
-                   .algo = {.advantage = ADVANTAGE_GROUP, .advantage_eps = 1e-4, .loss = LOSS_DAPO, .epsilon_low = 0.2, .epsilon_high = 0.2},
+                   .algo = algo_default(),
                    .optimizer = {.learning_rate = 1e-6, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .max_gradient_norm = 1, .schedule = SCHEDULE_CONSTANT}};
     Batch batch = {.step = 1, .stage = &stage, .stage_step = 1, .prompt_count = b->prompts, .group_size = b->group,
                    .episode_count = b->prompts * b->group};

@@ -6,24 +6,38 @@
 
 enum { FILE_LIMIT = 256 << 20 };
 
+// What computes a case: by its kind and, where programs differ, by the program that its `source` begins with.
 static const struct {
-    const char *prefix; // of a case's `source`
-    CalcFunction objective, advantage;
-} programs[] = {
-    {"trl ", trl_objective, trl_advantage},
+    const char *kind, *source;
+    CalcFunction function;
+} functions[] = {
+    {"objective", "trl ", trl_objective},
+    {"advantage", "trl ", trl_advantage},
 };
 
 static CalcFunction function_of(const char *kind, CalcCase *c) {
-    for (int i = 0; c->source && i < COUNT(programs); i++)
-        if (!strncmp(programs[i].prefix, c->source, strlen(programs[i].prefix)))
-            return strcmp(kind, "objective") == 0 ? programs[i].objective : programs[i].advantage;
+    for (int i = 0; i < COUNT(functions); i++) {
+        const char *source = functions[i].source;
+        if (strcmp(kind, functions[i].kind) != 0) continue;
+        if (!source || (c->source && !strncmp(source, c->source, strlen(source)))) return functions[i].function;
+    }
     calc_unsupported(c, "source = \"%.100s\"", c->source ? c->source : "");
     return NULL;
+}
+static bool is_kind(const char *kind, Buf *all) {
+    bool found = false;
+    for (int i = 0; i < COUNT(functions); i++) {
+        found |= !strcmp(functions[i].kind, kind);
+        if (i && !strcmp(functions[i].kind, functions[i - 1].kind)) continue;
+        buf_printf(all, "%s%s", i ? ", " : "", functions[i].kind);
+    }
+    return found;
 }
 
 static const char *text_of(const json_t *object, const char *key) { return json_string_value(json_object_get(object, key)); }
 
 static bool run_case(const char *kind, CalcCase *c, const json_t *given, json_t *out, Err *err) {
+    if (!json_is_object(given)) return calc_malformed(c, "", "an object", err);
     if (!json_is_object(c->config)) return calc_malformed(c, "config", "an object", err);
     if (!json_is_object(c->inputs)) return calc_malformed(c, "inputs", "an object", err);
     json_t *name = json_object_get(given, "name");
@@ -37,13 +51,20 @@ static bool run_case(const char *kind, CalcCase *c, const json_t *given, json_t 
     return ok || c->why[0];
 }
 
-static bool run_cases(const char *kind, const char *file, const json_t *document, json_t *results, Err *err) {
+static const json_t *either(const json_t *given, const json_t *document, const char *key, const json_t *none) {
+    const json_t *value = json_object_get(given, key);
+    if (!value) value = json_object_get(document, key);
+    return value ? value : none;
+}
+
+static bool run_cases(const char *kind, const char *file, const json_t *document, const json_t *none, json_t *results, Err *err) {
     const json_t *cases = json_object_get(document, "cases");
     if (!json_is_array(cases)) return fail(err, ERR_DATA, file, "expected an object with a list 'cases'");
     for (size_t i = 0; i < json_array_size(cases); i++) {
         const json_t *given = json_array_get(cases, i);
         CalcCase c = {.file = file, .index = (int)i, .source = text_of(given, "source"),
-                      .config = json_object_get(given, "config"), .inputs = json_object_get(given, "inputs")};
+                      .config = either(given, document, "config", none), .inputs = either(given, document, "inputs", none),
+                      .given = given, .document = document};
         if (!c.source) c.source = text_of(document, "source");
         json_t *out = json_object();
         json_array_append_new(results, out);
@@ -56,16 +77,19 @@ static bool run_cases(const char *kind, const char *file, const json_t *document
 
 static bool run(const Args *args, Err *err) {
     const char *kind = args->positional[0], *file = args->positional[1];
-    if (strcmp(kind, "objective") != 0 && strcmp(kind, "advantage") != 0)
-        return fail(err, ERR_USAGE, "calc", "found kind '%.60s', expected objective or advantage", kind);
-    json_t *document, *out = json_object(), *results = json_array();
+    Buf kinds = {0};
+    bool known = is_kind(kind, &kinds);
+    if (!known) fail(err, ERR_USAGE, "calc", "found kind '%.60s', expected one of %s", kind, kinds.data);
+    buf_free(&kinds);
+    TRY(known);
+    json_t *document, *out = json_object(), *results = json_array(), *none = json_object();
     json_object_set_new(out, "cases", results);
     bool ok = json_read_file(file, FILE_LIMIT, &document, err);
     if (ok) {
-        ok = run_cases(kind, file, document, results, err) && print_json(out, err);
+        ok = run_cases(kind, file, document, none, results, err) && print_json(out, err);
         json_decref(document);
     }
-    json_decref(out);
+    json_decref(out), json_decref(none);
     return ok;
 }
 
@@ -74,8 +98,9 @@ static const Option options[] = {{.name = "json", .kind = OPTION_FLAG, .help = "
 const Command command_calc = {
     .name = "calc",
     .summary = "compute cases of reference numbers with the functions that training uses",
-    .usage = "objective|advantage FILE",
-    .detail = "FILE holds {\"cases\":[{\"name\",\"source\",\"config\",\"inputs\"}]}; `config` uses the option names of the program\n"
+    .usage = "KIND FILE",
+    .detail = "KIND is objective or advantage.\n"
+              "FILE holds {\"cases\":[{\"name\",\"source\",\"config\",\"inputs\"}]}; `config` uses the option names of the program\n"
               "in `source` (TRL). Prints {\"cases\":[{\"name\",\"expected\"}]}; a case with an option that reckon doesn't have\n"
               "answers {\"name\",\"unsupported\"} with the option.",
     .example = "reckon calc objective tests/data/rl/losses_trl_clip.json   # the losses, checked against TRL's numbers",

@@ -9,7 +9,9 @@ typedef struct CalcCase {
     const char *file;
     int index;
     const char *source;     // the program and version whose numbers the case holds; NULL if the file doesn't say
-    const json_t *config, *inputs;
+    const json_t *config, *inputs; // empty objects where the case has none
+    const json_t *given;           // the case as a whole
+    const json_t *document;        // the file: its keys hold for all cases
     Arena arena;            // of everything read from the case
     char why[256];          // unsupported: the option and its value
 } CalcCase;
@@ -35,15 +37,35 @@ bool calc_mask(CalcCase *c, const char *key, const Ragged *shape, uint8_t **mask
 bool calc_inputs_known(CalcCase *c, const char *const *names);
 
 json_t *calc_ragged_json(const Ragged *shape, const double *values);
+json_t *calc_list_json(int count, const double *values);
+
+// What every policy loss reads: [B][T] arrays of the same shape, of which only logprobs and advantages are needed.
+typedef struct LossInputs {
+    Ragged shape;                  // of the logprobs, which are its values
+    const double *old, *ref, *sampler, *entropy; // [N] or NULL
+    const uint8_t *mask;           // [N] or NULL
+    const double *advantage;       // [B], or
+    const double *token_advantage; // [N]
+    double active;                 // tokens under the mask
+    double nonempty;               // sequences that have any
+} LossInputs;
+bool calc_loss_inputs(CalcCase *c, LossInputs *out, Err *err) MUST_CHECK;
+// An objective's input over the whole file's case: denominators are to be filled in.
+ObjectiveInput calc_objective_input(const LossInputs *in);
+// Surveys where the loss asks for it, computes, and adds to `out`, whose arrays hold what came before, times `scale`.
+bool calc_add_objective(CalcCase *c, const Algo *algo, ObjectiveInput *in, const LossInputs *inputs, double scale, ObjectiveOutput *out, Err *err) MUST_CHECK;
+ObjectiveOutput calc_objective_output(CalcCase *c, const LossInputs *inputs);
 
 // A row of a program's option table.
 typedef enum CalcOptionKind {
     CALC_NUMBER,  // to a double at `offset`; null leaves what is there
     CALC_COUNT,   // to a double, an integer of at least 1; a text means 1
     CALC_FLAG,    // to a bool
-    CALC_TEXT,    // to a const char *
+    CALC_TEXT,    // to a const char *; null leaves what is there
+    CALC_RANGE,   // to two doubles, from a list of two numbers; null leaves what is there
+    CALC_VALUE,   // to a const json_t *
     CALC_NEUTRAL, // only the value `neutral` (as JSON) is what reckon computes
-    CALC_IDLE,    // plays no part unless an option refused by another row is on
+    CALC_IDLE,    // plays no part in these numbers
 } CalcOptionKind;
 typedef struct CalcOption {
     const char *name;
@@ -58,5 +80,18 @@ bool calc_options(CalcCase *c, const CalcOption *table, void *out, Err *err) MUS
 typedef bool (*CalcFunction)(CalcCase *c, json_t *expected, Err *err);
 bool trl_objective(CalcCase *c, json_t *expected, Err *err) MUST_CHECK;
 bool trl_advantage(CalcCase *c, json_t *expected, Err *err) MUST_CHECK;
+bool verl_objective(CalcCase *c, json_t *expected, Err *err) MUST_CHECK;
+bool verl_advantage(CalcCase *c, json_t *expected, Err *err) MUST_CHECK;
+bool verl_kl(CalcCase *c, json_t *expected, Err *err) MUST_CHECK;
+bool openrlhf_objective(CalcCase *c, json_t *expected, Err *err) MUST_CHECK;
+bool openrlhf_advantage(CalcCase *c, json_t *expected, Err *err) MUST_CHECK;
+bool openrlhf_kl(CalcCase *c, json_t *expected, Err *err) MUST_CHECK;
+bool prime_objective(CalcCase *c, json_t *expected, Err *err) MUST_CHECK;
+bool prime_advantage(CalcCase *c, json_t *expected, Err *err) MUST_CHECK;
+bool skyrl_advantage(CalcCase *c, json_t *expected, Err *err) MUST_CHECK;
+bool calc_schedule(CalcCase *c, json_t *expected, Err *err) MUST_CHECK;
+bool calc_optimizer(CalcCase *c, json_t *expected, Err *err) MUST_CHECK;
+bool calc_sample(CalcCase *c, json_t *expected, Err *err) MUST_CHECK;
+bool calc_statistics(CalcCase *c, json_t *expected, Err *err) MUST_CHECK;
 
 #endif

@@ -114,6 +114,12 @@ json_t *calc_ragged_json(const Ragged *shape, const double *values) {
     return rows;
 }
 
+json_t *calc_list_json(int count, const double *values) {
+    json_t *list = json_array();
+    for (int i = 0; i < count; i++) json_array_append_new(list, json_number_or_name(values[i]));
+    return list;
+}
+
 static bool same_value(const json_t *a, const json_t *b) {
     if (json_is_number(a) && json_is_number(b)) return json_number_value(a) == json_number_value(b);
     return json_equal(a, b);
@@ -148,9 +154,15 @@ static bool read_option(CalcCase *c, const CalcOption *o, const json_t *value, v
         *(bool *)(void *)at = json_is_true(value);
         return true;
     case CALC_TEXT:
-        if (!json_is_string(value)) return calc_malformed(c, path, "a text", err);
+        if (json_is_null(value)) return true;
+        if (!json_is_string(value)) return calc_malformed(c, path, "a text or null", err);
         *(const char **)(void *)at = json_string_value(value);
         return true;
+    case CALC_RANGE:
+        if (json_is_null(value)) return true;
+        if (json_array_size(value) != 2) return calc_malformed(c, path, "a list of two numbers or null", err);
+        return numbers_of(c, path, value, (double *)(void *)at, err);
+    case CALC_VALUE: *(const json_t **)(void *)at = value; return true;
     case CALC_NEUTRAL: {
         json_t *neutral = json_loads(o->neutral, JSON_DECODE_ANY, NULL);
         bool same = same_value(value, neutral);
@@ -171,5 +183,65 @@ bool calc_options(CalcCase *c, const CalcOption *table, void *out, Err *err) {
         if (!o->name) return unsupported_value(c, key, value);
         TRY(read_option(c, o, value, out, err));
     }
+    return true;
+}
+
+// ---- policy losses ---------------------------------------------------------------------------------------------
+bool calc_loss_inputs(CalcCase *c, LossInputs *out, Err *err) {
+    Ragged old, ref, sampler, entropy;
+    uint8_t *mask;
+    *out = (LossInputs){0};
+    TRY(calc_ragged(c, "logprobs", NULL, &out->shape, err));
+    const Ragged *shape = &out->shape;
+    if (!shape->values) return calc_malformed(c, "inputs.logprobs", "a list of lists of numbers", err);
+    TRY(calc_ragged(c, "old_logprobs", shape, &old, err) && calc_ragged(c, "ref_logprobs", shape, &ref, err) &&
+        calc_ragged(c, "sampler_logprobs", shape, &sampler, err) && calc_ragged(c, "entropies", shape, &entropy, err) &&
+        calc_mask(c, "mask", shape, &mask, err));
+    out->old = old.values, out->ref = ref.values, out->sampler = sampler.values, out->entropy = entropy.values, out->mask = mask;
+    int64_t t = 0;
+    for (int s = 0; s < shape->rows; s++) {
+        double of_sequence = 0;
+        for (int32_t i = 0; i < shape->length[s]; i++, t++) of_sequence += !mask || mask[t];
+        out->active += of_sequence, out->nonempty += of_sequence > 0;
+    }
+    if (json_is_array(json_array_get(json_object_get(c->inputs, "advantages"), 0))) {
+        Ragged by_token;
+        TRY(calc_ragged(c, "advantages", shape, &by_token, err));
+        out->token_advantage = by_token.values;
+        return true;
+    }
+    int count;
+    double *values;
+    TRY(calc_list(c, "advantages", &count, &values, err));
+    if (!values || count != shape->rows) return calc_malformed(c, "inputs.advantages", "a number a sequence", err);
+    out->advantage = values;
+    return true;
+}
+
+ObjectiveInput calc_objective_input(const LossInputs *in) {
+    return (ObjectiveInput){.sequences = in->shape.rows, .length = in->shape.length, .logprob = in->shape.values, .old_logprob = in->old,
+                            .sampler_logprob = in->sampler, .ref_logprob = in->ref, .entropy = in->entropy, .mask = in->mask,
+                            .advantage = in->advantage, .token_advantage = in->token_advantage};
+}
+ObjectiveOutput calc_objective_output(CalcCase *c, const LossInputs *inputs) {
+    return (ObjectiveOutput){.dlogprob = ARENA_NEW(&c->arena, double, inputs->shape.count + 1),
+                             .dentropy = ARENA_NEW(&c->arena, double, inputs->shape.count + 1)};
+}
+
+bool calc_add_objective(CalcCase *c, const Algo *algo, ObjectiveInput *in, const LossInputs *inputs, double scale, ObjectiveOutput *out, Err *err) {
+    int64_t n = inputs->shape.count;
+    if (algo->kl != 0 && !in->ref_logprob) return calc_malformed(c, "inputs.ref_logprobs", "numbers, as the divergence has a weight", err);
+    if (algo->kl == 0) in->ref_logprob = NULL;
+    if ((algo->entropy != 0 || algo->top_entropy < 1) && !in->entropy)
+        return calc_malformed(c, "inputs.entropies", "numbers, as the entropy takes part", err);
+    if (objective_surveys(algo)) {
+        uint8_t *chosen = ARENA_NEW(&c->arena, uint8_t, n + 1);
+        step_survey(algo, in, &in->entropy_threshold, chosen);
+        in->chosen = chosen;
+    }
+    ObjectiveOutput one = calc_objective_output(c, inputs);
+    objective_compute(algo, in, &one);
+    out->loss += scale * one.loss;
+    for (int64_t t = 0; t < n; t++) out->dlogprob[t] += scale * one.dlogprob[t], out->dentropy[t] += scale * one.dentropy[t];
     return true;
 }

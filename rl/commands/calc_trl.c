@@ -1,15 +1,17 @@
-// TRL's option names (GRPOConfig of TRL 1.x) onto reckon's own, for `calc`. What TRL can do and reckon can't is a
-// CALC_NEUTRAL row: any value but the one that switches it off makes the case unsupported.
+// TRL's option names (GRPOConfig and RLOOConfig of TRL 1.x) onto reckon's own, for `calc`.
 #include "calc.h"
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
 
 typedef struct TrlLoss {
-    const char *loss_type, *mode;
-    double epsilon, epsilon_high, delta, beta, entropy_coef;
-    double max_completion_length, gradient_accumulation_steps, steps_per_generation;
-    bool use_bias_correction_kl;
+    const char *loss_type, *mode, *level, *is_mode;
+    double epsilon, epsilon_high, delta, beta, entropy_coef, top_entropy, off_policy;
+    double entropy_min, entropy_max, entropy_step, entropy_target;
+    double sapo_positive, sapo_negative, k_positive, lambda_positive, k_negative, lambda_negative;
+    double is_min, is_max;
+    double max_completion_length, gradient_accumulation_steps, steps_per_generation, processes;
+    bool use_bias_correction_kl, adaptive_entropy, use_vllm, is_correction;
 } TrlLoss;
 #define AT(field) offsetof(TrlLoss, field)
 
@@ -22,130 +24,195 @@ static const CalcOption loss_options[] = {
     {"beta", CALC_NUMBER, AT(beta), NULL},
     {"use_bias_correction_kl", CALC_FLAG, AT(use_bias_correction_kl), NULL},
     {"entropy_coef", CALC_NUMBER, AT(entropy_coef), NULL},
+    {"use_adaptive_entropy", CALC_FLAG, AT(adaptive_entropy), NULL},
+    {"entropy_coef_min", CALC_NUMBER, AT(entropy_min), NULL},
+    {"entropy_coef_max", CALC_NUMBER, AT(entropy_max), NULL},
+    {"entropy_coef_delta", CALC_NUMBER, AT(entropy_step), NULL},
+    {"entropy_target", CALC_NUMBER, AT(entropy_target), NULL},
     {"max_completion_length", CALC_COUNT, AT(max_completion_length), NULL},
     {"gradient_accumulation_steps", CALC_COUNT, AT(gradient_accumulation_steps), NULL},
     {"steps_per_generation", CALC_COUNT, AT(steps_per_generation), NULL},
-    {"importance_sampling_level", CALC_NEUTRAL, 0, "\"token\""},
-    {"top_entropy_quantile", CALC_NEUTRAL, 0, "1.0"},
-    {"off_policy_mask_threshold", CALC_NEUTRAL, 0, "null"},
-    {"use_adaptive_entropy", CALC_NEUTRAL, 0, "false"},
-    {"use_vllm", CALC_NEUTRAL, 0, "false"},
-    {"num_processes", CALC_NEUTRAL, 0, "1"},
-    {"entropy_coef_min", CALC_IDLE, 0, NULL}, // these four: use_adaptive_entropy
-    {"entropy_coef_max", CALC_IDLE, 0, NULL},
-    {"entropy_coef_delta", CALC_IDLE, 0, NULL},
-    {"entropy_target", CALC_IDLE, 0, NULL},
-    {"sapo_temperature_pos", CALC_IDLE, 0, NULL}, // loss_type sapo
-    {"sapo_temperature_neg", CALC_IDLE, 0, NULL},
-    {"vespo_k_pos", CALC_IDLE, 0, NULL}, // loss_type vespo
-    {"vespo_lambda_pos", CALC_IDLE, 0, NULL},
-    {"vespo_k_neg", CALC_IDLE, 0, NULL},
-    {"vespo_lambda_neg", CALC_IDLE, 0, NULL},
-    {"vllm_importance_sampling_correction", CALC_IDLE, 0, NULL}, // these four: use_vllm
-    {"vllm_importance_sampling_mode", CALC_IDLE, 0, NULL},
-    {"vllm_importance_sampling_clip_min", CALC_IDLE, 0, NULL},
-    {"vllm_importance_sampling_clip_max", CALC_IDLE, 0, NULL},
+    {"num_processes", CALC_COUNT, AT(processes), NULL},
+    {"importance_sampling_level", CALC_TEXT, AT(level), NULL},
+    {"top_entropy_quantile", CALC_NUMBER, AT(top_entropy), NULL},
+    {"off_policy_mask_threshold", CALC_NUMBER, AT(off_policy), NULL},
+    {"sapo_temperature_pos", CALC_NUMBER, AT(sapo_positive), NULL},
+    {"sapo_temperature_neg", CALC_NUMBER, AT(sapo_negative), NULL},
+    {"vespo_k_pos", CALC_NUMBER, AT(k_positive), NULL},
+    {"vespo_lambda_pos", CALC_NUMBER, AT(lambda_positive), NULL},
+    {"vespo_k_neg", CALC_NUMBER, AT(k_negative), NULL},
+    {"vespo_lambda_neg", CALC_NUMBER, AT(lambda_negative), NULL},
+    {"use_vllm", CALC_FLAG, AT(use_vllm), NULL},
+    {"vllm_importance_sampling_correction", CALC_FLAG, AT(is_correction), NULL},
+    {"vllm_importance_sampling_mode", CALC_TEXT, AT(is_mode), NULL},
+    {"vllm_importance_sampling_clip_min", CALC_NUMBER, AT(is_min), NULL},
+    {"vllm_importance_sampling_clip_max", CALC_NUMBER, AT(is_max), NULL},
+    {"vllm_importance_sampling_cap", CALC_NUMBER, AT(is_max), NULL}, // the older name
     {0},
 };
 
 static const struct {
     const char *trl;
     LossKind kind;
-} loss_types[] = {{"grpo", LOSS_GRPO}, {"bnpo", LOSS_BNPO}, {"dr_grpo", LOSS_DR_GRPO}, {"dapo", LOSS_DAPO}};
+} loss_types[] = {{"grpo", LOSS_GRPO}, {"bnpo", LOSS_BNPO}, {"dr_grpo", LOSS_DR_GRPO}, {"dapo", LOSS_DAPO}, {"luspo", LOSS_LUSPO},
+                  {"cispo", LOSS_CISPO_CAP}, {"sapo", LOSS_SAPO}, {"vespo", LOSS_VESPO}, {"gmpo", LOSS_GMPO}};
+static const struct {
+    const char *trl;
+    RatioLevel level;
+} levels[] = {{"token", RATIO_TOKEN}, {"sequence", RATIO_SEQUENCE}, {"sequence_token", RATIO_SEQUENCE_TOKEN}};
+static const struct {
+    const char *trl;
+    CorrectionLevel level;
+    CorrectionMode mode;
+} is_modes[] = {{"token_truncate", CORRECTION_TOKEN, CORRECTION_TRUNCATE}, {"token_mask", CORRECTION_TOKEN, CORRECTION_MASK},
+                {"sequence_truncate", CORRECTION_SEQUENCE, CORRECTION_TRUNCATE}, {"sequence_mask", CORRECTION_SEQUENCE, CORRECTION_MASK}};
 
-static bool trl_algo(CalcCase *c, TrlLoss *o, Algo *algo, Err *err) {
-    *o = (TrlLoss){.mode = "train", .epsilon = NAN, .epsilon_high = NAN, .delta = NAN, .use_bias_correction_kl = true,
-                   .max_completion_length = NAN, .gradient_accumulation_steps = 1, .steps_per_generation = 1};
-    TRY(calc_options(c, loss_options, o, err));
-    if (!o->loss_type) return calc_malformed(c, "config.loss_type", "it to be given", err);
-    int kind = 0;
+static bool set_kinds(CalcCase *c, const TrlLoss *o, Algo *algo) {
+    int kind = 0, level = 0, mode = 0;
     while (kind < COUNT(loss_types) && strcmp(loss_types[kind].trl, o->loss_type) != 0) kind++;
     if (kind == COUNT(loss_types)) return calc_unsupported(c, "loss_type = \"%.60s\"", o->loss_type);
+    while (level < COUNT(levels) && strcmp(levels[level].trl, o->level) != 0) level++;
+    if (level == COUNT(levels)) return calc_unsupported(c, "importance_sampling_level = \"%.60s\"", o->level);
+    algo->loss = loss_types[kind].kind;
+    algo->ratio = algo->loss == LOSS_GMPO ? RATIO_GEOMETRIC : levels[level].level;
+    if (!o->use_vllm || !o->is_correction) return true;
+    while (mode < COUNT(is_modes) && strcmp(is_modes[mode].trl, o->is_mode) != 0) mode++;
+    if (mode == COUNT(is_modes)) return calc_unsupported(c, "vllm_importance_sampling_mode = \"%.60s\"", o->is_mode);
+    algo->correction = (Correction){.level = is_modes[mode].level, .mode = is_modes[mode].mode, .low = isnan(o->is_min) ? 0 : o->is_min,
+                                    .high = isnan(o->is_max) ? INFINITY : o->is_max};
+    return true;
+}
+
+static bool trl_algo(CalcCase *c, TrlLoss *o, Algo *algo, Err *err) {
+    *o = (TrlLoss){.mode = "train", .level = "token", .is_mode = "sequence_mask", .epsilon = NAN, .epsilon_high = NAN, .delta = NAN,
+                   .top_entropy = 1, .off_policy = NAN, .entropy_max = 1, .entropy_step = 0.005, .entropy_target = 0.2,
+                   .sapo_positive = 1, .sapo_negative = 1.05, .k_positive = 2, .lambda_positive = 3, .k_negative = 3, .lambda_negative = 2,
+                   .is_min = NAN, .is_max = NAN, .is_correction = true, .use_bias_correction_kl = true, .max_completion_length = NAN,
+                   .gradient_accumulation_steps = 1, .steps_per_generation = 1, .processes = 1};
+    TRY(calc_options(c, loss_options, o, err));
+    if (!o->loss_type) return calc_malformed(c, "config.loss_type", "it to be given", err);
     if (strcmp(o->mode, "train") != 0 && strcmp(o->mode, "eval") != 0) return calc_unsupported(c, "mode = \"%.60s\"", o->mode);
     if (isnan(o->epsilon)) return calc_malformed(c, "config.epsilon", "a number", err);
     if (o->delta <= 0) return calc_unsupported(c, "delta = %g", o->delta);
-    *algo = (Algo){.loss = loss_types[kind].kind, .epsilon_low = o->epsilon, .delta = isnan(o->delta) ? 0 : o->delta, .kl = o->beta,
-                   .epsilon_high = isnan(o->epsilon_high) ? o->epsilon : o->epsilon_high,
-                   .kl_times_ratio = o->use_bias_correction_kl, .entropy = o->entropy_coef};
+    if (o->off_policy < 0) return calc_unsupported(c, "off_policy_mask_threshold = %g", o->off_policy);
+    *algo = algo_default();
+    TRY(set_kinds(c, o, algo));
+    algo->epsilon_low = o->epsilon, algo->epsilon_high = isnan(o->epsilon_high) ? o->epsilon : o->epsilon_high;
+    algo->delta = isnan(o->delta) ? 0 : o->delta;
+    algo->kl = o->beta, algo->top_entropy = o->top_entropy, algo->entropy = o->entropy_coef;
+    algo->off_policy_threshold = isnan(o->off_policy) ? 0 : fmax(o->off_policy, 1e-300);
+    algo->sapo_positive = o->sapo_positive, algo->sapo_negative = o->sapo_negative;
+    algo->vespo_k_positive = o->k_positive, algo->vespo_lambda_positive = o->lambda_positive;
+    algo->vespo_k_negative = o->k_negative, algo->vespo_lambda_negative = o->lambda_negative;
+    // The experimental trainers add the plain estimator.
+    bool experimental = c->source && (strstr(c->source, "gmpo") || strstr(c->source, "gspo_token"));
+    algo->kl_times_ratio = o->use_bias_correction_kl && !experimental;
     if (algo->loss == LOSS_DR_GRPO && isnan(o->max_completion_length))
         return calc_malformed(c, "config.max_completion_length", "an integer of at least 1", err);
     if (!strcmp(o->mode, "eval")) o->gradient_accumulation_steps = o->steps_per_generation = 1;
     return true;
 }
 
-static bool trl_inputs(CalcCase *c, const Algo *algo, Ragged *shape, ObjectiveInput *in, Err *err) {
-    static const char *const known[] = {"logprobs", "old_logprobs", "ref_logprobs", "sampler_logprobs", "advantages",
-                                        "mask", "entropies", "num_items_in_batch", "completion_mask", "tool_mask", NULL};
-    TRY(calc_inputs_known(c, known));
-    Ragged old, ref, entropies;
-    uint8_t *mask, *completion, *tool;
-    TRY(calc_ragged(c, "logprobs", NULL, shape, err));
-    if (!shape->values) return calc_malformed(c, "inputs.logprobs", "a list of lists of numbers", err);
-    TRY(calc_ragged(c, "old_logprobs", shape, &old, err) && calc_ragged(c, "ref_logprobs", shape, &ref, err) &&
-        calc_ragged(c, "entropies", shape, &entropies, err) && calc_mask(c, "mask", shape, &mask, err) &&
-        calc_mask(c, "completion_mask", shape, &completion, err) && calc_mask(c, "tool_mask", shape, &tool, err));
-    // The loss sees the product of both masks, which is what `mask` holds.
-    if (!mask && (completion || tool)) return calc_malformed(c, "inputs.mask", "it beside completion_mask and tool_mask", err);
-    if (algo->kl != 0 && !ref.values) return calc_malformed(c, "inputs.ref_logprobs", "numbers, as beta isn't 0", err);
-    if (algo->entropy != 0 && !entropies.values)
-        return calc_malformed(c, "inputs.entropies", "numbers, as entropy_coef isn't 0", err);
-    *in = (ObjectiveInput){.sequences = shape->rows, .length = shape->length, .logprob = shape->values,
-                           .old_logprob = old.values, .ref_logprob = algo->kl != 0 ? ref.values : NULL,
-                           .entropy = entropies.values, .mask = mask};
-    const json_t *advantages = json_object_get(c->inputs, "advantages");
-    if (json_is_array(json_array_get(advantages, 0))) {
-        Ragged by_token;
-        TRY(calc_ragged(c, "advantages", shape, &by_token, err));
-        in->token_advantage = by_token.values;
-        return true;
+static double entropy_tokens(const LossInputs *in, const ObjectiveInput *step) {
+    double n = 0;
+    for (int64_t t = 0; t < in->shape.count; t++) n += (!in->mask || in->mask[t]) && in->entropy[t] >= step->entropy_threshold;
+    return n;
+}
+
+// An adaptive coefficient is applied where the entropy of the step before was at most its target.
+static bool gate_entropy(CalcCase *c, const TrlLoss *o, Algo *algo, Err *err) {
+    if (!o->adaptive_entropy) return true;
+    const json_t *last = json_object_get(json_object_get(c->inputs, "state"), "last_world_entropy");
+    const json_t *coefficient = json_object_get(json_object_get(c->inputs, "state"), "entropy_coef");
+    bool infinite = !last || (json_is_string(last) && !strcmp(json_string_value(last), "inf"));
+    if (!infinite && !json_is_number(last)) return calc_malformed(c, "inputs.state.last_world_entropy", "a number or \"inf\"", err);
+    if (json_is_number(coefficient)) algo->entropy = json_number_value(coefficient);
+    if (infinite || json_number_value(last) > o->entropy_target) algo->entropy = 0;
+    return true;
+}
+
+static json_t *entropy_mask_json(CalcCase *c, const LossInputs *in, double threshold) {
+    double *kept = ARENA_NEW(&c->arena, double, in->shape.count + 1);
+    for (int64_t t = 0; t < in->shape.count; t++) kept[t] = (!in->mask || in->mask[t]) && in->entropy[t] >= threshold;
+    json_t *rows = json_array();
+    for (int64_t s = 0, t = 0; s < in->shape.rows; s++) {
+        json_t *row = json_array();
+        for (int32_t i = 0; i < in->shape.length[s]; i++, t++) json_array_append_new(row, json_integer(kept[t] != 0));
+        json_array_append_new(rows, row);
     }
-    int count;
-    double *values;
-    TRY(calc_list(c, "advantages", &count, &values, err));
-    if (!values || count != shape->rows) return calc_malformed(c, "inputs.advantages", "a number a sequence", err);
-    in->advantage = values;
+    return rows;
+}
+
+static bool correct(CalcCase *c, const Algo *algo, const LossInputs *in, ObjectiveInput *step, json_t *expected, Err *err) {
+    int64_t n = in->shape.count;
+    const Correction *k = &algo->correction;
+    if (k->level == CORRECTION_OFF) return true;
+    if (!in->sampler || !in->old) return calc_malformed(c, "inputs.sampler_logprobs", "numbers, and old_logprobs", err);
+    if (k->mode == CORRECTION_TRUNCATE && k->low == 0 && isinf(k->high))
+        return calc_unsupported(c, "truncation without a bound, which TRL refuses");
+    double *weight = ARENA_NEW(&c->arena, double, n + 1);
+    correction_compute(k, in->shape.rows, in->shape.length, in->old, in->sampler, in->mask, weight, ARENA_NEW(&c->arena, uint8_t, n + 1));
+    step->weight = weight, step->weight_of_sequence = k->level == CORRECTION_SEQUENCE;
+    json_t *rows = step->weight_of_sequence ? json_array() : calc_ragged_json(&in->shape, weight);
+    for (int64_t s = 0, t = 0; step->weight_of_sequence && s < in->shape.rows; t += in->shape.length[s++])
+        json_array_append_new(rows, json_pack("[o]", json_number_or_name(in->shape.length[s] ? weight[t] : 1)));
+    json_object_set_new(expected, "importance_sampling_ratio", rows);
     return true;
 }
 
 bool trl_objective(CalcCase *c, json_t *expected, Err *err) {
+    static const char *const known[] = {"logprobs", "old_logprobs", "ref_logprobs", "sampler_logprobs", "advantages", "mask", "entropies",
+                                        "num_items_in_batch", "completion_mask", "tool_mask", "state", NULL};
     TrlLoss o;
     Algo algo;
-    Ragged shape;
-    ObjectiveInput in;
+    LossInputs in;
+    uint8_t *completion_mask, *tool_mask;
     TRY(trl_algo(c, &o, &algo, err));
-    TRY(trl_inputs(c, &algo, &shape, &in, err));
-    double active = 0;
-    for (int64_t i = 0; i < shape.count; i++) active += !in.mask || in.mask[i];
+    TRY(calc_inputs_known(c, known));
+    TRY(calc_loss_inputs(c, &in, err));
+    TRY(calc_mask(c, "completion_mask", &in.shape, &completion_mask, err) && calc_mask(c, "tool_mask", &in.shape, &tool_mask, err));
+    for (int64_t i = 0; completion_mask && tool_mask && i < in.shape.count; i++)
+        if (!in.mask || in.mask[i] != (completion_mask[i] & tool_mask[i]))
+            return calc_malformed(c, "inputs.mask", "the product of completion_mask and tool_mask", err);
     const json_t *items = json_object_get(c->inputs, "num_items_in_batch");
-    if (items && !json_is_null(items) && !json_is_number(items))
-        return calc_malformed(c, "inputs.num_items_in_batch", "a number", err);
-    double rollout_tokens = json_is_number(items) ? json_number_value(items) : active;
-    in.max_completion = isnan(o.max_completion_length) ? 0 : (int32_t)o.max_completion_length;
-    in.step_sequences = shape.rows * o.gradient_accumulation_steps;
-    in.step_tokens = active * o.gradient_accumulation_steps;
-    in.rollout_tokens = rollout_tokens * o.gradient_accumulation_steps / o.steps_per_generation;
-    ObjectiveOutput out = {.dlogprob = ARENA_NEW(&c->arena, double, shape.count + 1),
-                           .dentropy = ARENA_NEW(&c->arena, double, shape.count + 1)};
-    objective_compute(&algo, &in, &out);
+    if (items && !json_is_null(items) && !json_is_number(items)) return calc_malformed(c, "inputs.num_items_in_batch", "a number", err);
+    TRY(gate_entropy(c, &o, &algo, err));
+    double accumulated = o.gradient_accumulation_steps, tokens = json_is_number(items) ? json_number_value(items) : in.active;
+    ObjectiveInput step = calc_objective_input(&in);
+    step.max_completion = o.max_completion_length;
+    step.step_sequences = in.shape.rows * accumulated, step.step_tokens = in.active * accumulated;
+    step.rollout_tokens = fmax(tokens, 1) * accumulated / o.steps_per_generation / o.processes;
+    TRY(correct(c, &algo, &in, &step, expected, err));
+    if (algo.top_entropy < 1 && in.entropy) {
+        step_survey(&algo, &step, &step.entropy_threshold, NULL);
+        step.entropy_tokens = entropy_tokens(&in, &step) * accumulated;
+        if (!strstr(c->source, "micro-batch")) json_object_set_new(expected, "entropy_mask", entropy_mask_json(c, &in, step.entropy_threshold));
+    }
+    ObjectiveOutput out = calc_objective_output(c, &in);
+    TRY(calc_add_objective(c, &algo, &step, &in, 1, &out, err));
     json_object_set_new(expected, "loss", json_number_or_name(out.loss));
-    json_object_set_new(expected, "dloss_dlogprobs", calc_ragged_json(&shape, out.dlogprob));
-    if (algo.entropy != 0) json_object_set_new(expected, "dloss_dentropies", calc_ragged_json(&shape, out.dentropy));
+    json_object_set_new(expected, "dloss_dlogprobs", calc_ragged_json(&in.shape, out.dlogprob));
+    if (algo.entropy != 0) json_object_set_new(expected, "dloss_dentropies", calc_ragged_json(&in.shape, out.dentropy));
     return true;
 }
 
 // ---- advantages ------------------------------------------------------------------------------------------
 typedef struct TrlAdvantage {
-    const char *estimator;
-    double eps, num_generations;
+    const char *estimator, *aggregation;
+    double eps, num_generations, beta, clip[2];
+    bool normalize;
 } TrlAdvantage;
 
 static const CalcOption advantage_options[] = {
-    {"estimator", CALC_NEUTRAL, 0, "\"grpo\""},
-    {"multi_objective_aggregation", CALC_NEUTRAL, 0, "\"sum_then_normalize\""},
-    {"std", CALC_NEUTRAL, 0, "\"sample standard deviation (divisor n-1) over the non-NaN values\""},
+    {"estimator", CALC_TEXT, offsetof(TrlAdvantage, estimator), NULL},
+    {"multi_objective_aggregation", CALC_TEXT, offsetof(TrlAdvantage, aggregation), NULL},
+    {"std", CALC_IDLE, 0, NULL}, // says in words that the divisor is n - 1
     {"eps", CALC_NUMBER, offsetof(TrlAdvantage, eps), NULL},
     {"num_generations", CALC_COUNT, offsetof(TrlAdvantage, num_generations), NULL},
     {"scale_rewards", CALC_IDLE, 0, NULL}, // read by scale_rewards(): a text or a flag
+    {"normalize_advantages", CALC_FLAG, offsetof(TrlAdvantage, normalize), NULL},
+    {"reward_clip_range", CALC_RANGE, offsetof(TrlAdvantage, clip), NULL},
+    {"beta", CALC_NUMBER, offsetof(TrlAdvantage, beta), NULL},
     {0},
 };
 
@@ -156,7 +223,7 @@ static bool scale_rewards(CalcCase *c, AdvantageKind *out, Err *err) {
     } names[] = {{"group", ADVANTAGE_GROUP}, {"batch", ADVANTAGE_BATCH}, {"none", ADVANTAGE_NONE}};
     const json_t *value = json_object_get(c->config, "scale_rewards");
     *out = ADVANTAGE_GROUP;
-    if (!value || json_is_true(value)) return true;
+    if (!value || json_is_null(value) || json_is_true(value)) return true;
     *out = ADVANTAGE_NONE;
     if (json_is_false(value)) return true;
     if (!json_is_string(value)) return calc_malformed(c, "config.scale_rewards", "a text or a flag", err);
@@ -166,6 +233,16 @@ static bool scale_rewards(CalcCase *c, AdvantageKind *out, Err *err) {
             return true;
         }
     return calc_unsupported(c, "scale_rewards = \"%.60s\"", json_string_value(value));
+}
+
+static bool advantage_kind(CalcCase *c, const TrlAdvantage *o, AdvantageInput *in, Err *err) {
+    TRY(scale_rewards(c, &in->kind, err));
+    if (!strcmp(o->estimator, "rloo")) in->kind = ADVANTAGE_RLOO, in->whiten = o->normalize;
+    else if (!strcmp(o->estimator, "gdpo") || !strcmp(o->aggregation, "normalize_then_sum")) in->kind = ADVANTAGE_GDPO, in->whiten = true;
+    else if (strcmp(o->estimator, "grpo") != 0) return calc_unsupported(c, "estimator = \"%.60s\"", o->estimator);
+    else if (strcmp(o->aggregation, "sum_then_normalize") != 0)
+        return calc_unsupported(c, "multi_objective_aggregation = \"%.60s\"", o->aggregation);
+    return true;
 }
 
 // Weighted sums over the reward functions that scored a row, as the reward pool sums them; a row without any is not
@@ -180,15 +257,32 @@ static void weigh(const Ragged *rewards, const double *weight, double *reward, b
         }
 }
 
+// The divergence that RLOO takes from the reward: the sum of k1 over the completion.
+static bool take_divergence(CalcCase *c, const TrlAdvantage *o, int rows, double *reward, Err *err) {
+    Ragged old, ref;
+    int count;
+    double *length;
+    TRY(calc_ragged(c, "old_logprobs", NULL, &old, err));
+    TRY(calc_ragged(c, "ref_logprobs", old.values ? &old : NULL, &ref, err) && calc_list(c, "lengths", &count, &length, err));
+    for (int i = 0; !isnan(o->clip[0]) && i < rows; i++) reward[i] = fmax(o->clip[0], fmin(o->clip[1], reward[i]));
+    if (o->beta == 0) return true;
+    if (!old.values || !ref.values || old.rows != rows) return calc_malformed(c, "inputs.old_logprobs", "a row a completion, and ref_logprobs", err);
+    if (length && count != rows) return calc_malformed(c, "inputs.lengths", "a number a completion", err);
+    for (int64_t row = 0, t = 0; row < rows; t += old.length[row++])
+        for (int32_t i = 0; i < old.length[row] && (!length || i < length[row]); i++)
+            reward[row] -= o->beta * (old.values[t + i] - ref.values[t + i]);
+    return true;
+}
+
 bool trl_advantage(CalcCase *c, json_t *expected, Err *err) {
-    static const char *const known[] = {"rewards_per_func", "reward_weights", NULL};
-    TrlAdvantage o = {.eps = 1e-4, .num_generations = NAN};
-    AdvantageKind kind;
+    static const char *const known[] = {"rewards_per_func", "reward_weights", "old_logprobs", "ref_logprobs", "lengths", NULL};
+    TrlAdvantage o = {.estimator = "grpo", .aggregation = "sum_then_normalize", .eps = 1e-4, .num_generations = NAN, .clip = {NAN, NAN}};
     Ragged rewards;
     int weights;
     double *weight;
     TRY(calc_options(c, advantage_options, &o, err));
-    TRY(scale_rewards(c, &kind, err));
+    AdvantageInput in = {.eps = o.eps, .scale = true};
+    TRY(advantage_kind(c, &o, &in, err));
     TRY(calc_inputs_known(c, known));
     TRY(calc_ragged(c, "rewards_per_func", NULL, &rewards, err) && calc_list(c, "reward_weights", &weights, &weight, err));
     if (!rewards.values) return calc_malformed(c, "inputs.rewards_per_func", "a list of lists of numbers", err);
@@ -199,11 +293,13 @@ bool trl_advantage(CalcCase *c, json_t *expected, Err *err) {
             return calc_malformed(c, "inputs.rewards_per_func", "a value for each weight in every row", err);
     double *reward = ARENA_NEW(&c->arena, double, rewards.rows + 1), *advantage = ARENA_NEW(&c->arena, double, rewards.rows + 1);
     bool *scorable = ARENA_NEW(&c->arena, bool, rewards.rows + 1);
+    int *group = ARENA_NEW(&c->arena, int, rewards.rows + 1);
     weigh(&rewards, weight, reward, scorable);
-    advantage_compute(kind, o.eps, rewards.rows / (int)o.num_generations, (int)o.num_generations, reward, scorable,
-                      advantage, NULL);
-    json_t *list = json_array();
-    for (int row = 0; row < rewards.rows; row++) json_array_append_new(list, json_number_or_name(advantage[row]));
-    json_object_set_new(expected, "advantages", list);
+    TRY(take_divergence(c, &o, rewards.rows, reward, err));
+    for (int i = 0; i < rewards.rows; i++) group[i] = i / (int)o.num_generations;
+    in.count = rewards.rows, in.group = group, in.groups = rewards.rows / (int)o.num_generations, in.reward = reward, in.scorable = scorable;
+    in.parts = rewards.rows ? rewards.length[0] : 0, in.part = rewards.values, in.part_weight = weight;
+    advantage_compute(&in, advantage, NULL);
+    json_object_set_new(expected, "advantages", calc_list_json(rewards.rows, advantage));
     return true;
 }

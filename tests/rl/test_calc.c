@@ -1,0 +1,26 @@
+// `reckon calc` against the numbers that TRL, verl, OpenRLHF, prime-rl, SkyRL, transformers, torch, scipy and statsmodels
+// computed on the same inputs: every file, every case, every field. How many cases of a file may be declared unsupported is
+// part of the table, so a case that stops being supported is a failure.
+#include "../test.h"
+#include "calc_cases.h"
+
+static const struct {
+    const char *kind, *file;
+    int agreed, unsupported;
+} files[] = {
+    {"objective", "losses_trl_clip.json", 51, 0},     {"objective", "losses_trl_soft.json", 21, 0},
+    {"objective", "losses_trl_sequence.json", 19, 0}, {"objective", "importance_trl.json", 45, 0},
+    {"advantage", "advantages_trl.json", 56, 0},      {"objective", "accumulation.json", 13, 11},
+};
+
+static void every_case(void) {
+    for (int i = 0; i < COUNT(files); i++) {
+        CaseCounts got = calc_compare(files[i].kind, files[i].file);
+        if (got.agreed != files[i].agreed || got.unsupported != files[i].unsupported)
+            FAIL("%s: %d agree and %d are unsupported, expected %d and %d", files[i].file, got.agreed, got.unsupported, files[i].agreed,
+                 files[i].unsupported);
+    }
+}
+
+static const Test tests[] = {{"every_case", every_case}};
+TEST_MAIN(tests)
