@@ -497,7 +497,7 @@ static __global__ void advance_kernel(AdvanceArgs a) {
     a.entropy[record] = row->entropy;
     state.ended = ++state.length >= state.max_tokens;
     for (int i = 0; i < a.stop_count && !state.ignore_stop; i++) state.ended |= a.stop[i] == token;
-    if (!state.ended) {
+    if (!state.ended && a.tokens) {
         int32_t position = ++state.position;
         a.tokens[m] = token;
         a.position[m] = position;

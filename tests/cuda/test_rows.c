@@ -317,6 +317,10 @@ static void advance_bits(void) {
     set_up(&a, &r);
     COMPARE_CUDA(advance, &a, "no stop ids");
     check_state(&a);
+    a.tokens = NULL; // the host sets up the next pass
+    set_up(&a, &r);
+    COMPARE_CUDA(advance, &a, "no next pass");
+    check_state(&a);
 }
 
 static const Test tests[] = {
