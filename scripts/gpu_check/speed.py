@@ -1,0 +1,197 @@
+"""The part of gpu-check that measures: decoding, training, a GRPO step, single operations, each beside PyTorch in the same run
+where a python with torch is at hand. Targets are stated for one H100; on other devices figures are told and not judged.
+"""
+import ctypes
+import json
+import os
+import subprocess
+import threading
+
+from . import models
+
+# Dense bf16 peak of the tensor cores, FLOP/s. Bandwidth is computed from the device's own clock and width.
+PEAK_FLOPS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "GH200": 989e12, "B200": 2250e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12,
+              "RTX 4090": 165e12, "RTX 5090": 210e12}
+MEMORY_CLOCK_KHZ, MEMORY_BUS_BITS = 36, 37  # CUdevice_attribute
+
+
+def peak_flops(device: str) -> float | None:
+    return next((PEAK_FLOPS[name] for name in sorted(PEAK_FLOPS, key=len, reverse=True) if name in device), None)
+
+
+def bandwidth() -> float | None:
+    """Bytes per second at most, of the first device."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    clock, width = ctypes.c_int(0), ctypes.c_int(0)
+    if driver.cuInit(0) or driver.cuDeviceGetAttribute(ctypes.byref(clock), MEMORY_CLOCK_KHZ, 0):
+        return None
+    if driver.cuDeviceGetAttribute(ctypes.byref(width), MEMORY_BUS_BITS, 0):
+        return None
+    return clock.value * 1e3 * 2 * width.value / 8 or None
+
+
+class PeakMemory:
+    """The most device memory in use while a block runs, bytes, by asking nvidia-smi; None where it can't be asked."""
+
+    def __enter__(self):
+        self.bytes, self.over = None, threading.Event()
+        self.thread = threading.Thread(target=self.watch, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+
+    def watch(self) -> None:
+        command = ["nvidia-smi", "--id=0", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+        while not self.over.wait(0.2):
+            try:
+                now = int(subprocess.run(command, capture_output=True, text=True).stdout) << 20
+            except (OSError, ValueError):
+                return
+            self.bytes = max(self.bytes or 0, now)
+
+
+class Speed:
+    def __init__(self, check) -> None:
+        self.check, self.bandwidth, self.flops = check, bandwidth(), peak_flops(check.device)
+        self.judged = "H100" in check.device or "H200" in check.device
+        self.results = []
+        self.folder = os.path.join(check.report.folder, "models")
+        done = check.run([check.python, "-c", "import torch, transformers; print(torch.cuda.is_available())"], 120)
+        self.no_peer = "" if done.status == 0 and "True" in done.out else "this python has no torch and transformers that see the device"
+
+    def ours(self, *arguments: str) -> tuple[dict | None, str]:
+        with PeakMemory() as memory:
+            out, why = self.check.json("bench", *arguments, "--device", "cuda")
+        if out:
+            out["peak_device_bytes"] = memory.bytes
+            self.results.append({"command": ["bench", *arguments], "result": out})
+        return out, why
+
+    def peer(self, kind: str, **options) -> tuple[dict | None, str]:
+        if self.no_peer:
+            return None, self.no_peer
+        command = [self.check.python, os.path.join(self.check.root, "tests", "bench", "peer_gpu.py"), kind]
+        for name, value in options.items():
+            command += ["--" + name.replace("_", "-"), str(value)]
+        done = self.check.run(command)
+        if done.status != 0 or done.late:
+            return None, done.why()
+        out = json.loads(done.out.strip().splitlines()[-1])
+        self.results.append({"command": command[1:], "result": out})
+        return out, ""
+
+    def row(self, name: str, target: str, found: str, met: bool | None, why: str = "") -> None:
+        """`met` counts only on the device that the target is stated for."""
+        if met is not None and not self.judged:
+            met, why = None, f"the target is stated for one H100; {why}" if why else "the target is stated for one H100"
+        self.check.report.row("speed", name, target, found, met, why)
+
+    def beside(self, name: str, factor: float, ours: float | None, peer: tuple[dict | None, str], unit: str) -> None:
+        theirs, why = peer
+        target = f"at least {factor:g} times the peer"
+        if not theirs or ours is None:
+            self.row(name, target, "-", None, why or "ours didn't run")
+            return
+        ratio = ours / theirs["figure"]
+        self.row(name, target, f"{ratio:.2f} times: {ours:.4g} {unit} beside {theirs['figure']:.4g} ({theirs['settings']})", ratio >= factor)
+
+
+def memory_text(out: dict) -> str:
+    return f", {out['peak_device_bytes'] / 2**30:.1f} GiB" if out.get("peak_device_bytes") else ""
+
+
+# ---- decoding --------------------------------------------------------------------------------------------
+def decode(s: Speed) -> None:
+    for size, batch, share, factor in (("0.5B", 1, 0.40, None), ("0.5B", 64, None, 10), ("0.5B", 256, 0.55, 10), ("0.5B", 1024, 0.55, None),
+                                       ("1.5B", 1, 0.60, None), ("1.5B", 256, None, None)):
+        model, name = models.random_model(s.folder, size), f"decode {size}, {batch} sequences"
+        out, why = s.ours("decode", "--model", model, "--batch", str(batch), "--prompt-tokens", "256", "--new-tokens", "256")
+        if not out:
+            s.row(name, "runs", "-", False, why)
+            continue
+        seconds = out["seconds"]["decode"]
+        rate, reached = batch * 256 / seconds, out["bytes_per_second"] * out["total_seconds"] / seconds
+        found = f"{rate:.0f} tokens/s{memory_text(out)}"
+        if s.bandwidth:
+            found += f", {100 * reached / s.bandwidth:.0f} % of the roofline"
+        s.row(name, f"at least {100 * share:.0f} % of the roofline" if share else "a figure", found,
+              reached / s.bandwidth >= share if share and s.bandwidth else None, "" if s.bandwidth or not share else "the bandwidth isn't known")
+        if factor:
+            s.beside(f"{name}, beside transformers' generate", factor, rate,
+                     s.peer("decode", config=os.path.join(model, "config.json"), batch=batch, prompt_tokens=256, new_tokens=64), "tokens/s")
+
+
+# ---- training --------------------------------------------------------------------------------------------
+def train(s: Speed) -> None:
+    for size in ("0.5B", "1.5B"):
+        model, name = models.random_model(s.folder, size), f"training {size}, 8 x 1024 tokens"
+        out, why = s.ours("train", "--model", model, "--batch", "8", "--new-tokens", "1024", "--warm-up", "2")
+        if not out:
+            s.row(name, "runs", "-", False, why)
+            continue
+        share = out["flops_per_second"] / s.flops if s.flops else None
+        found = f"{out['tokens_per_second']:.0f} tokens/s{memory_text(out)}" + (f", MFU {100 * share:.0f} %" if share else "")
+        s.row(name, "MFU at least 50 %", found, share >= 0.5 if share else None, "" if share else "this device's peak isn't in the table")
+        s.beside(f"{name}, beside PyTorch with flash attention", 1.5, out["tokens_per_second"],
+                 s.peer("train", config=os.path.join(model, "config.json"), batch=8, new_tokens=1024), "tokens/s")
+
+
+def step(s: Speed) -> None:
+    name = "a GRPO step on 0.5B, 64 prompts of 256 tokens x 16 samples x 512 new tokens"
+    out, why = s.ours("step", "--model", models.random_model(s.folder, "0.5B"), "--prompts", "64", "--group", "16", "--prompt-tokens", "256",
+                      "--new-tokens", "512")
+    if not out:
+        s.row(name, "6 s at most", "-", False, why)
+        return
+    stages = ", ".join(f"{key} {value:.2f}" for key, value in out["seconds"].items())
+    s.row(name, "6 s at most", f"{out['total_seconds']:.2f} s ({stages}){memory_text(out)}", out["total_seconds"] <= 6)
+
+
+# ---- single operations -----------------------------------------------------------------------------------
+def gemm(s: Speed) -> None:
+    for rows, columns, depth in ((64, 9728, 896), (256, 9728, 896), (8192, 9728, 896), (8192, 896, 4864), (8192, 17920, 1536)):
+        name = f"matrix product {rows} x {columns} x {depth}"
+        out, why = s.ours("gemm", "--batch", str(rows), "--columns", str(columns), "--depth", str(depth))
+        if not out:
+            s.row(name, "runs", "-", False, why)
+            continue
+        s.beside(f"{name}, beside cuBLAS's free choice", 0.9, out["flops_per_second"] / 1e12,
+                 s.peer("gemm", batch=rows, columns=columns, depth=depth), "TFLOP/s")
+
+
+def operations(s: Speed) -> None:
+    """Each operation alone: share of the bandwidth where memory bounds it; attention beside PyTorch's."""
+    program = os.path.join(s.check.root, "build", "tests", "cuda_time_operations")
+    done = s.check.run([program]) if os.path.exists(program) else None
+    if not done or done.status != 0 or done.late:
+        s.row("operations alone", "runs", "-", None if not done else False, done.why() if done else "build/tests has no cuda_time_operations")
+        return
+    for line in done.out.splitlines():
+        timed = json.loads(line)
+        s.results.append({"command": ["cuda_time_operations"], "result": timed})
+        name = f"{timed['name']}, {timed['shape']}"
+        if timed["flops"]:
+            peer = s.peer("attention", **timed["peer"]) if timed.get("peer") else (None, "no peer")
+            s.beside(name, 0.8, timed["flops"] / timed["seconds"] / 1e12, peer, "TFLOP/s")
+            continue
+        reached = timed["bytes"] / timed["seconds"]
+        s.row(name, "at least 70 % of the bandwidth", f"{reached / 1e9:.0f} GB/s, {timed['seconds'] * 1e6:.1f} us",
+              reached / s.bandwidth >= 0.7 if s.bandwidth else None, "" if s.bandwidth else "the bandwidth isn't known")
+
+
+WORKS = {"decode": decode, "train": train, "step": step, "gemm": gemm, "operations": operations}
+
+
+def run(check, items: set[str]) -> None:
+    s = Speed(check)
+    for name, work in WORKS.items():
+        if not items or name in items:
+            work(s)
+            check.report.attach("speed", "results", s.results)
+            check.report.save()

@@ -1,0 +1,238 @@
+"""The cases of tests/scripts/test_gpu_check: python3 gpu_check_cases.py RECKON. No GPU and no nvcc are needed: the assembler's
+account is a recorded one, and the parts that need a device run their comparisons on the CPU."""
+import contextlib
+import importlib.machinery
+import importlib.util
+import io
+import os
+import sys
+import tempfile
+
+sys.dont_write_bytecode = True
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "scripts"))
+from gpu_check import device, models, report, speed, static  # noqa: E402
+
+loader = importlib.machinery.SourceFileLoader("gpu_check_command", os.path.join(ROOT, "scripts", "gpu-check"))
+command = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+loader.exec_module(command)
+
+RECORDED = """ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function '_Z14rmsnorm_kernelILb1EfEv11RmsnormArgs' for 'sm_90a'
+ptxas info    : Function properties for _Z14rmsnorm_kernelILb1EfEv11RmsnormArgs
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 31 registers, used 1 barriers
+ptxas info    : Compile time = 14.2 ms
+ptxas info    : Compiling entry function 'spilling_kernel' for 'sm_90a'
+ptxas info    : Function properties for spilling_kernel
+    336 bytes stack frame, 540 bytes spill stores, 556 bytes spill loads
+ptxas info    : Used 32 registers, used 1 barriers, 336 bytes cumulative stack size, 256 bytes smem
+ptxas info    : Compile time = 20.794 ms
+ptxas info    : Function properties for _Z6helperPfi
+    8 bytes stack frame, 4 bytes spill stores, 4 bytes spill loads
+rows.cu(12): warning #177-D: variable "x" was declared but never referenced
+"""
+scratch = tempfile.TemporaryDirectory()
+reckon = os.path.abspath(sys.argv[1])
+
+
+def equal(got, want) -> None:
+    assert got == want, f"got {got!r}, want {want!r}"
+
+
+def silently(call, *arguments):
+    """The call's result, and what it wrote on stdout and stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            result = call(*arguments)
+        except SystemExit as e:
+            result = e.code
+    return result, out.getvalue(), err.getvalue()
+
+
+def new_report(name: str, commit: str = "one") -> report.Report:
+    return report.Report(os.path.join(scratch.name, name), {"date": "2026-01-02", "commit": commit, "device": None})
+
+
+# ---- the assembler's account -----------------------------------------------------------------------------
+def reads_the_account():
+    kernels, complaints = static.parse(RECORDED)
+    equal([k["kernel"] for k in kernels], ["_Z14rmsnorm_kernelILb1EfEv11RmsnormArgs", "spilling_kernel", "_Z6helperPfi"])
+    equal([k["registers"] for k in kernels], [31, 32, None])
+    equal([k["spill_bytes"] for k in kernels], [0, 1096, 8])
+    equal([k["stack_bytes"] for k in kernels], [0, 336, 8])
+    equal([k["shared_bytes"] for k in kernels], [0, 256, 0])
+    equal({k["architecture"] for k in kernels}, {"90a"})
+    equal(len(complaints), 1)
+    assert "never referenced" in complaints[0], complaints
+
+
+def an_error_is_a_complaint():
+    equal(static.parse("rows.cu(3): error: expected a \";\"\n1 error detected in the compilation of \"rows.cu\".\n")[0], [])
+    equal(len(static.parse("ptxas fatal   : (C7600) Port size\n")[1]), 1)
+    equal(static.parse("")[1], [])
+
+
+def spills_are_judged():
+    kernels, _ = static.parse(RECORDED)
+    equal([k["kernel"] for k in static.judge(kernels, [])], ["spilling_kernel", "_Z6helperPfi"])
+    table = [("spilling_kernel", "90a", 1096, "a reason")]
+    equal([k["kernel"] for k in static.judge(kernels, table)], ["_Z6helperPfi"])
+    equal(len(static.judge(kernels, [("spilling_kernel", "90a", 1095, "a byte too few")])), 2)
+    equal(len(static.judge(kernels, [("spilling_kernel", "80", 4096, "another architecture")])), 2)
+    equal(len(static.judge(kernels, [("spilling", None, 4096, "a part of a name")])), 2)
+
+
+def names_are_short():
+    equal(static.short_name("void rmsnorm_kernel<true, unsigned short>(RmsnormArgs)"), "rmsnorm_kernel<true, unsigned short>")
+    equal(static.short_name("advance_kernel(AdvanceArgs)"), "advance_kernel")
+    equal(static.short_name("spilling_kernel"), "spilling_kernel")
+
+
+# ---- the command -----------------------------------------------------------------------------------------
+def call(found: tuple, nvcc: str | None, *arguments: str):
+    command.find_device, command.find_nvcc = lambda: found, lambda: nvcc
+    sys.argv = ["gpu-check", "--out", os.path.join(scratch.name, "command"), *arguments]
+    return silently(command.main)
+
+
+def without_a_gpu():
+    status, out, err = call((None, "the driver (libcuda.so.1) isn't here"), "/bin/false")
+    equal((status, out), (69, ""))
+    assert err.startswith("gpu-check: the driver (libcuda.so.1) isn't here.") and "scripts/gpu-check --static" in err, err
+
+
+def static_without_nvcc():
+    status, out, err = call((None, "no driver"), None, "--static")
+    equal((status, out), (69, ""))
+    assert "nvcc isn't here" in err, err
+
+
+def wrong_calls():
+    for arguments in (["--only", "speeed"], ["--no-such-option"], ["--jobs", "many"]):
+        status, _, err = call((None, "no driver"), None, *arguments)
+        equal(status, 64)
+        assert err.startswith("gpu-check: ") and "Traceback" not in err, err
+
+
+def parts_are_narrowed():
+    equal(list(command.chosen(None, None)), list(command.PARTS))
+    equal(command.chosen("sanitizer.racecheck,ops,sanitizer.memcheck", None), {"sanitizer": {"racecheck", "memcheck"}, "ops": set()})
+
+
+# ---- the report ------------------------------------------------------------------------------------------
+def reports_grow():
+    first = new_report("grows")
+    first.begin("ops")
+    silently(first.row, "ops", "rows", "pass", "4 passed", True)
+    first.save()
+    second = new_report("grows")
+    second.begin("speed")
+    silently(second.row, "speed", "decode", "55 %", "40 %", False, "slow")
+    silently(second.row, "speed", "train", "50 %", "-", None, "no torch")
+    second.save()
+    equal(list(second.parts), ["ops", "speed"])
+    equal([second.count(v) for v in ("met", "missed", "not run")], [0, 1, 1])  # of this call
+    with open(os.path.join(scratch.name, "grows", "gpu-check.md")) as f:
+        text = f.read()
+    for line in ("| rows | pass | 4 passed | met |", "| decode | 55 % | 40 % | missed: slow |", "| train | 50 % | - | not run: no torch |"):
+        assert line in text, text
+    equal(list(new_report("grows", "another commit").parts), [])
+
+
+# ---- parts for the device, on the CPU --------------------------------------------------------------------
+class OnCpu(device.Check):
+    tamper = False
+
+    def json(self, *arguments, limit=None):
+        out, why = super().json(*("cpu" if a == "cuda" else a for a in arguments), limit=limit)
+        if self.tamper and out and "sequences" in out:
+            out["sequences"][1]["logprobs"][-1] += 1e-6
+        return out, why
+
+
+def on_cpu(name: str) -> OnCpu:
+    check = OnCpu(ROOT, new_report(name), sys.executable, "no device")
+    check.reckon = reckon
+    os.makedirs(check.report.folder, exist_ok=True)
+    return check
+
+
+def verdicts(check: OnCpu, part: str) -> list[str]:
+    return [row["verdict"] for row in check.report.parts[part]["rows"]]
+
+
+def invariants_hold_on_the_cpu():
+    check = on_cpu("invariants")
+    check.report.begin("invariants")
+    folder = os.path.join(ROOT, "tests", "data", "models", "llama-tied")
+    silently(device.same_logprobs, check, "llama-tied", folder, "bf16", 5, check.report.folder)
+    equal(verdicts(check, "invariants"), ["met"] * 4)
+    check.tamper = True
+    silently(device.same_logprobs, check, "llama-tied", folder, "bf16", 5, check.report.folder)
+    equal(verdicts(check, "invariants")[4:], ["met"] * 3 + ["missed"])
+
+
+def golden_models_on_the_cpu():
+    check = on_cpu("golden")
+    check.report.begin("golden")
+    silently(device.golden, check, {"llama-tied"})
+    equal(verdicts(check, "golden"), ["met"] * 4)
+
+
+def a_missing_program_is_a_failure():
+    check = on_cpu("missing")
+    check.reckon = os.path.join(scratch.name, "nothing")
+    check.root = scratch.name
+    for part, run, *more in (("ops", device.operations, set()), ("sanitizer", device.sanitizers, set()),
+                             ("invariants", device.same_logprobs, "none", check.root, "fp32", 4, check.root)):
+        check.report.begin(part)
+        silently(run, check, *more)
+    equal((verdicts(check, "ops"), verdicts(check, "invariants")), (["missed"], ["missed"]))
+    assert "missed" not in verdicts(check, "sanitizer")
+
+
+def random_weights_are_a_model():
+    kept = models.SHAPES["0.5B"], dict(models.SHARED)
+    models.SHAPES["0.5B"] = {**kept[0], "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    models.SHARED.update(vocab_size=300, bos_token_id=0, eos_token_id=1)
+    check = on_cpu("random")
+    try:
+        folder = models.random_model(check.report.folder, "0.5B")
+    finally:
+        models.SHAPES["0.5B"] = kept[0]
+        models.SHARED.update(kept[1])
+    check.report.begin("invariants")
+    silently(device.same_logprobs, check, "random", folder, "bf16", 4, check.report.folder)
+    equal(verdicts(check, "invariants"), ["met"] * 4)
+
+
+def shapes_have_their_sizes():
+    for size, parameters in (("0.5B", 494032768), ("1.5B", 1543714304)):
+        count = 0
+        for _, shape in models.tensors(models.SHAPES[size]):
+            count += shape[0] * (shape[1] if len(shape) > 1 else 1)
+        equal(count, parameters)
+
+
+def peaks_are_found():
+    equal(speed.peak_flops("NVIDIA H100 80GB HBM3"), 989e12)
+    equal(speed.peak_flops("NVIDIA H100 PCIe"), 756e12)
+    equal(speed.peak_flops("NVIDIA GeForce GT 710"), None)
+
+
+CASES = [reads_the_account, an_error_is_a_complaint, spills_are_judged, names_are_short, without_a_gpu, static_without_nvcc, wrong_calls,
+         parts_are_narrowed, reports_grow, invariants_hold_on_the_cpu, golden_models_on_the_cpu, a_missing_program_is_a_failure,
+         random_weights_are_a_model, shapes_have_their_sizes, peaks_are_found]
+failed = 0
+for case in CASES:
+    name = case.__name__.replace("_", " ")
+    try:
+        case()
+        print(f"ok   {name}")
+    except Exception as e:  # a case that breaks is a case that failed
+        failed += 1
+        print(f"FAIL {name}: {type(e).__name__}: {e}")
+print(f"{len(CASES) - failed} passed, {failed} failed, 0 skipped")
+sys.exit(failed != 0)
