@@ -36,6 +36,7 @@ int policy_threads(const Policy *p);
 // The variant that a policy opened now on this device (NULL: the default) would get.
 bool policy_machine_variant(const char *device, char out[64], Err *err) MUST_CHECK;
 const char *policy_variant(const Policy *p);    // "avx512bf16", "sm_90", ...: part of what fixes the bits
+bool policy_failed(const Policy *p);            // its device has failed: nothing that it holds can be read any more
 size_t policy_bytes(const Policy *p);           // memory held by weights, gradients, moments and packs
 double policy_flops(const Policy *p);           // FLOPs done so far by this policy, multiply-adds as two
 // SHA-256 over the weights in order.

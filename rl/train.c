@@ -38,7 +38,7 @@ typedef struct Run {
     TrainState state;
     int lock;
     int skipped_in_a_row;
-    int64_t total_steps;
+    int64_t total_steps, saved; // saved: the step of the newest checkpoint, -1: none
     double started, planned_flops, done_flops; // of the plan, from this start on, for the estimate of the end
     bool terminal;
     const char *what; // on the progress line
@@ -136,6 +136,7 @@ static bool save(Run *run, Err *err) {
     TRY(checkpoint_save(r->run_folder, run->trainer.policy, &run->state, r->hash, err));
     for (int i = 0; i < r->stage_count && count < COUNT(ends); i++) ends[count++] = at += r->stages[i].steps;
     TRY(checkpoint_prune(r->run_folder, r->keep_checkpoints, ends, count, err));
+    run->saved = run->state.step;
     json_t *detail = json_pack("{s:I}", "step", (json_int_t)run->state.step);
     bool ok = ledger_event(run->ledger, "checkpoint", detail, err);
     json_decref(detail);
@@ -205,16 +206,16 @@ static bool open_reference(Run *run, const Stage *stage, int64_t start_step, Err
     return ok;
 }
 
-static bool interrupted(Run *run, int64_t saved, Err *err) {
+static bool interrupted(Run *run, Err *err) {
     clear_bar(run);
-    if (run->state.step != saved) TRY(save(run, err));
+    if (run->state.step != run->saved) TRY(save(run, err));
     return fail(err, signal_seen == SIGINT ? ERR_INTERRUPTED : ERR_TERMINATED, run->recipe->run_folder,
                 "stopped by a signal; step %lld is saved, go on with --resume", (long long)run->state.step);
 }
 
 static bool run_stage(Run *run, int index, Err *err) {
     const Stage *stage = &run->recipe->stages[index];
-    int64_t start_step = 0, saved = run->state.step;
+    int64_t start_step = 0;
     for (int i = 0; i < index; i++) start_step += run->recipe->stages[i].steps;
     run->trainer.stage_index = index;
     if (run->state.step == start_step) policy_reset_optimizer(run->trainer.policy);
@@ -223,16 +224,13 @@ static bool run_stage(Run *run, int index, Err *err) {
     if (run->state.step == 0 && stage->kind == STAGE_GRPO) TRY(evaluate_now(run, stage, err));
     if (start_step == 0 && run->state.step == 0) TRY(save(run, err)); // a kill before the first one still resumes
     for (int step = (int)(run->state.step - start_step) + 1; step <= stage->steps; step++) {
-        if (signal_seen) return interrupted(run, saved, err);
+        if (signal_seen) return interrupted(run, err);
         bool ok = run_step(run, stage, step, err);
-        if (!ok && err->code == ERR_INTERRUPTED && signal_seen) return interrupted(run, saved, err);
+        if (!ok && err->code == ERR_INTERRUPTED && signal_seen) return interrupted(run, err);
         TRY(ok);
         bool last = step == stage->steps;
         if (last || (stage->evaluate_every > 0 && step % stage->evaluate_every == 0)) TRY(evaluate_now(run, stage, err));
-        if (last || (stage->checkpoint_every > 0 && step % stage->checkpoint_every == 0)) {
-            TRY(save(run, err));
-            saved = run->state.step;
-        }
+        if (last || (stage->checkpoint_every > 0 && step % stage->checkpoint_every == 0)) TRY(save(run, err));
     }
     return true;
 }
@@ -344,6 +342,7 @@ static bool start(Run *run, const TrainOptions *o, Err *err) {
     ok = ok && (found || write_recipe(r, err)) && ledger_open(r->run_folder, found, &run->ledger, err);
     if (ok && found) ok = ledger_rewind(run->ledger, run->state.step, err);
     ok = ok && record_start(run, found, err);
+    if (found) run->saved = run->state.step;
     if (ok && found) log_line(LOG_INFO, "going on from step %lld", (long long)run->state.step);
     free(checkpoint);
     return ok;
@@ -364,7 +363,7 @@ static bool compare_at_end(Run *run, Err *err) {
     json_t *comparison;
     const Trainer *t = &run->trainer;
     all_saved = true; // from here on a signal ends the process at once
-    if (signal_seen) return interrupted(run, run->state.step, err);
+    if (signal_seen) return interrupted(run, err);
     log_line(LOG_INFO, "comparing both modes on %d held-out items of each level", run->recipe->compare_items);
     TRY(compare_run(t->policy, run->recipe, t->tasks, t->rewards, run->ledger, run->state.step, &comparison, err));
     compare_print(comparison);
@@ -373,7 +372,7 @@ static bool compare_at_end(Run *run, Err *err) {
 }
 
 bool train(const Recipe *r, const TrainOptions *options, Err *err) {
-    Run run = {.recipe = r, .trainer = {.recipe = r}, .lock = -1, .started = clock_seconds(), .terminal = isatty(2)};
+    Run run = {.recipe = r, .trainer = {.recipe = r}, .lock = -1, .saved = -1, .started = clock_seconds(), .terminal = isatty(2)};
     run.trainer.progress = on_progress;
     run.trainer.progress_context = &run;
     for (int i = 0; i < r->stage_count; i++) run.total_steps += r->stages[i].steps;
@@ -389,6 +388,10 @@ bool train(const Recipe *r, const TrainOptions *options, Err *err) {
     clear_bar(&run);
     ok = ok && (!options->compare || r->compare_items <= 0 || compare_at_end(&run, err));
     if (ok) ok = report_write(r->run_folder, NULL, err);
+    if (!ok && run.saved >= 0 && policy_failed(run.trainer.policy)) { // what it holds is lost, so nothing more can be saved
+        Err first = *err;
+        fail(err, ERR_IO, first.where, "%s; step %lld is saved, go on with --resume", first.msg, (long long)run.saved);
+    }
     finish(&run);
     return ok;
 }

@@ -9,7 +9,9 @@ static void pieces_and_holes(void) {
     size_t a, b, c, d;
     CHECK_INT(slab_free_bytes(s), 10 * SLAB_ALIGNMENT);
     CHECK(slab_take(s, 1, &a) && slab_take(s, 2 * SLAB_ALIGNMENT, &b) && slab_take(s, SLAB_ALIGNMENT + 1, &c));
-    CHECK_INT(a, 0), CHECK_INT(b, SLAB_ALIGNMENT), CHECK_INT(c, 3 * SLAB_ALIGNMENT);
+    CHECK_INT(a, 0);
+    CHECK_INT(b, SLAB_ALIGNMENT);
+    CHECK_INT(c, 3 * SLAB_ALIGNMENT);
     CHECK(!slab_take(s, 6 * SLAB_ALIGNMENT, &d));
     CHECK(!slab_take(s, SIZE_MAX - 3, &d));
     slab_give(s, a), slab_give(s, c), slab_give(s, b);
