@@ -13,14 +13,14 @@ return {
   stages = {
     grpo{
       name = "grpo",
-      steps = 200,
+      steps = 300,
       modes = {direct = 1},
-      prompts = 32,
+      prompts = 16,
       group_size = 8,
       sampling = {temperature = 1, max_tokens = 16},
       algo = {loss = "dapo", epsilon_low = 0.2, epsilon_high = 0.28},
       optimizer = {learning_rate = 2e-5, schedule = "cosine", warmup = 5},
-      checkpoint_every = 50,
+      checkpoint_every = 100,
     },
   },
   evaluate = {items = 200, samples = 1, max_tokens = 16},
