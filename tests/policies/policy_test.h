@@ -30,15 +30,25 @@ static inline ModelConfig shape_config(const Shape *s) {
     return c;
 }
 
-static inline Policy *policy_make(const ModelConfig *c, Tokenizer *tokenizer, Precision precision, int threads) {
+static inline Policy *policy_make_on(const char *device, const ModelConfig *c, Tokenizer *tokenizer, Precision precision, int threads) {
     Err err = {0};
     Policy *p;
-    OK(policy_create(c, tokenizer, 7, &(PolicyOptions){.precision = precision, .threads = threads, .trainable = true}, &p, &err));
+    PolicyOptions options = {.precision = precision, .threads = threads, .device = device, .trainable = true};
+    OK(policy_create(c, tokenizer, 7, &options, &p, &err));
     Random r = random_start(7, STREAM_TEST, 1);
-    for (int i = 0; i < p->parameter_count; i++)
-        for (int64_t j = 0; !p->parameters[i].matrix && j < p->parameters[i].N; j++)
-            p->parameters[i].values[j] += (float)(0.2 * random_normal(&r));
+    for (int i = 0; i < p->parameter_count; i++) {
+        const Parameter *q = &p->parameters[i];
+        if (q->matrix) continue;
+        float *values = xmalloc((size_t)q->N * sizeof *values);
+        p->device->download(p->device, values, q->values, (size_t)q->N * sizeof *values);
+        for (int64_t j = 0; j < q->N; j++) values[j] += (float)(0.2 * random_normal(&r));
+        p->device->upload(p->device, q->values, values, (size_t)q->N * sizeof *values);
+        free(values);
+    }
     return p;
+}
+static inline Policy *policy_make(const ModelConfig *c, Tokenizer *tokenizer, Precision precision, int threads) {
+    return policy_make_on("cpu", c, tokenizer, precision, threads);
 }
 
 // Takes the variant for policies made from now on; false where the processor lacks it. NULL: the best.

@@ -1,0 +1,214 @@
+// Whole policies on a CUDA device: invariants 1 and 2 bit for bit, agreement with the CPU, saving, and errors. On the emulated
+// device the cases are few and small; on a GPU (scripts/gpu-check) the same ones run with the batches of `wide`.
+#include "../policies/invariants.h"
+#include "files.h"
+#include <math.h>
+#include <unistd.h>
+#ifdef RECKON_CUDA_EMULATION
+enum { WIDE = 0 };
+#else
+enum { WIDE = 1 };
+#endif
+
+static void need_device(void) {
+    Err err = {0};
+    Device *d;
+    if (device_open_cuda(0, 1, &d, &err)) {
+        device_close(d);
+        return;
+    }
+    if (err.code == ERR_UNAVAILABLE) SKIP("%s: %s", err.where, err.msg);
+    FAIL("%s: %s", err.where, err.msg);
+}
+
+// ---- invariant 1 -----------------------------------------------------------------------------------------
+// Groups that share a prompt, a stream of small requests, and prompts that end at, before and after the end of a page.
+static void requests_few(Requests *q, int32_t vocabulary, int turn, const Sampling *sampling) {
+    static const int32_t lengths[] = {32, 31, 33, 1, 40}, samples[] = {3, 1, 2, 4, 1}, most[] = {6, 3, 20, 5, 34};
+    q->count = 0;
+    for (int i = 0; i < (WIDE ? 5 : 3); i++)
+        requests_add(q, vocabulary, lengths[(i + turn) % 5], samples[(i + turn) % 5], most[(i + turn) % 5], sampling);
+}
+
+static void check_requests(Policy *p, const Requests *q, int turn) {
+    Err err = {0};
+    Rollout rollout;
+    OK(policy_rollout(p, q->list, q->count, NULL, &rollout, &err));
+    check_forward(p, q, &rollout, turn % 2, INT32_MAX, turn % 3 == 0);
+    if (turn % 2 || WIDE) check_forward(p, q, &rollout, false, 1, true);
+    if (turn % 2 == 0 || WIDE) check_again(p, q, &rollout, 1, 3);
+    if (WIDE) check_alone(p, q, &rollout, 3);
+    rollout_free(&rollout);
+}
+
+static void sampler_is_trainer(void) {
+    need_device();
+    Requests *q = xcalloc(1, sizeof *q);
+    int turn = 0;
+    for (int precision = 0; precision < 2; precision++)
+        for (int i = 0; i < (WIDE ? COUNT(shapes) : 3); i++, turn++) {
+            ModelConfig c = stopping_config(&shapes[i]);
+            Policy *p = policy_make_on("cuda", &c, NULL, (Precision)precision, 1);
+            for (int k = 0; k < (WIDE ? 8 : 1); k++) {
+                const Sampling *sampling = &samplings[WIDE ? k : (turn * 3) % COUNT(samplings)];
+                snprintf(context, sizeof context, "%s, %s, sampling %d", shapes[i].name, precision_names[precision], turn);
+                requests_few(q, c.vocabulary, turn + k, sampling);
+                check_requests(p, q, turn + k);
+                if (!WIDE) continue;
+                requests_groups(q, c.vocabulary, turn + k, sampling);
+                check_requests(p, q, turn + k);
+                requests_stream(q, c.vocabulary, turn + k, sampling);
+                check_requests(p, q, turn + k + 1);
+            }
+            policy_close(p);
+        }
+    free(q);
+}
+
+// ---- invariant 2 -----------------------------------------------------------------------------------------
+static const int32_t some_groups[][3] = {{5, 3, 7}, {32, 1, 9}, {1, 4, 4}, {33, 2, 5}};
+
+static void weights_of_splits(void) {
+    need_device();
+    static const int cuts[][MAX_GROUPS] = {{MAX_GROUPS}, {1, 3, MAX_GROUPS}, {1, 2, 3, 4}};
+    for (int precision = 0; precision < 2; precision++)
+        for (int i = 0; i < (WIDE ? COUNT(shapes) : 2); i++) {
+            ModelConfig c = shape_config(&shapes[i]);
+            char want[65] = "", got[65];
+            Data *d = xcalloc(1, sizeof *d);
+            data_make(d, c.vocabulary, some_groups, COUNT(some_groups), 21);
+            for (int k = 0; k < (WIDE ? 3 : 2); k++) {
+                Err err = {0};
+                Policy *p = policy_make_on("cuda", &c, NULL, (Precision)precision, 1);
+                for (int step = 0; step < (WIDE ? 5 : 2); step++) train_step(p, d, cuts[k], step);
+                OK(policy_hash(p, got, &err));
+                policy_close(p);
+                if (k == 0) memcpy(want, got, sizeof want);
+                if (strcmp(got, want) != 0) FAIL("%s, %s: weights differ with split %d", shapes[i].name, precision_names[precision], k);
+            }
+            free(d);
+        }
+}
+
+// ---- beside the CPU --------------------------------------------------------------------------------------
+// The same weights, one batch: logprobs, entropies, and the norm of each tensor's gradient. Sums differ in order only, in
+// fp32; bf16 also rounds attention's probabilities.
+static void agrees_with_the_cpu(void) {
+    need_device();
+    for (int precision = 0; precision < 2; precision++)
+        for (int i = 0; i < (WIDE ? COUNT(shapes) : 3); i++) {
+            Err err = {0};
+            ModelConfig c = shape_config(&shapes[i]);
+            Data *d = xcalloc(1, sizeof *d);
+            data_make(d, c.vocabulary, some_groups, COUNT(some_groups), 31);
+            Policy *both[2] = {policy_make(&c, NULL, (Precision)precision, 1), policy_make_on("cuda", &c, NULL, (Precision)precision, 1)};
+            char host_hash[65], device_hash[65];
+            OK(policy_hash(both[0], host_hash, &err) && policy_hash(both[1], device_hash, &err));
+            CHECK_STR(device_hash, host_hash);
+            Batch b = {0};
+            for (int g = 0; g < d->group_count; g++) {
+                batch_prompt(&b, d->groups[g].prompt, d->groups[g].prompt_length);
+                for (int s = 0; s < d->groups[g].samples; s++)
+                    batch_completion(&b, d->groups[g].ids[s], d->groups[g].lengths[s], NULL, NULL);
+            }
+            const Packed *packed = batch_view(&b, 0.8);
+            int32_t R = packed->target_count;
+            float *lp[2], *entropy[2], *dlogprob = xmalloc((size_t)R * 4);
+            for (int32_t r = 0; r < R; r++) dlogprob[r] = (float)(r % 7 - 3) / (float)R;
+            for (int k = 0; k < 2; k++) {
+                lp[k] = xmalloc((size_t)R * 4), entropy[k] = xmalloc((size_t)R * 4);
+                OK(policy_forward(both[k], packed, true, lp[k], entropy[k], &err));
+                policy_zero_gradients(both[k]);
+                OK(policy_backward(both[k], packed, dlogprob, dlogprob, &err));
+            }
+            double close = precision ? 0.06 : 2e-5;
+            for (int32_t r = 0; r < R; r++) {
+                CHECK_NEAR(lp[1][r], lp[0][r], close * (1 + fabs(lp[0][r])));
+                CHECK_NEAR(entropy[1][r], entropy[0][r], close * (1 + fabs(entropy[0][r])));
+            }
+            for (int j = 0; j < policy_parameter_count(both[0]); j++) {
+                double want = policy_parameter_gradient_norm(both[0], j), got = policy_parameter_gradient_norm(both[1], j);
+                CHECK_NEAR(got, want, (precision ? 0.05 : 2e-4) * (want + 1e-3));
+            }
+            for (int k = 0; k < 2; k++) free(lp[k]), free(entropy[k]), policy_close(both[k]);
+            free(dlogprob), free(d);
+            batch_free(&b);
+        }
+}
+
+// Greedy tokens are the CPU's in fp32, and the top of the distribution too.
+static void greedy_as_on_the_cpu(void) {
+    need_device();
+    Err err = {0};
+    Requests *q = xcalloc(1, sizeof *q);
+    ModelConfig c = shape_config(&shapes[0]);
+    Policy *host = policy_make(&c, NULL, PRECISION_FP32, 1), *device = policy_make_on("cuda", &c, NULL, PRECISION_FP32, 1);
+    requests_few(q, c.vocabulary, 0, &samplings[7]);
+    Rollout want, got;
+    OK(policy_rollout(host, q->list, q->count, NULL, &want, &err));
+    OK(policy_rollout(device, q->list, q->count, NULL, &got, &err));
+    CHECK_INT(got.count, want.count);
+    for (int i = 0; i < want.count; i++) {
+        CHECK_INT(got.completions[i].length, want.completions[i].length);
+        for (int t = 0; t < want.completions[i].length; t++) {
+            CHECK_INT(got.completions[i].ids[t], want.completions[i].ids[t]);
+            CHECK_NEAR(got.completions[i].logprob[t], want.completions[i].logprob[t], 1e-4);
+        }
+    }
+    int32_t ids[2][4];
+    float logprobs[2][4];
+    OK(policy_top(host, q->prompts[0], 5, 4, ids[0], logprobs[0], &err));
+    OK(policy_top(device, q->prompts[0], 5, 4, ids[1], logprobs[1], &err));
+    for (int k = 0; k < 4; k++) {
+        CHECK_INT(ids[1][k], ids[0][k]);
+        CHECK_NEAR(logprobs[1][k], logprobs[0][k], 1e-4);
+    }
+    rollout_free(&want), rollout_free(&got);
+    policy_close(host), policy_close(device);
+    free(q);
+}
+
+// ---- saving ----------------------------------------------------------------------------------------------
+static void saved_and_opened(void) {
+    need_device();
+    static const int cuts[] = {3, MAX_GROUPS};
+    Err err = {0};
+    Data *d = xcalloc(1, sizeof *d);
+    data_make(d, shapes[1].vocabulary, some_groups, COUNT(some_groups), 24);
+    ModelConfig c = shape_config(&shapes[1]);
+    char folder[] = "/tmp/reckon-cuda-XXXXXX", want[65], got[65];
+    CHECK(mkdtemp(folder));
+    char *moments = path_join(folder, "optimizer.safetensors");
+    PolicyOptions options = {.precision = PRECISION_BF16, .device = "cuda", .threads = 1, .trainable = true};
+    Policy *p = policy_make_on("cuda", &c, NULL, PRECISION_BF16, 1), *q, *frozen;
+    train_step(p, d, cuts, 0);
+    OK(policy_save(p, folder, "F32", &err));
+    OK(policy_save_optimizer(p, moments, &err));
+    OK(policy_open(folder, &options, &q, &err));
+    OK(policy_hash(p, want, &err) && policy_hash(q, got, &err));
+    CHECK_STR(got, want);
+    OK(policy_load_optimizer(q, moments, &err));
+    // A frozen copy holds the packed weights, and outlives the policy it was made of.
+    OK(policy_freeze_copy(p, &frozen, &err));
+    train_step(p, d, cuts, 1), train_step(q, d, cuts, 1);
+    OK(policy_hash(p, want, &err) && policy_hash(q, got, &err));
+    CHECK_STR(got, want);
+    policy_close(p), policy_close(q);
+    OK(policy_hash(frozen, got, &err));
+    options.trainable = false;
+    OK(policy_open(folder, &options, &q, &err));
+    OK(policy_hash(q, want, &err));
+    CHECK_STR(got, want);
+    policy_close(q), policy_close(frozen);
+    OK(folder_remove(folder, &err));
+    free(moments), free(d);
+}
+
+static const Test tests[] = {
+    {"invariant 1: sampler and trainer", sampler_is_trainer},
+    {"invariant 2: microbatches", weights_of_splits},
+    {"agrees with the CPU", agrees_with_the_cpu},
+    {"greedy tokens as on the CPU", greedy_as_on_the_cpu},
+    {"saved, opened, gone on", saved_and_opened},
+};
+TEST_MAIN(tests)
