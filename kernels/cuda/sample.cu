@@ -371,6 +371,7 @@ static __device__ void keep_blocks(const Row &r, Cut cut, const uint32_t *place,
             at += (uint32_t)__popc(keep_lanes), left -= equal_count < left ? equal_count : left;
         }
         VocabStats s = block_stats(x);
+        __syncwarp(); // all lanes have read the old ones
         if (lane_of() == 0) r.stats[b] = s;
     }
 }

@@ -96,14 +96,16 @@ static void head_grad_values(void) {
 
 // ---- no bit depends on the other rows --------------------------------------------------------------------
 static void rows_are_alone(void) {
-    enum { ROWS = 300, V = 270 };
-    static const int64_t parts[][2] = {{0, 1}, {7, 1}, {299, 1}, {3, 7}, {190, 20}, {100, 64}, {60, 90}, {200, 100}};
+    enum { ROWS = 300 };
+    static const int64_t parts[][2] = {{0, 1}, {299, 1}, {3, 7}, {190, 20}, {100, 64}, {200, 100}};
+    // In 16-byte parts over a chunk's end, and element by element over a block's.
+    static const Shape all[] = {{ROWS, 40, 264}, {ROWS, 270, 37}};
     Random r = random_start(3, STREAM_TEST, 0);
     for (int k = 0; k < 4; k++) {
         cuda_case();
         Dtype dtype = (Dtype)(k / 2);
         Temper temper = PLAIN;
-        const Shape s = {ROWS, V, k % 2 ? 264 : 37}; // in 16-byte parts over a chunk's end, and element by element
+        const Shape s = all[k % 2];
         int64_t padded = vocab_padded(s.V), each = padded / VOCAB_BLOCK * 3, entry = (int64_t)dtype_size(dtype);
         HeadGradArgs g = {.forward = head_args(&r, &s, dtype, k == 1 || k == 2, temper)};
         HeadArgs *a = &g.forward;
@@ -323,9 +325,9 @@ static void draws_at_the_borders(void) {
 // What sampling records is what the head computes later for the same row and kept set: among others and alone.
 static void sampled_logprob_is_the_heads(void) {
     Random r = random_start(7, STREAM_TEST, 0);
-    static const Shape both[] = {{3, 300, 8}, {35, 600, 24}, {70, 300, 265}};
+    static const Shape several[] = {{3, 300, 8}, {35, 530, 24}, {70, 40, 265}};
     for (int k = 0; k < LENGTH(truncations); k++) {
-        const Shape *s = &both[k % LENGTH(both)];
+        const Shape *s = &several[k % LENGTH(several)];
         const Truncation *t = &truncations[k];
         cuda_case();
         Dtype dtype = (Dtype)(k / 2 % 2);
