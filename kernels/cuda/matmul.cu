@@ -1,0 +1,332 @@
+// y = x w^T on CUDA devices, for decoding, prefill, training and input gradients alike.
+//
+// All of it is done by own kernels, none by cuBLASLt: the bits of a row must not change with the number of rows
+// (invariant 1), and a library's choice of tile, split and order does. mma.sync m16n8k16 serves sm_80 and later.
+//
+// Order of sums (cuda.h): per output and per chunk of K_CHUNK one chain of mma steps from zero; chunks added in order to
+// zero; then the bias; then y's own value. Weights are always the 16 rows of the mma and tokens its 8 columns, so that one
+// token costs no more than eight, and a product is the same instruction with the same operands in every shape of tile.
+// Hence the shape, and how chunks are shared out, are free to depend on the number of rows.
+//
+// A block owns ROWS weights' rows x TOKENS tokens. Stages of 64 along K come by cp.async, several under way, in rows of
+// 128 bytes whose 16-byte pieces are swizzled by the row's number: neither copies nor ldmatrix meet a bank twice.
+//   64 x {8, 16, 32, 64}, 4 warps: up to 64 tokens, bound by reading w. A block has up to 45 KiB under way, and
+//     where there are fewer tiles than multiprocessors, chunks are shared out over blocks: each writes its chunks' sums to
+//     scratch, the tile's last block (a ticket says which) adds them in order. No second kernel, no order of arrival in the bits.
+//   64 x 32 to 128 x 192: more tokens, bound by tensor cores. What limits mma.sync on Hopper is shared memory: a warp tile of 64 x 48
+//     reads 7 KiB for 48 mma, which just keeps up; 96 registers of chunk and 96 of sum leave one block of 8 warps per
+//     multiprocessor. The smaller shapes fill the machine when there are few tiles; `choose` weighs that.
+// Grid: x tiles of weights' rows, y tiles of tokens, z runs of chunks. Neighbouring blocks share tokens, and w stays in L2.
+#include "chain.h"
+
+enum { DEPTH = 64, PIECE = 8 }; // bf16 along K of a stage, and of 16 bytes
+static_assert(K_CHUNK % DEPTH == 0, "a chunk is whole stages");
+
+typedef struct Product {
+    MatmulArgs args;
+    bool vector_y;            // vector stores of y are aligned
+    int chunks, block_chunks; // of K; of one block
+    float *partial;           // [chunks][M][columns] where chunks are shared out, or NULL
+    int64_t columns;          // N rounded up to whole tiles
+    unsigned *tickets;        // [tiles]
+} Product;
+
+template <int ROWS_, int TOKENS_, int ROW_WARPS_, int TOKEN_WARPS_, int STAGES_, bool VECTOR_X_ = true> struct Tile {
+    enum {
+        ROWS = ROWS_,
+        TOKENS = TOKENS_,
+        ROW_WARPS = ROW_WARPS_,
+        STAGES = STAGES_,
+        VECTOR_X = VECTOR_X_,  // rows of x are aligned to 16 bytes
+        SHARED_OUT = TOKENS_ <= 64, // chunks may be shared out over blocks
+        THREADS = 32 * ROW_WARPS_ * TOKEN_WARPS_,
+        WARP_ROWS = ROWS_ / ROW_WARPS_,
+        WARP_TOKENS = TOKENS_ / TOKEN_WARPS_,
+        I = WARP_ROWS / 16, // mma tiles of a warp
+        J = WARP_TOKENS / 8,
+        STAGE = (ROWS_ + TOKENS_) * DEPTH, // elements
+        OUT_STRIDE = ROWS_ + 4,            // floats: the four token columns of a warp's sums fall on different banks
+        PIPELINE_BYTES = STAGES_ * STAGE * 2,
+        OUT_BYTES = TOKENS_ * OUT_STRIDE * 4,
+        SHARED_BYTES = PIPELINE_BYTES > OUT_BYTES ? PIPELINE_BYTES : OUT_BYTES,
+    };
+};
+
+// ---- loads -----------------------------------------------------------------------------------------------
+static __device__ __forceinline__ bf16 *piece_of(bf16 *tile, int row, int piece) {
+    return tile + row * DEPTH + ((piece ^ (row & 7)) * PIECE);
+}
+
+// Eight elements of x one by one, zero beyond K: rows that aren't aligned.
+static __device__ void load_piece(bf16 *to, const bf16 *from, int64_t count) {
+    uint32_t pair[4] = {0, 0, 0, 0};
+#pragma unroll
+    for (int i = 0; i < PIECE; i++)
+        if (i < count) pair[i / 2] |= (uint32_t)from[i] << (i % 2 * 16);
+    *(uint4 *)to = make_uint4(pair[0], pair[1], pair[2], pair[3]);
+}
+
+template <typename T> static __device__ __forceinline__ void load_stage(const Product &p, bf16 *stage, int64_t n0, int64_t m0, int64_t k0) {
+    const MatmulArgs &a = p.args;
+    enum { STEP = T::THREADS / 8 }; // rows taken at once
+    int row = (int)threadIdx.x / 8, piece = (int)threadIdx.x % 8;
+    int64_t k = k0 + piece * PIECE, stride = packed_stride(a.K), rows = (a.N + PANEL - 1) / PANEL * PANEL;
+    const bf16 *w = (const bf16 *)a.w + (n0 + row) * stride + k, *x = (const bf16 *)a.x + (m0 + row) * a.ldx + k;
+    bf16 *w_tile = stage, *x_tile = stage + T::ROWS * DEPTH;
+#pragma unroll
+    for (int i = 0; i < T::ROWS; i += STEP)
+        cp_async_16(piece_of(w_tile, row + i, piece), w + i * stride, k < stride && n0 + row + i < rows);
+#pragma unroll
+    for (int i = 0; i < T::TOKENS; i += STEP) {
+        if (T::TOKENS % STEP && row + i >= T::TOKENS) continue;
+        bool valid = k < a.K && m0 + row + i < a.M;
+        if (T::VECTOR_X)
+            cp_async_16(piece_of(x_tile, row + i, piece), x + i * a.ldx, valid);
+        else
+            load_piece(piece_of(x_tile, row + i, piece), x + i * a.ldx, valid ? a.K - k : 0);
+    }
+}
+
+// ---- products --------------------------------------------------------------------------------------------
+// One stage: sum[weights' row][token] += w x. `sum` [i][j][4] is laid as an mma's result.
+template <typename T> static __device__ __forceinline__ void multiply_stage(bf16 *stage, float sum[T::I][T::J][4]) {
+    int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    int row = warp % T::ROW_WARPS * T::WARP_ROWS, token = warp / T::ROW_WARPS * T::WARP_TOKENS;
+    bf16 *w_tile = stage, *x_tile = stage + T::ROWS * DEPTH;
+#pragma unroll
+    for (int k = 0; k < DEPTH / PIECE; k += 2) {
+        uint32_t w[T::I][4];
+#pragma unroll
+        for (int i = 0; i < T::I; i++) ldmatrix_x4(w[i], piece_of(w_tile, row + i * 16 + lane % 16, k + lane / 16));
+#pragma unroll
+        for (int j = 0; j < T::J; j += 2) { // two tiles of tokens by one load, or the odd one
+            uint32_t x[4];
+            bf16 *from = piece_of(x_tile, token + j * 8 + (j + 1 < T::J ? lane / 16 * 8 : 0) + lane % 8, k + lane / 8 % 2);
+            if (j + 1 < T::J)
+                ldmatrix_x4(x, from);
+            else
+                ldmatrix_x2(x, from);
+#pragma unroll
+            for (int i = 0; i < T::I; i++) {
+                mma_m16n8k16_bf16(sum[i][j], w[i], x);
+                if (j + 1 < T::J) mma_m16n8k16_bf16(sum[i][j + 1], w[i], x + 2);
+            }
+        }
+    }
+}
+
+// ---- results ---------------------------------------------------------------------------------------------
+// Four neighbouring outputs of token m.
+static __device__ __forceinline__ void put_four(const MatmulArgs &a, bool vector, int64_t m, int64_t n, float4 sum) {
+    float value[4] = {sum.x, sum.y, sum.z, sum.w};
+    int64_t at = m * a.ldy + n;
+    int count = a.N - n < 4 ? (int)(a.N - n) : 4;
+    if (a.bias)
+        for (int i = 0; i < 4; i++)
+            if (i < count) value[i] += a.bias[n + i];
+    if (a.store == STORE_ACT) {
+        bf16 *y = (bf16 *)a.y + at;
+        uint32_t low = pack_bf16x2(value[0], value[1]), high = pack_bf16x2(value[2], value[3]);
+        if (vector && count == 4) {
+            *(uint2 *)y = make_uint2(low, high);
+            return;
+        }
+        for (int i = 0; i < 4; i++)
+            if (i < count) y[i] = (bf16)((i < 2 ? low : high) >> (i % 2 * 16));
+        return;
+    }
+    float *y = (float *)a.y + at;
+    if (vector && count == 4) {
+        float4 old = a.store == ADD_F32 ? *(float4 *)y : make_float4(0, 0, 0, 0);
+        if (a.store == ADD_F32) value[0] = old.x + value[0], value[1] = old.y + value[1], value[2] = old.z + value[2], value[3] = old.w + value[3];
+        *(float4 *)y = make_float4(value[0], value[1], value[2], value[3]);
+        return;
+    }
+    for (int i = 0; i < 4; i++)
+        if (i < count) y[i] = a.store == ADD_F32 ? y[i] + value[i] : value[i];
+}
+
+// A warp's sums to out[token * token_stride + row], tokens below `tokens`.
+template <typename T>
+static __device__ __forceinline__ void put_sums(const float sum[T::I][T::J][4], float *out, int64_t token_stride, int64_t tokens) {
+    int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    int row = warp % T::ROW_WARPS * T::WARP_ROWS + lane / 4, token = warp / T::ROW_WARPS * T::WARP_TOKENS + lane % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < T::I; i++)
+#pragma unroll
+        for (int j = 0; j < T::J; j++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                int t = token + j * 8 + e % 2, r = row + i * 16 + e / 2 * 8;
+                if (t < tokens) out[t * token_stride + r] = sum[i][j][e];
+            }
+}
+
+// The last of a tile's blocks adds what all of them left in scratch. Its loads stand in order after the others' stores:
+// fence, ticket, fence.
+template <typename T> static __device__ void finish_tile(const Product &p, unsigned *shared, int64_t n0, int64_t m0) {
+    const MatmulArgs &a = p.args;
+    unsigned *ticket = p.tickets + (int64_t)blockIdx.y * gridDim.x + blockIdx.x;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) *shared = atomicAdd(ticket, 1u);
+    __syncthreads();
+    if (*shared != gridDim.z - 1) return;
+    __threadfence();
+    for (int e = (int)threadIdx.x * 4; e < T::TOKENS * T::ROWS; e += T::THREADS * 4) {
+        int64_t m = m0 + e / T::ROWS, n = n0 + e % T::ROWS, chunk_stride = a.M * p.columns;
+        if (m >= a.M || n >= a.N) continue;
+        const float *from = p.partial + m * p.columns + n;
+        float4 sum = make_float4(0, 0, 0, 0);
+#pragma unroll 8
+        for (int c = 0; c < p.chunks; c++) {
+            float4 chunk = __ldcg((const float4 *)(from + c * chunk_stride));
+            sum.x += chunk.x, sum.y += chunk.y, sum.z += chunk.z, sum.w += chunk.w;
+        }
+        put_four(a, p.vector_y, m, n, sum);
+    }
+    if (threadIdx.x == 0) *ticket = 0;
+}
+
+template <typename T> static __device__ __forceinline__ void put_tile(const Product &p, float *out, int64_t n0, int64_t m0) {
+    for (int e = (int)threadIdx.x * 4; e < T::TOKENS * T::ROWS; e += T::THREADS * 4) {
+        int token = e / T::ROWS, row = e % T::ROWS;
+        if (m0 + token < p.args.M && n0 + row < p.args.N)
+            put_four(p.args, p.vector_y, m0 + token, n0 + row, *(const float4 *)(out + token * T::OUT_STRIDE + row));
+    }
+}
+
+template <typename T> static __global__ void __launch_bounds__(T::THREADS) matmul_kernel(Product p) {
+    SHARED(unsigned char, shared); // [STAGES] of [ROWS + TOKENS][DEPTH]; after the last product [TOKENS][OUT_STRIDE] floats
+    bf16 *stages = (bf16 *)shared;
+    const int64_t n0 = (int64_t)blockIdx.x * T::ROWS, m0 = (int64_t)blockIdx.y * T::TOKENS;
+    const int per_chunk = K_CHUNK / DEPTH, all = (int)((p.args.K + DEPTH - 1) / DEPTH);
+    const int from = (int)blockIdx.z * p.block_chunks * per_chunk;
+    const int to = from + p.block_chunks * per_chunk < all ? from + p.block_chunks * per_chunk : all;
+    for (int s = 0; s < T::STAGES - 1; s++) {
+        if (from + s < to) load_stage<T>(p, stages + s * T::STAGE, n0, m0, (int64_t)(from + s) * DEPTH);
+        cp_async_commit();
+    }
+    float chunk[T::I][T::J][4] = {}, sum[T::I][T::J][4] = {};
+    for (int at = from, slot = 0; at < to; at++, slot = slot + 1 == T::STAGES ? 0 : slot + 1) {
+        cp_async_wait<T::STAGES - 2>();
+        __syncthreads(); // stage `at` is there for all, and the slot before it is read by nobody any more
+        int ahead = at + T::STAGES - 1, free_slot = slot == 0 ? T::STAGES - 1 : slot - 1;
+        if (ahead < to) load_stage<T>(p, stages + free_slot * T::STAGE, n0, m0, (int64_t)ahead * DEPTH);
+        cp_async_commit();
+        multiply_stage<T>(stages + slot * T::STAGE, chunk);
+        if ((at + 1) % per_chunk != 0 && at + 1 != to) continue;
+        if (T::SHARED_OUT && p.partial) {
+            float *out = p.partial + ((int64_t)(at / per_chunk) * p.args.M + m0) * p.columns + n0;
+            put_sums<T>(chunk, out, p.columns, p.args.M - m0);
+        }
+#pragma unroll
+        for (int i = 0; i < T::I; i++)
+#pragma unroll
+            for (int j = 0; j < T::J; j++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) sum[i][j][e] += chunk[i][j][e], chunk[i][j][e] = 0.0f;
+    }
+    cp_async_wait<0>();
+    __syncthreads(); // the stages' memory changes its use
+    if (T::SHARED_OUT && p.partial) {
+        finish_tile<T>(p, (unsigned *)shared, n0, m0);
+        return;
+    }
+    put_sums<T>(sum, (float *)shared, T::OUT_STRIDE, T::TOKENS);
+    __syncthreads();
+    put_tile<T>(p, (float *)shared, n0, m0);
+}
+
+// ---- the choice of a shape -------------------------------------------------------------------------------
+typedef struct Shape {
+    void (*kernel)(Product);
+    int rows, tokens, threads;
+    size_t shared_bytes;
+    bool vector_x, shared_out;
+    float rate; // products per cycle of a multiprocessor, of the largest shape's, where tensor cores are the limit
+} Shape;
+template <typename T> static constexpr Shape shape_of(float rate) {
+    return {matmul_kernel<T>, T::ROWS, T::TOKENS, T::THREADS, T::SHARED_BYTES, T::VECTOR_X, T::SHARED_OUT, rate};
+}
+static const Shape shapes[] = {
+    shape_of<Tile<64, 8, 4, 1, 6>>(0.1f),          shape_of<Tile<64, 16, 4, 1, 6>>(0.2f),
+    shape_of<Tile<64, 32, 4, 1, 4>>(0.35f),        shape_of<Tile<64, 64, 2, 2, 4>>(0.55f),
+    shape_of<Tile<128, 64, 2, 2, 4>>(0.7f),        shape_of<Tile<128, 192, 2, 4, 4>>(1.0f),
+    shape_of<Tile<64, 64, 2, 2, 4, false>>(0.3f), // whatever isn't aligned
+};
+enum { STREAMED = 64 }; // tokens up to which one tile takes all of them, and w is read once
+
+// What a block may have of shared memory.
+static size_t shared_limit(int capability) {
+    if (capability == 80 || capability == 87) return 163 * 1024;
+    return capability == 90 || capability == 100 || capability == 103 ? 227 * 1024 : 99 * 1024;
+}
+static int64_t tiles_of(const Shape *s, const MatmulArgs *a) {
+    return (int64_t)ceil_div(a->N, s->rows) * ceil_div(a->M, s->tokens);
+}
+static bool is_aligned(const void *p, size_t bytes) { return (uintptr_t)p % bytes == 0; }
+
+// Few tokens: the smallest tile that has them all. Otherwise the shape whose rounds over all multiprocessors take least.
+static const Shape *choose(const CudaContext *context, const MatmulArgs *a) {
+    bool vector_x = a->K % PIECE == 0 && a->ldx % PIECE == 0 && is_aligned(a->x, 16);
+    const Shape *best = NULL;
+    double best_time = 0;
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        const Shape *s = &shapes[i];
+        if (s->vector_x != vector_x || s->shared_bytes > shared_limit(context->capability)) continue;
+        if (a->M <= STREAMED) {
+            if (a->M <= s->tokens) return s;
+            continue;
+        }
+        double time = (double)ceil_div(tiles_of(s, a), context->multiprocessors) * s->rows * s->tokens / s->rate;
+        if (best && time >= best_time) continue;
+        best = s, best_time = time;
+    }
+    return best;
+}
+
+// Blocks that share one tile's chunks: enough for two per multiprocessor, where tiles alone wouldn't give every
+// multiprocessor one (with many tokens: every second).
+static int split_of(const CudaContext *context, const MatmulArgs *a, int64_t tiles, int64_t columns, int chunks) {
+    int64_t enough = a->M <= STREAMED ? (int64_t)context->multiprocessors * 3 / 4 : context->multiprocessors / 2;
+    if (tiles >= enough || tiles > CUDA_TICKETS) return 1;
+    if ((double)chunks * (double)a->M * (double)columns * sizeof(float) > (double)context->scratch_bytes) return 1;
+    int64_t split = ceil_div(2 * context->multiprocessors, tiles);
+    return (int)(split < chunks ? split : chunks);
+}
+
+static void product_bf16(const CudaContext *context, const MatmulArgs *a) {
+    const Shape *shape = choose(context, a);
+    Product p = {};
+    p.args = *a;
+    p.vector_y = a->ldy % 4 == 0 && is_aligned(a->y, a->store == STORE_ACT ? 8 : 16);
+    p.chunks = (int)ceil_div(a->K, K_CHUNK);
+    p.columns = (int64_t)ceil_div(a->N, shape->rows) * shape->rows;
+    int split = shape->shared_out ? split_of(context, a, tiles_of(shape, a), p.columns, p.chunks) : 1;
+    p.block_chunks = split > 1 ? (int)ceil_div(p.chunks, split) : p.chunks;
+    if (p.block_chunks < p.chunks) {
+        p.partial = (float *)context->scratch;
+        p.tickets = context->tickets;
+    }
+    allow_shared(shape->kernel, shape->shared_bytes);
+    unsigned runs = p.partial ? ceil_div(p.chunks, p.block_chunks) : 1;
+    LAUNCH(context->stream, shape->kernel, dim3(ceil_div(a->N, shape->rows), ceil_div(a->M, shape->tokens), runs),
+           dim3((unsigned)shape->threads), shape->shared_bytes, p);
+}
+
+extern "C" void matmul_cuda(const Device *device, const MatmulArgs *args) {
+    const CudaContext *context = cuda_context(device);
+    if (args->M == 0 || args->N == 0) return;
+    if (args->dtype == DTYPE_BF16) {
+        product_bf16(context, args);
+        return;
+    }
+    ChainArgs chain = {};
+    chain.rows = args->M, chain.columns = args->N, chain.depth = args->K;
+    chain.a = (const float *)args->x, chain.a_row = args->ldx, chain.a_depth = 1;
+    chain.b = (const float *)args->w, chain.b_row = packed_stride(args->K), chain.b_depth = 1;
+    chain.bias = args->bias, chain.add = args->store == ADD_F32;
+    chain.y = (float *)args->y, chain.ldy = args->ldy;
+    chain_product(context, &chain);
+}
