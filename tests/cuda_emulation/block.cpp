@@ -249,7 +249,7 @@ std::string waiting_threads() {
         if (t.state == State::finished) what = "exited";
         if (t.state == State::at_barrier) what = text("wait in __syncthreads at %s:%d", block.barrier_file, block.barrier_line);
         if (t.state == State::in_collective) {
-            uint32_t missing = t.request.mask & ~block.warps[t.warp].waiting;
+            uint32_t missing = lanes_missing(&t);
             if (!places.count(t.request.place)) places[t.request.place] = place_name(t.request.place);
             what = text("of warp %u wait in %s with mask %#x for lanes %#x that don't arrive\n     ", t.warp,
                         collective_name(t.request.kind), t.request.mask, missing) +

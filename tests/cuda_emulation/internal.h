@@ -143,6 +143,7 @@ std::string waiting_threads();  // who waits where
 
 // ---- warp.cpp --------------------------------------------------------------------------------------------
 void warp_thread_finished(Thread *t); // a lane that others wait for has exited
+uint32_t lanes_missing(const Thread *t); // from the collective that t waits in
 const char *collective_name(EmulatedCollective kind);
 uint32_t bf16_nearest(float x); // rounded, its 16 bits
 

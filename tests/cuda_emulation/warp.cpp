@@ -212,6 +212,16 @@ static void release(uint32_t warp, uint32_t mask) {
     }
 }
 
+// Whether all lanes of `awaited` wait in this collective; other lanes may wait in others meanwhile.
+static bool all_wait(uint32_t warp, EmulatedCollective kind, uint32_t mask, uint32_t awaited) {
+    if ((block.warps[warp].waiting & awaited) != awaited) return false;
+    FOR_LANES(lane, awaited) {
+        const Request &r = lane_of(warp, lane)->request;
+        if (r.kind != kind || r.mask != mask) return false;
+    }
+    return true;
+}
+
 static void collective(EmulatedCollective kind, uint32_t mask, uint64_t value, uint32_t operand, uint32_t width, const void *place) {
     Thread *me = current;
     Warp *w = &block.warps[me->warp];
@@ -221,7 +231,7 @@ static void collective(EmulatedCollective kind, uint32_t mask, uint64_t value, u
     if (!w->waiting) w->leader = me->lane;
     w->waiting |= 1u << me->lane;
     uint32_t awaited = mask & ~w->finished;
-    if ((w->waiting & awaited) != awaited) {
+    if (!all_wait(me->warp, kind, mask, awaited)) {
         thread_wait(State::in_collective);
         return;
     }
@@ -230,6 +240,14 @@ static void collective(EmulatedCollective kind, uint32_t mask, uint64_t value, u
     thread_yield();
 }
 
+uint32_t lanes_missing(const Thread *t) {
+    uint32_t missing = t->request.mask & ~block.warps[t->warp].waiting;
+    FOR_LANES(lane, t->request.mask & ~missing) {
+        const Request &r = lane_of(t->warp, lane)->request;
+        if (r.kind != t->request.kind || r.mask != t->request.mask) missing |= 1u << lane;
+    }
+    return missing;
+}
 void warp_thread_finished(Thread *t) {
     Warp *w = &block.warps[t->warp];
     FOR_LANES(lane, w->waiting) {
@@ -239,7 +257,7 @@ void warp_thread_finished(Thread *t) {
             kernel_failure(cudaErrorLaunchFailure, NULL, text("lane %u exits, but ", t->lane) + lane_name(other));
         // An exited lane isn't waited for in __syncwarp: it may have been the last.
         uint32_t mask = other->request.mask, awaited = mask & ~w->finished;
-        if ((w->waiting & awaited) != awaited) continue;
+        if (!all_wait(t->warp, EMULATED_SYNCWARP, mask, awaited)) continue;
         checker_warp_barrier(t->warp, awaited);
         release(t->warp, mask);
         return warp_thread_finished(t);
