@@ -10,15 +10,19 @@ enum { FILE_LIMIT = 256 << 20 };
 static const struct {
     const char *kind, *source;
     CalcFunction function;
+    bool flat; // its answer stands in the case itself, not under "expected"
 } functions[] = {
-    {"objective", "trl ", trl_objective},
-    {"advantage", "trl ", trl_advantage},
+    {"objective", "trl ", trl_objective, false},
+    {"advantage", "trl ", trl_advantage, false},
+    {"verify", NULL, calc_verify, true},
+    {"extract", NULL, calc_extract, true},
 };
 
-static CalcFunction function_of(const char *kind, CalcCase *c) {
+static CalcFunction function_of(const char *kind, CalcCase *c, bool *flat) {
     for (int i = 0; i < COUNT(functions); i++) {
         const char *source = functions[i].source;
         if (strcmp(kind, functions[i].kind) != 0) continue;
+        *flat = functions[i].flat;
         if (!source || (c->source && !strncmp(source, c->source, strlen(source)))) return functions[i].function;
     }
     calc_unsupported(c, "source = \"%.100s\"", c->source ? c->source : "");
@@ -42,10 +46,12 @@ static bool run_case(const char *kind, CalcCase *c, const json_t *given, json_t 
     if (!json_is_object(c->inputs)) return calc_malformed(c, "inputs", "an object", err);
     json_t *name = json_object_get(given, "name");
     if (name) json_object_set(out, "name", name);
-    CalcFunction function = function_of(kind, c);
+    bool flat = false;
+    CalcFunction function = function_of(kind, c, &flat);
     json_t *expected = json_object();
     bool ok = function && function(c, expected, err);
-    if (ok) json_object_set(out, "expected", expected);
+    if (ok && flat) json_object_update(out, expected);
+    else if (ok) json_object_set(out, "expected", expected);
     else if (c->why[0]) json_object_set_new(out, "unsupported", json_string(c->why));
     json_decref(expected);
     return ok || c->why[0];
@@ -99,10 +105,11 @@ const Command command_calc = {
     .name = "calc",
     .summary = "compute cases of reference numbers with the functions that training uses",
     .usage = "KIND FILE",
-    .detail = "KIND is objective or advantage.\n"
+    .detail = "KIND is objective, advantage, verify or extract.\n"
               "FILE holds {\"cases\":[{\"name\",\"source\",\"config\",\"inputs\"}]}; `config` uses the option names of the program\n"
               "in `source` (TRL). Prints {\"cases\":[{\"name\",\"expected\"}]}; a case with an option that reckon doesn't have\n"
-              "answers {\"name\",\"unsupported\"} with the option.",
+              "answers {\"name\",\"unsupported\"} with the option. `verify` prints {\"name\",\"equal\"} for inputs `gold` and\n"
+              "`candidate`, `extract` {\"name\",\"answer_tag\"} for an input `text`.",
     .example = "reckon calc objective tests/data/rl/losses_trl_clip.json   # the losses, checked against TRL's numbers",
     .positional_min = 2,
     .positional_max = 2,
