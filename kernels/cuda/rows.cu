@@ -116,7 +116,11 @@ static __device__ __forceinline__ float exp_float(float x) {
     p *= __uint_as_float((__float_as_uint(shifted) << 23) + 0x3f800000u);
     return x != x ? x : x < -87.336544f ? 0.0f : p;
 }
-static __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + exp_float(0.0f - x)); }
+// Below the smallest normal number it is zero, as on the CPU, which flushes denormals: so silu(-infinity) is NaN on both.
+static __device__ __forceinline__ float sigmoid(float x) {
+    float s = 1.0f / (1.0f + exp_float(0.0f - x));
+    return s < 0x1p-126f ? 0.0f : s;
+}
 
 template <bool ALIGNED, typename Act> static __global__ void swiglu_kernel(SwigluArgs a, unsigned pieces) {
     int64_t t, c;

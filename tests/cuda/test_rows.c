@@ -292,7 +292,7 @@ static void check_state(const AdvanceArgs *a) {
         CHECK_INT(a->rows[m].token, rows[m].token);
         ended += got->ended;
     }
-    CHECK(ended > ROWS / 6 && ended < ROWS);
+    CHECK(ended > ROWS / 12 && ended < ROWS);
 }
 static void advance_bits(void) {
     Random r = random_start(30, STREAM_TEST, 0);
