@@ -56,18 +56,13 @@ static void shared_open() {
 }
 // Nothing but the launched bytes may have changed. The band behind is looked at for one kilobyte.
 static bool shared_bands_whole() {
-    const unsigned char *base = shared_base();
-    ASAN_UNPOISON_MEMORY_REGION(shared_window, SHARED_LARGEST + 2 * SHARED_BAND);
-    ptrdiff_t bad = 0;
-    for (ptrdiff_t i = -1024; i < 0 && !bad; i++)
-        if (base[i] != NAN_BYTE) bad = i;
-    for (ptrdiff_t i = (ptrdiff_t)block.shared_bytes; i < (ptrdiff_t)block.shared_bytes + 1024 && !bad; i++)
-        if (base[i] != NAN_BYTE) bad = i;
-    if (bad) memset(shared_window, NAN_BYTE, SHARED_LARGEST + 2 * SHARED_BAND);
-    ASAN_POISON_MEMORY_REGION(shared_window, SHARED_LARGEST + 2 * SHARED_BAND);
+    unsigned char *base = shared_base();
+    const unsigned char *bad = raw_not_nan(base - 1024, 1024);
+    if (!bad) bad = raw_not_nan(base + block.shared_bytes, 1024);
     if (!bad) return true;
     report(text("%s, block (%u, %u, %u): wrote to byte %td of shared memory, launched with %zu bytes\n  seed %llu", block.kernel,
-                block.index.x, block.index.y, block.index.z, bad, block.shared_bytes, (unsigned long long)settings.seed));
+                block.index.x, block.index.y, block.index.z, bad - base, block.shared_bytes, (unsigned long long)settings.seed));
+    raw_fill_nan(shared_window, SHARED_LARGEST + 2 * SHARED_BAND);
     kernel_error = cudaErrorIllegalAddress;
     return false;
 }

@@ -165,6 +165,10 @@ void device_memory_open();               // nests
 void device_memory_close();
 bool bands_check(const char *who);      // false: reported
 size_t device_bytes(int device);
+// Without the address sanitizer's eye.
+void raw_copy(unsigned char *to, const unsigned char *from, size_t bytes);
+const unsigned char *raw_not_nan(const unsigned char *p, size_t bytes); // the first byte that isn't NAN_BYTE, or NULL
+void raw_fill_nan(unsigned char *p, size_t bytes);
 // What a kernel writes, for repeats: between start and stop changed pages are kept aside.
 void writes_track();
 void writes_rewind(bool remember); // back to the start; what the pages held is remembered as the result to compare with
