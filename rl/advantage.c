@@ -32,14 +32,15 @@ static Moments moments(const AdvantageInput *in, const double *values, int group
     m.mean = sum / m.count;
     for (int i = 0; i < in->count; i++)
         if (counts(in, values, i, group)) squares += (values[i] - m.mean) * (values[i] - m.mean);
-    if (m.count > 1 && !(m.equal && !in->keep_residue)) m.deviation = sqrt(squares / (m.count - 1));
+    if (m.count > 1 && !(m.equal && !in->keep_residue)) m.deviation = sqrt(fmax(squares / (m.count - 1), in->variance_floor));
     return m;
 }
 
 // A group of one: its own reward (verl: mean 0, deviation 1) or nothing.
 static bool lone(const AdvantageInput *in, const Moments *m, double reward, double *advantage) {
     if (m->count != 1) return false;
-    *advantage = in->lone_keeps_reward ? reward : NAN; // NaN: left out of a batch's normalization too, then 0
+    bool scales = in->kind == ADVANTAGE_GROUP || (in->kind == ADVANTAGE_GDPO && in->scale);
+    *advantage = in->lone_keeps_reward ? reward / (scales ? 1 + in->eps : 1) : NAN; // NaN: out of a batch's normalization too, then 0
     return true;
 }
 
@@ -182,7 +183,7 @@ void whiten_tokens(int64_t count, const uint8_t *mask, const Whitening *w, doubl
         if (!mask || mask[t]) squares += (values[t] - mean) * (values[t] - mean);
     double variance = squares / (n + w->count_eps) * (w->biased ? 1 : n / (n - 1));
     double by = w->mean_only ? 1 : n > 1 ? 1 / sqrt(fmax(variance, w->floor) + w->eps) : 0;
-    for (int64_t t = 0; t < count; t++) values[t] = !mask || mask[t] ? (values[t] - mean) * by : 0;
+    for (int64_t t = 0; t < count; t++) values[t] = w->everywhere || !mask || mask[t] ? (values[t] - mean) * by : 0;
 }
 
 void discounted_returns(int sequences, const int32_t *length, const uint8_t *mask, const double *reward, double gamma, double *returns) {

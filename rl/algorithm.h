@@ -32,11 +32,11 @@ typedef enum Aggregate {
 } Aggregate;
 // Estimators of KL(policy || reference) from one token, d = ref - logprob. With PLUS the value is the estimator's and the
 // gradient is k2's, the only one that is unbiased.
-typedef enum KlEstimator { KL_K3, KL_K1, KL_K2, KL_ABS, KL_K3_PLUS, KL_K1_PLUS, KL_ABS_PLUS } KlEstimator;
+typedef enum KlEstimator { KL_K3, KL_K1, KL_K2, KL_ABS, KL_K3_PLUS, KL_K1_PLUS, KL_K2_PLUS, KL_ABS_PLUS } KlEstimator;
 typedef struct Kl {
     KlEstimator estimator;
     double log_bound;   // k3: d is clamped to +-this; 0: not
-    double value_bound; // k3: the value is clamped to +-this; 0: not
+    double value_bound; // the value is clamped to +-this, without gradient beyond; 0: not
 } Kl;
 typedef struct KlTerm {
     double value, dlogprob;
@@ -176,6 +176,7 @@ double entropy_controlled(const Algo *algo, double coefficient, double entropy);
 typedef struct AdvantageInput {
     AdvantageKind kind;
     double eps;              // added to deviations
+    double variance_floor;   // least variance of a group
     bool scale;              // gdpo, passk: divide by the deviation of the group
     bool whiten;             // rloo: afterwards over the batch
     bool lone_keeps_reward;  // a group of one keeps its reward (verl) instead of 0 (TRL)
@@ -198,10 +199,35 @@ typedef struct Whitening {
     double count_eps; // added to the counts that sums are divided by (verl: 1e-8)
     bool biased;      // n in the variance, not n - 1
     bool mean_only;   // no division
+    bool everywhere;  // inactive tokens are moved and scaled too
 } Whitening;
 void whiten_tokens(int64_t count, const uint8_t *mask, const Whitening *w, double *values);
 // Discounted returns from token rewards, per sequence; past inactive tokens the return passes unchanged.
 void discounted_returns(int sequences, const int32_t *length, const uint8_t *mask, const double *reward, double gamma, double *returns);
+// Generalized advantages from token rewards and a critic's values (arXiv 1506.02438); inactive tokens are passed over where
+// `skip`, else they count with the values and rewards given. returns = advantage + value.
+typedef struct Gae {
+    double gamma, lambda;
+    bool skip;
+} Gae;
+void generalized_advantages(const Gae *gae, int sequences, const int32_t *length, const uint8_t *mask, const double *reward,
+                            const double *value, double *advantage, double *returns);
+// The optimal token baseline: at each position of a group sum(G W) / sum(W), G the return from there on, W the sum of
+// |score|^2 = 1 - 2 p + sum(p^2) so far, by `weight`^2 where given. `packed` counts positions over active tokens only.
+typedef struct TokenBaseline {
+    int sequences;
+    const int32_t *length, *group; // [sequences]
+    int groups;
+    const uint8_t *mask;           // [N] or NULL
+    const double *reward;          // [N]
+    const double *logprob;         // [N] of the policy that sampled
+    const double *square_sum;      // [N] sum of squared probabilities over the vocabulary
+    const double *weight;          // [N] or NULL
+    bool packed;
+    bool zero_tail;                // no baseline where only the longest sequence of a group has tokens
+    double eps;
+} TokenBaseline;
+void token_baseline_advantages(const TokenBaseline *in, double *advantage, double *returns);
 // DAPO's soft punishment (arXiv 2503.14476): 0 up to limit - buffer, then linear down to -1 at the limit and beyond.
 double overlong_punishment(double length, double limit, double buffer);
 

@@ -191,21 +191,19 @@ static double clamp(double x, double bound) { return bound > 0 ? fmax(-bound, fm
 
 // Schulman, "Approximating KL divergence" (2020): k1 = lp - ref, k2 = k1^2 / 2, k3 = exp(-k1) - 1 + k1, never negative.
 static KlTerm kl_plain(const Kl *kl, KlEstimator estimator, double logprob, double ref) {
-    double k1 = logprob - ref, d, value;
-    switch (estimator) {
-    case KL_K1: return (KlTerm){k1, 1};
-    case KL_ABS: return (KlTerm){fabs(k1), (k1 > 0) - (k1 < 0)};
-    case KL_K2: return (KlTerm){k1 * k1 / 2, k1};
-    default: break;
-    }
-    d = clamp(-k1, kl->log_bound), value = exact_exp(d) - d - 1;
-    bool flat = d != -k1 || (kl->value_bound > 0 && value > kl->value_bound);
-    return (KlTerm){clamp(value, kl->value_bound), flat && d == d ? 0 : 1 - exact_exp(d)};
+    double k1 = logprob - ref, d = estimator == KL_K3 ? clamp(-k1, kl->log_bound) : -k1;
+    KlTerm term = {k1, 1};
+    if (estimator == KL_ABS) term = (KlTerm){fabs(k1), (k1 > 0) - (k1 < 0)};
+    if (estimator == KL_K2) term = (KlTerm){k1 * k1 / 2, k1};
+    if (estimator == KL_K3) term = (KlTerm){exact_exp(d) - d - 1, d == -k1 || d != d ? 1 - exact_exp(d) : 0};
+    if (kl->value_bound > 0 && fabs(term.value) > kl->value_bound) term = (KlTerm){clamp(term.value, kl->value_bound), 0};
+    return term;
 }
 KlTerm kl_term(const Kl *kl, double logprob, double frozen, double ref) {
-    static const KlEstimator plain[] = {[KL_K3_PLUS] = KL_K3, [KL_K1_PLUS] = KL_K1, [KL_ABS_PLUS] = KL_ABS};
+    static const KlEstimator plain[] = {[KL_K3_PLUS] = KL_K3, [KL_K1_PLUS] = KL_K1, [KL_K2_PLUS] = KL_K2, [KL_ABS_PLUS] = KL_ABS};
     if (kl->estimator < KL_K3_PLUS) return kl_plain(kl, kl->estimator, logprob, ref);
-    KlTerm k2 = kl_plain(kl, KL_K2, logprob, ref), there = kl_plain(kl, KL_K2, frozen, ref);
+    const Kl free_of_bounds = {.estimator = KL_K2};
+    KlTerm k2 = kl_plain(&free_of_bounds, KL_K2, logprob, ref), there = kl_plain(&free_of_bounds, KL_K2, frozen, ref);
     return (KlTerm){k2.value - there.value + kl_plain(kl, plain[kl->estimator], frozen, ref).value, k2.dlogprob};
 }
 double kl_controlled(double coefficient, double measured, double target, double samples, double horizon) {

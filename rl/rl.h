@@ -5,6 +5,7 @@
 #include "algorithm.h"
 #include "policy.h"
 #include "reward.h"
+#include "statistics.h"
 
 typedef struct Ledger Ledger;
 
@@ -12,7 +13,11 @@ typedef struct Ledger Ledger;
 typedef enum Mode { MODE_THINK, MODE_DIRECT, MODES } Mode;
 extern const char *const mode_names[MODES];
 
-typedef enum ScheduleKind { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE } ScheduleKind;
+typedef enum ScheduleKind {
+    SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_COSINE_RESTARTS, SCHEDULE_POLYNOMIAL, SCHEDULE_INVERSE_SQRT,
+    SCHEDULE_WSD // warm-up, stable, decay
+} ScheduleKind;
+typedef enum CurveKind { CURVE_LINEAR, CURVE_COSINE, CURVE_ONE_MINUS_SQRT } CurveKind;
 
 typedef struct Optimizer {
     double learning_rate, beta1, beta2, eps, weight_decay;
@@ -20,6 +25,11 @@ typedef struct Optimizer {
     ScheduleKind schedule;
     int warmup;               // steps
     double final_share;       // of the learning rate, reached where the schedule ends
+    double cycles;            // cosine: waves, 0: half a one; cosine_restarts: times it starts over
+    double power;             // polynomial; 0: 1
+    int timescale;            // inverse_sqrt; 0: the warm-up, else 10000
+    int decay_steps;          // wsd: of its last part
+    CurveKind warmup_curve, decay_curve; // wsd
 } Optimizer;
 
 typedef enum StageKind { STAGE_SFT, STAGE_GRPO } StageKind;
@@ -200,17 +210,6 @@ typedef struct StepReport {
 // Learning rate of step 1..steps (schedule.c). As transformers counts: step 1 of a warm-up has rate 0, and the end of
 // the schedule would be the step after the last.
 double schedule_rate(const Optimizer *o, int step, int steps);
-
-// ---- statistics.c ----------------------------------------------------------------------------------------
-typedef struct Interval {
-    double low, high;
-} Interval;
-Interval wilson_interval(int64_t successes, int64_t trials, double confidence);
-double mcnemar_exact(int64_t only_first, int64_t only_second); // two-sided p
-// Where the middle `confidence` of the values lies, quantiles interpolated linearly. Sorts `values`; NaN if empty.
-Interval percentile_interval(double *values, int count, double confidence);
-// Paired bootstrap of mean(a) - mean(b): `resamples` seeded resamples, percentile interval. NaN if n is 0.
-Interval paired_bootstrap(const double *a, const double *b, int n, int resamples, uint64_t seed, double confidence);
 
 // ---- evaluate.c ------------------------------------------------------------------------------------------
 // Held-out items answered in one mode: what `eval`, the evaluations during training and `compare` share.

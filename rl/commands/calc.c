@@ -13,7 +13,21 @@ static const struct {
     bool flat; // its answer stands in the case itself, not under "expected"
 } functions[] = {
     {"objective", "trl ", trl_objective, false},
+    {"objective", "verl ", verl_objective, false},
+    {"objective", "openrlhf ", openrlhf_objective, false},
+    {"objective", "prime-rl ", prime_objective, false},
     {"advantage", "trl ", trl_advantage, false},
+    {"advantage", "verl ", verl_advantage, false},
+    {"advantage", "openrlhf ", openrlhf_advantage, false},
+    {"advantage", "prime-rl ", prime_advantage, false},
+    {"advantage", "SkyRL ", skyrl_advantage, false},
+    {"kl", "verl ", verl_kl, false},
+    {"kl", "openrlhf ", openrlhf_kl, false},
+    {"schedule", NULL, calc_schedule, false},
+    {"optimizer", NULL, calc_optimizer, false},
+    {"sample", NULL, calc_sample, false},
+    {"statistics", NULL, calc_statistics, false},
+
     {"verify", NULL, calc_verify, true},
     {"extract", NULL, calc_extract, true},
 };
@@ -105,11 +119,11 @@ const Command command_calc = {
     .name = "calc",
     .summary = "compute cases of reference numbers with the functions that training uses",
     .usage = "KIND FILE",
-    .detail = "KIND is objective, advantage, verify or extract.\n"
+    .detail = "KIND is objective, advantage, kl, schedule, optimizer, sample, statistics, verify or extract.\n"
               "FILE holds {\"cases\":[{\"name\",\"source\",\"config\",\"inputs\"}]}; `config` uses the option names of the program\n"
-              "in `source` (TRL). Prints {\"cases\":[{\"name\",\"expected\"}]}; a case with an option that reckon doesn't have\n"
-              "answers {\"name\",\"unsupported\"} with the option. `verify` prints {\"name\",\"equal\"} for inputs `gold` and\n"
-              "`candidate`, `extract` {\"name\",\"answer_tag\"} for an input `text`.",
+              "in `source` (trl, verl, openrlhf, prime-rl, SkyRL). Prints {\"cases\":[{\"name\",\"expected\"}]}; a case with an option\n"
+              "that reckon doesn't have answers {\"name\",\"unsupported\"} with the option. `verify` prints {\"name\",\"equal\"} for\n"
+              "inputs `gold` and `candidate`, `extract` {\"name\",\"answer_tag\"} for an input `text`.",
     .example = "reckon calc objective tests/data/rl/losses_trl_clip.json   # the losses, checked against TRL's numbers",
     .positional_min = 2,
     .positional_max = 2,

@@ -38,6 +38,10 @@ bool calc_inputs_known(CalcCase *c, const char *const *names);
 
 json_t *calc_ragged_json(const Ragged *shape, const double *values);
 json_t *calc_list_json(int count, const double *values);
+// inputs.group, any JSON values, as numbers 0, 1, ... in the order of their first row.
+bool calc_groups(CalcCase *c, int rows, int **group, int *groups, Err *err) MUST_CHECK;
+// "kl" and "dsum_dlogprobs" of a list of tokens; `weight` (may be NULL) multiplies the gradient.
+bool calc_kl_terms(CalcCase *c, const Kl *kl, const double *weight, int64_t count, const double *logprob, const double *ref, json_t *expected);
 
 // What every policy loss reads: [B][T] arrays of the same shape, of which only logprobs and advantages are needed.
 typedef struct LossInputs {

@@ -9,8 +9,14 @@ static const struct {
     int agreed, unsupported;
 } files[] = {
     {"objective", "losses_trl_clip.json", 51, 0},     {"objective", "losses_trl_soft.json", 21, 0},
-    {"objective", "losses_trl_sequence.json", 19, 0}, {"objective", "importance_trl.json", 45, 0},
-    {"advantage", "advantages_trl.json", 56, 0},      {"objective", "accumulation.json", 13, 11},
+    {"objective", "losses_trl_sequence.json", 19, 0}, {"objective", "losses_verl_clip.json", 24, 0},
+    {"objective", "losses_verl_other.json", 27, 0},   {"objective", "losses_openrlhf.json", 12, 0},
+    {"objective", "losses_prime_rl.json", 7, 0},      {"objective", "importance_trl.json", 45, 0},
+    {"objective", "importance_verl.json", 39, 0},     {"objective", "accumulation.json", 24, 0},
+    {"advantage", "advantages_trl.json", 56, 0},      {"advantage", "advantages_verl.json", 36, 0},
+    {"advantage", "advantages_others.json", 32, 0},   {"kl", "kl.json", 56, 0},
+    {"schedule", "lr_schedules.json", 45, 0},         {"optimizer", "adamw.json", 11, 0},
+    {"sample", "sampling.json", 134, 0},              {"statistics", "statistics.json", 83, 0},
 };
 
 static void every_case(void) {
