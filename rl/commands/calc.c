@@ -27,7 +27,6 @@ static const struct {
     {"optimizer", NULL, calc_optimizer, false},
     {"sample", NULL, calc_sample, false},
     {"statistics", NULL, calc_statistics, false},
-
     {"verify", NULL, calc_verify, true},
     {"extract", NULL, calc_extract, true},
 };
