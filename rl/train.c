@@ -39,7 +39,9 @@ typedef struct Run {
     int lock;
     int skipped_in_a_row;
     int64_t total_steps, saved; // saved: the step of the newest checkpoint, -1: none
-    double started, planned_flops, done_flops; // of the plan, from this start on, for the estimate of the end
+    // For the estimate of the end, from this start on: this stage's steps, and all stages' FLOPs by the plan.
+    int stage_done, stage_left;
+    double started, stage_seconds, done_flops, later_flops;
     bool terminal;
     const char *what; // on the progress line
     double shown;
@@ -53,7 +55,8 @@ static void show_bar(Run *run, const char *what, double share) {
     char bar[31];
     for (int i = 0; i < 30; i++) bar[i] = i < (int)(done * 30) ? '#' : '.';
     bar[30] = 0;
-    double left = run->done_flops > 0 ? elapsed / run->done_flops * (run->planned_flops - run->done_flops) : NAN;
+    double left = NAN;
+    if (run->stage_done > 0) left = run->stage_left * run->stage_seconds / run->stage_done + elapsed / run->done_flops * run->later_flops;
     fprintf(stderr, "\r[%s] step %lld/%lld, %s", bar, (long long)run->state.step + 1, (long long)run->total_steps, what);
     if (left == left) fprintf(stderr, ", about %d min %02d s left", (int)left / 60, (int)left % 60);
     fprintf(stderr, "\033[K");
@@ -163,6 +166,12 @@ static double flops_so_far(const Run *run) {
     return policy_flops(t->policy) + (t->reference ? policy_flops(t->reference) : 0);
 }
 
+// What a step is likely to take. The plan's figure is for completions as long as they may be; half of that is a fair guess.
+static double step_flops(const Run *run, const Stage *stage) {
+    double most = plan_step_flops(policy_config(run->trainer.policy), run->recipe, stage);
+    return stage->kind == STAGE_GRPO ? 0.5 * most : most;
+}
+
 static bool run_step(Run *run, const Stage *stage, int stage_step, Err *err) {
     StepReport report = {.step = run->state.step + 1, .stage_index = run->trainer.stage_index, .stage_step = stage_step,
                          .kind = stage->kind, .reward_mean = NAN, .reward_std = NAN};
@@ -181,7 +190,10 @@ static bool run_step(Run *run, const Stage *stage, int stage_step, Err *err) {
     run->state.step = report.step;
     run->state.stage_index = report.stage_index;
     run->state.stage_step = stage_step;
-    run->done_flops += plan_step_flops(policy_config(run->trainer.policy), run->recipe, stage);
+    run->done_flops += step_flops(run, stage);
+    run->stage_seconds += report.measured.seconds;
+    run->stage_done++;
+    run->stage_left = stage->steps - stage_step;
     tell_step(run, stage, &report);
     show_bar(run, stage->name, 0);
     run->skipped_in_a_row = report.skipped ? run->skipped_in_a_row + 1 : 0;
@@ -218,6 +230,10 @@ static bool run_stage(Run *run, int index, Err *err) {
     int64_t start_step = 0;
     for (int i = 0; i < index; i++) start_step += run->recipe->stages[i].steps;
     run->trainer.stage_index = index;
+    run->stage_done = 0;
+    run->stage_seconds = run->later_flops = 0;
+    for (int i = index + 1; i < run->recipe->stage_count; i++)
+        run->later_flops += run->recipe->stages[i].steps * step_flops(run, &run->recipe->stages[i]);
     if (run->state.step == start_step) policy_reset_optimizer(run->trainer.policy);
     if (run->state.step == start_step + stage->steps) return true;
     TRY(open_reference(run, stage, start_step, err));
@@ -379,11 +395,6 @@ bool train(const Recipe *r, const TrainOptions *options, Err *err) {
     watch_signals();
     run.energy = energy_open(NULL);
     bool ok = start(&run, options, err);
-    int64_t at = 0;
-    for (int i = 0; ok && i < r->stage_count; at += r->stages[i++].steps) {
-        int64_t done = run.state.step - at < 0 ? 0 : run.state.step - at, left = r->stages[i].steps - done;
-        if (left > 0) run.planned_flops += (double)left * plan_step_flops(policy_config(run.trainer.policy), r, &r->stages[i]);
-    }
     for (int i = 0; ok && i < r->stage_count; i++) ok = run_stage(&run, i, err);
     clear_bar(&run);
     ok = ok && (!options->compare || r->compare_items <= 0 || compare_at_end(&run, err));
