@@ -94,6 +94,26 @@ static void head_grad_values(void) {
         }
 }
 
+// Products in fp32 to the bit: a chain of fused multiply-adds per 256, the chains added in order.
+static void logits_are_chains(void) {
+    Random r = random_start(8, STREAM_TEST, 0);
+    const Shape s = {5, 40, 521};
+    cuda_case();
+    HeadArgs a = head_args(&r, &s, DTYPE_F32, false, PLAIN);
+    head_outputs(&a, true);
+    ON_CUDA(head, &a, "in chunks");
+    for (int64_t i = 0; i < s.M * s.V; i++) {
+        int64_t m = i / s.V, v = i % s.V;
+        float total = 0, chunk = 0;
+        for (int64_t c = 0; c < s.C; c++) {
+            chunk = fmaf(((const float *)a.x)[m * s.C + c], mirror_of(a.w)->w[v * s.C + c], chunk);
+            if (c % 256 == 255 || c + 1 == s.C) total += chunk, chunk = 0;
+        }
+        total *= a.inv_temperature[m];
+        same_bits(&a.logits[m * vocab_padded(s.V) + v], &total, 1, KIND_F32, "a logit");
+    }
+}
+
 // ---- no bit depends on the other rows --------------------------------------------------------------------
 static void rows_are_alone(void) {
     enum { ROWS = 300 };
@@ -145,7 +165,7 @@ typedef struct Truncation {
     float top_p, min_p;
 } Truncation;
 static const Truncation truncations[] = {{0, 1, 0}, {1, 1, 0}, {5, 1, 0}, {0, 0.5f, 0}, {0, 0.95f, 0}, {0, 1, 0.1f}, {0, 1, 1}, {7, 0.8f, 0.05f},
-                                         {2000, 1, 0}, {40, 0.999f, 0}, {0, 1e-6f, 0}, {0, 0.7f, 0.3f}, {3, 1, 0.5f}};
+                                         {2000, 1, 0}, {40, 0.999f, 0}, {0, 1e-6f, 0}, {0, 0.7f, 0.3f}, {3, 1, 0.5f}, {0, 0.9999f, 0}};
 static bool truncates(const Truncation *t) { return t->top_k > 0 || t->top_p < 1 || t->min_p > 0; }
 
 // Logits of the twin's head: multiples of 1/16 with many equals, or none alike. All rows of `a` ready for `sample`.
@@ -247,9 +267,10 @@ static void sample_values(void) {
         }
 }
 
-// All equal, all but one impossible, nothing possible: cuts among equals, far bins, and a row without a likely token.
+// All equal, all but one impossible, zeros of both signs, few likely ones, differences too small for a float's bin, and many
+// entries that weigh something only together.
 static void sample_of_odd_rows(void) {
-    enum { V = 600, ROWS = 6 };
+    enum { V = 600, ROWS = 7 };
     for (int k = 0; k < LENGTH(truncations); k++) {
         cuda_case();
         const Truncation *t = &truncations[k];
@@ -261,7 +282,7 @@ static void sample_of_odd_rows(void) {
         for (int64_t i = 0; i < ROWS * padded; i++) {
             int64_t v = i % padded;
             float kinds[ROWS] = {1.5f, v == 511 ? -3.0f : -INFINITY, v % 2 ? -0.0f : 0.0f, v % 100 == 7 ? 5.0f : -1e30f, (float)(v % 3) * 60,
-                                 v == 13 || v == 599 ? 1e-30f * (float)v : -2e-30f};
+                                 v == 13 || v == 599 ? 1e-30f * (float)v : -2e-30f, v == 300 ? 0.0f : -14.56f};
             h.logits[i] = v < V ? kinds[i / padded] : -INFINITY;
         }
         // A second truncation, of nothing, leaves the logits as they are and computes the statistics.
@@ -383,6 +404,7 @@ static void nothing_to_do(void) {
 static const Test tests[] = {
     {"head values", head_values},
     {"head gradient values", head_grad_values},
+    {"logits are chains", logits_are_chains},
     {"rows are alone", rows_are_alone},
     {"sample values", sample_values},
     {"sample of odd rows", sample_of_odd_rows},
