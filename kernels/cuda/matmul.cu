@@ -66,24 +66,28 @@ static __device__ void load_piece(bf16 *to, const bf16 *from, int64_t count) {
     *(uint4 *)to = make_uint4(pair[0], pair[1], pair[2], pair[3]);
 }
 
-template <typename T> static __device__ __forceinline__ void load_stage(const Product &p, bf16 *stage, int64_t n0, int64_t m0, int64_t k0) {
+// Within a tile places are 32-bit, which leaves registers to the sums.
+template <typename T>
+static __device__ __forceinline__ void load_stage(const Product &p, bf16 *stage, int64_t n0, int64_t m0, int64_t k0) {
     const MatmulArgs &a = p.args;
     enum { STEP = T::THREADS / 8 }; // rows taken at once
-    int row = (int)threadIdx.x / 8, piece = (int)threadIdx.x % 8;
-    int64_t k = k0 + piece * PIECE, stride = packed_stride(a.K), rows = (a.N + PANEL - 1) / PANEL * PANEL;
-    const bf16 *w = (const bf16 *)a.w + (n0 + row) * stride + k, *x = (const bf16 *)a.x + (m0 + row) * a.ldx + k;
+    const int row = (int)threadIdx.x / 8, piece = (int)threadIdx.x % 8;
+    const int64_t stride = packed_stride(a.K), rows_left = (a.N + PANEL - 1) / PANEL * PANEL - n0, tokens_left = a.M - m0;
+    const int w_stride = (int)stride, x_stride = (int)a.ldx, k = piece * PIECE;
+    const bf16 *w = (const bf16 *)a.w + n0 * stride + k0, *x = (const bf16 *)a.x + m0 * a.ldx + k0;
     bf16 *w_tile = stage, *x_tile = stage + T::ROWS * DEPTH;
 #pragma unroll
     for (int i = 0; i < T::ROWS; i += STEP)
-        cp_async_16(piece_of(w_tile, row + i, piece), w + i * stride, k < stride && n0 + row + i < rows);
-#pragma unroll
+        cp_async_16(piece_of(w_tile, row + i, piece), w + ((row + i) * w_stride + k), k0 + k < stride && row + i < rows_left);
+#pragma unroll(T::VECTOR_X ? 8 : 1)
     for (int i = 0; i < T::TOKENS; i += STEP) {
         if (T::TOKENS % STEP && row + i >= T::TOKENS) continue;
-        bool valid = k < a.K && m0 + row + i < a.M;
+        bool valid = k0 + k < a.K && row + i < tokens_left;
+        const bf16 *from = x + ((row + i) * x_stride + k);
         if (T::VECTOR_X)
-            cp_async_16(piece_of(x_tile, row + i, piece), x + i * a.ldx, valid);
+            cp_async_16(piece_of(x_tile, row + i, piece), from, valid);
         else
-            load_piece(piece_of(x_tile, row + i, piece), x + i * a.ldx, valid ? a.K - k : 0);
+            load_piece(piece_of(x_tile, row + i, piece), from, valid ? a.K - k0 - k : 0);
     }
 }
 
@@ -95,22 +99,17 @@ template <typename T> static __device__ __forceinline__ void multiply_stage(bf16
     bf16 *w_tile = stage, *x_tile = stage + T::ROWS * DEPTH;
 #pragma unroll
     for (int k = 0; k < DEPTH / PIECE; k += 2) {
-        uint32_t w[T::I][4];
+        uint32_t x[T::J * 2];
 #pragma unroll
-        for (int i = 0; i < T::I; i++) ldmatrix_x4(w[i], piece_of(w_tile, row + i * 16 + lane % 16, k + lane / 16));
+        for (int j = 0; j + 1 < T::J; j += 2) // two tiles of tokens by one load
+            ldmatrix_x4(x + j * 2, piece_of(x_tile, token + j * 8 + lane / 16 * 8 + lane % 8, k + lane / 8 % 2));
+        if (T::J % 2) ldmatrix_x2(x + (T::J - 1) * 2, piece_of(x_tile, token + (T::J - 1) * 8 + lane % 8, k + lane / 8 % 2));
 #pragma unroll
-        for (int j = 0; j < T::J; j += 2) { // two tiles of tokens by one load, or the odd one
-            uint32_t x[4];
-            bf16 *from = piece_of(x_tile, token + j * 8 + (j + 1 < T::J ? lane / 16 * 8 : 0) + lane % 8, k + lane / 8 % 2);
-            if (j + 1 < T::J)
-                ldmatrix_x4(x, from);
-            else
-                ldmatrix_x2(x, from);
+        for (int i = 0; i < T::I; i++) {
+            uint32_t w[4];
+            ldmatrix_x4(w, piece_of(w_tile, row + i * 16 + lane % 16, k + lane / 16));
 #pragma unroll
-            for (int i = 0; i < T::I; i++) {
-                mma_m16n8k16_bf16(sum[i][j], w[i], x);
-                if (j + 1 < T::J) mma_m16n8k16_bf16(sum[i][j + 1], w[i], x + 2);
-            }
+            for (int j = 0; j < T::J; j++) mma_m16n8k16_bf16(sum[i][j], w, x + j * 2);
         }
     }
 }
