@@ -23,11 +23,11 @@
 enum { THREADS = 256, WARPS = THREADS / 32, STAGES = 4, ROW_BYTES = 64, PARTS = ROW_BYTES / 16 };
 enum { OUT_STRIDE = VOCAB_BLOCK + 4 }; // of a token's logits in shared memory: writes by columns meet in no bank
 
-typedef struct TileArgs {
+typedef struct HeadTileArgs {
     HeadGradArgs grad;      // `forward` alone where no gradient is wanted
     int64_t x_bytes, w_bytes; // of a row
     bool whole_parts;       // rows of x begin and end at multiples of 16 bytes
-} TileArgs;
+} HeadTileArgs;
 
 static __device__ __forceinline__ int part_offset(int row, int part) { return row * ROW_BYTES + ((part ^ (row / 2 % PARTS)) * 16); }
 
@@ -142,12 +142,12 @@ template <class T> static __device__ uint4 gathered(const unsigned char *row, in
     return packed;
 }
 
-template <class Product> struct Stage {
+template <class Product> struct HeadStage {
     static constexpr int BYTES = (VOCAB_BLOCK + Product::TOKENS) * ROW_BYTES;
 };
 
 // Bytes [at, at + 64) of the block's rows of weights and of the tile's tokens; zeros beyond vocabulary, M and rows.
-template <class Product> static __device__ __forceinline__ void load_stage(const TileArgs &t, unsigned char *stage, int64_t at) {
+template <class Product> static __device__ __forceinline__ void load_stage(const HeadTileArgs &t, unsigned char *stage, int64_t at) {
     const HeadArgs &a = t.grad.forward;
     const unsigned char *w = (const unsigned char *)a.w, *x = (const unsigned char *)a.x;
     int part = (int)threadIdx.x % PARTS;
@@ -170,20 +170,20 @@ template <class Product> static __device__ __forceinline__ void load_stage(const
 }
 
 // The whole sum over C.
-template <class Product> static __device__ __forceinline__ void walk(const TileArgs &t, unsigned char *stages, Product &product) {
+template <class Product> static __device__ __forceinline__ void walk(const HeadTileArgs &t, unsigned char *stages, Product &product) {
     const int64_t steps = (t.w_bytes + ROW_BYTES - 1) / ROW_BYTES;
     const int chunk_steps = K_CHUNK * (int)sizeof(typename Product::Element) / ROW_BYTES;
     for (int s = 0; s < STAGES - 1; s++) {
-        if (s < steps) load_stage<Product>(t, stages + s * Stage<Product>::BYTES, (int64_t)s * ROW_BYTES);
+        if (s < steps) load_stage<Product>(t, stages + s * HeadStage<Product>::BYTES, (int64_t)s * ROW_BYTES);
         cp_async_commit();
     }
     for (int64_t step = 0; step < steps; step++) {
         cp_async_wait<STAGES - 2>();
         __syncthreads(); // the stage has come, and all have left the one that is filled next
         int64_t next = step + STAGES - 1;
-        if (next < steps) load_stage<Product>(t, stages + (int)(next % STAGES) * Stage<Product>::BYTES, next * ROW_BYTES);
+        if (next < steps) load_stage<Product>(t, stages + (int)(next % STAGES) * HeadStage<Product>::BYTES, next * ROW_BYTES);
         cp_async_commit();
-        product.multiply(stages + (int)(step % STAGES) * Stage<Product>::BYTES);
+        product.multiply(stages + (int)(step % STAGES) * HeadStage<Product>::BYTES);
         if ((step + 1) % chunk_steps == 0 || step + 1 == steps) product.end_chunk();
     }
     cp_async_wait<0>();
@@ -275,8 +275,8 @@ static __device__ __forceinline__ void finish_gradient(const HeadGradArgs &g, in
 
 // Shared memory: the stages, later a group's logits in their place; the kept bits [TOKENS][8]; first [TOKENS].
 template <class Product, bool GRADIENT>
-__global__ void __launch_bounds__(THREADS, Product::RESIDENT) tile_kernel(TileArgs t) {
-    constexpr int EACH = Product::TOKENS / Product::GROUPS, STAGES_BYTES = STAGES * Stage<Product>::BYTES;
+__global__ void __launch_bounds__(THREADS, Product::RESIDENT) tile_kernel(HeadTileArgs t) {
+    constexpr int EACH = Product::TOKENS / Product::GROUPS, STAGES_BYTES = STAGES * HeadStage<Product>::BYTES;
     static_assert(EACH * OUT_STRIDE * (int)sizeof(float) <= STAGES_BYTES, "a group's logits fit into the stages");
     SHARED(unsigned char, shared);
     const HeadArgs &a = t.grad.forward;
@@ -313,9 +313,9 @@ __global__ void __launch_bounds__(MERGE_WARPS * 32) merge_kernel(HeadArgs a) {
 }
 
 // ---- the operations --------------------------------------------------------------------------------------
-template <class Product, bool GRADIENT> static void launch_tiles(const CudaContext *context, const TileArgs &t) {
+template <class Product, bool GRADIENT> static void launch_tiles(const CudaContext *context, const HeadTileArgs &t) {
     const HeadArgs &a = t.grad.forward;
-    size_t shared = (size_t)STAGES * Stage<Product>::BYTES + (size_t)Product::TOKENS * 9 * sizeof(uint32_t);
+    size_t shared = (size_t)STAGES * HeadStage<Product>::BYTES + (size_t)Product::TOKENS * 9 * sizeof(uint32_t);
     dim3 grid(ceil_div(a.M, Product::TOKENS), ceil_div(a.V, VOCAB_BLOCK));
     auto *kernel = tile_kernel<Product, GRADIENT>;
     allow_shared(kernel, shared);
@@ -327,7 +327,7 @@ template <bool GRADIENT> static void launch_head(const Device *device, const Hea
     const CudaContext *context = cuda_context(device);
     const HeadArgs &a = grad.forward;
     int64_t size = (int64_t)dtype_size(a.dtype);
-    TileArgs t;
+    HeadTileArgs t;
     t.grad = grad;
     t.x_bytes = a.C * size, t.w_bytes = packed_stride(a.C) * size;
     t.whole_parts = t.x_bytes % 16 == 0 && (uintptr_t)a.x % 16 == 0;

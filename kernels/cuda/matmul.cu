@@ -31,7 +31,7 @@ typedef struct Product {
     unsigned *tickets;        // [tiles]
 } Product;
 
-template <int ROWS_, int TOKENS_, int ROW_WARPS_, int TOKEN_WARPS_, int STAGES_, bool VECTOR_X_ = true> struct Tile {
+template <int ROWS_, int TOKENS_, int ROW_WARPS_, int TOKEN_WARPS_, int STAGES_, bool VECTOR_X_ = true> struct ProductTile {
     enum {
         ROWS = ROWS_,
         TOKENS = TOKENS_,
@@ -249,10 +249,10 @@ template <typename T> static constexpr Shape shape_of(float rate) {
     return {matmul_kernel<T>, T::ROWS, T::TOKENS, T::THREADS, T::SHARED_BYTES, T::VECTOR_X, T::SHARED_OUT, rate};
 }
 static const Shape shapes[] = {
-    shape_of<Tile<64, 8, 4, 1, 6>>(0.1f),          shape_of<Tile<64, 16, 4, 1, 6>>(0.2f),
-    shape_of<Tile<64, 32, 4, 1, 4>>(0.35f),        shape_of<Tile<64, 64, 2, 2, 4>>(0.55f),
-    shape_of<Tile<128, 64, 2, 2, 4>>(0.7f),        shape_of<Tile<128, 192, 2, 4, 4>>(1.0f),
-    shape_of<Tile<64, 64, 2, 2, 4, false>>(0.3f), // whatever isn't aligned
+    shape_of<ProductTile<64, 8, 4, 1, 6>>(0.1f),          shape_of<ProductTile<64, 16, 4, 1, 6>>(0.2f),
+    shape_of<ProductTile<64, 32, 4, 1, 4>>(0.35f),        shape_of<ProductTile<64, 64, 2, 2, 4>>(0.55f),
+    shape_of<ProductTile<128, 64, 2, 2, 4>>(0.7f),        shape_of<ProductTile<128, 192, 2, 4, 4>>(1.0f),
+    shape_of<ProductTile<64, 64, 2, 2, 4, false>>(0.3f), // whatever isn't aligned
 };
 enum { STREAMED = 64 }; // tokens up to which one tile takes all of them, and w is read once
 

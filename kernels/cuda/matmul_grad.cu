@@ -32,7 +32,7 @@ typedef struct Gradient {
     int first, last; // segments
 } Gradient;
 
-template <int ROWS_, int COLUMNS_, int ROW_WARPS_, int COLUMN_WARPS_, bool VECTOR_> struct Tile {
+template <int ROWS_, int COLUMNS_, int ROW_WARPS_, int COLUMN_WARPS_, bool VECTOR_> struct GradientTile {
     enum {
         ROWS = ROWS_,       // along N
         COLUMNS = COLUMNS_, // along K
@@ -266,11 +266,11 @@ static void run_of_segments(const CudaContext *context, const MatmulGradArgs *a,
     Gradient g = {*a, first, last};
     int64_t large = (int64_t)ceil_div(a->N, 128) * ceil_div(a->K, 128);
     if (!has_pieces(a->x, a->ldx, a->K) || !has_pieces(a->dy, a->ldy, a->N))
-        start_gradient<Tile<64, 64, 2, 2, false>>(context, g);
+        start_gradient<GradientTile<64, 64, 2, 2, false>>(context, g);
     else if (large >= context->multiprocessors)
-        start_gradient<Tile<128, 128, 2, 4, true>>(context, g);
+        start_gradient<GradientTile<128, 128, 2, 4, true>>(context, g);
     else
-        start_gradient<Tile<64, 64, 2, 2, true>>(context, g);
+        start_gradient<GradientTile<64, 64, 2, 2, true>>(context, g);
 }
 
 static bool library_shape(const MatmulGradArgs *a) {

