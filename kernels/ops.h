@@ -170,6 +170,7 @@ typedef struct AttentionArgs {
     void *y;                    // act [T, H D]
     float *lse;                 // [T, H] log-sum-exp of scaled scores, or NULL
     int32_t max_position;       // no row's position is beyond it; it bounds work, never results
+    int32_t max_run;            // no more rows in succession share a table (decoding: 1); 0: not known. Work, never results
 } AttentionArgs;
 // Units are page sets that share nothing with each other (groups): rows [unit[i], unit[i+1]) are unit i's, its pages
 // [unit_page[i], unit_page[i+1]). dpages is written, not added to; so is dq.

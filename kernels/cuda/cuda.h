@@ -61,6 +61,10 @@ static inline unsigned ceil_div(int64_t a, int64_t b) { return (unsigned)((a + b
 // padding is zero, and so are rows up to a multiple of PANEL.
 static inline __host__ __device__ int64_t packed_stride(int64_t K) { return (K + 15) / 16 * 16; }
 
+// head_padded and page_elements of ops.h, for both sides.
+static inline __host__ __device__ int64_t padded_width(int64_t D) { return (D + 15) / 16 * 16; }
+static inline __host__ __device__ int64_t page_stride(int64_t kv_heads, int64_t D) { return kv_heads * 2 * PAGE * padded_width(D); }
+
 // ---- act arrays ------------------------------------------------------------------------------------------
 static inline __device__ float from_bf16(bf16 x) { return __uint_as_float((uint32_t)x << 16); }
 static inline __device__ bf16 to_bf16(float x) { // nearest even; NaN stays NaN
