@@ -17,10 +17,8 @@ bool kernel_failed;
 cudaError_t kernel_error;
 static Fiber *running;
 static std::vector<Fiber *> parked; // in worker(), without a thread
-static pthread_t runner;
-static bool active;
-
-bool in_kernel() { return active && pthread_equal(runner, pthread_self()); }
+bool kernel_active;
+pthread_t kernel_runner;
 
 // ---- shared memory ---------------------------------------------------------------------------------------
 // A window between two bands. Its base is aligned to 128 bytes and no more.
@@ -228,9 +226,9 @@ bool block_run(uint3 index, uint64_t seed) {
     shared_open();
     checker_block_begins(block.shared_bytes);
     kernel_failed = false;
-    runner = pthread_self(), active = true;
+    kernel_runner = pthread_self(), kernel_active = true;
     run(pick(), main_fiber());
-    active = false;
+    kernel_active = false;
     if (!shared_bands_whole()) kernel_failed = true;
     return !kernel_failed;
 }

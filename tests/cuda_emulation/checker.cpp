@@ -220,16 +220,36 @@ static const char *verb(Access access) { return access == Access::read ? "reads"
     kernel_failure(cudaErrorIllegalAddress, place, access_text + what + " is out of bounds");
 }
 
+static bool all_written(const unsigned char *flags, size_t bytes) {
+    constexpr uint64_t WRITTEN = 0x0101010101010101u * BYTE_WRITTEN;
+    for (; bytes >= 8; bytes -= 8, flags += 8) {
+        uint64_t eight;
+        memcpy(&eight, flags, 8);
+        if (eight != WRITTEN) return false;
+    }
+    if (bytes & 4) {
+        uint32_t four;
+        memcpy(&four, flags, 4);
+        if (four != (uint32_t)WRITTEN) return false;
+        flags += 4;
+    }
+    for (size_t i = 0; i < (bytes & 3); i++)
+        if (flags[i] != BYTE_WRITTEN) return false;
+    return true;
+}
+static void check_flags(const Shadow *s, const unsigned char *p, size_t bytes, Access access, const void *place) {
+    unsigned char *flags = s->flags + (p - s->base);
+    bool reads = access != Access::write && (settings.checks & EMULATION_CHECK_UNWRITTEN);
+    for (size_t i = 0; i < bytes; i++)
+        if (flags[i] != BYTE_WRITTEN && (flags[i] != BYTE_UNWRITTEN || reads)) bad_flag(s, p, bytes, access, place);
+    if (access != Access::read) memset(flags, BYTE_WRITTEN, bytes);
+}
+
 static void check(Shadow *s, const unsigned char *p, size_t bytes, Access access, const void *place) {
     size_t offset = (size_t)(p - s->base);
     unsigned char *flags = s->flags + offset;
     if (offset + bytes > s->bytes) bad_flag(s, p, s->bytes - offset, access, place);
-    bool reads = access != Access::write && (settings.checks & EMULATION_CHECK_UNWRITTEN);
-    for (size_t i = 0; i < bytes; i++) {
-        if (flags[i] == BYTE_WRITTEN) continue;
-        if (flags[i] != BYTE_UNWRITTEN || reads) bad_flag(s, p, bytes, access, place);
-    }
-    if (access != Access::read) memset(flags, BYTE_WRITTEN, bytes);
+    if (!all_written(flags, bytes)) check_flags(s, p, bytes, access, place);
     if (!(settings.checks & EMULATION_CHECK_RACES)) return;
     if (s->granule && bytes == 1) return; // a neighbour's byte shares the cell
     uint32_t floor = s == &shared_shadow ? block_time : launch_time;

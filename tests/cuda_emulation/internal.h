@@ -130,7 +130,10 @@ extern Block block;
 extern Thread *current;     // NULL outside of kernels
 extern bool kernel_failed;  // the last block ended by kernel_failure
 extern cudaError_t kernel_error;
-bool in_kernel(); // whether this host thread is running a kernel
+extern bool kernel_active;
+extern pthread_t kernel_runner;
+// Whether this host thread is running a kernel.
+inline bool in_kernel() { return kernel_active && pthread_equal(kernel_runner, pthread_self()); }
 void block_prepare(const EmulatedLaunch *launch);
 bool block_run(uint3 index, uint64_t seed); // false: reported
 [[noreturn]] void block_abandon();
