@@ -380,6 +380,9 @@ struct Device {
     // replayed from a recording of the first time (a CUDA graph), so `body` must queue the same calls each time.
     void (*replay)(const Device *device, uint64_t key, void (*body)(void *context), void *context);
     void (*forget)(const Device *device); // recordings; before memory they use is released
+    // The device's own meter; false where it has none. Joules since it was opened, NaN where they aren't counted. `held` tells
+    // why its clock was held down since the call before (empty: it wasn't), with the temperature and clock of now.
+    bool (*meter)(const Device *device, double *joules, char held[128]);
     void (*close)(Device *device);
 #define SLOT(name, Args) void (*name)(const Device *device, const Args *args);
     RECKON_OPERATIONS(SLOT)

@@ -92,6 +92,10 @@ static void host_replay(const Device *d, uint64_t key, void (*body)(void *), voi
     body(context);
 }
 static void host_forget(const Device *d) { (void)d; }
+static bool host_meter(const Device *d, double *joules, char held[128]) { // the packages' counters are the system's
+    (void)d, (void)joules, (void)held;
+    return false;
+}
 static void host_close(Device *d) {
     pool_close(d->pool);
     free(d);
@@ -105,7 +109,8 @@ bool device_open_cpu(const char *variant, int threads, Device **out, Err *err) {
     d->variant = v->name;
     d->is_host = true;
     d->allocate = host_allocate, d->release = host_release, d->upload = d->download = d->copy = host_move, d->zero = host_zero;
-    d->finish = host_finish, d->replay = host_replay, d->forget = host_forget, d->close = host_close;
+    d->finish = host_finish, d->replay = host_replay, d->forget = host_forget, d->meter = host_meter;
+    d->close = host_close;
     if (!pool_open(threads, &d->pool, err)) {
         free(d);
         return false;

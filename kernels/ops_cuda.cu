@@ -10,6 +10,7 @@
 #include "cuda/cuda.h"
 #include "cuda/cublas.h"
 extern "C" {
+#include "cuda/nvml.h"
 #include "slab.h"
 }
 #include <stdio.h>
@@ -31,6 +32,7 @@ struct CudaState : CudaContext {
     char *pinned[2]; // [UPLOAD_HALF]
     cudaEvent_t uploaded[2];
     int half;
+    Nvml *nvml; // NULL: no meter
     Recording recordings[RECORDINGS];
     int recording_count;
     cudaError_t error;
@@ -160,6 +162,25 @@ static void cuda_replay(const Device *d, uint64_t key, void (*body)(void *), voi
     note(s, cudaGraphLaunch(graph, s->stream), "replaying");
 }
 
+// ---- the meter -------------------------------------------------------------------------------------------
+static bool cuda_meter(const Device *d, double *joules, char held[128]) {
+    CudaState *s = state_of(d);
+    NvmlReading r;
+    held[0] = 0;
+    if (!s->nvml || !nvml_read(s->nvml, &r, NULL)) return false;
+    *joules = r.joules;
+    nvml_throttle_text(r.throttled, held, 80);
+    size_t used = strlen(held);
+    if (used) snprintf(held + used, 128 - used, " (%d degrees Celsius, %d MHz)", r.temperature, r.clock_mhz);
+    return true;
+}
+static void open_meter(CudaState *s) { // a device without one works as well
+    char pci[32];
+    if (cudaDeviceGetPCIBusId(pci, sizeof pci, s->index) == cudaSuccess && nvml_open(pci, &s->nvml, NULL)) return;
+    s->nvml = NULL;
+    cudaGetLastError();
+}
+
 // ---- opening and closing ---------------------------------------------------------------------------------
 static void cuda_close(Device *d) {
     CudaState *s = state_of(d);
@@ -167,6 +188,7 @@ static void cuda_close(Device *d) {
         cuda_forget(d);
         if (s->stream) cudaStreamSynchronize(s->stream);
         cublas_close(s);
+        nvml_close(s->nvml);
         for (int i = 0; i < 2; i++) {
             if (s->uploaded[i]) cudaEventDestroy(s->uploaded[i]);
             if (s->pinned[i]) cudaFreeHost(s->pinned[i]);
@@ -248,7 +270,7 @@ static void fill_table(Device *d) {
 #undef FILL
     d->allocate = cuda_allocate, d->release = cuda_release, d->upload = cuda_upload, d->download = cuda_download;
     d->copy = cuda_copy, d->zero = cuda_zero, d->finish = cuda_finish, d->replay = cuda_replay, d->forget = cuda_forget;
-    d->close = cuda_close;
+    d->meter = cuda_meter, d->close = cuda_close;
 }
 
 extern "C" bool device_open_cuda(int index, int threads, Device **out, Err *err) {
@@ -263,6 +285,7 @@ extern "C" bool device_open_cuda(int index, int threads, Device **out, Err *err)
         *out = NULL;
         return false;
     }
+    open_meter(s);
     d->variant = s->variant;
     *out = d;
     return true;

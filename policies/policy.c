@@ -291,6 +291,7 @@ bool policy_machine_variant(const char *device_name, char out[64], Err *err) {
     device_close(device);
     return true;
 }
+bool policy_energy(const Policy *p, double *joules, char held[128]) { return p->device->meter(p->device, joules, held); }
 bool policy_failed(const Policy *p) { return p && p->device && !p->device->finish(p->device, NULL); }
 double policy_flops(const Policy *p) { return p->flops; }
 

@@ -37,6 +37,9 @@ int policy_threads(const Policy *p);
 bool policy_machine_variant(const char *device, char out[64], Err *err) MUST_CHECK;
 const char *policy_variant(const Policy *p);    // "avx512bf16", "sm_90", ...: part of what fixes the bits
 bool policy_failed(const Policy *p);            // its device has failed: nothing that it holds can be read any more
+// The meter of the device that this policy is on; false where it has none (the CPU: see rl/energy.c). Joules since it was opened,
+// NaN: not counted. `held` tells why its clock was held down since the call before, empty where it wasn't.
+bool policy_energy(const Policy *p, double *joules, char held[128]);
 size_t policy_bytes(const Policy *p);           // memory held by weights, gradients, moments and packs
 double policy_flops(const Policy *p);           // FLOPs done so far by this policy, multiply-adds as two
 // SHA-256 over the weights in order.

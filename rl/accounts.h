@@ -10,7 +10,12 @@
 // every few minutes: counters wrap around.
 typedef struct Energy Energy;
 Energy *energy_open(const char *folder);
+// From now on the joules of the policy's device count too, where it has a meter of its own; it must outlive later questions.
+void energy_watch(Energy *e, const Policy *policy);
 double energy_joules(Energy *e);
+double energy_device_joules(Energy *e); // the device's alone; NaN: it has no meter, or it isn't known
+// Why the device's clock was held down since the call before, for a note; empty: it wasn't. Valid until the next call.
+const char *energy_held(Energy *e);
 void energy_close(Energy *e);
 
 // ---- cost.c ----------------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@
 //   FIGURE: {"value": number | "not measured" | "not stated" | "not known",
 //            "source": "measured" (counted, a clock, a meter) | "computed" (from shapes) | "stated" (the recipe) | "none"}
 //   WORK:   {"steps", "prompt_tokens", "new_tokens", "trained_tokens", "flops", "seconds", "rollout_seconds",
-//            "reward_seconds", "train_seconds", "optimizer_seconds", "cpu_seconds", "joules", "money"}, each a FIGURE
+//            "reward_seconds", "train_seconds", "optimizer_seconds", "cpu_seconds", "joules", "money"}, each a FIGURE; "device_joules"
+//            too where the device has a meter of its own
 //   {"currency": "EUR" | null, "stages": [WORK and "name", "kind"], "evaluations": WORK, "repeated": WORK, "total": WORK,
 //    "waste": {"groups_without_variance", "truncated_samples", "unscored_samples", "untrained_tokens", "repeated_flops"}
 //              (FIGUREs, shares from 0 to 1), "cut_off": FIGURE (times that a run was continued; the step under way was lost)}
@@ -21,7 +22,7 @@ enum { MAX_STAGES = 64 };
 
 typedef struct Work {
     int64_t steps, prompt_tokens, new_tokens, trained_tokens;
-    double flops, seconds, rollout, reward, train, optimizer, cpu, joules;
+    double flops, seconds, rollout, reward, train, optimizer, cpu, joules, device_joules;
 } Work;
 
 typedef struct Stated { // by the recipe; 0: not
@@ -76,14 +77,14 @@ static void add_work(Work *to, const Work *w) {
     to->steps += w->steps, to->prompt_tokens += w->prompt_tokens, to->new_tokens += w->new_tokens;
     to->trained_tokens += w->trained_tokens, to->flops += w->flops, to->seconds += w->seconds;
     to->rollout += w->rollout, to->reward += w->reward, to->train += w->train, to->optimizer += w->optimizer;
-    to->cpu += w->cpu, to->joules += w->joules;
+    to->cpu += w->cpu, to->joules += w->joules, to->device_joules += w->device_joules;
 }
 // One unmeasured second makes a sum of seconds unmeasured: NaN propagates by itself.
 static void measured_of(const json_t *detail, Work *w) {
     w->seconds = number_of(detail, "seconds"), w->rollout = number_of(detail, "rollout");
     w->reward = number_of(detail, "reward"), w->train = number_of(detail, "train");
     w->optimizer = number_of(detail, "optimizer"), w->cpu = number_of(detail, "cpu_seconds");
-    w->joules = number_of(detail, "joules");
+    w->joules = number_of(detail, "joules"), w->device_joules = number_of(detail, "device_joules");
 }
 
 // An evaluation's tokens and FLOPs: means per item times items, over levels, and over modes where each has its own.
@@ -107,7 +108,7 @@ static void evaluation_of(const json_t *replayable, const json_t *measured, Work
         for (int m = 0; m < 2; m++) by_level += number_of(json_object_get(level, m ? "direct" : "think"), "seconds");
     }
     w->seconds = !isnan(seconds) ? seconds : i ? by_level : NAN;
-    w->joules = number_of(measured, "joules");
+    w->joules = number_of(measured, "joules"), w->device_joules = number_of(measured, "device_joules");
     w->rollout = w->seconds, w->cpu = NAN;
     w->steps = 1;
 }
@@ -146,7 +147,7 @@ static void add_measured(Work *to, const Work *w) {
 static void add_repeated_evaluation(Account *a, const json_t *replayable) {
     Work w = {0};
     evaluation_of(replayable, NULL, &w);
-    w.steps = 0, w.seconds = w.rollout = w.cpu = w.joules = 0; // its clocks are with the evaluations
+    w.steps = 0, w.seconds = w.rollout = w.cpu = w.joules = w.device_joules = 0; // its clocks are with the evaluations
     add_work(&a->repeated, &w);
 }
 // An evaluation that was made again after a resume and came to the same.
@@ -222,7 +223,7 @@ static bool sum_evaluations(const Ledger *l, Account *a, Err *err) {
         json_t *replayable = column_object(s, 0);
         Work w = {0};
         evaluation_of(replayable, NULL, &w);
-        w.seconds = w.rollout = w.cpu = w.joules = 0; // in its event
+        w.seconds = w.rollout = w.cpu = w.joules = w.device_joules = 0; // in its event
         add_work(&a->evaluations, &w);
         json_decref(replayable);
     }
@@ -255,6 +256,8 @@ static json_t *work_json(const Work *w, const Stated *stated) {
     // A meter first; else the watts that the recipe states, times the seconds; else nothing is claimed.
     if (isfinite(w->joules)) json_object_set_new(j, "joules", figure(w->joules, "measured", ""));
     else json_object_set_new(j, "joules", figure(stated->watts > 0 ? stated->watts * w->seconds : NAN, "stated", "not measured"));
+    // Of the device alone, where it has a meter of its own: it can be known where the processors' part isn't.
+    if (w->steps && isfinite(w->device_joules)) json_object_set_new(j, "device_joules", figure(w->device_joules, "measured", ""));
     json_object_set_new(j, "money", figure(stated->price_per_hour > 0 ? stated->price_per_hour * w->seconds / 3600 : NAN, "stated",
                                            stated->price_per_hour > 0 ? "not known" : "not stated"));
     return j;

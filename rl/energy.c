@@ -1,6 +1,7 @@
 // Energy counters of the processor, as Linux shows them under /sys/class/powercap: a folder intel-rapl:N for each
 // package (also on AMD), with energy_uj and max_energy_range_uj in microjoules. Parts of a package
-// (intel-rapl:N:M) are inside its own counter and are left out; so is "psys", which holds the packages again.
+// (intel-rapl:N:M) are inside its own counter and are left out; so is "psys", which holds the packages again. To these
+// comes the meter of the device that a policy is on.
 #include "accounts.h"
 #include "files.h"
 #include <dirent.h>
@@ -16,6 +17,8 @@ struct Energy {
     Zone *zones;
     int count;
     bool failed; // a counter was lost on the way: the sum is no longer known
+    const Policy *policy; // whose device is watched, or NULL
+    char held[128], told[128];
 };
 
 static bool read_number(const char *path, double *out) {
@@ -60,8 +63,30 @@ Energy *energy_open(const char *folder) {
     return e;
 }
 
+void energy_watch(Energy *e, const Policy *policy) { e->policy = policy; }
+
+// 0 where there is no meter, as the packages then hold everything that counts.
+static double device_joules(Energy *e, bool *has_meter) {
+    char held[128] = "";
+    double joules = NAN;
+    *has_meter = e->policy && policy_energy(e->policy, &joules, held);
+    if (*has_meter && *held) memcpy(e->held, held, sizeof held);
+    return *has_meter ? joules : 0;
+}
+double energy_device_joules(Energy *e) {
+    bool has_meter;
+    double joules = device_joules(e, &has_meter);
+    return has_meter ? joules : NAN;
+}
+const char *energy_held(Energy *e) {
+    memcpy(e->told, e->held, sizeof e->held);
+    e->held[0] = 0;
+    return e->told;
+}
+
 double energy_joules(Energy *e) {
-    double sum = 0;
+    bool has_meter;
+    double sum = 0, device = device_joules(e, &has_meter);
     for (int i = 0; i < e->count; i++) {
         Zone *z = &e->zones[i];
         double now;
@@ -73,7 +98,7 @@ double energy_joules(Energy *e) {
         z->last = now;
         sum += z->sum;
     }
-    return e->failed || e->count == 0 ? NAN : sum * 1e-6;
+    return e->failed || e->count == 0 ? NAN : sum * 1e-6 + device;
 }
 
 void energy_close(Energy *e) {

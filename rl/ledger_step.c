@@ -2,6 +2,7 @@
 // measured, in one transaction. Everything but the measured event is replayable and enters the chain.
 #include "ledger_rows.h"
 #include "files.h"
+#include <math.h>
 #include <string.h>
 
 static const char *kind_name(StageKind kind) { return kind == STAGE_SFT ? "sft" : "grpo"; }
@@ -79,6 +80,7 @@ static json_t *measured_json(const StepReport *r, const Batch *b, const char *co
     json_object_set_new(j, "optimizer", json_number_or_name(r->measured.optimizer));
     json_object_set_new(j, "cpu_seconds", json_number_or_name(r->measured.cpu_seconds));
     json_object_set_new(j, "joules", json_number_or_name(r->measured.joules));
+    if (isfinite(r->measured.device_joules)) json_object_set_new(j, "device_joules", json_real(r->measured.device_joules));
     json_object_set_new(j, "peak_bytes", json_integer((json_int_t)r->measured.peak_bytes));
     json_object_set_new(j, "fuel", json_integer((json_int_t)fuel));
     return j;

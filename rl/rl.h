@@ -201,7 +201,7 @@ typedef struct StepReport {
     struct {
         double seconds, rollout, reward, train, optimizer;
         double cpu_seconds;
-        double joules;                   // NaN: not measured
+        double joules, device_joules;    // all, and of the device with a meter of its own; NaN: not measured
         size_t peak_bytes;
     } measured;
 } StepReport;

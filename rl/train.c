@@ -44,7 +44,7 @@ typedef struct Run {
     double started, stage_seconds, done_flops, later_flops;
     bool terminal;
     const char *what; // on the progress line
-    double shown;
+    double shown, metered; // when the bar was last drawn, and the meters read
 } Run;
 enum { SKIPS_IN_A_ROW = 10 };
 
@@ -66,7 +66,12 @@ static void clear_bar(const Run *run) {
     if (run->terminal) fprintf(stderr, "\r\033[K");
 }
 static bool on_progress(void *context, const char *what, double share) {
-    show_bar(context, what, share);
+    Run *run = context;
+    show_bar(run, what, share);
+    if (clock_seconds() - run->metered >= 1) { // a counter that wraps around, a clock that is held down for a while
+        run->metered = clock_seconds();
+        energy_joules(run->energy);
+    }
     return !signal_seen;
 }
 
@@ -96,20 +101,30 @@ static void tell_evaluation(const json_t *e) {
     buf_free(&line);
 }
 
+typedef struct Meters {
+    double joules, device_joules;
+} Meters;
+static Meters meters_now(const Run *run) { return (Meters){energy_joules(run->energy), energy_device_joules(run->energy)}; }
+static Meters meters_since(const Run *run, Meters before) {
+    Meters now = meters_now(run);
+    return (Meters){now.joules - before.joules, now.device_joules - before.device_joules};
+}
+
 // Seconds, and the joules counted since `before`; a key that could not be measured is left out.
-static json_t *measured_json(const Run *run, double seconds, double before) {
-    double joules = energy_joules(run->energy) - before;
+static json_t *measured_json(const Run *run, double seconds, Meters before) {
+    Meters spent = meters_since(run, before);
     json_t *measured = json_pack("{s:f}", "seconds", seconds);
-    if (isfinite(joules)) json_object_set_new(measured, "joules", json_real(joules));
+    if (isfinite(spent.joules)) json_object_set_new(measured, "joules", json_real(spent.joules));
+    if (isfinite(spent.device_joules)) json_object_set_new(measured, "device_joules", json_real(spent.device_joules));
     return measured;
 }
 
 static bool evaluate_mode(Run *run, Mode mode, int samples, Err *err) {
     Evaluation e;
     const Trainer *t = &run->trainer;
-    double joules = energy_joules(run->energy);
+    Meters before = meters_now(run);
     TRY(evaluate(t->policy, run->recipe, t->tasks, t->rewards, mode, run->recipe->evaluate_items, samples, &e, err));
-    json_t *replayable = evaluation_json(&e, t->tasks), *measured = measured_json(run, e.seconds, joules);
+    json_t *replayable = evaluation_json(&e, t->tasks), *measured = measured_json(run, e.seconds, before);
     json_object_set_new(replayable, "samples", json_integer(samples));
     clear_bar(run);
     if (samples == 0) tell_evaluation(replayable);
@@ -172,21 +187,33 @@ static double step_flops(const Run *run, const Stage *stage) {
     return stage->kind == STAGE_GRPO ? 0.5 * most : most;
 }
 
+// A device whose clock is held down is slower than what was measured before, and the ledger should say why.
+static bool note_held_clock(Run *run, int64_t step, Err *err) {
+    const char *why = energy_held(run->energy);
+    if (!*why) return true;
+    json_t *detail = json_pack("{s:I,s:s}", "step", (json_int_t)step, "why", why);
+    bool ok = ledger_event(run->ledger, "clock held down", detail, err);
+    json_decref(detail);
+    return ok;
+}
+
 static bool run_step(Run *run, const Stage *stage, int stage_step, Err *err) {
     StepReport report = {.step = run->state.step + 1, .stage_index = run->trainer.stage_index, .stage_step = stage_step,
                          .kind = stage->kind, .reward_mean = NAN, .reward_std = NAN};
     Batch batch = {0};
     double start = clock_seconds(), cpu = clock_cpu_seconds(), flops = flops_so_far(run);
-    double joules = energy_joules(run->energy);
+    Meters before = meters_now(run);
     bool ok = stage->kind == STAGE_SFT ? sft_step(&run->trainer, stage_step, &report, err) : grpo_step(run, stage, &batch, &report, err);
     report.flops = flops_so_far(run) - flops;
     report.measured.seconds = clock_seconds() - start;
     report.measured.cpu_seconds = clock_cpu_seconds() - cpu;
-    report.measured.joules = energy_joules(run->energy) - joules;
+    Meters spent = meters_since(run, before);
+    report.measured.joules = spent.joules, report.measured.device_joules = spent.device_joules;
     report.measured.peak_bytes = memory_peak_bytes();
     ok = ok && ledger_step(run->ledger, &report, stage->kind == STAGE_SFT ? NULL : &batch, err);
     batch_free(&batch);
     TRY(ok);
+    TRY(note_held_clock(run, report.step, err));
     run->state.step = report.step;
     run->state.stage_index = report.stage_index;
     run->state.stage_step = stage_step;
@@ -309,9 +336,10 @@ static bool record_start(Run *run, bool resumed, Err *err) {
         json_decref(detail);
     } else if (ok) {
         char weights[65];
-        double start = clock_seconds(), joules = energy_joules(run->energy);
+        double start = clock_seconds();
+        Meters before = meters_now(run);
         TRY(policy_hash(p, weights, err));
-        json_t *model = json_pack("{s:s}", "sha256", weights), *spent = measured_json(run, clock_seconds() - start, joules);
+        json_t *model = json_pack("{s:s}", "sha256", weights), *spent = measured_json(run, clock_seconds() - start, before);
         ok = ledger_evaluation(run->ledger, 0, "model", model, spent, err);
         json_decref(model), json_decref(spent);
     }
@@ -350,6 +378,7 @@ static bool start(Run *run, const TrainOptions *o, Err *err) {
     ok = ok && tasks_open(r, &tasks, err);
     run->trainer.tasks = tasks;
     ok = ok && open_policy(run, checkpoint, err);
+    if (ok) energy_watch(run->energy, run->trainer.policy);
     if (ok && there && !found) { // killed before its first checkpoint: nothing to go on from
         char *stale = path_join(r->run_folder, "ledger.db"), *wal = path_join(r->run_folder, "ledger.db-wal"), *shm = path_join(r->run_folder, "ledger.db-shm");
         unlink(stale), unlink(wal), unlink(shm);
