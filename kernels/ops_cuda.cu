@@ -4,7 +4,7 @@
 // Memory. One allocation when the device opens, most of what is free; what is asked for later is a piece of it, so that
 // nothing is allocated while work goes on and running out is an error with figures, not a fault. RECKON_CUDA_MEMORY=MIB
 // bounds it (two programs on one device), RECKON_CUDA_SLAB=0 takes every piece from the driver, which lets
-// compute-sanitizer see each array's end.
+// compute-sanitizer see each array's end, as the emulated device does unless it is told RECKON_CUDA_SLAB=1.
 // Copies to the device go through pinned memory in two halves, so that the host may go on at once.
 // Errors stay: the first one is kept, later calls do nothing, finish() tells it.
 #include "cuda/cuda.h"
@@ -39,6 +39,17 @@ struct CudaState : CudaContext {
     char what[160];
 };
 
+// The emulated device knows which pieces of the range are in use.
+#ifdef RECKON_CUDA_EMULATION
+static const bool pieces_by_default = true;
+static void memory_opens(void *p, size_t bytes) { emulation_open_memory(p, bytes); }
+static void memory_closes(void *p, size_t bytes) { emulation_close_memory(p, bytes); }
+#else
+static const bool pieces_by_default = false;
+static void memory_opens(void *, size_t) {}
+static void memory_closes(void *, size_t) {}
+#endif
+
 static CudaState *state_of(const Device *d) { return static_cast<CudaState *>(d->cuda); }
 
 // Keeps the first error. True where all is well so far.
@@ -50,6 +61,14 @@ static bool note(CudaState *s, cudaError_t e, const char *what) {
     return s->error == cudaSuccess;
 }
 
+static bool cuda_finish(const Device *d, Err *err) {
+    CudaState *s = state_of(d);
+    if (s->error == cudaSuccess) note(s, cudaGetLastError(), "starting a kernel");
+    if (s->error == cudaSuccess) note(s, cudaStreamSynchronize(s->stream), "waiting for the device");
+    if (s->error == cudaSuccess) return true;
+    return fail(err, ERR_IO, s->where, "the device failed: %s", s->what);
+}
+
 // ---- memory ----------------------------------------------------------------------------------------------
 static double mib(size_t bytes) { return (double)bytes / 1048576.0; }
 
@@ -57,6 +76,7 @@ static bool cuda_allocate(const Device *d, size_t bytes, const char *what, void 
     CudaState *s = state_of(d);
     *out = NULL;
     if (bytes == 0) bytes = 1;
+    if (s->error != cudaSuccess) return cuda_finish(d, err);
     if (s->slab) {
         size_t offset;
         if (!slab_take(s->slab, bytes, &offset))
@@ -65,12 +85,14 @@ static bool cuda_allocate(const Device *d, size_t bytes, const char *what, void 
                         "shorter completions, a smaller microbatch or bf16 need less",
                         what, mib(bytes), mib(slab_free_bytes(s->slab)), mib(slab_largest_hole(s->slab)));
         *out = s->memory + offset;
+        memory_opens(*out, bytes);
     } else {
         cudaError_t e = cudaMalloc(out, bytes);
-        if (e != cudaSuccess) {
+        if (e == cudaErrorMemoryAllocation) {
             cudaGetLastError();
-            return fail(err, ERR_UNAVAILABLE, s->where, "out of memory for %s: %.1f MiB asked for (%s)", what, mib(bytes), cudaGetErrorString(e));
+            return fail(err, ERR_UNAVAILABLE, s->where, "out of memory for %s: %.1f MiB asked for", what, mib(bytes));
         }
+        if (!note(s, e, "allocating memory")) return cuda_finish(d, err);
     }
     if (s->error == cudaSuccess) note(s, cudaMemsetAsync(*out, 0, bytes, s->stream), "clearing memory");
     return true;
@@ -80,10 +102,13 @@ static void cuda_release(const Device *d, void *memory) {
     CudaState *s = state_of(d);
     if (!memory) return;
     // Queued work may still use a piece; whoever gets it next queues behind that work.
-    if (s->slab)
-        slab_give(s->slab, (size_t)((char *)memory - s->memory));
-    else
+    if (s->slab) {
+        size_t offset = (size_t)((char *)memory - s->memory);
+        memory_closes(memory, slab_piece_bytes(s->slab, offset));
+        slab_give(s->slab, offset);
+    } else {
         note(s, cudaFree(memory), "releasing memory");
+    }
 }
 
 // ---- copies ----------------------------------------------------------------------------------------------
@@ -117,14 +142,6 @@ static void cuda_copy(const Device *d, void *to, const void *from, size_t bytes)
 static void cuda_zero(const Device *d, void *to, size_t bytes) {
     CudaState *s = state_of(d);
     if (bytes && s->error == cudaSuccess) note(s, cudaMemsetAsync(to, 0, bytes, s->stream), "clearing memory");
-}
-
-static bool cuda_finish(const Device *d, Err *err) {
-    CudaState *s = state_of(d);
-    if (s->error == cudaSuccess) note(s, cudaGetLastError(), "starting a kernel");
-    if (s->error == cudaSuccess) note(s, cudaStreamSynchronize(s->stream), "waiting for the device");
-    if (s->error == cudaSuccess) return true;
-    return fail(err, ERR_IO, s->where, "the device failed: %s", s->what);
 }
 
 // ---- recordings ------------------------------------------------------------------------------------------
@@ -232,7 +249,7 @@ static bool find_device(CudaState *s, int index, Err *err) {
 static bool take_memory(CudaState *s, Err *err) {
     const char *slab = getenv("RECKON_CUDA_SLAB"), *limit = getenv("RECKON_CUDA_MEMORY");
     size_t free_bytes = 0, total = 0, reserve = (size_t)640 << 20;
-    if (slab && strcmp(slab, "0") == 0) return true;
+    if (slab && *slab ? strcmp(slab, "0") == 0 : pieces_by_default) return true;
     cudaError_t e = cudaMemGetInfo(&free_bytes, &total);
     if (e != cudaSuccess) return fail(err, ERR_UNAVAILABLE, s->where, "can't be opened: %s", cudaGetErrorString(e));
     size_t bytes = free_bytes > 2 * reserve ? free_bytes - reserve : free_bytes / 2;
@@ -248,6 +265,7 @@ static bool take_memory(CudaState *s, Err *err) {
     e = cudaMalloc((void **)&s->memory, bytes);
     if (e != cudaSuccess) return fail(err, ERR_UNAVAILABLE, s->where, "%.0f MiB can't be allocated: %s", mib(bytes), cudaGetErrorString(e));
     s->slab = slab_open(bytes);
+    memory_closes(s->memory, bytes);
     return true;
 }
 

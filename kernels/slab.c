@@ -73,6 +73,12 @@ void slab_give(Slab *s, size_t offset) {
     }
 }
 
+size_t slab_piece_bytes(const Slab *s, size_t offset) {
+    for (int i = 0; i < s->count; i++)
+        if (s->pieces[i].offset == offset && s->pieces[i].taken) return s->pieces[i].bytes;
+    return 0;
+}
+
 size_t slab_free_bytes(const Slab *s) {
     size_t bytes = 0;
     for (int i = 0; i < s->count; i++) bytes += s->pieces[i].taken ? 0 : s->pieces[i].bytes;

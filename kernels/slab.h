@@ -10,6 +10,7 @@ Slab *slab_open(size_t bytes);
 void slab_close(Slab *s);
 bool slab_take(Slab *s, size_t bytes, size_t *offset) MUST_CHECK; // false where no hole is large enough
 void slab_give(Slab *s, size_t offset);                           // an offset that was taken
+size_t slab_piece_bytes(const Slab *s, size_t offset);            // of an offset that was taken, rounded up
 size_t slab_free_bytes(const Slab *s);                            // in all holes together
 size_t slab_largest_hole(const Slab *s);
 

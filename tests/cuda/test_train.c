@@ -2,6 +2,9 @@
 // twice, and across microbatches; a resumed run; a device that fails.
 #include "../rl/train_test.h"
 #include <math.h>
+#ifdef RECKON_CUDA_EMULATION
+#include "emulation.h"
+#endif
 
 #define MODEL "model={preset='mini', max_positions=48}, characters='0123456789+-*/=,()', threads=1, "
 #define RECIPE                                                                                               \
@@ -64,8 +67,38 @@ static void the_same_bits(void) {
     scratch_remove();
 }
 
+#ifdef RECKON_CUDA_EMULATION
+// The device fails in the middle of the run, at launch after launch until a checkpoint is there to be named.
+static void a_device_that_fails(void) {
+    scratch_file("ones.lua", ones);
+    bool named = false;
+    for (int nth = 40; !named && nth < 100000; nth *= 3) {
+        emulation_fail_launch(nth, 700);
+        TrainedRun run = train_run("run", RECIPE, (const char *[]){"device=cuda", NULL}, 3);
+        emulation_reset();
+        CHECK(!run.ok);
+        CHECK_INT(run.err.code, ERR_IO);
+        CHECK(strstr(run.err.msg, "the device failed"));
+        const char *saved = strstr(run.err.msg, " is saved, go on with --resume");
+        named = saved && strstr(run.err.msg, "; step ");
+        if (!named) continue;
+        TrainedRun resumed = train_from(true, "run", RECIPE, (const char *[]){"device=cuda", NULL}, 3);
+        TRAINED(resumed);
+        TrainedRun whole = train_run("whole", RECIPE, (const char *[]){"device=cuda", NULL}, 3);
+        TRAINED(whole);
+        CHECK_STR(resumed.weights, whole.weights);
+        CHECK_STR(resumed.head, whole.head);
+    }
+    CHECK(named);
+    scratch_remove();
+}
+#endif
+
 static const Test tests[] = {
     {"beside the CPU", beside_the_cpu},
     {"the same bits", the_same_bits},
+#ifdef RECKON_CUDA_EMULATION
+    {"a device that fails", a_device_that_fails},
+#endif
 };
 TEST_MAIN(tests)

@@ -12,6 +12,7 @@ static void pieces_and_holes(void) {
     CHECK_INT(a, 0);
     CHECK_INT(b, SLAB_ALIGNMENT);
     CHECK_INT(c, 3 * SLAB_ALIGNMENT);
+    CHECK_INT(slab_piece_bytes(s, c), 2 * SLAB_ALIGNMENT);
     CHECK(!slab_take(s, 6 * SLAB_ALIGNMENT, &d));
     CHECK(!slab_take(s, SIZE_MAX - 3, &d));
     slab_give(s, a), slab_give(s, c), slab_give(s, b);
