@@ -58,7 +58,8 @@ typedef struct Pass {
     const int64_t *slot_start, *slot;  // [T + 1]
     char *pages;                       // act; layer l begins at pages + l * layer_bytes
     size_t layer_bytes;
-    int32_t max_position;              // host
+    int32_t max_position;              // host: of any row
+    int32_t max_run;                   // host: rows in succession that share a table; decoding: 1
 } Pass;
 
 // What the backward pass needs of a layer.
@@ -131,7 +132,7 @@ typedef struct Paging {
     int64_t table_count, slot_count;
     int32_t *unit, *unit_page; // rows and pages of each group
     int32_t *page_first_row, *page_last_row; // [pages] rows that see the page lie between, ends included
-    int32_t max_position;
+    int32_t max_position, max_run; // max_run: most rows in succession that share a table
     double context;            // sum over rows of the positions they see
     Arena arena;
 } Paging;

@@ -32,7 +32,9 @@ static void find_readers(const Packed *b, Paging *out) {
     out->page_first_row = ARENA_NEW(&out->arena, int32_t, out->page_count + 1);
     out->page_last_row = ARENA_NEW(&out->arena, int32_t, out->page_count + 1);
     for (int32_t i = 0; i < out->page_count; i++) out->page_first_row[i] = b->token_count, out->page_last_row[i] = -1;
-    for (int32_t t = 0; t < b->token_count; t++) {
+    for (int32_t t = 0, run = 0; t < b->token_count; t++) {
+        run = t > 0 && out->table_start[t] == out->table_start[t - 1] ? run + 1 : 1;
+        if (run > out->max_run) out->max_run = run;
         if (out->position[t] > out->max_position) out->max_position = out->position[t];
         out->context += out->position[t] + 1;
         for (int32_t c = 0; c <= out->position[t] / PAGE; c++) {

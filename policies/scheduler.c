@@ -452,6 +452,7 @@ static bool prefill(Scheduler *s, Err *err) {
     s->slot_start[row] = slot;
     TRY(send_rows(s, row, table, slot, draws, err));
     s->round.pass.max_position = longest - 1;
+    s->round.pass.max_run = longest;
     const Device *d = p->device;
     transformer_forward(p, &s->round.pass, NULL);
     d->gather(d, &(GatherArgs){.T = draws, .C = p->config.width, .dtype = p->dtype, .row = s->round.head_row, .x = p->work.final, .y = s->head_x});
@@ -510,6 +511,7 @@ static bool decode(Scheduler *s, Err *err) {
     // The bound on positions is part of a recording: it moves in steps, so that recordings serve again.
     int32_t bound = (longest + steps + 255) / 256 * 256, most = s->table_capacity * PAGE;
     s->round.pass.max_position = (bound < most ? bound : most) - 1;
+    s->round.pass.max_run = 1;
     for (int32_t step = 0; step < steps; step++)
         p->device->replay(p->device, (uint64_t)(uint32_t)rows << 32 | (uint32_t)s->round.pass.max_position, decode_step, &s->round);
     count_flops(p, (int64_t)count * steps, steps * (context + 0.5 * count * (steps - 1)), (int64_t)count * steps);

@@ -15,8 +15,9 @@ void stage_add(Stage *s, const void *host, size_t bytes, const void **view) {
 static bool stage_reserve(const Policy *p, Stage *s, size_t bytes, Err *err) {
     const Device *d = p->device;
     if (bytes <= s->capacity) return true;
+    d->forget(d); // recordings read from the memory that goes
     stage_free(p, s);
-    bytes += bytes / 2;
+    bytes *= 2;
     TRY(d->allocate(d, bytes, "batch", (void **)&s->memory, err));
     s->host = xmalloc(bytes);
     s->capacity = bytes;

@@ -180,7 +180,7 @@ static AttentionArgs attention_args(const Policy *p, const Pass *pass, int layer
                            .scale = (float)(1.0 / sqrt((double)c->head_width)), .q = q, .position = pass->position,
                            .table_start = pass->table_start, .table = pass->table,
                            .pages = pass->pages + (size_t)layer * pass->layer_bytes, .y = y, .lse = lse,
-                           .max_position = pass->max_position};
+                           .max_position = pass->max_position, .max_run = pass->max_run};
 }
 
 static void attention_block(Policy *p, const Pass *pass, int layer, const Kept *kept) {
@@ -385,7 +385,7 @@ static bool stage_batch(Policy *p, const Packed *b, Err *err) {
     int32_t T = b->token_count, R = b->target_count;
     for (int32_t r = 0; r < R; r++) t->inv_temperature_host[r] = (float)(1.0 / b->temperature);
     *s = (Staged){.pass = {.T = T, .pages = t->page_memory, .layer_bytes = (size_t)t->pages * page_bytes(p),
-                           .max_position = g->max_position}};
+                           .max_position = g->max_position, .max_run = g->max_run}};
     STAGE_ADD(&t->stage, b->tokens, T, &s->pass.tokens);
     STAGE_ADD(&t->stage, g->position, T, &s->pass.position);
     STAGE_ADD(&t->stage, g->table_start, T, &s->pass.table_start);
