@@ -13,6 +13,7 @@ import time
 from . import models
 
 TOTALS = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", re.MULTILINE)
+OF_POLICIES = ("gpu_test_policy", "gpu_test_train")
 SANITIZERS = ("memcheck", "racecheck", "synccheck", "initcheck")
 
 
@@ -63,30 +64,40 @@ class Check:
             return None, f"reckon {arguments[0]} printed no JSON document"
 
     def build(self, jobs: int) -> bool:
+        """The release build with CUDA, and the test programs for a GPU, which it leaves out."""
         self.report.begin("build")
         done = self.run([os.path.join(self.root, "scripts", "build"), "release"], 3600, RECKON_JOBS=str(jobs))
-        self.report.row("build", "release with CUDA", "builds", f"{done.seconds:.0f} s", done.status == 0, "" if done.status == 0 else done.why())
+        seconds = done.seconds
+        if done.status == 0:
+            done = self.run(["cmake", "--build", os.path.join(self.root, "build"), "-j", str(jobs), "--target", "gpu_tests"], 3600)
+            seconds += done.seconds
+        self.report.row("build", "release with CUDA, gpu_tests", "builds", f"{seconds:.0f} s", done.status == 0, "" if done.status == 0 else done.why())
         self.report.save()
         return done.status == 0
 
-    def programs(self) -> list[str]:
-        found = sorted(glob.glob(os.path.join(self.root, "build", "tests", "cuda_test_*")))
-        return [p for p in found if os.access(p, os.X_OK)]
+    def programs(self, policies: bool) -> list[str]:
+        """The test programs for a GPU: those of single operations, or those of whole policies and runs."""
+        found = sorted(p for p in glob.glob(os.path.join(self.root, "build", "tests", "gpu_test_*")) if os.access(p, os.X_OK))
+        return [p for p in found if (os.path.basename(p) in OF_POLICIES) == policies]
+
+    def programs_pass(self, part: str, programs: list[str]) -> None:
+        if not programs:
+            self.report.row(part, "test programs", "some", "none", False, "build/tests has no such gpu_test_*: nvcc wasn't found when build/ was made")
+        for program in programs:
+            done = self.run([program])
+            totals = TOTALS.search(done.out)
+            passed = [int(n) for n in totals.groups()] if totals else [0, 0, 0]
+            met = done.status == 0 and not done.late and passed[0] > 0 and passed[1] == 0
+            found = f"{passed[0]} passed, {passed[1]} failed, {passed[2]} skipped in {done.seconds:.1f} s"
+            self.report.row(part, os.path.basename(program), "all pass", found, met, "" if met else done.why())
+            for name, why in re.findall(r"^skip ([^:]+): (.*)$", done.out, re.MULTILINE):
+                self.report.row(part, name, "passes", "-", None, why)
 
 
 # ---- operations ------------------------------------------------------------------------------------------
 def operations(check: Check, items: set[str]) -> None:
     """Each test program of the CUDA operations, against the slow twins."""
-    programs = [p for p in check.programs() if not items or any(item in os.path.basename(p) for item in items)]
-    if not programs:
-        check.report.row("ops", "test programs", "some", "none", False, "build/tests has no cuda_test_*: nvcc wasn't found when build/ was made")
-    for program in programs:
-        done = check.run([program])
-        totals = TOTALS.search(done.out)
-        passed = [int(n) for n in totals.groups()] if totals else [0, 0, 0]
-        met = done.status == 0 and not done.late and passed[0] > 0 and passed[1] == passed[2] == 0
-        found = f"{passed[0]} passed, {passed[1]} failed, {passed[2]} skipped in {done.seconds:.1f} s"
-        check.report.row("ops", os.path.basename(program), "all pass, none is skipped", found, met, "" if met else done.why())
+    check.programs_pass("ops", [p for p in check.programs(False) if not items or any(item in os.path.basename(p) for item in items)])
 
 
 def sanitizers(check: Check, items: set[str]) -> None:
@@ -98,7 +109,7 @@ def sanitizers(check: Check, items: set[str]) -> None:
         if not tool:
             check.report.row("sanitizer", kind, "clean", "-", None, "compute-sanitizer isn't installed")
             continue
-        for program in check.programs():
+        for program in check.programs(False):
             done = check.run([tool, "--tool", kind, "--error-exitcode", "9", "--print-limit", "10", program], RECKON_CUDA_EXACT="1")
             summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", done.out + done.err)
             name = f"{kind}, {os.path.basename(program)}"
@@ -148,6 +159,8 @@ def same_logprobs(check: Check, name: str, folder: str, precision: str, tokens: 
 def invariants(check: Check, items: set[str]) -> None:
     scratch = os.path.join(check.report.folder, "invariants")
     os.makedirs(scratch, exist_ok=True)
+    if not items or "policies" in items:
+        check.programs_pass("invariants", check.programs(True))
     if not items or "bits" in items:
         for precision in ("fp32", "bf16"):
             for golden_model in ("llama-tied", "qwen2"):

@@ -167,14 +167,14 @@ def gemm(s: Speed) -> None:
 
 def operations(s: Speed) -> None:
     """Each operation alone: share of the bandwidth where memory bounds it; attention beside PyTorch's."""
-    program = os.path.join(s.check.root, "build", "tests", "cuda_time_operations")
+    program = os.path.join(s.check.root, "build", "tests", "gpu_time_operations")
     done = s.check.run([program]) if os.path.exists(program) else None
     if not done or done.status != 0 or done.late:
-        s.row("operations alone", "runs", "-", None if not done else False, done.why() if done else "build/tests has no cuda_time_operations")
+        s.row("operations alone", "runs", "-", None if not done else False, done.why() if done else "build/tests has no gpu_time_operations")
         return
     for line in done.out.splitlines():
         timed = json.loads(line)
-        s.results.append({"command": ["cuda_time_operations"], "result": timed})
+        s.results.append({"command": ["gpu_time_operations"], "result": timed})
         name = f"{timed['name']}, {timed['shape']}"
         if timed["flops"]:
             peer = s.peer("attention", **timed["peer"]) if timed.get("peer") else (None, "no peer")
