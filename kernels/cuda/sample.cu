@@ -4,7 +4,7 @@
 // blocks per lane, lanes in order); the first block in which the sum exceeds the draw is walked the same way: 8 entries
 // side by side per lane, a chain in double, lanes in order. Greedy rows read one block too: its maximum names it.
 //
-// truncate_kernel: a block of 512 threads per row, before the draw, where some row is truncated. The kept set is a prefix
+// truncate_kernel: a block of 384 threads per row, before the draw, where some row is truncated. The kept set is a prefix
 // of the entries by (logit falling, id rising), so it is a Cut: a rank (logits as integers, likeliest first) and how many
 // of that rank belong. No sort: a histogram finds in which bin the prefix ends, finer ones inside of it find the rank.
 //   Bins: first 2,048 of equal width in max - logit (1/64), where logits spread well and few threads meet in a bin; then
@@ -19,8 +19,9 @@
 // SampleArgs.order isn't used.
 #include "vocabulary.h"
 
-enum { THREADS = 512, WARPS = THREADS / 32, BINS = 2048, BIN_BITS = 11, DRAW_WARPS = 4 };
+enum { THREADS = 384, WARPS = THREADS / 32, BINS = 2048, BIN_BITS = 11, BATCH = 4, DRAW_WARPS = 4 };
 static const unsigned ALL = 0xffffffffu;
+static const uint32_t LEAST = 0xffffffffu; // a rank beyond that of every logit
 
 static __device__ __forceinline__ int lane_of(void) { return (int)threadIdx.x % 32; }
 
@@ -81,7 +82,7 @@ static __device__ int32_t draw(const float *logits, const VocabStats *stats, int
 }
 
 // Grid: rows / 4.
-__global__ void __launch_bounds__(DRAW_WARPS * 32) draw_kernel(SampleArgs a) {
+__global__ void __launch_bounds__(DRAW_WARPS * 32, 2) draw_kernel(SampleArgs a) {
     int64_t m = (int64_t)blockIdx.x * DRAW_WARPS + threadIdx.x / 32, blocks = (a.V + VOCAB_BLOCK - 1) / VOCAB_BLOCK;
     if (m >= a.M) return;
     SampleRow *row = &a.rows[m];
@@ -134,7 +135,9 @@ typedef struct Histogram {
 } Histogram;
 // What the block's threads tell each other.
 typedef struct Board {
-    Distribution d;
+    float max;
+    bool sound;            // the row is a distribution
+    uint32_t last;         // that min_p keeps
     Cut cut;
     int bin;               // in which a prefix ends
     uint32_t count, in_bin; // entries before it and in it
@@ -176,12 +179,13 @@ static __device__ __forceinline__ Mass bin_mass(const Histogram *h, int bin) { r
 // All entries by distance.
 static __device__ void histogram_of_row(const Row &r) {
     histogram_clear(r.whole);
-    for (int32_t b = (int32_t)threadIdx.x / 32; b < r.blocks; b += WARPS) {
-        float x[COLUMNS];
-        block_load(r, b, x);
+    for (int32_t i = (int32_t)threadIdx.x; i < r.V; i += THREADS * BATCH) {
+        float x[BATCH];
 #pragma unroll
-        for (int j = 0; j < COLUMNS; j++)
-            if (column_of(b, j) < r.V) histogram_add(r, r.whole, bin_of(x[j], r.max), x[j]);
+        for (int j = 0; j < BATCH; j++) x[j] = i + j * THREADS < r.V ? r.logits[i + j * THREADS] : 0.0f;
+#pragma unroll
+        for (int j = 0; j < BATCH; j++)
+            if (i + j * THREADS < r.V) histogram_add(r, r.whole, bin_of(x[j], r.max), x[j]);
     }
     __syncthreads();
 }
@@ -190,13 +194,13 @@ static __device__ void histogram_of_part(const Row &r, int bin, uint32_t prefix,
     histogram_clear(r.part);
     for (int32_t b = (int32_t)threadIdx.x / 32; b < r.blocks; b += WARPS) {
         if (bin_of(r.stats[b].max, r.max) > bin) continue;
-        float x[COLUMNS];
-        block_load(r, b, x);
-#pragma unroll
+#pragma unroll 1 // few blocks are left
         for (int j = 0; j < COLUMNS; j++) {
-            uint32_t rank = rank_of(x[j]);
-            bool inside = column_of(b, j) < r.V && bin_of(x[j], r.max) == bin && (uint64_t)rank >> shift == prefix;
-            if (inside) histogram_add(r, r.part, (int)(rank >> next & (BINS - 1)), x[j]);
+            if (column_of(b, j) >= r.V) break;
+            float logit = r.logits[column_of(b, j)];
+            uint32_t rank = rank_of(logit);
+            bool inside = bin_of(logit, r.max) == bin && (uint64_t)rank >> shift == prefix;
+            if (inside) histogram_add(r, r.part, (int)(rank >> next & (BINS - 1)), logit);
         }
     }
     __syncthreads();
@@ -270,7 +274,7 @@ static __device__ uint32_t last_of_min_p(float max, float min_p) {
 
 // ---- truncation ------------------------------------------------------------------------------------------
 static __device__ Cut find_cut(const Row &r, const SampleRow *row) {
-    Cut cut = {0xffffffffu, 0xffffffffu, 0};
+    Cut cut = {LEAST, LEAST, 0};
     bool top_k = row->top_k > 0 && row->top_k < r.V, top_p = row->top_p < 1;
     if (top_k || top_p) histogram_of_row(r);
     if (top_k) {
@@ -293,10 +297,7 @@ static __device__ Cut find_cut(const Row &r, const SampleRow *row) {
             cut.rank = rank_of(-INFINITY), cut.equals = 1; // nothing is possible
         }
     }
-    if (row->min_p > 0) {
-        uint32_t last = last_of_min_p(r.max, row->min_p);
-        if (last < cut.rank) cut.rank = last, cut.equals = 0xffffffffu;
-    }
+    if (r.board->last < cut.rank) cut.rank = r.board->last, cut.equals = LEAST;
     return cut;
 }
 
@@ -389,11 +390,13 @@ __global__ void __launch_bounds__(THREADS, 2) truncate_kernel(SampleArgs a) {
     uint32_t *place = (uint32_t *)(r.board + 1);
     if (threadIdx.x < 32) {
         Distribution d = merge_stats(r.stats, r.blocks);
-        if (threadIdx.x == 0) r.board->d = d;
+        bool sound = d.sum == d.sum;
+        uint32_t last = sound && row->min_p > 0 ? last_of_min_p(d.max, row->min_p) : LEAST;
+        if (threadIdx.x == 0) r.board->max = d.max, r.board->sound = sound, r.board->last = last;
     }
     __syncthreads();
-    if (r.board->d.sum != r.board->d.sum) return;
-    r.max = r.board->d.max;
+    if (!r.board->sound) return;
+    r.max = r.board->max;
     r.scale = ldexpf(1.0f, 31 + __clz(r.V)); // V < 2^(32 - clz), so the sum stays below 2^63
     r.masses = row->top_p < 1;
     Cut cut = find_cut(r, row);
