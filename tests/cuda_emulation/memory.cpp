@@ -11,6 +11,7 @@
 
 namespace emulation {
 constexpr size_t PAGE_BYTES = 4096, BAND_BYTES = 256, CHUNK_BYTES = 16 * PAGE_BYTES;
+constexpr size_t HUGE_BYTES = 2 << 20; // opening and closing large allocations is a matter of huge pages
 constexpr size_t DEVICE_ARENA = (size_t)16 << 30, PINNED_ARENA = (size_t)4 << 30;
 
 struct Arena {
@@ -165,9 +166,11 @@ static void watch_thread() {
 
 // ---- allocation ------------------------------------------------------------------------------------------
 static unsigned char *find_gap(Arena *arena, size_t bytes) {
+    size_t unit = bytes >= HUGE_BYTES ? HUGE_BYTES : PAGE_BYTES; // the arena begins at a multiple of both
     for (int pass = 0; pass < 2; pass++) {
         size_t offset = pass ? 0 : arena->next;
         for (;;) {
+            offset = round_up(offset, unit);
             if (offset + bytes > arena->bytes) break;
             auto at = arena->live.lower_bound(arena->base + offset);
             if (at != arena->live.begin()) {
@@ -187,15 +190,16 @@ static unsigned char *find_gap(Arena *arena, size_t bytes) {
 
 static unsigned char *allocate(Arena *arena, size_t bytes, int device) {
     if (!arena->base) {
-        void *p = mmap(NULL, arena->bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        void *p = mmap(NULL, arena->bytes + HUGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (p == MAP_FAILED) return NULL;
-        arena->base = (unsigned char *)p;
+        arena->base = (unsigned char *)round_up((size_t)p, HUGE_BYTES);
     }
     watch_faults();
     size_t page_bytes = round_up(bytes + 2 * BAND_BYTES, PAGE_BYTES);
     unsigned char *pages = page_bytes < bytes ? NULL : find_gap(arena, page_bytes);
     if (!pages || mprotect(pages, page_bytes, PROT_READ | PROT_WRITE) != 0) return NULL;
     arena->next = (size_t)(pages + page_bytes - arena->base) + PAGE_BYTES;
+    if (page_bytes >= HUGE_BYTES) madvise(pages, page_bytes, MADV_HUGEPAGE);
     Allocation a = {pages + BAND_BYTES, bytes, pages, page_bytes, device};
     memset(pages, NAN_BYTE, page_bytes);
     ASAN_POISON_MEMORY_REGION(pages, BAND_BYTES);
