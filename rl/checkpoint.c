@@ -103,6 +103,9 @@ static bool write_state(const char *folder, const TrainState *s, const char *rec
     json_t *state = json_pack("{s:s, s:s, s:s, s:I, s:i, s:i, s:s, s:o}", "format", CHECKPOINT_FORMAT, "version", RECKON_VERSION,
                               "recipe", recipe_hash, "step", (json_int_t)s->step, "stage_index", s->stage_index, "stage_step",
                               s->stage_step, "chain", s->chain, "files", files);
+    if (s->algo.started)
+        json_object_set_new(state, "algo", json_pack("{s:o,s:o,s:o}", "kl", json_number_or_name(s->algo.kl), "entropy",
+                                                     json_number_or_name(s->algo.entropy), "last_entropy", json_number_or_name(s->algo.last_entropy)));
     char seal[65];
     checkpoint_seal(state, seal);
     json_object_set_new(state, "seal", json_string(seal));

@@ -116,6 +116,11 @@ static bool read_state(const char *folder, json_t **state, TrainState *out, Err 
     if (ok) {
         out->stage_index = (int)stage_index, out->stage_step = (int)stage_step;
         memcpy(out->chain, chain, 65);
+        const json_t *algo = json_object_get(*state, "algo"); // coefficients that move, where the stage has any
+        if (algo)
+            out->algo = (AlgoState){.started = true, .kl = json_number_value(json_object_get(algo, "kl")),
+                                    .entropy = json_number_value(json_object_get(algo, "entropy")),
+                                    .last_entropy = json_number_value(json_object_get(algo, "last_entropy"))};
     }
     free(path);
     return ok;

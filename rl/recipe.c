@@ -301,10 +301,49 @@ static bool check_modes(Build *b, const json_t *stage, const char *path, Err *er
            REJECT(b, ERR_DATA, at, "'modes' in %s: found shares that sum to %.6g, expected 1", path, sum);
 }
 
+// The clip range: what the recipe says, else as wide above as below, else the loss's paper.
+static void complete_epsilon(json_t *algo) {
+    const char *name = json_string_value(json_object_get(algo, "loss"));
+    LossKind loss = 0;
+    double low, high;
+    while (loss < LOSS_TERMS_ONLY && strcmp(loss_name(loss), name) != 0) loss++;
+    loss_epsilon(loss, &low, &high);
+    bool given = is_given(algo, "epsilon_low");
+    if (!given) json_object_set_new(algo, "epsilon_low", json_real(low));
+    if (is_given(algo, "epsilon_high")) return;
+    if (given && loss != LOSS_CISPO_CAP) json_object_set(algo, "epsilon_high", json_object_get(algo, "epsilon_low"));
+    else json_object_set_new(algo, "epsilon_high", json_real(high));
+}
+
+static double number_of(const json_t *section, const char *key) { return json_number_value(json_object_get(section, key)); }
+
+// What contradicts itself among the hyperparameters.
+static bool check_algo(Build *b, json_t *algo, const json_t *sampling, const char *path, Err *err) {
+    char at[96];
+    double limit = number_of(sampling, "max_tokens"), buffer = number_of(algo, "overlong_buffer");
+    const char *preset = json_string_value(json_object_get(algo, "preset")), *advantage = json_string_value(json_object_get(algo, "advantage"));
+    if (strcmp(preset, "dapo") == 0 && buffer == 0) // 4096 of 20480 tokens there
+        json_object_set_new(algo, "overlong_buffer", json_real(floor(limit / 5)));
+    snprintf(at, sizeof at, "%s.algo.overlong_buffer", path);
+    if (buffer > limit)
+        return REJECT(b, ERR_DATA, at, "'algo.overlong_buffer' in %s: found %g, expected at most the %g of max_tokens", path, buffer, limit);
+    snprintf(at, sizeof at, "%s.algo.kl_in_reward", path);
+    if (json_is_true(json_object_get(algo, "kl_in_reward")) && number_of(algo, "kl") == 0)
+        return REJECT(b, ERR_DATA, at, "'algo.kl_in_reward' in %s: has no effect without 'algo.kl'", path);
+    snprintf(at, sizeof at, "%s.algo.reference_every", path);
+    if (int_of(algo, "reference_every") > 0 && number_of(algo, "kl") == 0)
+        return REJECT(b, ERR_DATA, at, "'algo.reference_every' in %s: has no effect without 'algo.kl'", path);
+    snprintf(at, sizeof at, "%s.algo.refills", path);
+    if (int_of(algo, "refills") > 0 && strcmp(advantage, "batch_mean") == 0)
+        return REJECT(b, ERR_DATA, at, "'algo.refills' in %s: expected 0 beside advantage = \"batch_mean\", whose baseline is no group's", path);
+    return true;
+}
+
 static bool check_grpo(Build *b, json_t *stage, const char *path, Err *err) {
     json_t *algo = json_object_get(stage, "algo"), *sampling = json_object_get(stage, "sampling");
     char at[96];
-    if (!is_given(algo, "epsilon_high")) json_object_set(algo, "epsilon_high", json_object_get(algo, "epsilon_low"));
+    complete_epsilon(algo);
+    TRY(check_algo(b, algo, sampling, path, err));
     int prompts = int_of(stage, "prompts"), minibatches = int_of(algo, "minibatches");
     snprintf(at, sizeof at, "%s.algo.minibatches", path);
     if (prompts % minibatches)
@@ -454,7 +493,22 @@ static bool store_rewards(Build *b, Err *err) {
     return true;
 }
 
-static void store_stages(Build *b) {
+// The recipe's words for the correction, in the form that correction_compute takes.
+static void complete_correction(Stage *stage) {
+    static const Pool pools[] = {POOL_TOKEN, POOL_SUM, POOL_MEAN};
+    Correction *c = &stage->algo.correction;
+    if (c->high == 0) c->high = INFINITY;
+    if (stage->reject == 0) return;
+    int which = stage->reject - 1; // token, seq_sum, seq_mean with k1 k2 k3; seq_max with k2 k3
+    Rejection *r = &c->rejections[c->rejection_count++];
+    r->pool = which < 9 ? pools[which / 3] : POOL_MAX;
+    r->statistic = which < 9 ? (Statistic)(which % 3) : which == 9 ? STATISTIC_K2 : STATISTIC_K3;
+    r->low = -INFINITY, r->high = stage->reject_high;
+    if (r->statistic != STATISTIC_K1) return;
+    r->low = exact_log(stage->reject_low > 0 ? stage->reject_low : 1 / stage->reject_high), r->high = exact_log(stage->reject_high);
+}
+
+static bool store_stages(Build *b, Err *err) {
     Recipe *r = b->r;
     const json_t *list = json_object_get(b->out, "stages");
     r->stage_count = (int)json_array_size(list);
@@ -467,7 +521,15 @@ static void store_stages(Build *b) {
         stage->microbatch_tokens = int_of(b->out, "microbatch_tokens");
         stage->algo = algo_default();
         recipe_store(stage_variants[stage->kind].fields, from, stage, &r->arena);
+        complete_correction(stage);
+        if (!stage->algo.objective) continue;
+        char at[64];
+        const char *path;
+        snprintf(at, sizeof at, "stages.%d.algo.objective", i + 1);
+        TRY(locate_input(b, at, "objective", stage->algo.objective, &path, err));
+        stage->algo.objective = (char *)(uintptr_t)path;
     }
+    return true;
 }
 
 static void store_config(Recipe *r) {
@@ -489,9 +551,7 @@ static bool store(Build *b, Err *err) {
         r->model_path = locate(&r->arena, ".", r->folder, r->model_path);
     else
         store_config(r);
-    TRY(store_tasks(b, err) && store_rewards(b, err));
-    store_stages(b);
-    return true;
+    return store_tasks(b, err) && store_rewards(b, err) && store_stages(b, err);
 }
 
 // Moves what doesn't enter the hash under "outside" and hashes the rest.
@@ -521,6 +581,8 @@ static bool build(Build *b, const char *const *sets, Err *err) {
     for (int i = 0; i < COUNT(lists); i++) name_elements(json_object_get(b->raw, lists[i]));
     for (; sets && *sets; sets++) TRY(recipe_apply_set(b->raw, *sets, err));
     TRY(share_sections(b, err));
+    for (size_t i = 0; i < json_array_size(json_object_get(b->raw, "stages")); i++)
+        preset_apply(json_array_get(json_object_get(b->raw, "stages"), i));
     TRY(recipe_resolve_section(&b->reading, recipe_fields, b->raw, "", NULL, b->out, err));
     TRY(resolve_variants(b, "tasks", "task", "{\"arithmetic\", levels={1,2}}", task_variants, err));
     TRY(resolve_rewards(b, err));

@@ -52,6 +52,9 @@ typedef struct Preset {
 } Preset;
 extern const Preset recipe_presets[]; // ends with a row whose name is NULL
 
+// Gives a raw grpo stage the defaults of the preset that its algo names, if any (presets.c).
+void preset_apply(json_t *stage);
+
 const Field *field_find(const Field *fields, const char *key);
 void field_expected(const Field *f, Buf *out); // "an integer from 1 to 6"
 

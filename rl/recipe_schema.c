@@ -79,30 +79,115 @@ static const Field mode_fields[] = {
     }
 static const Field sampling_fields[] = SAMPLING_FIELDS(Stage, sampling);
 
+static const Field correction_fields[] = {
+    {"level", FIELD_CHOICE, "what the weight exp(old - sampler) is taken of", .choices = "off|token|sequence",
+     .otherwise = "\"off\"", AT(Stage, algo.correction.level)},
+    {"mode", FIELD_CHOICE, "weights outside the bounds are cut back (TIS) or 0 (IcePop)", .choices = "truncate|mask",
+     .otherwise = "\"truncate\"", AT(Stage, algo.correction.mode)},
+    {"low", FIELD_NUMBER, "least weight; 0: none", RANGE(0, 1e6), .otherwise = "0.0", AT(Stage, algo.correction.low)},
+    {"high", FIELD_NUMBER, "largest weight; 0: none", RANGE(0, 1e6), .otherwise = "2.0", AT(Stage, algo.correction.high)},
+    {"normalize", FIELD_BOOL, "divide the weights by their mean", .otherwise = "false", AT(Stage, algo.correction.normalize)},
+    {"reject", FIELD_CHOICE, "statistic of the log ratio that leaves tokens or sequences out",
+     .choices = "none|token_k1|token_k2|token_k3|seq_sum_k1|seq_sum_k2|seq_sum_k3|seq_mean_k1|seq_mean_k2|seq_mean_k3|seq_max_k2|seq_max_k3",
+     .otherwise = "\"none\"", AT(Stage, reject)},
+    {"reject_low", FIELD_NUMBER, "least ratio sampler/old of the k1 statistics (default: 1 / reject_high)", RANGE(0, 1e6), .otherwise = "0.0",
+     AT(Stage, reject_low)},
+    {"reject_high", FIELD_NUMBER, "largest ratio of k1, largest value of k2 and k3", RANGE(0, 1e6), .otherwise = "2.0",
+     AT(Stage, reject_high)},
+    FIELD_END,
+};
 static const Field algo_fields[] = {
-    {"advantage", FIELD_CHOICE, "whose deviation divides the centred reward", .choices = "group|batch|none",
+    {"preset", FIELD_CHOICE, "defaults of another program, for all keys that are not given", .choices = "none|trl|verl|dapo|r1|prime",
+     .otherwise = "\"none\""},
+    // the advantage
+    {"advantage", FIELD_CHOICE, "whose deviation divides the centred reward, or another estimator",
+     .choices = "group|batch|none|gdpo|rloo|reinforce_plus_plus|reinforce_plus_plus_baseline|opo|maxrl|passk|gpg|batch_mean",
      .otherwise = "\"group\"", AT(Stage, algo.advantage)},
-    {"advantage_eps", FIELD_NUMBER, "added to that deviation", ABOVE(0, 1), .otherwise = "0.0001",
+    {"advantage_eps", FIELD_NUMBER, "added to that deviation", RANGE(0, 1), .otherwise = "0.0001",
      AT(Stage, algo.advantage_eps)},
-    {"loss", FIELD_CHOICE, "which mean over tokens the loss is", .choices = "grpo|bnpo|dr_grpo|dapo",
+    {"advantage_whiten", FIELD_BOOL, "rloo: centred and scaled over the batch afterwards", .otherwise = "false",
+     AT(Stage, algo.advantage_whiten)},
+    {"gamma", FIELD_NUMBER, "reinforce_plus_plus: discount by token", RANGE(0, 1), .otherwise = "1.0", AT(Stage, algo.gamma)},
+    {"overlong_buffer", FIELD_NUMBER, "last tokens before max_tokens in which the reward falls by 1; 0: none", RANGE(0, 1 << 20),
+     .otherwise = "0.0", AT(Stage, algo.overlong_buffer)},
+    {"overlong_penalty", FIELD_NUMBER, "factor of that fall", RANGE(0, 1000), .otherwise = "1.0", AT(Stage, algo.overlong_penalty)},
+    {"mask_truncated", FIELD_BOOL, "leave samples cut off at max_tokens out of the loss", .otherwise = "false",
+     AT(Stage, algo.mask_truncated)},
+    {"refills", FIELD_INT, "dynamic sampling: times that groups without variance are replaced by new prompts", RANGE(0, 64),
+     .otherwise = "0", AT(Stage, algo.refills)},
+    // the loss
+    {"loss", FIELD_CHOICE, "the policy loss",
+     .choices = "grpo|bnpo|dr_grpo|dapo|luspo|gspo|gspo_token|cispo|cispo_cap|sapo|vespo|gmpo|gpg|dro|dppo_tv|dppo_kl|clip_cov|kl_cov|prime|prime_ipo",
      .otherwise = "\"dapo\"", AT(Stage, algo.loss)},
-    {"epsilon_low", FIELD_NUMBER, "the ratio is clipped below 1 - epsilon_low", RANGE(0, 1), .otherwise = "0.2",
+    {"objective", FIELD_TEXT, "a Lua file that replaces the loss", RANGE(1, 4096), AT(Stage, algo.objective)},
+    {"ratio", FIELD_CHOICE, "what the importance ratio is taken of; loss: as its paper", .choices = "loss|token|sequence|sequence_token",
+     .otherwise = "\"loss\"", AT(Stage, algo.ratio)},
+    {"aggregate", FIELD_CHOICE, "which mean over tokens the loss is; loss: as its paper",
+     .choices = "loss|sequence_mean|step_tokens|rollout_tokens|constant|sequence_sum|sum", .otherwise = "\"loss\"",
+     AT(Stage, algo.aggregate)},
+    {"epsilon_low", FIELD_NUMBER, "the ratio is clipped below 1 - epsilon_low (default: the loss's paper)", RANGE(0, 1000),
      AT(Stage, algo.epsilon_low)},
-    {"epsilon_high", FIELD_NUMBER, "the ratio is clipped above 1 + epsilon_high (default: epsilon_low)", RANGE(0, 100),
+    {"epsilon_high", FIELD_NUMBER, "the ratio is clipped above 1 + epsilon_high (default: epsilon_low)", RANGE(0, 1000),
      AT(Stage, algo.epsilon_high)},
     {"delta", FIELD_NUMBER, "upper bound of the unclipped ratio; 0: none", RANGE(0, 1000), .otherwise = "0.0",
      AT(Stage, algo.delta)},
+    {"dual_clip", FIELD_NUMBER, "bound of the loss where the advantage is negative, in advantages; 0: none", RANGE(0, 1000),
+     .otherwise = "0.0", AT(Stage, algo.dual_clip)},
+    {"log_ratio_bound", FIELD_NUMBER, "token log ratios stay within this; 0: unbounded", RANGE(0, 700), .otherwise = "0.0",
+     AT(Stage, algo.log_ratio_bound)},
+    {"sapo_positive", FIELD_NUMBER, "sapo: temperature where the advantage is positive", ABOVE(0, 1000), .otherwise = "1.0",
+     AT(Stage, algo.sapo_positive)},
+    {"sapo_negative", FIELD_NUMBER, "sapo: temperature elsewhere", ABOVE(0, 1000), .otherwise = "1.05", AT(Stage, algo.sapo_negative)},
+    {"vespo_k_positive", FIELD_NUMBER, "vespo: k where the advantage is not negative", RANGE(0, 100), .otherwise = "2.0",
+     AT(Stage, algo.vespo_k_positive)},
+    {"vespo_lambda_positive", FIELD_NUMBER, "vespo: lambda there", RANGE(0, 100), .otherwise = "3.0", AT(Stage, algo.vespo_lambda_positive)},
+    {"vespo_k_negative", FIELD_NUMBER, "vespo: k where it is negative", RANGE(0, 100), .otherwise = "3.0", AT(Stage, algo.vespo_k_negative)},
+    {"vespo_lambda_negative", FIELD_NUMBER, "vespo: lambda there", RANGE(0, 100), .otherwise = "2.0", AT(Stage, algo.vespo_lambda_negative)},
+    {"dro_beta", FIELD_NUMBER, "dro: weight of the squared log ratio", ABOVE(0, 1000), .otherwise = "0.1", AT(Stage, algo.dro_beta)},
+    {"ratio_cap", FIELD_NUMBER, "dppo: upper bound of the ratio; 0: none", RANGE(0, 1e6), .otherwise = "20.0", AT(Stage, algo.ratio_cap)},
+    {"cov_share", FIELD_NUMBER, "clip_cov, kl_cov: share of the tokens", ABOVE(0, 1), .otherwise = "0.0002", AT(Stage, algo.cov_share)},
+    {"cov_low", FIELD_NUMBER, "clip_cov: covariances above this", RANGE(-1e6, 1e6), .otherwise = "1.0", AT(Stage, algo.cov_low)},
+    {"cov_high", FIELD_NUMBER, "clip_cov: and below this", RANGE(-1e6, 1e6), .otherwise = "5.0", AT(Stage, algo.cov_high)},
+    {"cov_kl", FIELD_NUMBER, "kl_cov: weight of the divergence", RANGE(0, 1000), .otherwise = "1.0", AT(Stage, algo.cov_kl)},
+    {"prime_advantage", FIELD_NUMBER, "prime: factor of the advantage", RANGE(0, 1000), .otherwise = "1.0", AT(Stage, algo.prime_advantage)},
+    {"prime_drift", FIELD_NUMBER, "prime: weight of the squared log ratio", RANGE(0, 1000), .otherwise = "0.001", AT(Stage, algo.prime_drift)},
+    // the divergence from the reference
     {"kl", FIELD_NUMBER, "weight of the divergence from the reference; 0: no reference is held", RANGE(0, 100),
      .otherwise = "0.0", AT(Stage, algo.kl)},
+    {"kl_estimator", FIELD_CHOICE, "of the divergence from one token; +: with the gradient of k2", .choices = "k3|k1|k2|abs|k3+|k1+|k2+|abs+",
+     .otherwise = "\"k3\"", AT(Stage, algo.kl_form.estimator)},
+    {"kl_bound", FIELD_NUMBER, "its value stays within this; 0: unbounded", RANGE(0, 1e6), .otherwise = "0.0",
+     AT(Stage, algo.kl_form.value_bound)},
+    {"kl_log_bound", FIELD_NUMBER, "k3: its log ratio stays within this; 0: unbounded", RANGE(0, 700), .otherwise = "0.0",
+     AT(Stage, algo.kl_form.log_bound)},
     {"kl_times_ratio", FIELD_BOOL, "multiply the divergence by the ratio, unbiased off policy", .otherwise = "false",
      AT(Stage, algo.kl_times_ratio)},
+    {"kl_in_reward", FIELD_BOOL, "take the divergence from the reward instead of adding it to the loss", .otherwise = "false",
+     AT(Stage, algo.kl_in_reward)},
+    {"kl_target", FIELD_NUMBER, "the weight is moved to hold the divergence here; 0: it stays", RANGE(0, 100), .otherwise = "0.0",
+     AT(Stage, algo.kl_target)},
+    {"kl_horizon", FIELD_NUMBER, "samples over which it moves", ABOVE(0, 1e9), .otherwise = "10000.0", AT(Stage, algo.kl_horizon)},
+    {"reference_every", FIELD_INT, "steps after which the reference becomes the policy of then; 0: never", RANGE(0, 1e7),
+     .otherwise = "0", AT(Stage, algo.reference_every)},
+    // entropy
     {"entropy", FIELD_NUMBER, "weight of the entropy bonus", RANGE(-10, 10), .otherwise = "0.0",
      AT(Stage, algo.entropy)},
+    {"entropy_as_loss", FIELD_BOOL, "average the bonus as the loss is, not over tokens", .otherwise = "false",
+     AT(Stage, algo.entropy_as_loss)},
+    {"entropy_target", FIELD_NUMBER, "the bonus acts below this entropy and its weight is stepped; 0: it stays", RANGE(0, 20),
+     .otherwise = "0.0", AT(Stage, algo.entropy_target)},
+    {"entropy_step", FIELD_NUMBER, "of that weight", RANGE(0, 10), .otherwise = "0.005", AT(Stage, algo.entropy_step)},
+    {"entropy_low", FIELD_NUMBER, "its least value", RANGE(0, 10), .otherwise = "0.0", AT(Stage, algo.entropy_low)},
+    {"entropy_high", FIELD_NUMBER, "its largest value", RANGE(0, 10), .otherwise = "1.0", AT(Stage, algo.entropy_high)},
+    {"top_entropy", FIELD_NUMBER, "share of the tokens, those of highest entropy, that the loss acts on", RANGE(0, 1), .otherwise = "1.0",
+     AT(Stage, algo.top_entropy)},
+    // samples from another policy
+    {"off_policy_threshold", FIELD_NUMBER, "sequences with a negative advantage that moved further are left out; 0: none", RANGE(0, 100),
+     .otherwise = "0.0", AT(Stage, algo.off_policy_threshold)},
+    {"correction", FIELD_SECTION, "weights for samples of a stale or quantised policy", .fields = correction_fields},
     {"minibatches", FIELD_INT, "optimizer steps a pass over a rollout; divides prompts", RANGE(1, 4096),
      .otherwise = "1", AT(Stage, algo.minibatches)},
     {"epochs", FIELD_INT, "passes over a rollout", RANGE(1, 100), .otherwise = "1", AT(Stage, algo.epochs)},
-    {"mask_truncated", FIELD_BOOL, "leave samples cut off at max_tokens out of the loss", .otherwise = "false",
-     AT(Stage, algo.mask_truncated)},
     FIELD_END,
 };
 
@@ -121,11 +206,20 @@ static const Field algo_fields[] = {
             {"max_gradient_norm", FIELD_NUMBER, "gradients are scaled down to this norm; 0: never",          \
              RANGE(0, 1e6), .otherwise = "1.0", AT(Stage, optimizer.max_gradient_norm)},                     \
             {"schedule", FIELD_CHOICE, "of the learning rate after the warm-up",                             \
-             .choices = "constant|linear|cosine", .otherwise = "\"linear\"", AT(Stage, optimizer.schedule)}, \
+             .choices = "constant|linear|cosine|cosine_restarts|polynomial|inverse_sqrt|wsd", .otherwise = "\"linear\"",         \
+             AT(Stage, optimizer.schedule)},                                                                 \
             {"warmup", FIELD_INT, "steps of a linear rise at the start", RANGE(0, 1e7), .otherwise = "0",    \
              AT(Stage, optimizer.warmup)},                                                                   \
             {"final_share", FIELD_NUMBER, "share of the learning rate where the schedule ends",              \
              RANGE(0, 1), .otherwise = "0.0", AT(Stage, optimizer.final_share)},                             \
+            {"cycles", FIELD_NUMBER, "cosine: waves, 0: half a one; cosine_restarts: starts", RANGE(0, 1000), \
+             .otherwise = "0.0", AT(Stage, optimizer.cycles)},                                               \
+            {"power", FIELD_NUMBER, "polynomial: exponent", ABOVE(0, 100), .otherwise = "1.0",               \
+             AT(Stage, optimizer.power)},                                                                    \
+            {"timescale", FIELD_INT, "inverse_sqrt: steps; 0: the warm-up, else 10000", RANGE(0, 1e7),       \
+             .otherwise = "0", AT(Stage, optimizer.timescale)},                                              \
+            {"decay_steps", FIELD_INT, "wsd: steps of its last part", RANGE(0, 1e7), .otherwise = "0",       \
+             AT(Stage, optimizer.decay_steps)},                                                              \
             FIELD_END,                                                                                       \
     }
 static const Field sft_optimizer_fields[] = OPTIMIZER_FIELDS("2e-5");
@@ -154,7 +248,7 @@ static const Field sft_fields[] = {
 static const Field grpo_fields[] = {
     STAGE_FIELDS("{\"think\":1.0}"),
     {"prompts", FIELD_INT, "prompts a step", RANGE(1, 65536), .otherwise = "8", AT(Stage, batch)},
-    {"group_size", FIELD_INT, "samples a prompt", RANGE(2, 4096), .otherwise = "8", AT(Stage, group_size)},
+    {"group_size", FIELD_INT, "samples a prompt", RANGE(1, 4096), .otherwise = "8", AT(Stage, group_size)},
     {"sampling", FIELD_SECTION, "how completions are sampled", .fields = sampling_fields},
     {"algo", FIELD_SECTION, "advantage and loss", .fields = algo_fields},
     {"optimizer", FIELD_SECTION, "AdamW and its schedule", .fields = grpo_optimizer_fields},

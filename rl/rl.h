@@ -45,6 +45,8 @@ typedef struct Stage {
     int group_size;       // grpo: samples a prompt (G)
     Sampling sampling;    // grpo
     Algo algo;            // grpo
+    int reject;           // the recipe's words for algo.correction.rejections
+    double reject_low, reject_high;
     Optimizer optimizer;
     int evaluate_every;   // 0: only at the end of the stage
     int checkpoint_every; // 0: only at the end of the stage
@@ -160,6 +162,13 @@ typedef struct Episode {
     int32_t think_tokens, answer_tokens;
     Verdict verdict;               // rewards
     double advantage;              // advantage; 0 where inactive
+    double *token_advantage;       // [length] of estimators that differ from token to token; else NULL
+    float *ref_logprob;            // [length] under the reference, where the reward needs it; else NULL
+    float *old_logprob;            // [length] under the policy before this update, where stale samples are corrected; else NULL
+    float *now_logprob, *now_entropy; // [length] of the current policy, where a loss surveys the step; else NULL
+    double *weight;                // [length] of the correction; else NULL
+    uint8_t *keep;                 // [length] 0 where a rejection leaves the token out; else NULL
+    uint8_t *chosen;               // [length] clip_cov, kl_cov: within an optimizer step; else NULL
     bool active;                   // has a scored verdict and takes part in the loss
 } Episode;
 
@@ -179,7 +188,18 @@ typedef struct Batch {
     Prompt *prompts;   // tasks
     Episode *episodes; // [prompt_count * group_size], rollout
     Rollout rollout;
+    int round;                 // of dynamic sampling: which replacement this is
+    int wanted;                // prompts of such a round; 0: the stage's
+    struct Batch *rounds;      // [round_count] whose prompts and episodes this batch took; owned
+    int round_count;
 } Batch;
+
+// Coefficients that move from step to step; part of a checkpoint.
+typedef struct AlgoState {
+    bool started;        // within this stage; otherwise the recipe's values hold
+    double kl, entropy;  // weights
+    double last_entropy; // mean over the tokens of the step before
+} AlgoState;
 
 // What one step did. `measured` fields come from clocks and meters; all others are a function of the recipe.
 typedef struct StepReport {
@@ -294,6 +314,7 @@ typedef struct TrainState {
     int64_t step; // steps done over the whole run
     int stage_index, stage_step;
     char chain[65]; // head of the replayable chain at this step
+    AlgoState algo; // of the stage at this step
 } TrainState;
 // checkpoints/step-N: written aside, synced, renamed; every section's hash in state.json.
 bool checkpoint_save(const char *run_folder, const Policy *p, const TrainState *state, const char *recipe_hash, Err *err) MUST_CHECK;

@@ -29,13 +29,14 @@ static bool submit_group(Collector *c, int prompt) {
         Episode *e = &b->episodes[prompt * b->group_size + s];
         const Prompt *p = &b->prompts[prompt];
         char id[96];
-        snprintf(id, sizeof id, "step %lld prompt %d sample %d", (long long)b->step, prompt, s);
+        snprintf(id, sizeof id, "step %lld prompt %d sample %d", (long long)b->step, b->round * b->stage->batch + prompt, s);
         RewardSample sample = {.id = id, .prompt = p->item.prompt, .messages = p->item.messages, .completion = e->text,
                                .completion_size = e->text_size, .truth = p->item.truth, .row = p->item.row,
                                .tokens = e->completion.length, .think_tokens = e->think_tokens, .answer_tokens = e->answer_tokens,
                                .finish = e->completion.finish == FINISH_STOP ? "stop" : "length", .mode = mode_names[p->mode],
                                .step = b->step, .group = prompt,
-                               .seed = r->seed ^ ((uint64_t)b->step << 32) ^ (uint64_t)(prompt * b->group_size + s)};
+                               .seed = r->seed ^ ((uint64_t)b->step << 32) ^
+                                       (uint64_t)((b->round * b->stage->batch + prompt) * b->group_size + s)};
         TRY(reward_pool_submit(c->t->rewards, &sample, &e->verdict, &c->err));
     }
     return true;
@@ -73,13 +74,14 @@ static void drop_ids(void *p) { ids_free(p); }
 static bool make_prompts(const Trainer *t, Batch *b, Err *err) {
     const Stage *stage = b->stage;
     b->group_size = stage->group_size;
-    b->prompt_count = stage->batch;
-    b->episode_count = stage->batch * stage->group_size;
+    b->prompt_count = b->wanted > 0 ? b->wanted : stage->batch;
+    b->episode_count = b->prompt_count * stage->group_size;
     b->prompts = ARENA_NEW(&b->arena, Prompt, b->prompt_count);
     b->episodes = ARENA_NEW(&b->arena, Episode, b->episode_count);
     for (int i = 0; i < b->prompt_count; i++) {
         Prompt *p = &b->prompts[i];
-        uint64_t index = (uint64_t)(b->stage_step - 1) * (uint64_t)b->prompt_count + (uint64_t)i;
+        // Replacements of dynamic sampling come from beyond the stage's own prompts.
+        uint64_t index = ((uint64_t)b->round * (uint64_t)stage->steps + (uint64_t)(b->stage_step - 1)) * (uint64_t)stage->batch + (uint64_t)i;
         p->mode = mode_of_prompt(t->recipe, stage, t->stage_index, index);
         TRY(tasks_train_item(t->tasks, stage, index, &b->arena, &p->item, err));
         arena_defer(&b->arena, drop_ids, &p->ids);
@@ -94,7 +96,8 @@ bool rollout_batch(const Trainer *t, Batch *b, StepReport *report, Err *err) {
     for (int i = 0; i < b->prompt_count; i++)
         requests[i] = (RolloutRequest){.prompt = b->prompts[i].ids.data, .prompt_length = b->prompts[i].ids.count,
                                        .samples = b->group_size, .sampling = b->stage->sampling, .seed = t->recipe->seed,
-                                       .step = (uint32_t)b->step, .prompt_index = (uint32_t)i};
+                                       .step = (uint32_t)b->step,
+                                       .prompt_index = (uint32_t)(b->round * b->stage->batch + i)};
     Collector c = {.t = t, .batch = b, .finished = ARENA_NEW(&b->arena, int, b->prompt_count)};
     RolloutOptions options = {.finished = sample_finished, .progress = show_progress, .context = &c};
     bool ok = policy_rollout(t->policy, requests, b->prompt_count, &options, &b->rollout, err);

@@ -10,6 +10,8 @@ typedef struct Trainer {
     RewardPool *rewards;
     Policy *policy;
     Policy *reference; // frozen at the start of the stage; NULL where the stage has no KL
+    AlgoState *algo_state; // coefficients that move; NULL: the recipe's
+    struct ObjectiveScript *script; // the stage's own objective; NULL: a loss of the table
     int stage_index;
     bool (*progress)(void *context, const char *what, double share); // false: stop now; may be NULL
     void *progress_context;
@@ -23,7 +25,14 @@ Mode mode_of_prompt(const Recipe *r, const Stage *stage, int stage_index, uint64
 bool rollout_batch(const Trainer *t, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
 // Waits for the verdicts and counts them; fails when too many are errors, budgets or kills.
 bool rewards_collect(const Trainer *t, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
-void advantages_assign(const Stage *stage, Batch *batch, StepReport *report);
+// Both of the above, for dynamic sampling: groups without variance are replaced, up to algo.refills times; what is still
+// missing is filled with such groups (refill.c).
+bool rollout_refilled(const Trainer *t, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
+// `t` may be NULL: the recipe's coefficients.
+void advantages_assign(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report);
+// Logprobs of the groups [from, to) under `policy`, into the field of their episodes (logprobs.c).
+typedef enum LogprobField { LOGPROBS_REFERENCE, LOGPROBS_OLD, LOGPROBS_NOW } LogprobField;
+bool batch_logprobs(Policy *policy, Batch *batch, LogprobField field, int from, int to, Err *err) MUST_CHECK;
 // Minibatches and epochs of forward, objective, backward, AdamW.
 bool update_batch(const Trainer *t, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
 // One step of supervised fine-tuning: mean negative log-likelihood per target token.
@@ -32,6 +41,12 @@ bool sft_step(const Trainer *t, int stage_step, StepReport *report, Err *err) MU
 bool optimizer_apply(Policy *p, const Optimizer *o, double learning_rate, StepReport *report, Err *err) MUST_CHECK;
 
 void batch_free(Batch *batch);
+
+// A user's own objective in Lua (objective_script.c). Opening checks its derivatives against differences of its loss.
+typedef struct ObjectiveScript ObjectiveScript;
+bool objective_script_open(const char *path, const Algo *algo, ObjectiveScript **out, Err *err) MUST_CHECK;
+bool objective_script_compute(ObjectiveScript *s, const Algo *algo, const ObjectiveInput *in, ObjectiveOutput *out, Err *err) MUST_CHECK;
+void objective_script_close(ObjectiveScript *s);
 
 // FLOPs of one step as the plan counts them: an upper bound, for the estimate of the end (plan.c).
 double plan_step_flops(const ModelConfig *c, const Recipe *r, const Stage *s);

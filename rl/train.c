@@ -38,6 +38,7 @@ typedef struct Run {
     TrainState state;
     int lock;
     int skipped_in_a_row;
+    int64_t reference_step; // whose checkpoint a resumed run measures its KL against
     int64_t total_steps, saved; // saved: the step of the newest checkpoint, -1: none
     // For the estimate of the end, from this start on: this stage's steps, and all stages' FLOPs by the plan.
     int stage_done, stage_left;
@@ -153,6 +154,7 @@ static bool save(Run *run, Err *err) {
     TRY(ledger_head(run->ledger, &step, run->state.chain, err));
     TRY(checkpoint_save(r->run_folder, run->trainer.policy, &run->state, r->hash, err));
     for (int i = 0; i < r->stage_count && count < COUNT(ends); i++) ends[count++] = at += r->stages[i].steps;
+    if (run->reference_step > 0 && count < COUNT(ends)) ends[count++] = run->reference_step;
     TRY(checkpoint_prune(r->run_folder, r->keep_checkpoints, ends, count, err));
     run->saved = run->state.step;
     json_t *detail = json_pack("{s:I}", "step", (json_int_t)run->state.step);
@@ -166,11 +168,13 @@ static bool grpo_step(Run *run, const Stage *stage, Batch *batch, StepReport *re
     const Trainer *t = &run->trainer;
     double start = clock_seconds(), sampled, scored;
     *batch = (Batch){.step = report->step, .stage = stage, .stage_step = report->stage_step};
-    TRY(rollout_batch(t, batch, report, err));
+    if (stage->algo.refills == 0) TRY(rollout_batch(t, batch, report, err));
+    else TRY(rollout_refilled(t, batch, report, err));
     sampled = clock_seconds();
-    TRY(rewards_collect(t, batch, report, err));
+    if (stage->algo.refills == 0) TRY(rewards_collect(t, batch, report, err));
     scored = clock_seconds();
-    advantages_assign(stage, batch, report);
+    if (stage->algo.kl_in_reward) TRY(batch_logprobs(t->reference, batch, LOGPROBS_REFERENCE, 0, batch->prompt_count, err));
+    advantages_assign(t, stage, batch, report);
     report->measured.rollout = sampled - start;
     report->measured.reward = scored - sampled;
     return update_batch(t, batch, report, err);
@@ -230,12 +234,17 @@ static bool run_step(Run *run, const Stage *stage, int stage_step, Err *err) {
     return true;
 }
 
-// The policy that a stage's KL is measured against: the one at the stage's start.
+// The step whose policy a stage's KL is measured against: the stage's start, or the last time that it was moved.
+static int64_t reference_step(const Run *run, const Stage *stage, int64_t start_step) {
+    int every = stage->algo.reference_every;
+    return every > 0 ? start_step + (run->state.step - start_step) / every * every : start_step;
+}
 static bool open_reference(Run *run, const Stage *stage, int64_t start_step, Err *err) {
     Trainer *t = &run->trainer;
     policy_close(t->reference);
     t->reference = NULL;
     if (stage->kind != STAGE_GRPO || stage->algo.kl <= 0) return true;
+    start_step = reference_step(run, stage, start_step);
     if (run->state.step == start_step) return policy_freeze_copy(t->policy, &t->reference, err);
     PolicyOptions o = {.precision = run->recipe->precision, .beside = t->policy};
     if (start_step == 0 && run->recipe->model_path) return policy_open(run->recipe->model_path, &o, &t->reference, err);
@@ -243,6 +252,13 @@ static bool open_reference(Run *run, const Stage *stage, int64_t start_step, Err
     bool ok = policy_open(folder, &o, &t->reference, err);
     free(folder);
     return ok;
+}
+
+static bool open_objective(Run *run, const Stage *stage, Err *err) {
+    objective_script_close(run->trainer.script);
+    run->trainer.script = NULL;
+    return stage->kind != STAGE_GRPO || !stage->algo.objective ||
+           objective_script_open(stage->algo.objective, &stage->algo, &run->trainer.script, err);
 }
 
 static bool interrupted(Run *run, Err *err) {
@@ -261,9 +277,10 @@ static bool run_stage(Run *run, int index, Err *err) {
     run->stage_seconds = run->later_flops = 0;
     for (int i = index + 1; i < run->recipe->stage_count; i++)
         run->later_flops += run->recipe->stages[i].steps * step_flops(run, &run->recipe->stages[i]);
-    if (run->state.step == start_step) policy_reset_optimizer(run->trainer.policy);
+    if (run->state.step == start_step) policy_reset_optimizer(run->trainer.policy), run->state.algo = (AlgoState){0};
     if (run->state.step == start_step + stage->steps) return true;
-    TRY(open_reference(run, stage, start_step, err));
+    run->reference_step = reference_step(run, stage, start_step);
+    TRY(open_reference(run, stage, start_step, err) && open_objective(run, stage, err));
     if (run->state.step == 0 && stage->kind == STAGE_GRPO) TRY(evaluate_now(run, stage, err));
     if (start_step == 0 && run->state.step == 0) TRY(save(run, err)); // a kill before the first one still resumes
     for (int step = (int)(run->state.step - start_step) + 1; step <= stage->steps; step++) {
@@ -271,9 +288,11 @@ static bool run_stage(Run *run, int index, Err *err) {
         bool ok = run_step(run, stage, step, err);
         if (!ok && err->code == ERR_INTERRUPTED && signal_seen) return interrupted(run, err);
         TRY(ok);
-        bool last = step == stage->steps;
+        bool last = step == stage->steps, moved = stage->algo.kl > 0 && stage->algo.reference_every > 0 && step % stage->algo.reference_every == 0;
+        if (moved && !last) TRY(open_reference(run, stage, start_step, err));
+        if (moved) run->reference_step = run->state.step;
         if (last || (stage->evaluate_every > 0 && step % stage->evaluate_every == 0)) TRY(evaluate_now(run, stage, err));
-        if (last || (stage->checkpoint_every > 0 && step % stage->checkpoint_every == 0)) TRY(save(run, err));
+        if (last || (stage->checkpoint_every > 0 && step % stage->checkpoint_every == 0) || moved) TRY(save(run, err));
     }
     return true;
 }
@@ -397,6 +416,7 @@ static void finish(Run *run) {
     Trainer *t = &run->trainer;
     policy_close(t->reference);
     policy_close(t->policy);
+    objective_script_close(t->script);
     ledger_close(run->ledger);
     energy_close(run->energy);
     tasks_close((Tasks *)(uintptr_t)t->tasks);
@@ -418,6 +438,7 @@ static bool compare_at_end(Run *run, Err *err) {
 
 bool train(const Recipe *r, const TrainOptions *options, Err *err) {
     Run run = {.recipe = r, .trainer = {.recipe = r}, .lock = -1, .saved = -1, .started = clock_seconds(), .terminal = isatty(2)};
+    run.trainer.algo_state = &run.state.algo;
     run.trainer.progress = on_progress;
     run.trainer.progress_context = &run;
     for (int i = 0; i < r->stage_count; i++) run.total_steps += r->stages[i].steps;

@@ -23,30 +23,8 @@ bool optimizer_apply(Policy *p, const Optimizer *o, double learning_rate, StepRe
                                      .weight_decay = o->weight_decay, .scale = scale}, err);
 }
 
-void advantages_assign(const Stage *stage, Batch *b, StepReport *report) {
-    double *reward = ARENA_NEW(&b->arena, double, b->episode_count), *advantage = ARENA_NEW(&b->arena, double, b->episode_count);
-    bool *scorable = ARENA_NEW(&b->arena, bool, b->episode_count), *variance = ARENA_NEW(&b->arena, bool, b->prompt_count);
-    for (int i = 0; i < b->episode_count; i++) {
-        scorable[i] = b->episodes[i].verdict.state == VERDICT_SCORED;
-        reward[i] = scorable[i] ? b->episodes[i].verdict.score : 0;
-    }
-    int *group = ARENA_NEW(&b->arena, int, b->episode_count);
-    for (int i = 0; i < b->episode_count; i++) group[i] = i / b->group_size;
-    advantage_compute(&(AdvantageInput){.kind = stage->algo.advantage, .eps = stage->algo.advantage_eps, .scale = true, .count = b->episode_count,
-                                        .group = group, .groups = b->prompt_count, .reward = reward, .scorable = scorable}, advantage, variance);
-    for (int i = 0; i < b->episode_count; i++) {
-        Episode *e = &b->episodes[i];
-        e->active = scorable[i] && !(stage->algo.mask_truncated && e->completion.finish == FINISH_LENGTH);
-        e->advantage = e->active ? advantage[i] : 0;
-    }
-    report->groups = b->prompt_count;
-    for (int i = 0; i < b->prompt_count; i++) {
-        b->prompts[i].has_variance = variance[i];
-        report->groups_without_variance += !variance[i];
-    }
-}
-
 void batch_free(Batch *b) {
+    for (int i = 0; i < b->round_count; i++) batch_free(&b->rounds[i]);
     rollout_free(&b->rollout);
     arena_reset(&b->arena);
     *b = (Batch){0};
@@ -56,17 +34,27 @@ typedef struct Update {
     const Trainer *t;
     Batch *batch;
     StepReport *report;
-    const Algo *algo;
+    Algo algo; // of the stage, with the coefficients of now
     Packing packing;
     Episode **episodes; // of the microbatch
     int episode_count;
-    double step_sequences, step_tokens, rollout_tokens;
-    double loss, kl, clipped, tokens, ratio_max;
+    double step_sequences, step_tokens, rollout_tokens, entropy_threshold, entropy_tokens;
+    double loss, kl, clipped, tokens, ratio_max, entropy;
     bool on_policy;
 } Update;
 
-// Every active sequence has a gradient where the loss has terms besides the advantage.
-static bool has_gradient(const Algo *a, const Episode *e) { return e->active && (e->advantage != 0 || a->kl > 0 || a->entropy != 0); }
+static bool uses_reference(const Update *u) { return u->t->reference && u->algo.kl > 0 && !u->algo.kl_in_reward; }
+static bool corrects(const Algo *a) { return a->correction.level != CORRECTION_OFF || a->correction.rejection_count > 0; }
+static bool is_kept(const Episode *e, int32_t j) { return !e->keep || e->keep[j]; }
+
+// Every active sequence has a gradient where the loss has terms besides the advantage; the drift terms of some losses are
+// flat where the policy is still the one that sampled.
+static bool has_gradient(const Update *u, const Episode *e) {
+    const Algo *a = &u->algo;
+    bool drifts = a->loss == LOSS_DRO || a->loss == LOSS_PRIME || a->loss == LOSS_PRIME_IPO || a->loss == LOSS_KL_COV;
+    bool other = uses_reference(u) || a->entropy != 0 || u->t->script || (drifts && !u->on_policy);
+    return e->active && e->completion.length > 0 && (e->advantage != 0 || e->token_advantage || other);
+}
 
 static double *doubles(Arena *a, const float *x, int64_t n) {
     double *y = ARENA_NEW(a, double, n);
@@ -89,29 +77,42 @@ static bool assert_same_bits(const Update *u, const float *logprob, Err *err) {
     return true;
 }
 
+// What one sequence hands to the objective; `now`, `entropy` and `ref` are its own stretch of the microbatch.
+static ObjectiveInput input_of(const Update *u, Arena *a, const Episode *e, const double *now, const double *entropy, const double *ref) {
+    int32_t length = e->completion.length;
+    const float *old = e->old_logprob ? e->old_logprob : e->completion.logprob;
+    return (ObjectiveInput){.sequences = 1, .length = &e->completion.length, .logprob = now, .old_logprob = doubles(a, old, length),
+                            .sampler_logprob = e->old_logprob ? doubles(a, e->completion.logprob, length) : NULL, .ref_logprob = ref,
+                            .entropy = entropy, .mask = e->keep, .weight = e->weight,
+                            .weight_of_sequence = u->algo.correction.level == CORRECTION_SEQUENCE, .chosen = e->chosen,
+                            .entropy_threshold = u->entropy_threshold, .advantage = &e->advantage, .token_advantage = e->token_advantage,
+                            .max_completion = u->batch->stage->sampling.max_tokens, .step_sequences = u->step_sequences,
+                            .step_tokens = u->step_tokens, .rollout_tokens = u->rollout_tokens, .entropy_tokens = u->entropy_tokens};
+}
+
 // One sequence at a time, added up in their order: the sums on the ledger don't depend on the split either.
-static ObjectiveOutput objective_of(Update *u, Arena *a, const float *logprob, const float *entropy, const float *ref) {
+static bool objective_of(Update *u, Arena *a, const float *logprob, const float *entropy, const float *ref, ObjectiveOutput *all, Err *err) {
     int64_t N = u->packing.target.count, at = 0;
-    const double *now = doubles(a, logprob, N), *reference = ref ? doubles(a, ref, N) : NULL,
-                 *spread = u->algo->entropy != 0 ? doubles(a, entropy, N) : NULL;
-    ObjectiveOutput all = {.dlogprob = ARENA_NEW(a, double, N), .dentropy = spread ? ARENA_NEW(a, double, N) : NULL};
+    bool spreads = u->algo.entropy != 0 || u->entropy_threshold > 0 || u->t->script;
+    const double *now = doubles(a, logprob, N), *reference = ref ? doubles(a, ref, N) : NULL, *spread = spreads ? doubles(a, entropy, N) : NULL;
+    bool bonus = u->algo.entropy != 0 || u->t->script;
+    *all = (ObjectiveOutput){.dlogprob = ARENA_NEW(a, double, N), .dentropy = bonus ? ARENA_NEW(a, double, N) : NULL};
     for (int i = 0; i < u->episode_count; i++) {
         const Episode *e = u->episodes[i];
-        int32_t length = e->completion.length;
-        ObjectiveInput in = {.sequences = 1, .length = &length, .logprob = now + at, .old_logprob = doubles(a, e->completion.logprob, length),
-                             .ref_logprob = reference ? reference + at : NULL, .entropy = spread ? spread + at : NULL,
-                             .advantage = &e->advantage, .max_completion = u->batch->stage->sampling.max_tokens,
-                             .step_sequences = u->step_sequences, .step_tokens = u->step_tokens, .rollout_tokens = u->rollout_tokens};
-        ObjectiveOutput out = {.dlogprob = all.dlogprob + at, .dentropy = all.dentropy ? all.dentropy + at : NULL};
-        objective_compute(u->algo, &in, &out);
+        ObjectiveInput in = input_of(u, a, e, now + at, spread ? spread + at : NULL, reference ? reference + at : NULL);
+        ObjectiveOutput out = {.dlogprob = all->dlogprob + at, .dentropy = all->dentropy ? all->dentropy + at : NULL};
+        if (u->t->script) TRY(objective_script_compute(u->t->script, &u->algo, &in, &out, err));
+        else objective_compute(&u->algo, &in, &out);
+        for (int32_t j = 0; j < e->completion.length; j++)
+            if (is_kept(e, j)) u->entropy += entropy[at + j];
         u->loss += out.loss;
         u->kl += out.kl_sum;
         u->clipped += out.clipped;
         u->tokens += out.tokens;
         if (out.ratio_max > u->ratio_max) u->ratio_max = out.ratio_max;
-        at += length;
+        at += e->completion.length;
     }
-    return all;
+    return true;
 }
 
 static float *floats(Arena *a, const double *x, int64_t n) {
@@ -125,13 +126,14 @@ static bool run_microbatch(Update *u, Arena *a, Err *err) {
     const Packed *batch = packing_view(&u->packing);
     int64_t N = batch->target_count;
     float *logprob = ARENA_NEW(a, float, N), *entropy = ARENA_NEW(a, float, N), *ref = NULL;
-    if (u->t->reference) {
+    if (uses_reference(u)) {
         ref = ARENA_NEW(a, float, N);
         TRY(policy_forward(u->t->reference, batch, false, ref, NULL, err));
     }
     TRY(policy_forward(u->t->policy, batch, true, logprob, entropy, err));
-    if (u->on_policy) TRY(assert_same_bits(u, logprob, err));
-    ObjectiveOutput out = objective_of(u, a, logprob, entropy, ref);
+    if (u->on_policy && !corrects(&u->algo)) TRY(assert_same_bits(u, logprob, err));
+    ObjectiveOutput out;
+    TRY(objective_of(u, a, logprob, entropy, ref, &out, err));
     u->report->trained_tokens += N;
     return policy_backward(u->t->policy, batch, floats(a, out.dlogprob, N), floats(a, out.dentropy, N), err);
 }
@@ -151,7 +153,7 @@ static void pack_group(Update *u, int prompt, bool *used) {
     *used = false;
     for (int s = 0; s < b->group_size; s++) {
         Episode *e = &b->episodes[prompt * b->group_size + s];
-        if (!has_gradient(u->algo, e)) continue;
+        if (!has_gradient(u, e)) continue;
         if (!*used) packing_prompt(&u->packing, b->prompts[prompt].ids.data, b->prompts[prompt].ids.count);
         *used = true;
         packing_completion(&u->packing, e->completion.ids, e->completion.length, e->completion.kept_start, e->completion.kept_ids);
@@ -164,20 +166,106 @@ static int64_t group_tokens(const Update *u, int prompt) {
     int64_t tokens = b->prompts[prompt].ids.count;
     for (int s = 0; s < b->group_size; s++) {
         const Episode *e = &b->episodes[prompt * b->group_size + s];
-        if (has_gradient(u->algo, e)) tokens += e->completion.length;
+        if (has_gradient(u, e)) tokens += e->completion.length;
     }
     return tokens;
 }
 
+// ---- what a step has to know of all its tokens -----------------------------------------------------------------
+// The step as one input. On policy the sampler's own logprobs and entropies serve.
+static bool survey(Update *u, int from, int to, Err *err) {
+    Batch *b = u->batch;
+    Arena a = {0};
+    u->entropy_threshold = u->entropy_tokens = 0;
+    if (!objective_surveys(&u->algo) || u->t->script) return true;
+    if (!u->on_policy || corrects(&u->algo)) TRY(batch_logprobs(u->t->policy, b, LOGPROBS_NOW, from, to, err));
+    int first = from * b->group_size, count = (to - from) * b->group_size;
+    int64_t n = 0, at = 0;
+    for (int i = 0; i < count; i++) n += b->episodes[first + i].completion.length;
+    double *now = ARENA_NEW(&a, double, n + 1), *old = ARENA_NEW(&a, double, n + 1), *entropy = ARENA_NEW(&a, double, n + 1),
+           *advantage = ARENA_NEW(&a, double, n + 1);
+    uint8_t *mask = ARENA_NEW(&a, uint8_t, n + 1), *chosen = ARENA_NEW(&b->arena, uint8_t, n + 1);
+    int32_t *length = ARENA_NEW(&a, int32_t, count + 1);
+    for (int i = 0; i < count; i++) {
+        Episode *e = &b->episodes[first + i];
+        bool fresh = !u->on_policy || corrects(&u->algo);
+        const float *lp = fresh ? e->now_logprob : e->completion.logprob, *spread = fresh ? e->now_entropy : e->completion.entropy;
+        length[i] = e->completion.length, e->chosen = chosen + at;
+        for (int32_t j = 0; j < length[i]; j++, at++) {
+            now[at] = lp[j], entropy[at] = spread[j], old[at] = e->old_logprob ? e->old_logprob[j] : e->completion.logprob[j];
+            advantage[at] = e->token_advantage ? e->token_advantage[j] : e->advantage;
+            mask[at] = e->active && is_kept(e, j);
+        }
+    }
+    ObjectiveInput in = {.sequences = count, .length = length, .logprob = now, .old_logprob = old, .entropy = entropy, .mask = mask,
+                         .token_advantage = advantage};
+    step_survey(&u->algo, &in, &u->entropy_threshold, chosen);
+    for (int64_t t = 0; t < n; t++) u->entropy_tokens += mask[t] && entropy[t] >= u->entropy_threshold;
+    arena_reset(&a);
+    return true;
+}
+
+// Weights and rejections against the policy that sampled, over the whole rollout.
+static bool correct(Update *u, Err *err) {
+    Batch *b = u->batch;
+    if (!corrects(&u->algo)) return true;
+    TRY(batch_logprobs(u->t->policy, b, LOGPROBS_OLD, 0, b->prompt_count, err));
+    int64_t n = 0, at = 0;
+    for (int i = 0; i < b->episode_count; i++) n += b->episodes[i].completion.length;
+    Arena a = {0};
+    double *old = ARENA_NEW(&a, double, n + 1), *sampler = ARENA_NEW(&a, double, n + 1), *weight = ARENA_NEW(&b->arena, double, n + 1);
+    uint8_t *mask = ARENA_NEW(&a, uint8_t, n + 1), *keep = ARENA_NEW(&b->arena, uint8_t, n + 1);
+    int32_t *length = ARENA_NEW(&a, int32_t, b->episode_count + 1);
+    for (int i = 0; i < b->episode_count; i++) {
+        Episode *e = &b->episodes[i];
+        length[i] = e->completion.length, e->weight = weight + at, e->keep = keep + at;
+        for (int32_t j = 0; j < length[i]; j++, at++) old[at] = e->old_logprob[j], sampler[at] = e->completion.logprob[j], mask[at] = e->active;
+    }
+    correction_compute(&u->algo.correction, b->episode_count, length, old, sampler, mask, weight, keep);
+    arena_reset(&a);
+    return true;
+}
+
+static double active_tokens(const Batch *b, int from, int to) {
+    double tokens = 0;
+    for (int i = from * b->group_size; i < to * b->group_size; i++)
+        for (int32_t j = 0; b->episodes[i].active && j < b->episodes[i].completion.length; j++) tokens += is_kept(&b->episodes[i], j);
+    return tokens;
+}
+
+// ---- coefficients that move ------------------------------------------------------------------------------------
+static void take_coefficients(Update *u) {
+    const AlgoState *s = u->t->algo_state;
+    const Algo *a = &u->batch->stage->algo;
+    if (!s || !s->started) return;
+    if (a->kl_target > 0) u->algo.kl = s->kl;
+    if (a->entropy_target > 0) u->algo.entropy = s->last_entropy <= a->entropy_target ? s->entropy : 0;
+}
+// Until a step has been measured an adaptive bonus does not act.
+static void start_coefficients(Update *u) {
+    const Algo *a = &u->batch->stage->algo;
+    if (a->entropy_target > 0 && !(u->t->algo_state && u->t->algo_state->started)) u->algo.entropy = 0;
+    take_coefficients(u);
+}
+static void move_coefficients(const Update *u) {
+    AlgoState *s = u->t->algo_state;
+    const Algo *a = &u->batch->stage->algo;
+    if (!s || u->tokens <= 0) return;
+    if (!s->started) *s = (AlgoState){.started = true, .kl = a->kl, .entropy = a->entropy, .last_entropy = INFINITY};
+    double kl = a->kl_in_reward ? u->report->kl : u->kl / u->tokens;
+    if (a->kl_target > 0) s->kl = kl_controlled(s->kl, kl, a->kl_target, u->batch->episode_count, a->kl_horizon);
+    s->last_entropy = u->entropy / u->tokens;
+    if (a->entropy_target > 0) s->entropy = entropy_controlled(a, s->entropy, s->last_entropy);
+}
+
+// ---- the step --------------------------------------------------------------------------------------------------
 // One optimizer step over groups [from, to).
 static bool update_minibatch(Update *u, int from, int to, Err *err) {
     Batch *b = u->batch;
     int64_t limit = b->stage->microbatch_tokens > 0 ? b->stage->microbatch_tokens : DEFAULT_MICROBATCH_TOKENS;
-    u->step_sequences = u->step_tokens = 0;
-    for (int i = from * b->group_size; i < to * b->group_size; i++) {
-        u->step_sequences++;
-        u->step_tokens += b->episodes[i].active ? b->episodes[i].completion.length : 0;
-    }
+    u->step_sequences = (double)(to - from) * b->group_size;
+    u->step_tokens = active_tokens(b, from, to);
+    TRY(survey(u, from, to, err));
     policy_zero_gradients(u->t->policy);
     packing_reset(&u->packing, b->stage->sampling.temperature);
     for (int prompt = from; prompt < to; prompt++) {
@@ -190,33 +278,40 @@ static bool update_minibatch(Update *u, int from, int to, Err *err) {
     return flush(u, err);
 }
 
+static bool run_minibatches(Update *u, double rate, int epochs, int minibatches, Err *err) {
+    Batch *b = u->batch;
+    double start = clock_seconds();
+    for (int epoch = 0; epoch < epochs; epoch++)
+        for (int m = 0; m < minibatches; m++) {
+            int trained = u->report->groups_trained;
+            TRY(update_minibatch(u, (int)((int64_t)b->prompt_count * m / minibatches), (int)((int64_t)b->prompt_count * (m + 1) / minibatches), err));
+            u->on_policy = false;
+            double now = clock_seconds();
+            u->report->measured.train += now - start;
+            // Without a gradient there is nothing to step along; AdamW's moments stay as they are.
+            if (u->report->groups_trained > trained) TRY(optimizer_apply(u->t->policy, &b->stage->optimizer, rate, u->report, err));
+            start = clock_seconds();
+            u->report->measured.optimizer += start - now;
+        }
+    return true;
+}
+
 bool update_batch(const Trainer *t, Batch *b, StepReport *report, Err *err) {
     const Stage *stage = b->stage;
-    Update u = {.t = t, .batch = b, .report = report, .algo = &stage->algo, .on_policy = true};
-    double rate = schedule_rate(&stage->optimizer, b->stage_step, stage->steps), start = clock_seconds();
+    Update u = {.t = t, .batch = b, .report = report, .algo = stage->algo, .on_policy = true};
+    double rate = schedule_rate(&stage->optimizer, b->stage_step, stage->steps);
     int minibatches = stage->algo.minibatches > 0 ? stage->algo.minibatches : 1, epochs = stage->algo.epochs > 0 ? stage->algo.epochs : 1;
-    for (int i = 0; i < b->episode_count; i++)
-        if (b->episodes[i].active) u.rollout_tokens += b->episodes[i].completion.length;
-    u.rollout_tokens /= minibatches;
+    start_coefficients(&u);
+    TRY(correct(&u, err));
+    u.rollout_tokens = active_tokens(b, 0, b->prompt_count) / minibatches;
     u.episodes = ARENA_NEW(&b->arena, Episode *, b->episode_count);
-    bool ok = true;
-    for (int epoch = 0; ok && epoch < epochs; epoch++)
-        for (int m = 0; ok && m < minibatches; m++) {
-            int trained = report->groups_trained;
-            ok = update_minibatch(&u, (int)((int64_t)b->prompt_count * m / minibatches), (int)((int64_t)b->prompt_count * (m + 1) / minibatches), err);
-            u.on_policy = false;
-            double now = clock_seconds();
-            report->measured.train += now - start;
-            // Without a gradient there is nothing to step along; AdamW's moments stay as they are.
-            if (ok && report->groups_trained > trained) ok = optimizer_apply(t->policy, &stage->optimizer, rate, report, err);
-            start = clock_seconds();
-            report->measured.optimizer += start - now;
-        }
+    bool ok = run_minibatches(&u, rate, epochs, minibatches, err);
     packing_free(&u.packing);
     report->learning_rate = rate;
     report->loss = u.loss / (epochs * minibatches);
-    report->kl = u.tokens > 0 ? u.kl / u.tokens : 0;
+    if (!stage->algo.kl_in_reward) report->kl = u.tokens > 0 ? u.kl / u.tokens : 0;
     report->clip_share = u.tokens > 0 ? u.clipped / u.tokens : 0;
     report->ratio_max = u.ratio_max;
+    if (ok) move_coefficients(&u);
     return ok;
 }

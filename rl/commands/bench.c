@@ -103,7 +103,7 @@ static bool bench_step(Bench *b, Err *err) {
     for (int i = 0; ok && i < batch.episode_count; i++)
         batch.episodes[i] = (Episode){.prompt = i / b->group, .sample = i % b->group, .completion = batch.rollout.completions[i],
                                       .verdict = {.state = VERDICT_SCORED, .score = i % 2}};
-    if (ok) advantages_assign(&stage, &batch, &report);
+    if (ok) advantages_assign(NULL, &stage, &batch, &report);
     ok = ok && update_batch(&t, &batch, &report, err);
     b->seconds = clock_seconds() - start;
     b->tokens = batch.rollout.new_tokens;

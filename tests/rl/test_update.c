@@ -45,7 +45,7 @@ static void world_open(World *w, const char *recipe) {
     w->report = (StepReport){.step = 1, .stage_step = 1, .kind = STAGE_GRPO};
     OK(rollout_batch(&w->trainer, &w->batch, &w->report, &err));
     OK(rewards_collect(&w->trainer, &w->batch, &w->report, &err));
-    advantages_assign(&r->stages[0], &w->batch, &w->report);
+    advantages_assign(&w->trainer, &r->stages[0], &w->batch, &w->report);
     CHECK(w->report.groups_without_variance < w->report.groups);
 }
 

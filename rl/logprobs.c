@@ -1,0 +1,64 @@
+// Logprobs of a whole batch under a policy, without gradients, packed as training packs them: the reference's where the
+// reward needs them, the current policy's where stale samples are corrected, and both numbers of the current policy where
+// a loss has to survey all tokens of an optimizer step.
+#include "stages.h"
+#include <string.h>
+
+enum { DEFAULT_MICROBATCH_TOKENS = 4096 };
+
+typedef struct Pass {
+    Policy *policy;
+    Batch *batch;
+    LogprobField field;
+    Packing packing;
+    Episode **episodes;
+    int episode_count;
+} Pass;
+
+static bool flush(Pass *p, Err *err) {
+    Arena arena = {0};
+    bool ok = true;
+    if (p->episode_count > 0) {
+        const Packed *packed = packing_view(&p->packing);
+        int64_t at = 0, n = packed->target_count;
+        float *logprob = ARENA_NEW(&arena, float, n), *entropy = ARENA_NEW(&arena, float, n);
+        ok = policy_forward(p->policy, packed, false, logprob, entropy, err);
+        for (int i = 0; ok && i < p->episode_count; i++) {
+            Episode *e = p->episodes[i];
+            size_t bytes = (size_t)e->completion.length * sizeof(float);
+            float **to = p->field == LOGPROBS_REFERENCE ? &e->ref_logprob : p->field == LOGPROBS_OLD ? &e->old_logprob : &e->now_logprob;
+            *to = ARENA_NEW(&p->batch->arena, float, e->completion.length + 1);
+            memcpy(*to, logprob + at, bytes);
+            if (p->field == LOGPROBS_NOW) {
+                e->now_entropy = ARENA_NEW(&p->batch->arena, float, e->completion.length + 1);
+                memcpy(e->now_entropy, entropy + at, bytes);
+            }
+            at += e->completion.length;
+        }
+    }
+    arena_reset(&arena);
+    packing_reset(&p->packing, p->batch->stage->sampling.temperature);
+    p->episode_count = 0;
+    return ok;
+}
+
+bool batch_logprobs(Policy *policy, Batch *b, LogprobField field, int from, int to, Err *err) {
+    Pass p = {.policy = policy, .batch = b, .field = field, .episodes = ARENA_NEW(&b->arena, Episode *, b->episode_count + 1)};
+    int64_t limit = b->stage->microbatch_tokens > 0 ? b->stage->microbatch_tokens : DEFAULT_MICROBATCH_TOKENS;
+    bool ok = true;
+    packing_reset(&p.packing, b->stage->sampling.temperature);
+    for (int prompt = from; ok && prompt < to; prompt++) {
+        int64_t tokens = b->prompts[prompt].ids.count;
+        for (int s = 0; s < b->group_size; s++) tokens += b->episodes[prompt * b->group_size + s].completion.length;
+        if (p.packing.tokens.count > 0 && p.packing.tokens.count + tokens > limit) ok = flush(&p, err);
+        packing_prompt(&p.packing, b->prompts[prompt].ids.data, b->prompts[prompt].ids.count);
+        for (int s = 0; ok && s < b->group_size; s++) {
+            Episode *e = &b->episodes[prompt * b->group_size + s];
+            packing_completion(&p.packing, e->completion.ids, e->completion.length, e->completion.kept_start, e->completion.kept_ids);
+            p.episodes[p.episode_count++] = e;
+        }
+    }
+    ok = ok && flush(&p, err);
+    packing_free(&p.packing);
+    return ok;
+}
