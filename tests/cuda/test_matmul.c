@@ -258,6 +258,35 @@ static void gradient_split(void) {
             free(dw), free(dbias), free(want), free(want_bias);
         }
 }
+// A segment is a sum of its own, which is then added: what it gives from zero, plus what was there.
+static void gradient_of_segment(void) {
+    static const Parts one[] = {{40, 72, 8, 1, {0, 813}}, {19, 21, 0, 1, {0, 600}}, {256, 250, 6, 1, {0, 300}}};
+    Random r = random_start(14, STREAM_TEST, 0);
+    for (int i = 0; i < LENGTH(one); i++)
+        for (int k = 0; k < 2; k++) {
+            const Parts *p = &one[i];
+            int64_t count = p->N * p->K;
+            if (k == DTYPE_F32 && count > 10000) continue;
+            product_case();
+            MatmulGradArgs a = gradient_of(p, (Dtype)k, &r, PLAIN);
+            float *want = malloc((size_t)(count + p->N) * sizeof *want), *want_bias = want + count;
+            memcpy(want, a.dw, (size_t)count * sizeof *want), memcpy(want_bias, a.dbias, (size_t)p->N * sizeof *want);
+            memset(a.dw, 0, (size_t)count * sizeof *want), memset(a.dbias, 0, (size_t)p->N * sizeof *want);
+            ON_CUDA(matmul_grad, &a, "from zero, N %d K %d %s", (int)p->N, (int)p->K, dtype_name(a.dtype));
+            for (int64_t c = 0; c < count; c++) {
+                float old = want[c];
+                want[c] += a.dw[c], a.dw[c] = old;
+            }
+            for (int64_t c = 0; c < p->N; c++) {
+                float old = want_bias[c];
+                want_bias[c] += a.dbias[c], a.dbias[c] = old;
+            }
+            ON_CUDA(matmul_grad, &a, "added, N %d K %d %s", (int)p->N, (int)p->K, dtype_name(a.dtype));
+            same_bits(a.dw, want, count, KIND_F32, "dw and the segment's sum");
+            same_bits(a.dbias, want_bias, p->N, KIND_F32, "dbias and the segment's sum");
+            free(want);
+        }
+}
 
 static const Test tests[] = {
     {"cuda matmul packed form", pack_form},
@@ -269,5 +298,6 @@ static const Test tests[] = {
     {"cuda matmul nothing to do", nothing_to_do},
     {"cuda matmul gradients", gradient_near},
     {"cuda matmul gradients split into calls", gradient_split},
+    {"cuda matmul a segment's gradient is one sum", gradient_of_segment},
 };
 CUDA_TEST_MAIN(tests)
