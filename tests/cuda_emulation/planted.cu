@@ -3,7 +3,6 @@
 #include "ptx.h"
 #include "emulation.h"
 #include "planted.h"
-#include <time.h>
 #include <vector>
 
 namespace {
@@ -435,22 +434,6 @@ __global__ void plain_kernel(const float *x, float *y) {
     unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
     y[i] = x[i] * 2.0f;
 }
-__global__ void many_barriers_kernel(float *y, int n) {
-    SHARED(float, tile);
-    tile[threadIdx.x] = (float)threadIdx.x;
-    for (int i = 0; i < n; i++) {
-        __syncthreads();
-        float v = tile[(threadIdx.x + 1) % blockDim.x];
-        __syncthreads();
-        tile[threadIdx.x] = v + 1.0f;
-    }
-    y[blockIdx.x * blockDim.x + threadIdx.x] = tile[threadIdx.x];
-}
-double seconds() {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 } // namespace
 
 // ---- planted ---------------------------------------------------------------------------------------------
@@ -608,19 +591,4 @@ bool right_vectors(void) {
         if (h[4 * i] != first + 1 || h[4 * i + 1] != first || h[4 * i + 2] != first + 4 || h[4 * i + 3] != first + 7) return false;
     }
     return true;
-}
-
-double speed_of_barriers(int blocks, int threads, int count) {
-    Array<float> y((size_t)(blocks * threads));
-    double start = seconds();
-    LAUNCH(0, many_barriers_kernel, (unsigned)blocks, (unsigned)threads, (size_t)threads * 4, y.p, count);
-    cudaDeviceSynchronize();
-    return seconds() - start;
-}
-double speed_of_plain(int blocks, int threads) {
-    Array<float> x((size_t)(blocks * threads), 0, 1), y((size_t)(blocks * threads));
-    double start = seconds();
-    LAUNCH(0, plain_kernel, (unsigned)blocks, (unsigned)threads, 0, x.p, y.p);
-    cudaDeviceSynchronize();
-    return seconds() - start;
 }

@@ -65,8 +65,6 @@ extern "C" {
 PLANTED(DECLARE)
 RIGHT(DECLARE)
 #undef DECLARE
-double speed_of_barriers(int blocks, int threads, int barriers); // seconds
-double speed_of_plain(int blocks, int threads);
 #ifdef __cplusplus
 }
 #endif
