@@ -14,6 +14,7 @@
     X(tokenize)                                                                                              \
     X(reward)                                                                                                \
     X(tasks)                                                                                                 \
+    X(recipe)                                                                                                \
     X(calc)                                                                                                  \
     X(inspect)                                                                                               \
     X(report)                                                                                                \
