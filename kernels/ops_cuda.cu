@@ -25,7 +25,7 @@ struct Recording {
 };
 
 struct CudaState : CudaContext {
-    char variant[32];
+    char variant[64]; // "sm_90, cuBLASLt 13.1.0": what fixes the bits
     char where[24]; // "cuda:0"
     Slab *slab;     // NULL: pieces come from the driver
     char *memory;
@@ -240,7 +240,6 @@ static bool find_device(CudaState *s, int index, Err *err) {
     s->index = index;
     s->capability = p.major * 10 + p.minor;
     s->multiprocessors = p.multiProcessorCount;
-    snprintf(s->variant, sizeof s->variant, "sm_%d", s->capability);
     return s->capability >= LOWEST_CAPABILITY ||
            fail(err, ERR_UNAVAILABLE, s->where, "%s has compute capability %d.%d, expected 8.0 or newer", p.name, p.major, p.minor);
 }
@@ -304,6 +303,8 @@ extern "C" bool device_open_cuda(int index, int threads, Device **out, Err *err)
         return false;
     }
     open_meter(s);
+    const char *library = cublas_version(s);
+    snprintf(s->variant, sizeof s->variant, "sm_%d%s%s", s->capability, library ? ", " : "", library ? library : "");
     d->variant = s->variant;
     *out = d;
     return true;

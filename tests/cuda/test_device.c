@@ -48,13 +48,18 @@ static void the_environment_names_it(void) {
     setenv("RECKON_DEVICE", "cuda:0", 1);
     Device *d;
     OK(device_open(NULL, 1, &d, &err));
-    CHECK_STR(d->variant, "sm_80");
+    CHECK(strncmp(d->variant, "sm_80, cuBLASLt ", 16) == 0);
     CHECK(!d->is_host);
     Device *shared = device_share(d);
     device_close(d);
     OK(shared->finish(shared, &err)); // open until its last owner closes it
     device_close(shared);
     CHECK_INT(emulation_allocations(), 0);
+    emulation_take_away("cublasLt"); // own kernels do its work
+    OK(device_open(NULL, 1, &d, &err));
+    CHECK_STR(d->variant, "sm_80");
+    device_close(d);
+    emulation_take_away(NULL);
     setenv("RECKON_DEVICE", "cpu", 1);
     OK(device_open(NULL, 1, &d, &err));
     CHECK(d->is_host);
