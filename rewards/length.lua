@@ -4,9 +4,4 @@ local max, cache = options.max, options.cache
 assert(math.type(max) and math.type(cache), "length needs the options max and cache, in tokens")
 assert(cache >= 0 and max >= cache, "length needs 0 <= cache <= max")
 
-return function(sample)
-  local expected = max - cache
-  if sample.tokens <= expected then return 0 end
-  if sample.tokens > max then return -1 end
-  return (expected - sample.tokens) / cache
-end
+return function(sample) return shape.soft_overlong(sample.tokens, max, cache) end

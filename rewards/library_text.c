@@ -1,7 +1,17 @@
-// text: small helpers over bytes, never patterns. verify: is this answer equal to that one.
+// text: small helpers, never patterns.
+//
+//   text.trim(s), .split(s, separator), .lines(s), .words(s), .count(s, what), .starts, .ends, .contains
+//   text.length(s)            characters
+//   text.scripts(s)           shares of letters by script
+//   text.language(s, "ko")    the share that is of a language
+//   text.similarity(a, b)     1 - edit distance / length, at most 4096 bytes each
+// n-gram repetition is shape.repetition (library_answers.c).
 #include "script.h"
+#include "unicode.h"
 #include "verify.h"
 #include <string.h>
+
+enum { SIMILARITY_LIMIT = 4096 };
 
 static TextSpan check_text(lua_State *L, int index) {
     TextSpan s;
@@ -96,24 +106,61 @@ static int text_contains(lua_State *L) {
     return 1;
 }
 
-// verify.equal(answer, truth): see verify.c. Takes numbers too.
-static int equal_answers(lua_State *L) {
-    TextSpan answer = check_text(L, 1), truth = check_text(L, 2);
-    uint64_t steps;
-    bool equal = verify_equal(truth, answer, &steps);
-    sandbox_charge(L, 10 + steps);
-    lua_pushboolean(L, equal);
+// The share of a text's letters that are of a language: ko, ja, zh, vi, en (unicode.h).
+static int text_language(lua_State *L) {
+    TextSpan s = check_text(L, 1);
+    double share;
+    const char *language = luaL_checkstring(L, 2);
+    sandbox_charge(L, 2 * s.size);
+    if (!unicode_language_share(s, language, &share)) return luaL_error(L, "unknown language '%s', expected ko, ja, zh, vi or en", language);
+    lua_pushnumber(L, share);
+    return 1;
+}
+static int text_scripts(lua_State *L) { // shares of letters: {latin =, vietnamese =, hangul =, kana =, han =, ...}
+    TextSpan s = check_text(L, 1);
+    int64_t letters[SCRIPTS], all = 0;
+    sandbox_charge(L, s.size);
+    unicode_count_scripts(s, letters);
+    for (int i = 0; i < SCRIPTS; i++) all += letters[i];
+    lua_createtable(L, 0, SCRIPTS);
+    for (int i = 0; i < SCRIPTS; i++) {
+        lua_pushnumber(L, all ? (double)letters[i] / (double)all : 0);
+        lua_setfield(L, -2, unicode_script_names[i]);
+    }
+    return 1;
+}
+// 1 - edits / length of the longer one, in characters: 1 for the same text, 0 for nothing in common.
+static int text_similarity(lua_State *L) {
+    TextSpan a = check_text(L, 1), b = check_text(L, 2);
+    luaL_argcheck(L, a.size <= SIMILARITY_LIMIT && b.size <= SIMILARITY_LIMIT, a.size > SIMILARITY_LIMIT ? 1 : 2, "a text of more than 4096 bytes");
+    uint32_t x[SIMILARITY_LIMIT], y[SIMILARITY_LIMIT];
+    uint16_t row[SIMILARITY_LIMIT + 1]; // edits from x's first i characters to y's first j
+    int n = 0, m = 0;
+    while (unicode_next(&a, &x[n])) n++;
+    while (unicode_next(&b, &y[m])) m++;
+    sandbox_charge(L, (uint64_t)n * (uint64_t)m / 4);
+    for (int j = 0; j <= m; j++) row[j] = (uint16_t)j;
+    for (int i = 1; i <= n; i++) {
+        uint16_t diagonal = row[0];
+        row[0] = (uint16_t)i;
+        for (int j = 1; j <= m; j++) {
+            uint16_t above = row[j], best = (uint16_t)(diagonal + (x[i - 1] != y[j - 1]));
+            if (above + 1 < best) best = (uint16_t)(above + 1);
+            if (row[j - 1] + 1 < best) best = (uint16_t)(row[j - 1] + 1);
+            diagonal = above, row[j] = best;
+        }
+    }
+    int longer = n > m ? n : m;
+    lua_pushnumber(L, longer ? 1 - (double)row[m] / longer : 1);
     return 1;
 }
 
 void library_text(lua_State *L) {
-    static const luaL_Reg own[] = {{"trim", text_trim_},     {"split", text_split},   {"lines", text_lines},
-                                   {"words", text_words},    {"count", text_count},   {"length", text_length},
-                                   {"starts", text_starts},  {"ends", text_ends},     {"contains", text_contains},
+    static const luaL_Reg own[] = {{"trim", text_trim_},         {"split", text_split},     {"lines", text_lines},
+                                   {"words", text_words},        {"count", text_count},     {"length", text_length},
+                                   {"starts", text_starts},      {"ends", text_ends},       {"contains", text_contains},
+                                   {"language", text_language},  {"scripts", text_scripts}, {"similarity", text_similarity},
                                    {NULL, NULL}};
-    static const luaL_Reg verify[] = {{"equal", equal_answers}, {NULL, NULL}};
     luaL_newlib(L, own);
     lua_setglobal(L, "text");
-    luaL_newlib(L, verify);
-    lua_setglobal(L, "verify");
 }

@@ -130,6 +130,8 @@ static int fill(lua_State *L) {
     library_math(L);
     library_json(L);
     library_text(L);
+    library_answers(L);
+    library_run(L);
     library_re(L);
     return 0;
 }

@@ -60,7 +60,9 @@ void library_string(lua_State *L); // string, with its metatable; utf8
 void library_table(lua_State *L);
 void library_math(lua_State *L);
 void library_json(lua_State *L);
-void library_text(lua_State *L); // text, verify
+void library_text(lua_State *L);
+void library_answers(lua_State *L); // verify, extract, shape
+void library_run(lua_State *L);
 void library_re(lua_State *L);
 void expressions_free(struct Expressions *e);
 // Calls the C function in upvalue 1 after charging for the lengths of its arguments.

@@ -29,6 +29,7 @@ static const struct {
     {"statistics", NULL, calc_statistics, false},
     {"verify", NULL, calc_verify, true},
     {"extract", NULL, calc_extract, true},
+    {"shaping", NULL, calc_shaping, false},
 };
 
 static CalcFunction function_of(const char *kind, CalcCase *c, bool *flat) {
@@ -118,7 +119,7 @@ const Command command_calc = {
     .name = "calc",
     .summary = "compute cases of reference numbers with the functions that training uses",
     .usage = "KIND FILE",
-    .detail = "KIND is objective, advantage, kl, schedule, optimizer, sample, statistics, verify or extract.\n"
+    .detail = "KIND is objective, advantage, kl, schedule, optimizer, sample, statistics, verify, extract or shaping.\n"
               "FILE holds {\"cases\":[{\"name\",\"source\",\"config\",\"inputs\"}]}; `config` uses the option names of the program\n"
               "in `source` (trl, verl, openrlhf, prime-rl, SkyRL). Prints {\"cases\":[{\"name\",\"expected\"}]}; a case with an option\n"
               "that reckon doesn't have answers {\"name\",\"unsupported\"} with the option. `verify` prints {\"name\",\"equal\"} for\n"

@@ -99,5 +99,6 @@ bool calc_sample(CalcCase *c, json_t *expected, Err *err) MUST_CHECK;
 bool calc_statistics(CalcCase *c, json_t *expected, Err *err) MUST_CHECK;
 bool calc_verify(CalcCase *c, json_t *expected, Err *err) MUST_CHECK; // calc_rewards.c
 bool calc_extract(CalcCase *c, json_t *expected, Err *err) MUST_CHECK;
+bool calc_shaping(CalcCase *c, json_t *expected, Err *err) MUST_CHECK;
 
 #endif

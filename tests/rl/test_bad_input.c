@@ -372,7 +372,7 @@ static const BadInput rows[] = {
     {"a completion beyond the context", MODEL, {"generate", "m", "--ids", "good.json", "--max-tokens", "500"}, 65, "32", make_model_and_lists},
     {"an unknown kind of bench", MODEL, {"bench", "fast", "--model", "m"}, 64, "found 'fast', expected decode, train, step or gemm", make_model},
     {"a bench without a model", {{0}}, {"bench", "decode"}, 64, "--model MODEL is missing"},
-    {"an unknown kind of calc", {{0}}, {"calc", "tensor", "x.json"}, 64, "found kind 'tensor', expected objective or advantage"},
+    {"an unknown kind of calc", {{0}}, {"calc", "tensor", "x.json"}, 64, "found kind 'tensor', expected one of objective, advantage"},
     {"calc without cases", {{"x.json", "{}"}}, {"calc", "objective", "x.json"}, 65, "expected an object with a list 'cases'"},
     {"a variant that isn't there", MODEL, {"generate", "m", "--prompt", "1"}, 64, "RECKON_CPU", make_model},
     // ---- a run's folder -------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ static const struct {
     {"advantage", "advantages_others.json", 32, 0},   {"kl", "kl.json", 56, 0},
     {"schedule", "lr_schedules.json", 45, 0},         {"optimizer", "adamw.json", 11, 0},
     {"sample", "sampling.json", 134, 0},              {"statistics", "statistics.json", 83, 0},
+    {"shaping", "rewards.json", 20, 0},               {"shaping", "overlong.json", 25, 6}, // six need a trainer
 };
 
 static void every_case(void) {

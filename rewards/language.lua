@@ -1,0 +1,6 @@
+-- Language consistency (DeepSeek-R1): the share of letters of the thinking and the answer that are of one language.
+-- A text without letters, such as bare arithmetic, is of no language: 0. Option: lang (ko, ja, zh, vi, en).
+local lang = options.lang
+assert(lang, "language needs the option lang: ko, ja, zh, vi or en")
+
+return function(sample) return text.language(sample.think .. "\n" .. sample.answer, lang) end
