@@ -3,4 +3,8 @@
 local lang = options.lang
 assert(lang, "language needs the option lang: ko, ja, zh, vi or en")
 
-return function(sample) return text.language(sample.think .. "\n" .. sample.answer, lang) end
+return function(sample)
+  local think = text.trim(sample.think)
+  if text.starts(think, "<think>") then think = think:sub(8) end -- the tag is of no language
+  return text.language(think .. "\n" .. sample.answer, lang)
+end

@@ -136,14 +136,37 @@ static int fill(lua_State *L) {
     return 0;
 }
 
+// Notes which lines of the script led to an error: those above the one that the message names. Our own frames are C
+// and have no line. It needs no memory of the state's.
+static int note_callers(lua_State *L) {
+    Sandbox *box = sandbox_of(L);
+    lua_Debug ar;
+    size_t used = 0;
+    int found = 0;
+    box->callers[0] = 0;
+    for (int level = 1; lua_type(L, 1) == LUA_TSTRING && found < 6 && lua_getstack(L, level, &ar); level++) {
+        lua_getinfo(L, "Sl", &ar);
+        if (ar.currentline <= 0 || found++ == 0) continue;
+        used += (size_t)snprintf(box->callers + used, sizeof box->callers - used, "%s%d", used ? ", " : " (called from line ", ar.currentline);
+        if (used + 16 > sizeof box->callers) break;
+    }
+    if (used) snprintf(box->callers + used, sizeof box->callers - used, ")");
+    return 1;
+}
+
 bool sandbox_protect(Sandbox *box, lua_CFunction body, void *context, char *message, size_t message_size) {
     lua_State *L = box->L;
     int top = lua_gettop(L);
     message[0] = 0;
-    lua_pushcfunction(L, body); // a light function: pushing it and the pointer needs no memory
+    box->callers[0] = 0;
+    lua_pushcfunction(L, note_callers); // light functions: pushing them and the pointer needs no memory
+    lua_pushcfunction(L, body);
     lua_pushlightuserdata(L, context);
-    int status = lua_pcall(L, 1, 0, 0);
-    if (status == LUA_OK && !box->exhausted) return true;
+    int status = lua_pcall(L, 1, 0, top + 1);
+    if (status == LUA_OK && !box->exhausted) {
+        lua_remove(L, top + 1);
+        return true;
+    }
     if (status != LUA_OK && !box->exhausted) {
         Exhausted end = box->fuel_left == 0 || box->growth_left == 0 ? EXHAUSTED_FUEL : read_end(L, status);
         if (end) {
@@ -157,7 +180,7 @@ bool sandbox_protect(Sandbox *box, lua_CFunction body, void *context, char *mess
     if (box->exhausted)
         snprintf(message, message_size, "%s", box->why);
     else if (lua_type(L, -1) == LUA_TSTRING)
-        snprintf(message, message_size, "%s", lua_tostring(L, -1));
+        snprintf(message, message_size, "%s%s", lua_tostring(L, -1), box->callers);
     else if (lua_type(L, -1) == LUA_TNUMBER)
         snprintf(message, message_size, "error value %.14g", lua_tonumber(L, -1));
     else

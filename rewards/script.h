@@ -20,6 +20,7 @@ typedef struct Sandbox {
     uint64_t growth_left;  // for memory other than strings, in units of 64 bytes
     Exhausted exhausted; // once set, every way back into the script raises again
     char why[200];       // where and what ran out
+    char callers[96];    // of the line that raised the last error, as a message's end
     size_t longest_string; // made in this run; long ones make every instruction dearer
     Random random;
     uint64_t substream; // of the random numbers: scripts that score one sample draw apart
