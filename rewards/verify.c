@@ -1,6 +1,7 @@
 // Is this answer equal to that one? The way in, and the comparison of two trees. The rules:
 //
 //   numbers      exactly: 0.1 is 1/10, 98 is 98.0, 1,234 is 1234; a rounded number equals no irrational one
+//                where the truth is a number, sums and products of numbers are no answer: 6*7 isn't 42
 //   percent      98% is 0.98; where only one side has the sign, 98% is 98 too
 //   units        compared where both measure something (98 cm is 0.98 m), else ignored
 //   formulas     by value at several points, so 3(x+8) is 3x+24
@@ -316,6 +317,29 @@ static bool equal(Work *w, const Node *a, const Node *b) {
     return same;
 }
 
+// ---- undone arithmetic --------------------------------------------------------------------------------------------
+static bool is_plain_number(const Node *n) {
+    return n->kind == NODE_NUMBER || ((n->kind == NODE_NEGATE || n->kind == NODE_PERCENT || n->kind == NODE_DEGREES) && is_plain_number(n->left));
+}
+static bool is_power_of_ten(const Node *n) {
+    int64_t base;
+    return n->kind == NODE_POWER && n->left->kind == NODE_NUMBER && rational_small(&n->left->number, &base) && base == 10;
+}
+static bool is_undone(const Node *n) {
+    if (!n || !is_scalar(n)) return false;
+    if (n->kind == NODE_ADD || n->kind == NODE_SUBTRACT || n->kind == NODE_MULTIPLY) {
+        bool scientific = n->kind == NODE_MULTIPLY && (is_power_of_ten(n->right) || is_power_of_ten(n->left));
+        bool numbers = (is_plain_number(n->left) || is_undone(n->left)) && (is_plain_number(n->right) || is_undone(n->right));
+        if (numbers && !scientific) return true;
+    }
+    return is_undone(n->left) || is_undone(n->right);
+}
+// Where the truth is a number, 6*7 is the question and not the answer 42.
+static bool leaves_work_undone(const Node *truth, const Node *answer) {
+    const Node *name, *stated = stated_value(truth, &name), *said = stated_value(answer, &name);
+    return is_plain_number(stated ? stated : truth) && is_undone(said ? said : answer);
+}
+
 // ---- text ---------------------------------------------------------------------------------------------------------
 enum { PLAIN_LIMIT = 1024 };
 // Without dressing; case is kept for a single letter only. Returns the length, 0 if it is too long.
@@ -412,6 +436,7 @@ static Reading read_text(Work *w, TextSpan text, bool truth, bool decimal_comma)
         r.text = part;
         r.node = parse_answer(w, part, formula, decimal_comma);
         if (!r.node) r.node = parse_leading(w, part, &rest);
+        if (r.node && find_denied(part)) r.node = NULL;
         if (r.node || truth) return r;
     }
     if (!truth && find_last_number(text, &part)) {
@@ -453,7 +478,7 @@ static bool compare(Work *w, TextSpan truth, TextSpan answer) {
             w->used = 0, w->symbol_count = 0;
             Reading x = read_text(w, truth, true, a), y = read_text(w, answer, false, b);
             if (w->spent) return false;
-            if (x.node && y.node && equal(w, x.node, y.node)) return true;
+            if (x.node && y.node && !leaves_work_undone(x.node, y.node) && equal(w, x.node, y.node)) return true;
             if (texts_equal(x.text, y.text)) return true;
         }
     return false;

@@ -186,13 +186,21 @@ bool find_after_cue(TextSpan text, TextSpan *out) {
 static bool is_digit(char c) { return c >= '0' && c <= '9'; }
 static bool is_blank(char c) { return c == ' ' || c == '\n' || c == '\t'; }
 
-static bool is_alternative(TextSpan before) { // "42 or 43" is no answer
-    static const char *const words[] = {" or", "또는", "혹은", "または", "hoặc", " hay"};
+static bool is_taken_back(TextSpan before) { // "42 or 43", "not 42": no answer
+    static const char *const words[] = {" or", "또는", "혹은", "または", "hoặc", " hay", " not", "n't", " never", "không phải", "không phải là"};
     while (before.size && (is_blank(before.data[before.size - 1]) || before.data[before.size - 1] == '$')) before.size--;
     for (int i = 0; i < COUNT(words); i++) {
         size_t n = strlen(words[i]);
         if (before.size > n && memcmp(before.data + before.size - n, words[i], n) == 0) return true;
     }
+    return false;
+}
+
+bool find_denied(TextSpan after) { // 42가 아니다, 42ではない
+    static const char *const words[] = {"아니", "아닙", "ではな", "ではあり", "じゃな", "is wrong", "is not"};
+    if (after.size > 48) after.size = 48;
+    for (int i = 0; i < COUNT(words); i++)
+        if (memmem(after.data, after.size, words[i], strlen(words[i]))) return true;
     return false;
 }
 
@@ -233,5 +241,5 @@ bool find_last_number(TextSpan text, TextSpan *out) {
            !starts(from(text, start), "−") && !starts(from(text, start), "€") && !starts(from(text, start), "₩") && !starts(from(text, start), "\\"))
         start++;
     *out = from(text, start);
-    return !is_alternative((TextSpan){text.data, begin});
+    return !is_taken_back((TextSpan){text.data, begin}) && !find_denied(from(text, last));
 }

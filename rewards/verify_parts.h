@@ -174,6 +174,7 @@ void find_answer(TextSpan text, Found *out);
 // What follows words such as "the answer is"; the end of a text from its last number on. False if there is none.
 bool find_after_cue(TextSpan text, TextSpan *out);
 bool find_last_number(TextSpan text, TextSpan *out);
+bool find_denied(TextSpan after); // whether the words that come next take it back
 size_t utf8_step(TextSpan text); // bytes of the character at the start, at least 1
 
 #endif
