@@ -39,6 +39,8 @@ static void copy_table(lua_State *L, int depth) {
 // An assert that a program has replaced tests nothing, so tests get libraries of their own and the program's globals
 // only where no library has that name.
 static int keep_libraries(lua_State *L) {
+    lua_pushnil(L); // a program runs no programs: states in states would cost memory without end
+    lua_setglobal(L, "run");
     lua_pushglobaltable(L);
     copy_table(L, 1);
     lua_pushvalue(L, -1);

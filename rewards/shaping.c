@@ -1,5 +1,6 @@
 // Rewards of lengths, repetition and form. Pure functions; cosine is our own, so that every machine gives the same bits.
 #include "shaping.h"
+#include "sort.h"
 #include "unicode.h"
 #include <math.h>
 #include <stdlib.h>
@@ -39,8 +40,8 @@ void shape_kimi(const double *lengths, const bool *correct, int count, double *o
 }
 
 // ---- repetition ---------------------------------------------------------------------------------------------------
-static int compare_grams(const void *a, const void *b, void *context) {
-    const int32_t *x = *(const int32_t *const *)a, *y = *(const int32_t *const *)b;
+static int compare_grams(const void *a, const void *b, const void *context) {
+    const int32_t *x = a, *y = b;
     for (int i = 0, n = *(const int *)context; i < n; i++)
         if (x[i] != y[i]) return x[i] < y[i] ? -1 : 1;
     return 0;
@@ -49,22 +50,23 @@ static int compare_grams(const void *a, const void *b, void *context) {
 double shape_repetition_ids(const int32_t *ids, int64_t count, int n) {
     int64_t total = count - n + 1, unique = 0;
     if (n < 1 || total < 1) return 0;
-    const int32_t **grams = xmalloc((size_t)total * sizeof *grams); // [total], sorted: equal ones stand together
+    const void **grams = xmalloc((size_t)total * sizeof *grams); // [total], sorted: equal ones stand together
     for (int64_t i = 0; i < total; i++) grams[i] = ids + i;
-    qsort_r(grams, (size_t)total, sizeof *grams, compare_grams, &n);
-    for (int64_t i = 0; i < total; i++) unique += i == 0 || compare_grams(&grams[i - 1], &grams[i], &n) != 0;
+    sort_pointers(grams, total, compare_grams, &n);
+    for (int64_t i = 0; i < total; i++) unique += i == 0 || compare_grams(grams[i - 1], grams[i], &n) != 0;
     free(grams);
     return 1 - (double)unique / (double)total;
 }
 
 typedef struct WordAt {
     TextSpan word;
-    int32_t place;
+    int32_t id; // which of the different words
 } WordAt;
-static int compare_words(const void *a, const void *b) {
+static int compare_words(const void *a, const void *b, const void *context) {
     const WordAt *x = a, *y = b;
     size_t n = x->word.size < y->word.size ? x->word.size : y->word.size;
     int order = n ? memcmp(x->word.data, y->word.data, n) : 0;
+    (void)context;
     return order ? order : x->word.size < y->word.size ? -1 : x->word.size > y->word.size;
 }
 
@@ -75,16 +77,19 @@ double shape_repetition_words(TextSpan text, int n) {
     text.data = lower;
     for (TextSpan word; unicode_word(&text, &word); count++) {
         if (count == capacity) words = xrealloc(words, (size_t)(capacity = capacity ? 2 * capacity : 64) * sizeof *words);
-        words[count] = (WordAt){word, count};
+        words[count] = (WordAt){word, 0};
     }
-    int32_t *ids = xmalloc((size_t)(count + 1) * sizeof *ids); // [count]: which of the different words
-    if (count) qsort(words, (size_t)count, sizeof *words, compare_words);
+    int32_t *ids = xmalloc((size_t)(count + 1) * sizeof *ids); // [count]
+    const void **sorted = xmalloc((size_t)(count + 1) * sizeof *sorted);
+    for (int32_t i = 0; i < count; i++) sorted[i] = &words[i];
+    sort_pointers(sorted, count, compare_words, NULL);
     for (int32_t i = 0; i < count; i++) {
-        if (i && compare_words(&words[i - 1], &words[i]) != 0) id++;
-        ids[words[i].place] = id;
+        if (i && compare_words(sorted[i - 1], sorted[i], NULL) != 0) id++;
+        words[(const WordAt *)sorted[i] - words].id = id;
     }
+    for (int32_t i = 0; i < count; i++) ids[i] = words[i].id;
     double share = shape_repetition_ids(ids, count, n);
-    free(ids), free(words), free(lower);
+    free(ids), free(words), free(sorted), free(lower);
     return share;
 }
 

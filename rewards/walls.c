@@ -96,10 +96,19 @@ static bool move_descriptors(int keep) {
     return dup2(high, 3) == 3 && syscall(SYS_close_range, 4u, ~0u, 0u) == 0;
 }
 
+// The C library's qsort (which the JSON library sorts keys with) asks at its first use on more than 1 KiB how much memory
+// the system has, and remembers; so it is asked before that is forbidden.
+static int compare_bytes(const void *a, const void *b) { return *(const char *)a - *(const char *)b; }
+static void let_qsort_ask(void) {
+    char bytes[4096] = {0};
+    qsort(bytes, sizeof bytes, 1, compare_bytes);
+}
+
 bool walls_close(int keep, size_t more_memory, bool unsafe, Err *err) {
     static const int ignored[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE, SIGQUIT, SIGTSTP};
     for (int i = 0; i < COUNT(ignored); i++) signal(ignored[i], SIG_IGN);
     forget_environment();
+    let_qsort_ask();
     if (!move_descriptors(keep)) return fail(err, ERR_UNAVAILABLE, "descriptors", "%s", strerror(errno));
     limit_resources(more_memory);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)

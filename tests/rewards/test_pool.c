@@ -164,6 +164,16 @@ static void budget(void) {
         {"local t = {} for i = 1, 4096 do t['k' .. i] = i end local k = 'k1' "
          "for i = 1, 1e9 do t[k] = nil k = 'n' .. i t[k] = i end", VERDICT_BUDGET, "fuel"},
         {"::a:: goto a", VERDICT_BUDGET, "fuel"},
+        {"while true do verify.equal('$(x+1)^{50}$', '$(1+x)^{50}$') end", VERDICT_BUDGET, "fuel"},
+        {"local s = ('9^'):rep(2000) while true do verify.equal(s .. '9', s .. '8') end", VERDICT_BUDGET, "fuel"},
+        {"local s = ('<answer>'):rep(1000) while true do extract.final(s) end", VERDICT_BUDGET, "fuel"},
+        {"local s = ('{'):rep(1000) while true do extract.json(s) end", VERDICT_BUDGET, "fuel"},
+        {"local s = ('a '):rep(10000) while true do shape.repetition(s, 100) end", VERDICT_BUDGET, "fuel"},
+        {"local s = ('a'):rep(4000) while true do text.similarity(s, s .. 'b') end", VERDICT_BUDGET, "fuel"},
+        {"local s = ('ế '):rep(4000) while true do text.language(s, 'vi') end", VERDICT_BUDGET, "fuel"},
+        {"while true do run.lua('while true do end', 'x()') end", VERDICT_BUDGET, "fuel"},
+        {"while true do run.lua('local s = (\"x\"):rep(1 << 40)', 'x()') end", VERDICT_BUDGET, "fuel"},
+        {"while true do shape.kimi({1, 2, 3}, {true, true, true}) end", VERDICT_BUDGET, "fuel"},
         {"for _ in ('x'):rep(100000):gmatch('x-y') do end", VERDICT_BUDGET, "fuel"},
         {"!while true do end", VERDICT_BUDGET, "mine.lua:1: out of fuel"},
     };
@@ -218,6 +228,8 @@ static void no_effect(void) {
          VERDICT_SCORED, ""},
         {"assert(math.type(3) == 'integer') math.type = nil text.trim = print json.null = 1 verify = nil", VERDICT_SCORED, ""},
         {"local n = 0 for k in pairs(_G) do n = n + 1 end _G['k' .. n] = 1 return n", VERDICT_SCORED, ""},
+        {"local t = {} for i = 1, 1000 do t['k' .. i] = i end assert(#json.encode(t) > 1000)", VERDICT_SCORED, ""},
+        {"assert(shape.repetition(('a b c '):rep(5000), 3) > 0.9)", VERDICT_SCORED, ""},
     };
     run_attacks(attacks, COUNT(attacks));
 }
