@@ -91,7 +91,7 @@ template <int DT, int MT> struct Tile {
     static const int COLUMNS = DT <= 128 ? DT : 128, STAGES = DT <= 128 ? 3 : 2, SUMS = MT * (COLUMNS / 8) * 4;
     typedef Page<DT, COLUMNS> Stage;
     // The rows of a warp, 16 * MT, on their way through the pages.
-    uint32_t q[MT][DT / 16][4];
+    uint32_t q[MT][DT <= 128 ? DT / 16 : 1][4]; // wider ones are read again for each page
     float out[MT][COLUMNS / 8][4];
     Softmax split[MT][2], total[MT][2];
     RowPair rows[MT];
@@ -105,7 +105,7 @@ template <int DT, int MT> static __device__ __forceinline__ void tile_start(Tile
         const RowPair &r = t.rows[m];
         const bf16 *row0 = r.at[0] < 0 ? NULL : q + r.at[0] * p.a.D, *row1 = r.at[1] < 0 ? NULL : q + r.at[1] * p.a.D;
 #pragma unroll
-        for (int step = 0; step < DT / 16; step++) load_rows(t.q[m][step], row0, row1, step, p.a.D);
+        for (int step = 0; step < (DT <= 128 ? DT / 16 : 0); step++) load_rows(t.q[m][step], row0, row1, step, p.a.D);
 #pragma unroll
         for (int n = 0; n < Tile<DT, MT>::COLUMNS / 8; n++) t.out[m][n][0] = t.out[m][n][1] = t.out[m][n][2] = t.out[m][n][3] = 0;
         t.split[m][0] = t.split[m][1] = Softmax{-INFINITY, 0};
@@ -119,7 +119,14 @@ template <int DT, int MT> static __device__ __forceinline__ void tile_page(Tile<
         float s[4][4], top[2], factor[2];
         uint32_t weights[2][4];
         Sight see = sight_of(t.rows[m], chunk * PAGE);
-        page_scores<DT>(s, [&](uint32_t a[4], int step) { for (int i = 0; i < 4; i++) a[i] = t.q[m][step][i]; }, keys);
+        const bf16 *q = (const bf16 *)p.a.q, *row0 = t.rows[m].at[0] < 0 ? NULL : q + t.rows[m].at[0] * p.a.D;
+        const bf16 *row1 = t.rows[m].at[1] < 0 ? NULL : q + t.rows[m].at[1] * p.a.D;
+        page_scores<DT, DT <= 128>(s, [&](uint32_t a[4], int step) {
+            if (DT > 128)
+                load_rows(a, row0, row1, step, p.a.D);
+            else
+                for (int i = 0; i < 4; i++) a[i] = t.q[m][step % (DT <= 128 ? DT / 16 : 1)][i];
+        }, keys);
         scale_scores(s, p.scale, see.valid, see.least >= PAGE, top);
 #pragma unroll
         for (int i = 0; i < 2; i++) {
@@ -182,7 +189,7 @@ template <int DT, int MT> static __device__ __forceinline__ void tile_store(cons
 }
 
 template <int DT, int MT>
-static __global__ void __launch_bounds__(THREADS, DT > 128 ? 1 : DT <= 64 && MT == 1 ? 3 : 2) attention_tile_kernel(TileArgs p) {
+static __global__ void __launch_bounds__(THREADS, DT > 128 ? 1 : 2) attention_tile_kernel(TileArgs p) {
     typedef typename Tile<DT, MT>::Stage Stage;
     const int STAGES = Tile<DT, MT>::STAGES;
     SHARED(bf16, shared);
@@ -260,7 +267,8 @@ template <int DT> struct DecodeShared {
 // A block's state: all warps hold maximum and sum of all rows, and outputs of their own columns.
 template <int DT> struct Decode {
     static const int TILES = DT / 8 / WARPS; // of eight columns a warp
-    uint32_t q[DT / 16][4];
+    uint32_t q[DT <= 128 ? DT / 16 : 1][4];
+    const bf16 *q_row[2];
     float out[TILES][4], total[TILES][4];
     Softmax split[2], all[2];
 };
@@ -360,7 +368,12 @@ static __device__ __forceinline__ void decode_pages(Decode<DT> &d, DecodeShared<
         __syncwarp(); // the warp's own keys are there
         if (chunk < count) {
             int valid[2] = {position + 1 - chunk * PAGE, position + 1 - chunk * PAGE};
-            page_scores<DT>(s, [&](uint32_t a[4], int step) { for (int i = 0; i < 4; i++) a[i] = d.q[step][i]; }, shared->keys[warp]);
+            page_scores<DT, DT <= 128>(s, [&](uint32_t a[4], int step) {
+                if (DT > 128)
+                    load_rows(a, d.q_row[0], d.q_row[1], step, p.a.D);
+                else
+                    for (int i = 0; i < 4; i++) a[i] = d.q[step % (DT <= 128 ? DT / 16 : 1)][i];
+            }, shared->keys[warp]);
             scale_scores(s, p.scale, valid, valid[0] >= PAGE, top);
         }
         if (threadIdx.x % 4 == 0)
@@ -434,7 +447,7 @@ static __device__ void decode_merge(const DecodeArgs &p, const Cut &cut, int64_t
     }
 }
 
-template <int DT> static __global__ void __launch_bounds__(THREADS) attention_decode_kernel(DecodeArgs p) {
+template <int DT> static __global__ void __launch_bounds__(THREADS, DT <= 96 ? 4 : DT <= 128 ? 2 : 1) attention_decode_kernel(DecodeArgs p) {
     SHARED(DecodeShared<DT>, shared);
     const AttentionArgs &a = p.a;
     int64_t t = blockIdx.x;
@@ -446,10 +459,12 @@ template <int DT> static __global__ void __launch_bounds__(THREADS) attention_de
         count = min(count, first + SPLIT_PAGES);
     }
     Decode<DT> d;
-    int64_t at[2] = {decode_at(a, cut, t, 0), decode_at(a, cut, t, 1)};
-    const bf16 *q = (const bf16 *)a.q, *row0 = at[0] < 0 ? NULL : q + at[0] * a.D, *row1 = at[1] < 0 ? NULL : q + at[1] * a.D;
+    for (int i = 0; i < 2; i++) {
+        int64_t at = decode_at(a, cut, t, i);
+        d.q_row[i] = at < 0 ? NULL : (const bf16 *)a.q + at * a.D;
+    }
 #pragma unroll
-    for (int step = 0; step < DT / 16; step++) load_rows(d.q[step], row0, row1, step, a.D);
+    for (int step = 0; step < (DT <= 128 ? DT / 16 : 0); step++) load_rows(d.q[step], d.q_row[0], d.q_row[1], step, a.D);
     const bf16 *pages = (const bf16 *)a.pages + (int64_t)cut.kv_head * 2 * PAGE * padded_width(a.D);
     decode_pages(d, shared, p, pages, a.table + a.table_start[t], position, first, count);
     if (p.splits == 1) {

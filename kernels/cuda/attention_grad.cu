@@ -2,7 +2,7 @@
 // atomics, and no sum reaches beyond a unit (a group), so that units may be split into calls at will.
 //
 //   delta   A warp per row and head: delta = dy . y. For bf16 it also leaves dy rounded to bf16 in the first half of the
-//           row's place in dq, where the next two read it; dq itself is written last.
+//           row's place in dq, where `pages` reads it in pieces of 16 bytes; dq itself is written last.
 //   pages   Grid: pages x kv heads (x two halves of the columns where D > 128). A block walks the rows from page_first_row
 //           to page_last_row, ascending from the first: it lists those of a window of 512 tokens that see the page, and
 //           takes them, times the query heads of the kv head, 64 at a time through two stages of shared memory. Four
@@ -146,7 +146,19 @@ static __device__ __forceinline__ int list_tokens(PagesShared<DT> *shared, const
 // for a row, those of this product begin at `first`. Where only some count, and the row isn't finite, position by position.
 template <int COLUMNS>
 static __device__ __forceinline__ void add_rows(float (*sums)[4], const uint32_t a[4], const bf16 *x, int pitch, const int *valid, bool partial, int first) {
-    if (!partial) {
+    int k = lane_column();
+    int sees[2][2] = {{valid[k], valid[k + 1]}, {valid[k + 8], valid[k + 9]}}; // rows of b[0], b[2] and of b[1], b[3]
+    bool stained = false;
+#pragma unroll 1
+    for (int n = 0; n < (partial ? COLUMNS / 16 : 0); n++) {
+        uint32_t b[4];
+        load_b_turned(b, x + n * 16, pitch);
+        for (int i = 0; i < 4; i++) {
+            uint32_t mask = (sees[i % 2][0] < PAGE ? 0xffffu : 0u) | (sees[i % 2][1] < PAGE ? 0xffff0000u : 0u);
+            stained |= not_finite(b[i] & mask);
+        }
+    }
+    if (!__any_sync(0xffffffffu, stained)) {
 #pragma unroll
         for (int n = 0; n < COLUMNS / 16; n++) {
             uint32_t b[4];
@@ -156,39 +168,26 @@ static __device__ __forceinline__ void add_rows(float (*sums)[4], const uint32_t
         }
         return;
     }
-    int k = lane_column(), at = lane_row();
-    int sees[2][2] = {{valid[k], valid[k + 1]}, {valid[k + 8], valid[k + 9]}}; // rows of b[0], b[2] and of b[1], b[3]
-    bool stained = false;
+    float kept[COLUMNS / 8][4]; // in local memory, as in add_product
+#pragma unroll
+    for (int i = 0; i < COLUMNS / 2; i++) kept[i / 4][i % 4] = sums[i / 4][i % 4];
 #pragma unroll 1
-    for (int n = 0; n < COLUMNS / 16; n++) {
-        uint32_t b[4];
-        load_b_turned(b, x + n * 16, pitch);
-        for (int i = 0; i < 4; i++) {
-            uint32_t mask = (sees[i % 2][0] < PAGE ? 0xffffu : 0u) | (sees[i % 2][1] < PAGE ? 0xffff0000u : 0u);
-            stained |= not_finite(b[i] & mask);
-        }
-    }
-    bool by_position = __any_sync(0xffffffffu, stained);
-#pragma unroll 1
-    for (int m = 0; m < (by_position ? 16 : 1); m++) {
+    for (int m = 0; m < 16; m++) {
         uint32_t mask[2];
-        for (int i = 0; i < 2; i++)
-            mask[i] = !by_position ? 0xffffffffu : (first + m < sees[i][0] ? 0xffffu : 0u) | (first + m < sees[i][1] ? 0xffff0000u : 0u);
-#pragma unroll
-        for (int n = 0; n < COLUMNS / 16; n++) {
+        for (int i = 0; i < 2; i++) mask[i] = (first + m < sees[i][0] ? 0xffffu : 0u) | (first + m < sees[i][1] ? 0xffff0000u : 0u);
+#pragma unroll 1
+        for (int n = 0; n < COLUMNS / 8; n++) {
             uint32_t b[4];
-            load_b_turned(b, x + n * 16, pitch);
-#pragma unroll
-            for (int i = 0; i < 4; i++) b[i] &= mask[i % 2];
-#pragma unroll
-            for (int tile = 0; tile < 2; tile++) {
-                float *sum = sums[2 * n + tile], next[4] = {sum[0], sum[1], sum[2], sum[3]};
-                mma_m16n8k16_bf16(next, a, b + 2 * tile);
-                if (!by_position || m == at) sum[0] = next[0], sum[1] = next[1];
-                if (!by_position || m == at + 8) sum[2] = next[2], sum[3] = next[3];
-            }
+            float sum[4] = {kept[n][0], kept[n][1], kept[n][2], kept[n][3]};
+            load_b_turned(b, x + n / 2 * 16, pitch);
+            uint32_t own[2] = {(n % 2 ? b[2] : b[0]) & mask[0], (n % 2 ? b[3] : b[1]) & mask[1]};
+            mma_m16n8k16_bf16(sum, a, own);
+            for (int e = 0; e < 4; e++)
+                if (lane_row() + e / 2 * 8 == m) kept[n][e] = sum[e];
         }
     }
+#pragma unroll
+    for (int i = 0; i < COLUMNS / 2; i++) sums[i / 4][i % 4] = kept[i / 4][i % 4];
 }
 
 // Columns of dk and dv that a block has in registers.
@@ -305,57 +304,79 @@ template <int DT> static __global__ void __launch_bounds__(THREADS) attention_pa
 }
 
 // ---- rows ------------------------------------------------------------------------------------------------
-// 16 rows of a warp. A fragments of q and dy stay in registers up to 128 columns, wider ones are read again for each page.
+// 16 rows of a warp. The A fragments of q and dy stay in registers up to 64 columns, in shared memory (each thread its own)
+// up to 128, and are read from device memory for each page beyond; then, as in the forward kernel, a block has 128 columns.
 template <int DT> struct RowGrad {
-    static const int STAGES = DT <= 128 ? 3 : 2;
-    static const int KEPT = DT <= 128 ? DT / 16 : 1;
-    uint32_t q[KEPT][4], dy[KEPT][4];
-    const bf16 *q_row[2], *dy_row[2];
-    float dq[DT / 8][4];
+    static const bool IN_REGISTERS = DT <= 64, IN_SHARED = DT > 64 && DT <= 128;
+    static const int COLUMNS = DT <= 128 ? DT : 128, STEPS = DT / 16, STAGES = DT <= 128 ? 3 : 2, SHARED = IN_SHARED ? 2 * STEPS * THREADS : 0; // uint4
+    uint32_t kept[2][IN_REGISTERS ? STEPS : 1][4]; // of q, of dy
+    const bf16 *q_row[2];
+    const float *dy_row[2];
+    float dq[COLUMNS / 8][4];
     float lse[2], delta[2]; // lse in powers of two
     RowPair rows;
 };
+static __device__ __forceinline__ uint32_t rounded_pair(const float *row, int column, int D) {
+    if (!row || column >= D) return 0;
+    float2 dy = *(const float2 *)(row + column);
+    return pack_bf16x2(dy.x, dy.y);
+}
+// The fragment of columns 16 step of q (0) or dy (1), from device memory and from where it is kept.
+template <int DT> static __device__ __forceinline__ void load_fragment(uint32_t a[4], const RowGrad<DT> &g, int which, int step, int D) {
+    int c = step * 16 + lane_column();
+    if (which == 0)
+        load_rows(a, g.q_row[0], g.q_row[1], step, D);
+    else
+        for (int i = 0; i < 4; i++) a[i] = rounded_pair(g.dy_row[i % 2], c + i / 2 * 8, D);
+}
+template <int DT>
+static __device__ __forceinline__ void row_fragment(uint32_t a[4], const RowGrad<DT> &g, const uint4 *shared, int which, int step, int D) {
+    if (RowGrad<DT>::IN_REGISTERS) {
+        for (int i = 0; i < 4; i++) a[i] = g.kept[which][step % (RowGrad<DT>::IN_REGISTERS ? RowGrad<DT>::STEPS : 1)][i];
+    } else if (RowGrad<DT>::IN_SHARED) {
+        uint4 u = shared[(which * RowGrad<DT>::STEPS + step) * THREADS + threadIdx.x];
+        a[0] = u.x, a[1] = u.y, a[2] = u.z, a[3] = u.w;
+    } else {
+        load_fragment(a, g, which, step, D);
+    }
+}
 
-template <int DT> static __device__ __forceinline__ void rows_start(RowGrad<DT> &g, const GradArgs &p, const Run &run, const Cut &cut) {
+template <int DT>
+static __device__ __forceinline__ void rows_start(RowGrad<DT> &g, uint4 *shared, const GradArgs &p, const Run &run, const Cut &cut) {
     const AttentionArgs &a = p.b.forward;
     g.rows = find_rows(a, run, threadIdx.x / 32 * 16, cut.first_head, cut.heads);
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         int64_t at = g.rows.at[i];
         g.q_row[i] = at < 0 ? NULL : (const bf16 *)a.q + at * a.D;
-        g.dy_row[i] = at < 0 ? NULL : rounded_dy(p.b, at);
+        g.dy_row[i] = at < 0 ? NULL : p.b.dy + at * a.D;
         g.lse[i] = at < 0 ? 0.0f : a.lse[at] * LOG2_E;
         g.delta[i] = at < 0 ? 0.0f : p.b.delta[at];
     }
-    if (DT <= 128)
+    for (int which = 0; which < 2; which++)
 #pragma unroll
-        for (int step = 0; step < RowGrad<DT>::KEPT; step++) {
-            load_rows(g.q[step], g.q_row[0], g.q_row[1], step, a.D);
-            load_rows(g.dy[step], g.dy_row[0], g.dy_row[1], step, a.D);
+        for (int step = 0; step < (DT <= 128 ? DT / 16 : 0); step++) {
+            uint32_t f[4];
+            load_fragment(f, g, which, step, a.D);
+            if (RowGrad<DT>::IN_SHARED) shared[(which * RowGrad<DT>::STEPS + step) * THREADS + threadIdx.x] = make_uint4(f[0], f[1], f[2], f[3]);
+            for (int i = 0; i < 4 && RowGrad<DT>::IN_REGISTERS; i++) g.kept[which][step % (RowGrad<DT>::IN_REGISTERS ? RowGrad<DT>::STEPS : 1)][i] = f[i];
         }
 #pragma unroll
-    for (int n = 0; n < DT / 8; n++) g.dq[n][0] = g.dq[n][1] = g.dq[n][2] = g.dq[n][3] = 0;
+    for (int n = 0; n < RowGrad<DT>::COLUMNS / 8; n++) g.dq[n][0] = g.dq[n][1] = g.dq[n][2] = g.dq[n][3] = 0;
 }
 
-template <int DT> static __device__ __forceinline__ void rows_page(RowGrad<DT> &g, const GradArgs &p, int chunk, const bf16 *keys) {
+template <int DT>
+static __device__ __forceinline__ void rows_page(RowGrad<DT> &g, const uint4 *shared, const GradArgs &p, int chunk, const bf16 *keys) {
     if (g.rows.most < chunk * PAGE) return;
-    const int PITCH = Page<DT>::PITCH;
+    const int PITCH = Page<DT>::PITCH, D = p.b.forward.D;
     const bf16 *values = keys + Page<DT>::KEYS;
     float s[4][4], ds[4][4] = {{0}};
     Sight see = sight_of(g.rows, chunk * PAGE);
-    page_scores<DT>(s, [&](uint32_t a[4], int step) {
-        if (DT > 128)
-            load_rows(a, g.q_row[0], g.q_row[1], step, p.b.forward.D);
-        else
-            for (int i = 0; i < 4; i++) a[i] = g.q[step % RowGrad<DT>::KEPT][i];
-    }, keys);
-#pragma unroll
+    page_scores<DT, RowGrad<DT>::IN_REGISTERS>(s, [&](uint32_t a[4], int step) { row_fragment(a, g, shared, 0, step, D); }, keys);
+#pragma unroll(DT > 128 ? 2 : DT / 16)
     for (int step = 0; step < DT / 16; step++) {
         uint32_t a[4], b[4];
-        if (DT > 128)
-            load_rows(a, g.dy_row[0], g.dy_row[1], step, p.b.forward.D);
-        else
-            for (int i = 0; i < 4; i++) a[i] = g.dy[step % RowGrad<DT>::KEPT][i];
+        row_fragment(a, g, shared, 1, step, D);
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             load_b(b, values + half * 16 * PITCH + step * 16, PITCH);
@@ -373,12 +394,13 @@ template <int DT> static __device__ __forceinline__ void rows_page(RowGrad<DT> &
         }
     uint32_t dscores[2][4];
     weights_to_a(dscores, ds);
-    add_product<DT, false>(g.dq, dscores, keys, KEY_PITCH, see);
+    add_product<RowGrad<DT>::COLUMNS, false>(g.dq, dscores, keys + (int)blockIdx.z * 128 * KEY_PITCH, KEY_PITCH, see);
 }
 
-template <int DT> static __global__ void __launch_bounds__(THREADS, DT <= 64 ? 3 : DT <= 128 ? 2 : 1) attention_rows_kernel(GradArgs p) {
+template <int DT> static __global__ void __launch_bounds__(THREADS, DT <= 128 ? 2 : 1) attention_rows_kernel(GradArgs p) {
     const int STAGES = RowGrad<DT>::STAGES;
     SHARED(bf16, shared);
+    uint4 *fragments = (uint4 *)(shared + STAGES * Page<DT>::ELEMENTS);
     const AttentionArgs &a = p.b.forward;
     Cut cut = cut_of(a);
     int Dp = (int)padded_width(a.D);
@@ -398,7 +420,7 @@ template <int DT> static __global__ void __launch_bounds__(THREADS, DT <= 64 ? 3
             cp_async_commit();
         }
         RowGrad<DT> g;
-        rows_start(g, p, run, cut);
+        rows_start(g, fragments, p, run, cut);
         int32_t ahead = STAGES - 1 < count ? run.table[STAGES - 1] : 0;
         for (int chunk = 0; chunk < count; chunk++) {
             cp_async_wait<STAGES - 2>();
@@ -406,14 +428,13 @@ template <int DT> static __global__ void __launch_bounds__(THREADS, DT <= 64 ? 3
             if (chunk + STAGES - 1 < count) load(chunk + STAGES - 1, ahead);
             cp_async_commit();
             if (chunk + STAGES < count) ahead = run.table[chunk + STAGES];
-            rows_page(g, p, chunk, shared + chunk % STAGES * Page<DT>::ELEMENTS);
+            rows_page(g, fragments, p, chunk, shared + chunk % STAGES * Page<DT>::ELEMENTS);
         }
-        __syncwarp(); // the warp has read its rows of dy, which lie where dq goes
 #pragma unroll
         for (int i = 0; i < 2; i++)
 #pragma unroll
-            for (int n = 0; n < DT / 8; n++) {
-                int c = n * 8 + lane_column();
+            for (int n = 0; n < RowGrad<DT>::COLUMNS / 8; n++) {
+                int c = (int)blockIdx.z * 128 + n * 8 + lane_column();
                 if (g.rows.at[i] >= 0 && c < a.D) *(float2 *)(p.b.dq + g.rows.at[i] * a.D + c) = make_float2(g.dq[n][i * 2], g.dq[n][i * 2 + 1]);
             }
         cp_async_wait<0>();
@@ -524,9 +545,9 @@ template <int DT> static void start_grad(const Device *device, const AttentionGr
     if (b->page_count > 0)
         LAUNCH(stream, pages, dim3((unsigned)b->page_count, (unsigned)a->kv_heads, DT > 128 ? 2 : 1), THREADS, sizeof(PagesShared<DT>), p);
     auto rows = attention_rows_kernel<DT>;
-    size_t shared = (size_t)RowGrad<DT>::STAGES * Page<DT>::ELEMENTS * sizeof(bf16);
+    size_t shared = (size_t)RowGrad<DT>::STAGES * Page<DT>::ELEMENTS * sizeof(bf16) + RowGrad<DT>::SHARED * sizeof(uint4);
     allow_shared(rows, shared);
-    LAUNCH(stream, rows, dim3(ceil_div(a->T, p.tokens), cut_count(a)), THREADS, shared, p);
+    LAUNCH(stream, rows, dim3(ceil_div(a->T, p.tokens), cut_count(a), DT > 128 ? 2 : 1), THREADS, shared, p);
 }
 
 extern "C" void attention_grad_cuda(const Device *device, const AttentionGradArgs *b) {

@@ -88,11 +88,11 @@ static __device__ __forceinline__ void load_b_column(uint32_t b[4], const bf16 *
 }
 
 // ---- products --------------------------------------------------------------------------------------------
-// scores[16, 32] of 16 rows and a page's keys; q(step) fills the A fragment of columns 16 step.
-template <int DT, typename Queries> static __device__ __forceinline__ void page_scores(float s[4][4], const Queries &q, const bf16 *keys) {
+// scores[16, 32] of 16 rows and a page's keys; q(a, step) fills the A fragment of columns 16 step, KEPT in registers or read.
+template <int DT, bool KEPT, typename Queries> static __device__ __forceinline__ void page_scores(float s[4][4], const Queries &q, const bf16 *keys) {
 #pragma unroll
     for (int n = 0; n < 4; n++) s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0;
-#pragma unroll
+#pragma unroll(DT > 128 && !KEPT ? 2 : DT / 16)
     for (int step = 0; step < DT / 16; step++) {
         uint32_t a[4], b[4];
         q(a, step);
@@ -161,21 +161,36 @@ static __device__ __forceinline__ void add_product(float (*sums)[4], const uint3
             load_seen(b, x + n * stride, pitch, TURNED, see.most);
             for (int i = 0; i < 4; i++) stained |= not_finite(b[i] & ~below(i * 8 + lane_column(), see.least));
         }
-    bool by_row = __any_sync(0xffffffffu, stained);
-#pragma unroll 1
-    for (int row = 0; row < (by_row ? 16 : 1); row++) {
-        int own = __shfl_sync(0xffffffffu, row < 8 ? see.valid[0] : see.valid[1], row % 8 * 4), at = lane_row();
+    if (!__any_sync(0xffffffffu, stained)) {
 #pragma unroll
         for (int n = 0; n < COLUMNS / 8; n++) {
             uint32_t b[4];
-            float sum[4] = {sums[n][0], sums[n][1], sums[n][2], sums[n][3]};
-            load_seen(b, x + n * stride, pitch, TURNED, by_row ? own : see.most);
+            load_seen(b, x + n * stride, pitch, TURNED, see.most);
+            mma_m16n8k16_bf16(sums[n], a[0], b);
+            mma_m16n8k16_bf16(sums[n], a[1], b + 2);
+        }
+        return;
+    }
+    // Rare and slow: the sums go through local memory, so that this way costs the others no registers.
+    float kept[COLUMNS / 8][4];
+#pragma unroll
+    for (int i = 0; i < COLUMNS / 2; i++) kept[i / 4][i % 4] = sums[i / 4][i % 4];
+#pragma unroll 1
+    for (int row = 0; row < 16; row++) {
+        int own = __shfl_sync(0xffffffffu, row < 8 ? see.valid[0] : see.valid[1], row % 8 * 4);
+#pragma unroll 1
+        for (int n = 0; n < COLUMNS / 8; n++) {
+            uint32_t b[4];
+            float sum[4] = {kept[n][0], kept[n][1], kept[n][2], kept[n][3]};
+            load_seen(b, x + n * stride, pitch, TURNED, own);
             mma_m16n8k16_bf16(sum, a[0], b);
             mma_m16n8k16_bf16(sum, a[1], b + 2);
-            if (!by_row || row == at) sums[n][0] = sum[0], sums[n][1] = sum[1];
-            if (!by_row || row == at + 8) sums[n][2] = sum[2], sums[n][3] = sum[3];
+            for (int e = 0; e < 4; e++)
+                if (lane_row() + e / 2 * 8 == row) kept[n][e] = sum[e];
         }
     }
+#pragma unroll
+    for (int i = 0; i < COLUMNS / 2; i++) sums[i / 4][i % 4] = kept[i / 4][i % 4];
 }
 
 // ---- rows of a block ---------------------------------------------------------------------------------------
