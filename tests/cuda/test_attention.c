@@ -126,6 +126,7 @@ static void attention_case(Random *r, const Layout *l, const Heads *h, Dtype dty
     tolerate(a.lse, 5e-6, 1e-6);
     for (a.max_run = 0; a.max_run < 2; a.max_run++)
         COMPARE_CUDA(attention, &a, CASE_FORMAT " run %d", CASE_OF(input_name(kind)), a.max_run);
+    if (h->D > 32) return;
     a.lse = NULL, a.max_position += 300;
     COMPARE_CUDA(attention, &a, CASE_FORMAT " no lse", CASE_OF(input_name(kind)));
 }
@@ -133,18 +134,19 @@ static void attention_near(void) {
     Random r = random_start(3, STREAM_TEST, 0);
     for (int i = 0; i < LENGTH(all_heads); i++)
         for (int k = 0; k < 4; k++) {
+            if ((i + k) % 2) continue;
             cuda_case();
-            Layout l = (i + k) % 4 ? layout_of(groups_small, 2) : layout_of(groups_large, 3);
+            Layout l = (i + k) % 4 || all_heads[i].heads * all_heads[i].D > 200 ? layout_of(groups_small, 2) : layout_of(groups_large, 3);
             attention_case(&r, &l, &all_heads[i], (Dtype)(k / 2), (Input)(k % 2));
         }
 }
 static void attention_splits_near(void) {
-    static const Heads heads[] = {{1, 1, 8}, {2, 1, 32}, {1, 1, 136}};
+    static const Heads heads[] = {{1, 1, 8}, {2, 1, 32}, {1, 1, 136}, {1, 1, 8}};
     Random r = random_start(4, STREAM_TEST, 0);
-    for (int i = 0; i < 2 * LENGTH(heads); i++) {
+    for (int i = 0; i < LENGTH(heads); i++) {
         cuda_case();
         Layout l = i == 0 ? layout_of(groups_longer, 1) : layout_of(groups_long, 1);
-        attention_case(&r, &l, &heads[i / 2], i == 5 ? DTYPE_F32 : DTYPE_BF16, (Input)(i % 2));
+        attention_case(&r, &l, &heads[i], i == 3 ? DTYPE_F32 : DTYPE_BF16, (Input)(i % 2));
     }
 }
 
@@ -319,8 +321,9 @@ static void grad_near(void) {
     Random r = random_start(8, STREAM_TEST, 0);
     for (int i = 0; i < LENGTH(all_heads); i++)
         for (int k = 0; k < 4; k++) {
+            if ((i + k) % 2) continue;
             cuda_case();
-            Layout l = (i + k) % 4 ? layout_of(groups_small, 2) : layout_of(groups_large, 3);
+            Layout l = (i + k) % 4 || all_heads[i].heads * all_heads[i].D > 200 ? layout_of(groups_small, 2) : layout_of(groups_large, 3);
             grad_case(&r, &l, &all_heads[i], (Dtype)(k / 2), (Input)(k % 2));
         }
 }
