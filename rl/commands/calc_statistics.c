@@ -28,6 +28,7 @@ static bool proportion(CalcCase *c, json_t *out, Err *err) {
     if (json_object_get(c->config, "confidence")) TRY(setting(c, "confidence", &confidence, err));
     if (!(trials > 0) || !(successes >= 0) || successes > trials || !(confidence > 0 && confidence < 1))
         return calc_malformed(c, "inputs.successes", "0 to trials, a trial at least, and a confidence between 0 and 1", err);
+    if (trials > 1e7) return calc_unsupported(c, "an exact interval of %g trials", trials);
     tell_interval(out, "wilson", wilson_interval((int64_t)successes, (int64_t)trials, confidence));
     tell_interval(out, "clopper_pearson", clopper_pearson_interval((int64_t)successes, (int64_t)trials, confidence));
     tell_interval(out, "agresti_coull", agresti_coull_interval((int64_t)successes, (int64_t)trials, confidence));
@@ -39,6 +40,8 @@ static bool mcnemar(CalcCase *c, json_t *out, Err *err) {
     double first, second, both, neither;
     TRY(input(c, "only_first", &first, err) && input(c, "only_second", &second, err) && setting(c, "both", &both, err) &&
         setting(c, "neither", &neither, err));
+    if (!(first >= 0 && second >= 0 && both >= 0 && neither >= 0) || first + second + both + neither > 1e9 || first + second + both + neither < 1)
+        return calc_malformed(c, "inputs.only_first", "counts, a pair at least", err);
     McNemar m = mcnemar_test((int64_t)first, (int64_t)second, (int64_t)both, (int64_t)neither);
     tell(out, "exact_p", m.exact_p);
     tell(out, "difference", m.difference);
@@ -133,6 +136,8 @@ static bool permutation(CalcCase *c, json_t *out, Err *err) {
 static bool pass_case(CalcCase *c, json_t *out, Err *err) {
     double samples, correct, k;
     TRY(input(c, "samples", &samples, err) && input(c, "correct", &correct, err) && setting(c, "k", &k, err));
+    if (!(samples >= 0 && samples <= 1e7 && correct >= 0 && correct <= 1e7 && k >= 0 && k <= 1e7))
+        return calc_malformed(c, "inputs.samples", "counts up to 10 million", err);
     tell(out, "pass_at_k", pass_at_k((int64_t)samples, (int64_t)correct, (int64_t)k));
     tell(out, "all_k_correct", all_k_correct((int64_t)samples, (int64_t)correct, (int64_t)k));
     return true;
@@ -143,6 +148,9 @@ static bool pass_mean(CalcCase *c, json_t *out, Err *err) {
     double *correct;
     TRY(calc_list(c, "correct", &n, &correct, err) && setting(c, "samples", &samples, err) && setting(c, "k", &k, err));
     if (!correct || n < 1) return calc_malformed(c, "inputs.correct", "numbers", err);
+    for (int i = 0; i < n; i++)
+        if (!(samples >= 0 && samples <= 1e7 && correct[i] >= 0 && correct[i] <= 1e7 && k >= 0 && k <= 1e7))
+            return calc_malformed(c, "inputs.correct", "counts up to 10 million", err);
     for (int i = 0; i < n; i++) sum += pass_at_k((int64_t)samples, (int64_t)correct[i], (int64_t)k);
     tell(out, "pass_at_k", sum / n);
     return true;
