@@ -344,6 +344,11 @@ static bool check_grpo(Build *b, json_t *stage, const char *path, Err *err) {
     char at[96];
     complete_epsilon(algo);
     TRY(check_algo(b, algo, sampling, path, err));
+    const char *advantage = json_string_value(json_object_get(algo, "advantage"));
+    snprintf(at, sizeof at, "%s.group_size", path);
+    if (int_of(stage, "group_size") == 1 && strcmp(advantage, "batch_mean") != 0 && strcmp(advantage, "reinforce_plus_plus") != 0)
+        return REJECT(b, ERR_DATA, at, "'group_size' in %s: found 1, expected an integer from 2 beside advantage = \"%s\", which compares the "
+                                       "samples of a prompt", path, advantage);
     int prompts = int_of(stage, "prompts"), minibatches = int_of(algo, "minibatches");
     snprintf(at, sizeof at, "%s.algo.minibatches", path);
     if (prompts % minibatches)
