@@ -206,7 +206,8 @@ static bool known_unit_here(const Parser *p, const Node *left) {
     int n = parse_letters(p);
     TextSpan word = {p->at, (size_t)n};
     if (n == 1 && left->kind == NODE_DEGREES) return *p->at == 'C' || *p->at == 'F';
-    if (n > 1 && p->at[-1] == ' ' && left->kind == NODE_NUMBER && !parse_looks(p, "pi") && !function_here(p, n))
+    bool number = left->kind == NODE_NUMBER || (left->kind == NODE_DIVIDE && left->left->kind == NODE_NUMBER && left->right->kind == NODE_NUMBER);
+    if (n > 1 && p->at[-1] == ' ' && number && !parse_looks(p, "pi") && !function_here(p, n))
         return true; // 5 con: a word
     if (n == 0 || !unit_is_letter_unit(word)) return false;
     // One letter next to a number is a symbol: 3m; apart from it and at the end of a text it is a unit: 3 m
