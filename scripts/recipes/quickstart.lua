@@ -23,7 +23,7 @@ return {
     },
     grpo{
       name = "grpo",
-      steps = 180,
+      steps = 330,
       modes = {think = 0.55, direct = 0.45},
       prompts = 48,
       group_size = 16,
