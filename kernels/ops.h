@@ -2,6 +2,7 @@
 // slot; CPU and CUDA stand behind the same table. Policies call nothing else.
 //
 // Pointers in argument structs are the device's memory, unless they say "host". On the CPU that is the same thing.
+// Scratch of the sizes given here is the CPU's; a CUDA device has scratch of its own and takes NULL.
 //
 // Letters: T tokens (rows), C model width, H heads, K kv heads, D head width, F feed-forward width, V vocabulary.
 // "act" arrays hold the stored precision: fp32, or bf16 rounded to nearest even; sums are fp32 in a fixed order:
@@ -261,7 +262,7 @@ typedef struct SampleArgs {
     void *order;          // scratch, sample_scratch() bytes, where rows are truncated
     bool truncated;       // some row is
 } SampleArgs;
-size_t sample_scratch(int threads, int64_t rows, int64_t V);
+size_t sample_scratch(int threads, int64_t V);
 
 // ---- decoding --------------------------------------------------------------------------------------------
 // What one sequence carries from one decoded token to the next, so that many steps can run without the host. After a

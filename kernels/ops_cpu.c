@@ -125,7 +125,4 @@ size_t matmul_grad_scratch(int64_t T, int64_t N, int64_t K, int segments, Dtype 
     return (size_t)(steps * 4 * (N + 16 + K + PANEL));
 }
 size_t head_scratch(int threads) { return (size_t)threads * 96 * VOCAB_BLOCK * sizeof(float); }
-size_t sample_scratch(int threads, int64_t rows, int64_t V) {
-    (void)rows;
-    return (size_t)threads * (size_t)V * 8;
-}
+size_t sample_scratch(int threads, int64_t V) { return (size_t)threads * (size_t)V * 8; }

@@ -151,9 +151,8 @@ static bool policy_start(const ModelConfig *config, const PolicyOptions *o, Poli
         p->device = device_share(o->beside->device);
     else
         TRY(device_open(o->device, o->threads, &p->device, err));
-    void *scratch;
-    TRY(p->device->allocate(p->device, head_scratch(p->device->threads), "head scratch", &scratch, err));
-    p->head_scratch = scratch;
+    if (p->device->is_host)
+        TRY(p->device->allocate(p->device, head_scratch(p->device->threads), "head scratch", (void **)&p->head_scratch, err));
     layout_build(p);
     return !p->trainable || norm_reserve(p, err);
 }

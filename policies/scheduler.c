@@ -152,7 +152,7 @@ static bool scheduler_alloc(Scheduler *s, Err *err) {
     TRY(d->allocate(d, (size_t)(STEPS * places) * 4, "records", (void **)&s->record_entropy, err));
     if (s->truncates) {
         TRY(d->allocate(d, (size_t)(places * V) * 4, "kept sets", (void **)&s->kept, err));
-        TRY(d->allocate(d, sample_scratch(d->threads, places, V), "kept sets", &s->order, err));
+        if (d->is_host) TRY(d->allocate(d, sample_scratch(d->threads, V), "kept sets", &s->order, err));
     }
     TRY(workspace_reserve(p, rows, err));
     TRY(rope_reserve(p, (int64_t)s->table_capacity * PAGE, err));

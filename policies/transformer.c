@@ -72,6 +72,7 @@ static bool kept_reserve(Policy *p, int64_t rows, Err *err) {
 
 static size_t grad_scratch(const Policy *p, int64_t rows, int64_t targets, int groups) {
     const ModelConfig *c = &p->config;
+    if (!p->device->is_host) return 0;
     int64_t wide = 2 * c->feed_forward > qkv_width(c) ? 2 * (int64_t)c->feed_forward : qkv_width(c);
     size_t layers = matmul_grad_scratch(rows, wide, c->feed_forward > c->width ? c->feed_forward : c->width, groups, p->dtype);
     int64_t chunk = targets < HEAD_CHUNK ? targets : HEAD_CHUNK;
