@@ -135,6 +135,9 @@ typedef struct Packed {
 bool policy_forward(Policy *p, const Packed *batch, bool keep, float *logprob, float *entropy, Err *err) MUST_CHECK;
 // Adds to the gradients: dlogprob [R] and dentropy [R] (may be NULL) are dLoss/dlogprob and dLoss/dentropy.
 bool policy_backward(Policy *p, const Packed *batch, const float *dlogprob, const float *dentropy, Err *err) MUST_CHECK;
+// Both in one go, for coefficients that are known beforehand: nothing is waited for between the passes.
+bool policy_forward_backward(Policy *p, const Packed *batch, const float *dlogprob, const float *dentropy, float *logprob,
+                             float *entropy, Err *err) MUST_CHECK;
 void policy_zero_gradients(Policy *p);
 // L2 norm over all gradients, and by parameter for `score --grad`. NaN or Inf where a gradient is.
 double policy_gradient_norm(const Policy *p);

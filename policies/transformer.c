@@ -406,7 +406,8 @@ static bool stage_batch(Policy *p, const Packed *b, Err *err) {
     return stage_send(p, &t->stage, err);
 }
 
-bool policy_forward(Policy *p, const Packed *batch, bool keep, float *logprob, float *entropy, Err *err) {
+// Queues the forward pass; nothing is waited for.
+static bool forward_queue(Policy *p, const Packed *batch, bool keep, Err *err) {
     const Device *d = p->device;
     Training *t = &p->training;
     if (keep && !p->trainable) return fail(err, ERR_SOFTWARE, "policy", "activations are kept only by a trainable policy");
@@ -421,17 +422,23 @@ bool policy_forward(Policy *p, const Packed *batch, bool keep, float *logprob, f
     transformer_forward(p, &t->staged.pass, keep ? t->kept : NULL);
     int64_t T = batch->token_count, R = batch->target_count;
     if (T) p->flops += (double)T * config_flops(&p->config, p->paging.context / (double)T, false);
-    if (R == 0) return d->finish(d, err);
+    if (R == 0) return true;
     d->gather(d, &(GatherArgs){.T = R, .C = p->config.width, .dtype = p->dtype, .row = t->staged.row, .x = p->work.final, .y = t->head_x});
     HeadArgs head = head_args(p, 0, R);
     d->head(d, &head);
-    d->download(d, logprob, t->logprob, (size_t)R * 4);
-    if (entropy) d->download(d, entropy, t->entropy, (size_t)R * 4);
     p->flops += 2.0 * (double)R * p->config.width * p->config.vocabulary;
+    return true;
+}
+
+// The logprobs and entropies of the pass that was queued; waits for what was queued up to here.
+static bool take_results(Policy *p, int64_t R, float *logprob, float *entropy, Err *err) {
+    const Device *d = p->device;
+    if (R) d->download(d, logprob, p->training.logprob, (size_t)R * 4);
+    if (R && entropy) d->download(d, entropy, p->training.entropy, (size_t)R * 4);
     return d->finish(d, err);
 }
 
-bool policy_backward(Policy *p, const Packed *batch, const float *dlogprob, const float *dentropy, Err *err) {
+static bool backward_queue(Policy *p, const Packed *batch, const float *dlogprob, const float *dentropy, Err *err) {
     const ModelConfig *c = &p->config;
     const Device *d = p->device;
     Training *t = &p->training;
@@ -456,5 +463,22 @@ bool policy_backward(Policy *p, const Packed *batch, const float *dlogprob, cons
                                       .dtable = p->embedding->gradient});
     p->flops = flops_before + 2.0 * (double)T * config_flops(c, p->paging.context / (double)T, false) +
                4.0 * (double)R * c->width * c->vocabulary;
-    return d->finish(d, err);
+    return true;
+}
+
+bool policy_forward(Policy *p, const Packed *batch, bool keep, float *logprob, float *entropy, Err *err) {
+    TRY(forward_queue(p, batch, keep, err));
+    return take_results(p, batch->target_count, logprob, entropy, err);
+}
+
+bool policy_backward(Policy *p, const Packed *batch, const float *dlogprob, const float *dentropy, Err *err) {
+    TRY(backward_queue(p, batch, dlogprob, dentropy, err));
+    return p->device->finish(p->device, err);
+}
+
+bool policy_forward_backward(Policy *p, const Packed *batch, const float *dlogprob, const float *dentropy, float *logprob,
+                             float *entropy, Err *err) {
+    TRY(forward_queue(p, batch, true, err));
+    TRY(backward_queue(p, batch, dlogprob, dentropy, err));
+    return take_results(p, batch->target_count, logprob, entropy, err);
 }

@@ -63,16 +63,20 @@ static double *doubles(Arena *a, const float *x, int64_t n) {
 }
 
 // Invariant 1, on every on-policy token.
-static bool assert_same_bits(const Update *u, const float *logprob, Err *err) {
+static bool same_bits(const Update *u, const Episode *e, int32_t token, const char *what, float sampler, float trainer, Err *err) {
+    if (memcmp(&sampler, &trainer, sizeof sampler) == 0) return true;
+    return fail(err, ERR_SOFTWARE, "sampler and trainer",
+                "differ at step %lld prompt %d sample %d token %d (id %d): the sampler recorded %s %.9g, the trainer computes %.9g",
+                (long long)u->batch->step, e->prompt, e->sample, token, e->completion.ids[token], what, (double)sampler, (double)trainer);
+}
+static bool assert_same_bits(const Update *u, const float *logprob, const float *entropy, Err *err) {
     int64_t at = 0;
     for (int i = 0; i < u->episode_count; i++) {
         const Episode *e = u->episodes[i];
-        for (int32_t j = 0; j < e->completion.length; j++, at++)
-            if (memcmp(&logprob[at], &e->completion.logprob[j], 4) != 0)
-                return fail(err, ERR_SOFTWARE, "sampler and trainer",
-                            "differ at step %lld prompt %d sample %d token %d (id %d): the sampler recorded %.9g, the trainer computes %.9g",
-                            (long long)u->batch->step, e->prompt, e->sample, j, e->completion.ids[j], (double)e->completion.logprob[j],
-                            (double)logprob[at]);
+        for (int32_t j = 0; j < e->completion.length; j++, at++) {
+            TRY(same_bits(u, e, j, "logprob", e->completion.logprob[j], logprob[at], err));
+            TRY(same_bits(u, e, j, "entropy", e->completion.entropy[j], entropy[at], err));
+        }
     }
     return true;
 }
@@ -122,19 +126,36 @@ static float *floats(Arena *a, const double *x, int64_t n) {
     return y;
 }
 
+// On policy the sampler's numbers are the trainer's, bit for bit, so the objective needs no forward pass: both passes are
+// queued at once, and the trainer's logprobs are compared afterwards.
+static bool run_on_policy(Update *u, Arena *a, const Packed *batch, const float *ref, Err *err) {
+    int64_t N = batch->target_count, at = 0;
+    float *logprob = ARENA_NEW(a, float, N), *entropy = ARENA_NEW(a, float, N), *trained = ARENA_NEW(a, float, 2 * N);
+    for (int i = 0; i < u->episode_count; at += u->episodes[i++]->completion.length) {
+        const Completion *c = &u->episodes[i]->completion;
+        memcpy(logprob + at, c->logprob, (size_t)c->length * sizeof *logprob);
+        memcpy(entropy + at, c->entropy, (size_t)c->length * sizeof *entropy);
+    }
+    ObjectiveOutput out;
+    TRY(objective_of(u, a, logprob, entropy, ref, &out, err));
+    TRY(policy_forward_backward(u->t->policy, batch, floats(a, out.dlogprob, N), floats(a, out.dentropy, N), trained, trained + N, err));
+    return assert_same_bits(u, trained, trained + N, err);
+}
+
 static bool run_microbatch(Update *u, Arena *a, Err *err) {
     const Packed *batch = packing_view(&u->packing);
     int64_t N = batch->target_count;
-    float *logprob = ARENA_NEW(a, float, N), *entropy = ARENA_NEW(a, float, N), *ref = NULL;
+    float *ref = NULL;
+    u->report->trained_tokens += N;
     if (uses_reference(u)) {
         ref = ARENA_NEW(a, float, N);
         TRY(policy_forward(u->t->reference, batch, false, ref, NULL, err));
     }
+    if (u->on_policy && !corrects(&u->algo)) return run_on_policy(u, a, batch, ref, err);
+    float *logprob = ARENA_NEW(a, float, N), *entropy = ARENA_NEW(a, float, N);
     TRY(policy_forward(u->t->policy, batch, true, logprob, entropy, err));
-    if (u->on_policy && !corrects(&u->algo)) TRY(assert_same_bits(u, logprob, err));
     ObjectiveOutput out;
     TRY(objective_of(u, a, logprob, entropy, ref, &out, err));
-    u->report->trained_tokens += N;
     return policy_backward(u->t->policy, batch, floats(a, out.dlogprob, N), floats(a, out.dentropy, N), err);
 }
 
