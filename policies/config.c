@@ -1,28 +1,11 @@
 // config.json in both generations of Hugging Face keys (rope_theta + rope_scaling + torch_dtype; rope_parameters +
 // dtype). A family is a row of defaults. Any key that would change the numbers and that isn't supported is an error
 // naming it; keys about training, caching or provenance are passed over.
-#include "config.h"
+#include "family.h"
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-typedef struct Family {
-    const char *model_type, *architecture;
-    int32_t max_positions; // where config.json doesn't say
-    bool qkv_bias;         // always; otherwise `attention_bias` and `mlp_bias` say
-    bool bias_keys;
-} Family;
-static const Family families[] = {
-    {"llama", "LlamaForCausalLM", 2048, false, true},
-    {"qwen2", "Qwen2ForCausalLM", 32768, true, false},
-};
-
-static const Family *family_find(const char *model_type) {
-    for (int i = 0; i < COUNT(families); i++)
-        if (strcmp(families[i].model_type, model_type) == 0) return &families[i];
-    return NULL;
-}
 
 // ---- one key at a time; JSON null counts as missing ------------------------------------------------------
 static const json_t *key_of(const json_t *object, const char *key) {
@@ -141,7 +124,7 @@ static bool read_family(const json_t *config, const char *path, const Family **o
     *out = json_is_string(type) ? family_find(json_string_value(type)) : NULL;
     if (*out) return true;
     Buf known = {0};
-    for (int i = 0; i < COUNT(families); i++) buf_printf(&known, "%s\"%s\"", i ? " or " : "", families[i].model_type);
+    for (int i = 0; family_at(i); i++) buf_printf(&known, "%s\"%s\"", i ? " or " : "", family_at(i)->model_type);
     wrong(path, "model_type", type, known.data, err);
     buf_free(&known);
     return false;
@@ -165,13 +148,13 @@ static bool read_shapes(const json_t *config, const char *path, ModelConfig *out
 }
 static bool read_numbers(const json_t *config, const char *path, ModelConfig *out, Err *err) {
     out->norm_eps = 1e-6;
-    out->rope_theta = 10000;
+    out->rope[0].theta = 10000;
     out->initializer_range = 0.02;
     TRY(get_number(config, path, "rms_norm_eps", &out->norm_eps, err));
     TRY(get_number(config, path, "initializer_range", &out->initializer_range, err));
-    TRY(get_number(config, path, "rope_theta", &out->rope_theta, err));
+    TRY(get_number(config, path, "rope_theta", &out->rope[0].theta, err));
     const json_t *rope = key_of(config, "rope_parameters"); // the newer home of rope_theta counts
-    return get_number(rope ? rope : key_of(config, "rope_scaling"), path, "rope_theta", &out->rope_theta, err);
+    return get_number(rope ? rope : key_of(config, "rope_scaling"), path, "rope_theta", &out->rope[0].theta, err);
 }
 
 bool config_from_json(const json_t *config, const json_t *generation_config, const char *path, ModelConfig *out, Err *err) {
@@ -181,14 +164,12 @@ bool config_from_json(const json_t *config, const json_t *generation_config, con
     if (generation_config && !json_is_object(generation_config))
         return wrong(path, "the generation configuration", generation_config, "an object", err);
     TRY(read_family(config, path, &family, err));
-    snprintf(out->model_type, sizeof out->model_type, "%s", family->model_type);
+    family_options(family, out);
     TRY(check_supported(config, path, err));
-    out->max_positions = family->max_positions;
     TRY(read_shapes(config, path, out, err));
     TRY(read_numbers(config, path, out, err));
     TRY(get_bool(config, path, "tie_word_embeddings", &out->tied, err));
-    out->qkv_bias = family->qkv_bias;
-    if (family->bias_keys) {
+    if (family->bias == BIAS_ALL) {
         TRY(get_bool(config, path, "attention_bias", &out->qkv_bias, err));
         TRY(get_bool(config, path, "mlp_bias", &out->mlp_bias, err));
         out->output_bias = out->qkv_bias;
@@ -219,7 +200,7 @@ bool config_check(const ModelConfig *c, const char *where, Err *err) {
         const char *name;
         int32_t value, limit;
     } ranges[] = {
-        {"num_hidden_layers", c->layers, 4096},       {"hidden_size", c->width, 1 << 18},
+        {"num_hidden_layers", c->layers, MAX_LAYERS},       {"hidden_size", c->width, 1 << 18},
         {"num_attention_heads", c->heads, 4096},      {"num_key_value_heads", c->kv_heads, 4096},
         {"head_dim", c->head_width, 4096},            {"intermediate_size", c->feed_forward, 1 << 20},
         {"vocab_size", c->vocabulary, 1 << 24},       {"max_position_embeddings", c->max_positions, INT32_MAX},
@@ -230,14 +211,14 @@ bool config_check(const ModelConfig *c, const char *where, Err *err) {
     const Family *family = family_find(c->model_type);
     if (!family) return fail(err, ERR_DATA, where, "model_type '%.31s' isn't supported", c->model_type);
     // What config.json has no key for can't be saved, so it can't be had.
-    if (family->bias_keys ? c->qkv_bias != c->output_bias : !c->qkv_bias || c->output_bias || c->mlp_bias)
+    if (family->bias == BIAS_ALL ? c->qkv_bias != c->output_bias : !c->qkv_bias || c->output_bias || c->mlp_bias)
         return fail(err, ERR_DATA, where, "biases on %s%s%s aren't those of a %s model", c->qkv_bias ? "q, k, v " : "",
                     c->output_bias ? "o " : "", c->mlp_bias ? "gate, up, down " : "", c->model_type);
     if (c->heads % c->kv_heads != 0)
         return fail(err, ERR_DATA, where, "num_key_value_heads is %d, expected a divisor of num_attention_heads %d", c->kv_heads, c->heads);
     if (c->head_width % 2 != 0) return fail(err, ERR_DATA, where, "head_dim is %d, expected an even number", c->head_width);
     if (!(c->norm_eps > 0 && c->norm_eps < 1)) return fail(err, ERR_DATA, where, "rms_norm_eps is %g, expected more than 0 and less than 1", c->norm_eps);
-    if (!(c->rope_theta >= 1 && c->rope_theta <= 1e12)) return fail(err, ERR_DATA, where, "rope_theta is %g, expected 1 to 1e12", c->rope_theta);
+    if (!(c->rope[0].theta >= 1 && c->rope[0].theta <= 1e12)) return fail(err, ERR_DATA, where, "rope_theta is %g, expected 1 to 1e12", c->rope[0].theta);
     if (!(c->initializer_range >= 0 && c->initializer_range <= 10))
         return fail(err, ERR_DATA, where, "initializer_range is %g, expected 0 to 10", c->initializer_range);
     return check_tokens(c, where, err);
@@ -271,12 +252,12 @@ json_t *config_to_json(const ModelConfig *c, const char *dtype) {
     json_object_set_new(j, "initializer_range", json_real(c->initializer_range));
     json_object_set_new(j, "attention_dropout", json_real(0));
     // Both generations: older readers take rope_theta, newer ones rope_parameters.
-    json_object_set_new(j, "rope_theta", json_real(c->rope_theta));
+    json_object_set_new(j, "rope_theta", json_real(c->rope[0].theta));
     json_object_set_new(rope, "rope_type", json_string("default"));
-    json_object_set_new(rope, "rope_theta", json_real(c->rope_theta));
+    json_object_set_new(rope, "rope_theta", json_real(c->rope[0].theta));
     json_object_set_new(j, "rope_parameters", rope);
     json_object_set_new(j, "tie_word_embeddings", json_boolean(c->tied));
-    if (family && family->bias_keys) {
+    if (family && family->bias == BIAS_ALL) {
         json_object_set_new(j, "attention_bias", json_boolean(c->qkv_bias));
         json_object_set_new(j, "mlp_bias", json_boolean(c->mlp_bias));
     } else {

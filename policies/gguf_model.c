@@ -2,6 +2,7 @@
 // its tensors, and the order of q's and k's rows. Writers of GGUF interleave the two rotary halves of each head for
 // the llama architecture (and not for qwen2); weights.c undoes that where rotary_heads is set here. Metadata that would
 // change the numbers and that isn't supported is an error naming its key.
+#include "family.h"
 #include "weights_private.h"
 #include <inttypes.h>
 #include <stdio.h>
@@ -50,17 +51,23 @@ static bool get_token(const Gguf *g, const char *key, int32_t *out, Err *err) {
     *out = (int32_t)id;
     return true;
 }
-static bool read_architecture(const Gguf *g, char *out, size_t size, Err *err) {
+static bool read_architecture(const Gguf *g, const Family **out, Err *err) {
     GgufText name = {0};
     TRY(gguf_get_text(g, "general.architecture", true, &name, err));
-    const char *known[] = {"llama", "qwen2"};
-    for (int i = 0; i < COUNT(known); i++)
-        if (name.size == strlen(known[i]) && memcmp(name.data, known[i], name.size) == 0) {
-            snprintf(out, size, "%s", known[i]);
+    Buf known = {0};
+    for (int i = 0; family_at(i); i++) {
+        const char *gguf = family_at(i)->gguf;
+        if (name.size == strlen(gguf) && memcmp(name.data, gguf, name.size) == 0) {
+            buf_free(&known);
+            *out = family_at(i);
             return true;
         }
-    return fail(err, ERR_DATA, gguf_path(g), "general.architecture is '%.*s', expected 'llama' or 'qwen2'",
-                (int)(name.size < 40 ? name.size : 40), name.data);
+        buf_printf(&known, "%s'%s'", i ? ", " : "", gguf);
+    }
+    fail(err, ERR_DATA, gguf_path(g), "general.architecture is '%.*s', expected one of %s", (int)(name.size < 40 ? name.size : 40), name.data,
+         known.data);
+    buf_free(&known);
+    return false;
 }
 
 // Keys that may be there only with the value that changes nothing.
@@ -133,13 +140,15 @@ static bool read_tokens(const Gguf *g, ModelConfig *c, Err *err) {
     return true;
 }
 static bool read_config(const Gguf *g, ModelConfig *c, Err *err) {
-    *c = (ModelConfig){.bos_id = -1, .pad_id = -1, .rope_theta = 10000, .initializer_range = 0.02};
-    TRY(read_architecture(g, c->model_type, sizeof c->model_type, err));
-    Reader r = {.gguf = g, .architecture = c->model_type};
+    const Family *family;
+    *c = (ModelConfig){.bos_id = -1, .pad_id = -1, .rope = {{.theta = 10000}}, .initializer_range = 0.02};
+    TRY(read_architecture(g, &family, err));
+    family_options(family, c);
+    Reader r = {.gguf = g, .architecture = family->gguf};
     TRY(check_neutral(&r, err));
     TRY(read_shapes(&r, c, err));
     TRY(gguf_get_real(g, key_of(&r, "attention.layer_norm_rms_epsilon"), true, &c->norm_eps, err));
-    TRY(gguf_get_real(g, key_of(&r, "rope.freq_base"), false, &c->rope_theta, err));
+    TRY(gguf_get_real(g, key_of(&r, "rope.freq_base"), false, &c->rope[0].theta, err));
     TRY(read_tokens(g, c, err));
     c->tied = !gguf_tensor_find(g, "output.weight");
     c->qkv_bias = gguf_tensor_find(g, "blk.0.attn_q.bias") != NULL;
@@ -149,45 +158,27 @@ static bool read_config(const Gguf *g, ModelConfig *c, Err *err) {
 }
 
 // ---- names -----------------------------------------------------------------------------------------------
-static const struct {
-    const char *gguf, *hf;
-} layer_names[] = {
-    {"attn_norm", "input_layernorm"},     {"attn_q", "self_attn.q_proj"}, {"attn_k", "self_attn.k_proj"},
-    {"attn_v", "self_attn.v_proj"},       {"attn_output", "self_attn.o_proj"}, {"ffn_norm", "post_attention_layernorm"},
-    {"ffn_gate", "mlp.gate_proj"},        {"ffn_up", "mlp.up_proj"},      {"ffn_down", "mlp.down_proj"},
-};
-static const struct {
-    const char *gguf, *hf;
-} outer_names[] = {
-    {"token_embd.weight", "model.embed_tokens.weight"},
-    {"output_norm.weight", "model.norm.weight"},
-    {"output.weight", "lm_head.weight"},
-};
-
-// "blk.3.attn_q.weight" to "model.layers.3.self_attn.q_proj.weight"; a name that isn't known stays as it is, for the
-// check of tensors against the configuration to complain about.
-static const char *hf_name(Weights *w, const char *own) {
-    char part[32], kind[8], out[128];
-    int layer, end = 0;
-    for (int i = 0; i < COUNT(outer_names); i++)
-        if (strcmp(own, outer_names[i].gguf) == 0) return outer_names[i].hf;
-    if (sscanf(own, "blk.%9d.%31[a-z_].%7[a-z]%n", &layer, part, kind, &end) != 3 || own[end] != 0) return own;
-    for (int i = 0; i < COUNT(layer_names); i++)
-        if (strcmp(part, layer_names[i].gguf) == 0) {
-            snprintf(out, sizeof out, "model.layers.%d.%s.%s", layer, layer_names[i].hf, kind);
-            return arena_strdup(&w->names, out);
-        }
-    return own;
+typedef struct Naming {
+    Weights *w;
+    NameEntry *own; // sorted
+    bool interleaved;
+} Naming;
+// A tensor that no specification names keeps its own name, for the check against the configuration to complain about.
+static bool give_name(void *context, const TensorSpec *t, Err *err) {
+    Naming *n = context;
+    int i = names_find(n->own, n->w->count, t->gguf);
+    (void)err;
+    if (i < 0) return true;
+    n->w->tensors[i].info.name = arena_strdup(&n->w->names, t->name);
+    if (n->interleaved) n->w->tensors[i].rotary_heads = t->rotary_heads;
+    return true;
 }
 bool gguf_model_config(Weights *w, Err *err) {
     TRY(read_config(w->gguf, &w->config, err));
-    bool interleaved = strcmp(w->config.model_type, "llama") == 0;
-    for (int i = 0; i < w->count; i++) {
-        WeightTensor *t = &w->tensors[i];
-        t->info.name = hf_name(w, t->own_name);
-        if (!interleaved) continue;
-        if (strstr(t->info.name, ".self_attn.q_proj.")) t->rotary_heads = w->config.heads;
-        if (strstr(t->info.name, ".self_attn.k_proj.")) t->rotary_heads = w->config.kv_heads;
-    }
-    return true;
+    Naming n = {.w = w, .own = xcalloc((size_t)w->count, sizeof *n.own), .interleaved = family_find(w->config.model_type)->gguf_interleaved};
+    for (int i = 0; i < w->count; i++) n.own[i] = (NameEntry){w->tensors[i].own_name, i};
+    names_sort(n.own, w->count);
+    bool ok = family_tensors(&w->config, give_name, &n, err);
+    free(n.own);
+    return ok;
 }

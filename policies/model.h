@@ -1,20 +1,22 @@
 // Inside of a Policy, for this room only: parameters, the buffers of a pass, and the pages of keys and values.
 #ifndef RECKON_MODEL_H
 #define RECKON_MODEL_H
+#include "family.h"
 #include "ops.h"
 #include "policy.h"
 #include "weights.h"
 
-// Up to three tensors of a checkpoint lie in one matrix, row block after row block (q, k, v; gate, up).
-enum { MAX_PARTS = 3 };
+// Several tensors of a checkpoint may lie in one matrix, row block after row block (q, k, v; gate, up).
 typedef struct ParameterPart {
     char name[96]; // Hugging Face's
     int64_t row, rows;
 } ParameterPart;
 
 typedef struct Parameter {
-    ParameterPart parts[MAX_PARTS];
+    ParameterPart *parts; // [part_count]
     int part_count;
+    TensorRole role;
+    int32_t layer;     // -1: of the whole model
     int64_t N, K;      // a vector has K = 1
     bool matrix;       // packed, decayed by AdamW; vectors are used as they are
     bool transposable; // the backward pass multiplies by it
@@ -25,9 +27,17 @@ typedef struct Parameter {
     float *m, *v;      // AdamW's moments
 } Parameter;
 
+// y = x W^T + b. Every product of a layer with a weight goes through linear_forward and linear_backward.
+typedef struct Linear {
+    Parameter *weight, *bias; // bias may be NULL
+} Linear;
+
+// What a layer is made of; a family's layers lack what is NULL.
 typedef struct Layer {
-    Parameter *attention_norm, *qkv, *qkv_bias, *output, *output_bias; // biases may be NULL
-    Parameter *ffn_norm, *gate_up, *gate_up_bias, *down, *down_bias;
+    Parameter *attention_norm;
+    Linear qkv, output;
+    Parameter *ffn_norm;
+    Linear gate_up, down;
 } Layer;
 
 // Host arrays on their way to the device: added one by one, sent in one copy, which sets the pointers that operations
@@ -145,6 +155,8 @@ struct Policy {
     bool trainable;
     Parameter *parameters;
     int parameter_count;
+    ParameterPart *parts; // of all of them
+    int part_count;
     Parameter *embedding, *final_norm, *head; // head == embedding where tied
     Layer *layers;
     float *cos_sin; // [positions][2][D/2]
@@ -158,17 +170,44 @@ struct Policy {
     Paging paging; // of the batch that policy_forward kept
 };
 
+// One backward pass.
+typedef struct Backward {
+    Policy *p;
+    Pass pass;
+    Segments groups; // in tokens
+} Backward;
+
+static inline int64_t q_width(const ModelConfig *c) { return (int64_t)c->heads * c->head_width; }
+static inline int64_t qkv_width(const ModelConfig *c) { return (int64_t)(c->heads + 2 * c->kv_heads) * c->head_width; }
 static inline size_t act_bytes(const Policy *p, int64_t elements) { return (size_t)elements * dtype_size(p->dtype); }
 static inline size_t page_bytes(const Policy *p) {
     return act_bytes(p, page_elements(p->config.kv_heads, p->config.head_width));
 }
 
+// Two bytes more than asked for: products of bf16 read pairs, beyond the last row by one where its width is odd.
+#define RESERVE(pointer, bytes)                                                                              \
+    do {                                                                                                     \
+        void *fresh_;                                                                                        \
+        p->device->release(p->device, pointer);                                                              \
+        (pointer) = NULL;                                                                                    \
+        TRY(p->device->allocate(p->device, (size_t)(bytes) + 2, #pointer, &fresh_, err));                        \
+        (pointer) = fresh_;                                                                                  \
+    } while (0)
+
+// y [T, N] of x, act [T, K].
+void linear_forward(const Policy *p, const Linear *l, int64_t T, const void *x, Store store, void *y);
+// dx [T, K] is written; the gradients of weight and bias grow by what dy, act [T, N], gives.
+void linear_backward(const Backward *b, const Linear *l, const void *x, const void *dy, float *dx);
+
 // Runs the layers; leaves the normed hidden states in work.final. With `kept`, what the backward pass needs is kept
 // there and in training.h_last, rstd_last. Room for the rows and positions must have been reserved: this only queues
 // operations.
 void transformer_forward(Policy *p, const Pass *pass, Kept *kept);
+// All gradients but the head's, from training.dwide [T, C], the gradient of the normed hidden states.
+void transformer_backward(const Backward *b);
 bool workspace_reserve(Policy *p, int64_t rows, Err *err) MUST_CHECK;
 void workspace_free(Policy *p);
+bool training_reserve(Policy *p, const Packed *b, int64_t pages, bool keep, Err *err) MUST_CHECK;
 void training_free(Policy *p);
 // RoPE's table for positions below `positions`.
 bool rope_reserve(Policy *p, int64_t positions, Err *err) MUST_CHECK;

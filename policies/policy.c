@@ -1,5 +1,5 @@
-// A Policy's life: parameters from a config, weights in and out, AdamW, hashes. The shapes of a family are the table in
-// layout_build; everything else works on the list of parameters it makes.
+// A Policy's life: parameters from a config, weights in and out, AdamW, hashes. layout_build makes the list
+// of parameters from a family's tensors; everything else works on that list.
 #include "model.h"
 #include "files.h"
 #include <math.h>
@@ -8,70 +8,63 @@
 #include <string.h>
 
 // ---- layout ----------------------------------------------------------------------------------------------
-static Parameter *add(Policy *p, bool matrix, int64_t K) {
-    Parameter *q = &p->parameters[p->parameter_count++];
-    *q = (Parameter){.matrix = matrix, .transposable = matrix, .K = K};
-    return q;
+// Where a layer keeps the parameter of a role.
+static Parameter **layer_slot(Layer *l, TensorRole role, bool bias) {
+    switch (role) {
+    case ROLE_ATTENTION_NORM: return &l->attention_norm;
+    case ROLE_QKV: return bias ? &l->qkv.bias : &l->qkv.weight;
+    case ROLE_OUTPUT: return bias ? &l->output.bias : &l->output.weight;
+    case ROLE_FFN_NORM: return &l->ffn_norm;
+    case ROLE_GATE_UP: return bias ? &l->gate_up.bias : &l->gate_up.weight;
+    case ROLE_DOWN: return bias ? &l->down.bias : &l->down.weight;
+    default: return NULL;
+    }
 }
-static void add_part(Parameter *q, int64_t rows, const char *format, int layer, const char *suffix) {
-    ParameterPart *part = &q->parts[q->part_count++];
-    char stem[80];
-    // The formats are this file's own: "model.layers.%d.self_attn.q_proj" and the like.
-    snprintf(stem, sizeof stem, format, layer);
-    snprintf(part->name, sizeof part->name, "%s.%s", stem, suffix);
+static Parameter **slot_of(Policy *p, const TensorSpec *t) {
+    switch (t->role) {
+    case ROLE_EMBEDDING: return &p->embedding;
+    case ROLE_FINAL_NORM: return &p->final_norm;
+    case ROLE_HEAD: return &p->head;
+    default: return layer_slot(&p->layers[t->layer], t->role, t->bias);
+    }
+}
+static bool is_norm(TensorRole role) {
+    return role == ROLE_ATTENTION_NORM || role == ROLE_FFN_NORM || role == ROLE_FINAL_NORM;
+}
+
+static bool count_tensor(void *context, const TensorSpec *t, Err *err) {
+    (void)t, (void)err;
+    ++*(int *)context;
+    return true;
+}
+static bool add_tensor(void *context, const TensorSpec *t, Err *err) {
+    Policy *p = context;
+    Parameter **slot = slot_of(p, t), *q = *slot;
+    (void)err;
+    if (!q) {
+        *slot = q = &p->parameters[p->parameter_count++];
+        *q = (Parameter){.parts = p->parts + p->part_count, .role = t->role, .layer = t->layer, .matrix = t->columns > 0,
+                         .transposable = t->columns > 0, .K = t->columns ? t->columns : 1};
+    }
+    ParameterPart *part = &p->parts[p->part_count++];
+    q->part_count++;
+    snprintf(part->name, sizeof part->name, "%s", t->name);
     part->row = q->N;
-    part->rows = rows;
-    q->N += rows;
+    part->rows = t->rows;
+    q->N += t->rows;
+    return true;
 }
-
-static void layer_layout(Policy *p, int i) {
+static bool layout_build(Policy *p, Err *err) {
     const ModelConfig *c = &p->config;
-    Layer *l = &p->layers[i];
-    int64_t C = c->width, F = c->feed_forward, Q = (int64_t)c->heads * c->head_width, KV = (int64_t)c->kv_heads * c->head_width;
-    l->attention_norm = add(p, false, 1);
-    add_part(l->attention_norm, C, "model.layers.%d.input_layernorm", i, "weight");
-    for (int bias = 0; bias <= c->qkv_bias; bias++) {
-        Parameter *q = add(p, !bias, bias ? 1 : C);
-        *(bias ? &l->qkv_bias : &l->qkv) = q;
-        add_part(q, Q, "model.layers.%d.self_attn.q_proj", i, bias ? "bias" : "weight");
-        add_part(q, KV, "model.layers.%d.self_attn.k_proj", i, bias ? "bias" : "weight");
-        add_part(q, KV, "model.layers.%d.self_attn.v_proj", i, bias ? "bias" : "weight");
-    }
-    for (int bias = 0; bias <= c->output_bias; bias++) {
-        Parameter *q = add(p, !bias, bias ? 1 : Q);
-        *(bias ? &l->output_bias : &l->output) = q;
-        add_part(q, C, "model.layers.%d.self_attn.o_proj", i, bias ? "bias" : "weight");
-    }
-    l->ffn_norm = add(p, false, 1);
-    add_part(l->ffn_norm, C, "model.layers.%d.post_attention_layernorm", i, "weight");
-    for (int bias = 0; bias <= c->mlp_bias; bias++) {
-        Parameter *q = add(p, !bias, bias ? 1 : C);
-        *(bias ? &l->gate_up_bias : &l->gate_up) = q;
-        add_part(q, F, "model.layers.%d.mlp.gate_proj", i, bias ? "bias" : "weight");
-        add_part(q, F, "model.layers.%d.mlp.up_proj", i, bias ? "bias" : "weight");
-    }
-    for (int bias = 0; bias <= c->mlp_bias; bias++) {
-        Parameter *q = add(p, !bias, bias ? 1 : F);
-        *(bias ? &l->down_bias : &l->down) = q;
-        add_part(q, C, "model.layers.%d.mlp.down_proj", i, bias ? "bias" : "weight");
-    }
-}
-
-static void layout_build(Policy *p) {
-    const ModelConfig *c = &p->config;
-    p->parameters = xcalloc((size_t)c->layers * 10 + 3, sizeof *p->parameters);
+    int count = 0;
+    TRY(family_tensors(c, count_tensor, &count, err));
+    p->parts = xcalloc((size_t)count, sizeof *p->parts);
+    p->parameters = xcalloc((size_t)count, sizeof *p->parameters);
     p->layers = xcalloc((size_t)c->layers, sizeof *p->layers);
-    p->embedding = add(p, true, c->width);
-    add_part(p->embedding, c->vocabulary, "model.embed_tokens", 0, "weight");
+    TRY(family_tensors(c, add_tensor, p, err));
     p->embedding->transposable = c->tied;
-    for (int i = 0; i < c->layers; i++) layer_layout(p, i);
-    p->final_norm = add(p, false, 1);
-    add_part(p->final_norm, c->width, "model.norm", 0, "weight");
-    p->head = p->embedding;
-    if (!c->tied) {
-        p->head = add(p, true, c->width);
-        add_part(p->head, c->vocabulary, "lm_head", 0, "weight");
-    }
+    if (c->tied) p->head = p->embedding;
+    return true;
 }
 
 static bool parameter_alloc(const Policy *p, Parameter *q, Err *err) {
@@ -153,7 +146,7 @@ static bool policy_start(const ModelConfig *config, const PolicyOptions *o, Poli
         TRY(device_open(o->device, o->threads, &p->device, err));
     if (p->device->is_host)
         TRY(p->device->allocate(p->device, head_scratch(p->device->threads), "head scratch", (void **)&p->head_scratch, err));
-    layout_build(p);
+    TRY(layout_build(p, err));
     return !p->trainable || norm_reserve(p, err);
 }
 
@@ -215,7 +208,7 @@ bool policy_create(const ModelConfig *config, Tokenizer *tokenizer, uint64_t see
         Parameter *q = &p->parameters[i];
         Random r = random_start(seed, STREAM_WEIGHTS, (uint64_t)i);
         float *values = xmalloc((size_t)(q->N * q->K) * 4);
-        bool norm = !q->matrix && strstr(q->parts[0].name, "norm") != NULL;
+        bool norm = is_norm(q->role);
         for (int64_t j = 0; j < q->N * q->K; j++)
             values[j] = q->matrix ? (float)(config->initializer_range * random_normal(&r)) : norm ? 1.0f : 0.0f;
         bool ok = parameter_alloc(p, q, err) && parameter_set(p, q, values, err);
@@ -272,6 +265,7 @@ void policy_close(Policy *p) {
     }
     paging_free(&p->paging);
     free(p->parameters);
+    free(p->parts);
     free(p->layers);
     if (p->tokenizer) tokenizer_close(p->tokenizer);
     free(p);
@@ -328,7 +322,7 @@ bool policy_hash(const Policy *p, char out[65], Err *err) {
 // ---- saving ----------------------------------------------------------------------------------------------
 // A copy of each parameter on the host while the file is written; where memory is the host's, the masters themselves.
 static bool save_weights(const Policy *p, const char *folder, const char *dtype, Err *err) {
-    TensorOut *tensors = xcalloc((size_t)p->parameter_count * MAX_PARTS, sizeof *tensors);
+    TensorOut *tensors = xcalloc((size_t)p->part_count, sizeof *tensors);
     float **owned = xcalloc((size_t)p->parameter_count, sizeof *owned);
     int count = 0;
     bool ok = true;

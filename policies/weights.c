@@ -1,6 +1,7 @@
 // One interface over folders and GGUF files. Opening ends with a check of every tensor against the configuration: all
 // that the model needs are there in the right shapes, and there is none that it wouldn't use, so that nothing that
 // changes the numbers is ever passed over. Reading is safe from several threads at once.
+#include "family.h"
 #include "files.h"
 #include "weights_private.h"
 #include <inttypes.h>
@@ -31,46 +32,12 @@ typedef struct Check {
     const Weights *w;
     char *used; // [count]
 } Check;
-// `columns` 0: a vector.
-static bool need(Check *c, int layer, const char *name, int64_t rows, int64_t columns, Err *err) {
-    char full[128];
-    if (layer >= 0)
-        snprintf(full, sizeof full, "model.layers.%d.%s", layer, name);
-    else
-        snprintf(full, sizeof full, "%s", name);
-    int i = names_find(c->w->index, c->w->count, full);
-    if (i < 0) return fail(err, ERR_DATA, c->w->path, "tensor '%s' is missing", full);
+static bool need(void *context, const TensorSpec *t, Err *err) {
+    Check *c = context;
+    int i = names_find(c->w->index, c->w->count, t->name);
+    if (i < 0) return fail(err, ERR_DATA, c->w->path, "tensor '%s' is missing", t->name);
     c->used[i] = 1;
-    return check_shape(c->w, &c->w->tensors[i].info, columns ? 2 : 1, (int64_t[]){rows, columns}, err);
-}
-static bool need_layer(Check *c, int layer, Err *err) {
-    const ModelConfig *m = &c->w->config;
-    int64_t q = (int64_t)m->heads * m->head_width, kv = (int64_t)m->kv_heads * m->head_width;
-    const struct {
-        const char *name;
-        bool wanted;
-        int64_t rows, columns;
-    } tensors[] = {
-        {"input_layernorm.weight", true, m->width, 0},
-        {"self_attn.q_proj.weight", true, q, m->width},
-        {"self_attn.k_proj.weight", true, kv, m->width},
-        {"self_attn.v_proj.weight", true, kv, m->width},
-        {"self_attn.o_proj.weight", true, m->width, q},
-        {"self_attn.q_proj.bias", m->qkv_bias, q, 0},
-        {"self_attn.k_proj.bias", m->qkv_bias, kv, 0},
-        {"self_attn.v_proj.bias", m->qkv_bias, kv, 0},
-        {"self_attn.o_proj.bias", m->output_bias, m->width, 0},
-        {"post_attention_layernorm.weight", true, m->width, 0},
-        {"mlp.gate_proj.weight", true, m->feed_forward, m->width},
-        {"mlp.up_proj.weight", true, m->feed_forward, m->width},
-        {"mlp.down_proj.weight", true, m->width, m->feed_forward},
-        {"mlp.gate_proj.bias", m->mlp_bias, m->feed_forward, 0},
-        {"mlp.up_proj.bias", m->mlp_bias, m->feed_forward, 0},
-        {"mlp.down_proj.bias", m->mlp_bias, m->width, 0},
-    };
-    for (int i = 0; i < COUNT(tensors); i++)
-        if (tensors[i].wanted) TRY(need(c, layer, tensors[i].name, tensors[i].rows, tensors[i].columns, err));
-    return true;
+    return check_shape(c->w, &c->w->tensors[i].info, t->columns ? 2 : 1, (int64_t[]){t->rows, t->columns}, err);
 }
 // Stored by some writers and used by nobody: a second copy of a tied head, and rotary tables of old checkpoints.
 static bool harmless(const Weights *w, const char *name) {
@@ -80,10 +47,7 @@ static bool harmless(const Weights *w, const char *name) {
 static bool check_tensors(const Weights *w, Err *err) {
     const ModelConfig *m = &w->config;
     Check c = {w, xcalloc((size_t)w->count, 1)};
-    bool ok = need(&c, -1, "model.embed_tokens.weight", m->vocabulary, m->width, err);
-    for (int layer = 0; ok && layer < m->layers; layer++) ok = need_layer(&c, layer, err);
-    ok = ok && need(&c, -1, "model.norm.weight", m->width, 0, err);
-    if (ok && !m->tied) ok = need(&c, -1, "lm_head.weight", m->vocabulary, m->width, err);
+    bool ok = family_tensors(m, need, &c, err);
     for (int i = 0; ok && i < w->count; i++)
         if (!c.used[i] && !harmless(w, w->tensors[i].info.name))
             ok = fail(err, ERR_DATA, w->path, "tensor '%.100s' has no place in a %s model of this configuration", w->tensors[i].own_name, m->model_type);

@@ -541,7 +541,7 @@ static void store_config(Recipe *r) {
     ModelConfig *c = &r->config;
     snprintf(c->model_type, sizeof c->model_type, "llama");
     c->norm_eps = 1e-5;
-    c->rope_theta = 10000;
+    c->rope[0].theta = 10000;
     c->initializer_range = 0.02;
     c->tied = true;
     c->bos_id = c->pad_id = -1;

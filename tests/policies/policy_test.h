@@ -23,7 +23,7 @@ static const char *const precision_names[] = {"fp32", "bf16"};
 static inline ModelConfig shape_config(const Shape *s) {
     ModelConfig c = {.layers = s->layers, .width = s->width, .heads = s->heads, .kv_heads = s->kv_heads,
                      .head_width = s->head_width, .feed_forward = s->feed_forward, .vocabulary = s->vocabulary,
-                     .max_positions = 2048, .norm_eps = 1e-5, .rope_theta = 10000, .initializer_range = 0.25,
+                     .max_positions = 2048, .norm_eps = 1e-5, .rope = {{.theta = 10000}}, .initializer_range = 0.25,
                      .tied = s->tied, .qkv_bias = s->qkv_bias, .output_bias = s->all_biases, .mlp_bias = s->all_biases,
                      .bos_id = -1, .pad_id = -1};
     snprintf(c.model_type, sizeof c.model_type, "%s", s->qkv_bias && !s->all_biases ? "qwen2" : "llama");

@@ -36,7 +36,7 @@ static void current_keys(void) {
     CHECK_STR(c.model_type, "llama");
     CHECK(c.layers == 2 && c.width == 80 && c.heads == 8 && c.kv_heads == 1 && c.head_width == 10 && c.feed_forward == 96);
     CHECK(c.vocabulary == 352 && c.max_positions == 512 && c.tied && !c.qkv_bias && !c.output_bias && !c.mlp_bias);
-    CHECK(c.norm_eps == 1e-5 && c.rope_theta == 10000 && c.bos_id == 1 && c.pad_id == -1);
+    CHECK(c.norm_eps == 1e-5 && c.rope[0].theta == 10000 && c.bos_id == 1 && c.pad_id == -1);
     CHECK(c.stop_count == 1 && c.stop_ids[0] == 2);
     json_t *cases = read_json("llama-tied/cases.json");
     CHECK_INT(config_parameters(&c), json_integer_value(json_object_get(cases, "parameters")));
@@ -50,7 +50,7 @@ static void legacy_keys(void) {
     json_t *j = read_json("qwen2/config.json");
     OK(config_from_json(j, NULL, "config.json", &c, &err));
     CHECK_STR(c.model_type, "qwen2");
-    CHECK(c.qkv_bias && !c.output_bias && !c.mlp_bias && !c.tied && c.rope_theta == 1e6 && c.head_width == 8 && c.kv_heads == 1);
+    CHECK(c.qkv_bias && !c.output_bias && !c.mlp_bias && !c.tied && c.rope[0].theta == 1e6 && c.head_width == 8 && c.kv_heads == 1);
     json_t *cases = read_json("qwen2/cases.json");
     CHECK_INT(config_parameters(&c), json_integer_value(json_object_get(cases, "parameters")));
     json_decref(cases);
@@ -60,11 +60,11 @@ static void precedence(void) {
     Err err = {0};
     ModelConfig c;
     OK(change("{\"rope_theta\":5,\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":7}}", &c, &err));
-    CHECK(c.rope_theta == 7);
+    CHECK(c.rope[0].theta == 7);
     OK(change("{\"rope_theta\":5,\"rope_parameters\":{\"rope_type\":\"default\"}}", &c, &err));
-    CHECK(c.rope_theta == 5);
+    CHECK(c.rope[0].theta == 5);
     OK(change("{\"rope_scaling\":{\"type\":\"default\"},\"num_key_value_heads\":null,\"head_dim\":null}", &c, &err));
-    CHECK(c.rope_theta == 10000 && c.norm_eps == 1e-6 && c.kv_heads == 8 && c.head_width == 10 && c.max_positions == 2048);
+    CHECK(c.rope[0].theta == 10000 && c.norm_eps == 1e-6 && c.kv_heads == 8 && c.head_width == 10 && c.max_positions == 2048);
     OK(change("{\"head_dim\":6,\"num_attention_heads\":6,\"attention_bias\":true,\"mlp_bias\":true,\"pad_token_id\":-1}", &c, &err));
     CHECK(c.head_width == 6 && c.qkv_bias && c.output_bias && c.mlp_bias && c.pad_id == -1);
     json_t *j = parse("{\"model_type\":\"qwen2\",\"num_hidden_layers\":1,\"hidden_size\":8,\"num_attention_heads\":2,\"intermediate_size\":8,"
@@ -102,7 +102,7 @@ static void refused(void) {
         {"{\"vocab_size\":\"352\"}", "vocab_size is \"352\""},
         {"{\"num_attention_heads\":7}", "doesn't divide hidden_size 80"},
         {"{\"num_key_value_heads\":3}", "expected a divisor of num_attention_heads 8"},
-        {"{\"num_hidden_layers\":1000000000}", "num_hidden_layers is 1000000000, expected 1 to 4096"},
+        {"{\"num_hidden_layers\":1000000000}", "num_hidden_layers is 1000000000, expected 1 to 1024"},
         {"{\"num_hidden_layers\":0}", "num_hidden_layers is 0"},
         {"{\"head_dim\":5}", "head_dim is 5, expected an even number"},
         {"{\"rms_norm_eps\":0}", "rms_norm_eps is 0"},

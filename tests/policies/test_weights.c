@@ -89,7 +89,7 @@ static void gguf_config(void) {
     const ModelConfig *c = weights_config(w);
     CHECK_STR(c->model_type, "llama");
     CHECK(c->layers == 2 && c->width == 64 && c->heads == 4 && c->kv_heads == 2 && c->head_width == 16 && c->feed_forward == 256);
-    CHECK(c->vocabulary == 1010 && c->max_positions == 512 && c->tied && !c->qkv_bias && c->rope_theta == 100000);
+    CHECK(c->vocabulary == 1010 && c->max_positions == 512 && c->tied && !c->qkv_bias && c->rope[0].theta == 100000);
     CHECK(c->norm_eps == (double)1e-5f && c->bos_id == 0 && c->stop_count == 1 && c->stop_ids[0] == 1001);
     TensorInfo hf, own;
     CHECK(weights_find(w, "model.layers.0.self_attn.q_proj.weight", &hf) && weights_find(w, "blk.0.attn_q.weight", &own));
@@ -265,7 +265,7 @@ static void gguf_architectures(void) {
         OK(weights_open(path, false, &w, &err));
         const ModelConfig *c = weights_config(w);
         CHECK_STR(c->model_type, llama ? "llama" : "qwen2");
-        CHECK(c->qkv_bias && c->output_bias == llama && !c->mlp_bias && c->tied == llama && c->rope_theta == 10000 && c->head_width == 4);
+        CHECK(c->qkv_bias && c->output_bias == llama && !c->mlp_bias && c->tied == llama && c->rope[0].theta == 10000 && c->head_width == 4);
         CHECK(c->bos_id == -1 && c->pad_id == -1 && c->stop_count == 0);
         // llama interleaves the halves of a head: 0 2 1 3 brings them back. qwen2 doesn't.
         const float order[2][8] = {{0, 1, 2, 3, 4, 5, 6, 7}, {0, 2, 1, 3, 4, 6, 5, 7}};

@@ -88,7 +88,7 @@ static void make_model(const char *folder) {
     Policy *p;
     OK(tokenizer_from_characters("0123456789+=", &t, &err));
     ModelConfig c = {.model_type = "llama", .layers = 2, .width = 16, .heads = 4, .kv_heads = 2, .head_width = 4, .feed_forward = 24,
-                     .vocabulary = tokenizer_size(t), .max_positions = 32, .norm_eps = 1e-5, .rope_theta = 10000,
+                     .vocabulary = tokenizer_size(t), .max_positions = 32, .norm_eps = 1e-5, .rope = {{.theta = 10000}},
                      .initializer_range = 0.02, .tied = true, .bos_id = -1, .pad_id = -1, .stop_count = 1};
     c.stop_ids[0] = tokenizer_eos(t);
     OK(policy_create(&c, t, 1, &(PolicyOptions){.precision = PRECISION_FP32, .threads = 1}, &p, &err));

@@ -1,0 +1,126 @@
+// The memory of passes: what any pass needs (Workspace), and what a training pass keeps (Training, Kept). Sizes only grow;
+// nothing here runs while operations are queued.
+#include "model.h"
+#include <stdlib.h>
+
+bool workspace_reserve(Policy *p, int64_t rows, Err *err) {
+    Workspace *w = &p->work;
+    const ModelConfig *c = &p->config;
+    if (rows <= w->rows) return true;
+    w->rows = 0;
+    RESERVE(w->h, rows * c->width * 4);
+    RESERVE(w->x, act_bytes(p, rows * c->width));
+    RESERVE(w->qkv, rows * qkv_width(c) * 4);
+    RESERVE(w->q, act_bytes(p, rows * q_width(c)));
+    RESERVE(w->attention, act_bytes(p, rows * q_width(c)));
+    RESERVE(w->gate_up, act_bytes(p, rows * 2 * c->feed_forward));
+    RESERVE(w->ff, act_bytes(p, rows * c->feed_forward));
+    RESERVE(w->rstd, rows * 4);
+    RESERVE(w->final, act_bytes(p, rows * c->width));
+    w->rows = rows;
+    return true;
+}
+
+static void release_all(const Policy *p, void *const *memory, int count) {
+    for (int i = 0; i < count; i++) p->device->release(p->device, memory[i]);
+}
+
+void workspace_free(Policy *p) {
+    Workspace *w = &p->work;
+    void *const memory[] = {w->h, w->x, w->qkv, w->q, w->attention, w->gate_up, w->ff, w->rstd, w->final};
+    release_all(p, memory, COUNT(memory));
+    *w = (Workspace){0};
+}
+
+static bool kept_reserve(Policy *p, int64_t rows, Err *err) {
+    Training *t = &p->training;
+    const ModelConfig *c = &p->config;
+    if (!t->kept) t->kept = xcalloc((size_t)c->layers, sizeof(Kept));
+    for (int l = 0; l < c->layers; l++) {
+        Kept *k = &t->kept[l];
+        RESERVE(k->h_in, rows * c->width * 4);
+        RESERVE(k->h_mid, rows * c->width * 4);
+        RESERVE(k->rstd1, rows * 4);
+        RESERVE(k->rstd2, rows * 4);
+        RESERVE(k->q, act_bytes(p, rows * q_width(c)));
+        RESERVE(k->attention, act_bytes(p, rows * q_width(c)));
+        RESERVE(k->gate_up, act_bytes(p, rows * 2 * c->feed_forward));
+        RESERVE(k->lse, rows * c->heads * 4);
+    }
+    return true;
+}
+
+static size_t grad_scratch(const Policy *p, int64_t rows, int64_t targets, int groups) {
+    const ModelConfig *c = &p->config;
+    if (!p->device->is_host) return 0;
+    int64_t wide = 2 * c->feed_forward > qkv_width(c) ? 2 * (int64_t)c->feed_forward : qkv_width(c);
+    size_t layers = matmul_grad_scratch(rows, wide, c->feed_forward > c->width ? c->feed_forward : c->width, groups, p->dtype);
+    int64_t chunk = targets < HEAD_CHUNK ? targets : HEAD_CHUNK;
+    size_t head = matmul_grad_scratch(chunk, c->vocabulary, c->width, groups, p->dtype);
+    return layers > head ? layers : head;
+}
+
+bool training_reserve(Policy *p, const Packed *b, int64_t pages, bool keep, Err *err) {
+    Training *t = &p->training;
+    const ModelConfig *c = &p->config;
+    int64_t rows = b->token_count, targets = b->target_count, D = c->head_width;
+    int64_t wide = 2 * c->feed_forward > qkv_width(c) ? 2 * (int64_t)c->feed_forward : qkv_width(c);
+    if (wide < c->width) wide = c->width;
+    if (pages > t->pages) {
+        t->pages = 0;
+        RESERVE(t->page_memory, (size_t)pages * page_bytes(p) * (size_t)c->layers);
+        if (p->trainable) RESERVE(t->dpages, pages * page_elements(c->kv_heads, D) * 4);
+        t->pages = pages;
+    }
+    if (keep && rows > t->rows) {
+        t->rows = 0;
+        TRY(kept_reserve(p, rows, err));
+        RESERVE(t->h_last, rows * c->width * 4);
+        RESERVE(t->rstd_last, rows * 4);
+        RESERVE(t->dh, rows * c->width * 4);
+        RESERVE(t->dwide, rows * wide * 4);
+        RESERVE(t->dq, rows * q_width(c) * 4);
+        RESERVE(t->delta, rows * c->heads * 4);
+        RESERVE(t->dact, act_bytes(p, rows * wide));
+        t->rows = rows;
+    }
+    if (targets > t->targets) {
+        t->targets = 0;
+        RESERVE(t->head_x, act_bytes(p, targets * c->width));
+        t->inv_temperature_host = xrealloc(t->inv_temperature_host, (size_t)targets * sizeof(float));
+        RESERVE(t->logprob, targets * 4);
+        RESERVE(t->entropy, targets * 4);
+        RESERVE(t->max, targets * 4);
+        RESERVE(t->log_sum, targets * 4);
+        RESERVE(t->stats, targets * (vocab_padded(c->vocabulary) / VOCAB_BLOCK) * (int64_t)sizeof(VocabStats));
+        t->targets = targets;
+    }
+    if (keep) {
+        if (!t->dlogits) {
+            RESERVE(t->dlogits, act_bytes(p, HEAD_CHUNK * vocab_padded(c->vocabulary)));
+            RESERVE(t->head_dx, HEAD_CHUNK * (int64_t)c->width * 4);
+        }
+        size_t need = grad_scratch(p, t->rows, t->targets, b->group_count);
+        if (need > t->scratch_bytes) {
+            t->scratch_bytes = 0;
+            RESERVE(t->scratch, need);
+            t->scratch_bytes = need;
+        }
+    }
+    return true;
+}
+
+void training_free(Policy *p) {
+    Training *t = &p->training;
+    for (int l = 0; t->kept && l < p->config.layers; l++) {
+        Kept *k = &t->kept[l];
+        void *const memory[] = {k->h_in, k->h_mid, k->rstd1, k->rstd2, k->q, k->attention, k->gate_up, k->lse};
+        release_all(p, memory, COUNT(memory));
+    }
+    void *const memory[] = {t->h_last, t->rstd_last, t->page_memory, t->dh, t->dwide, t->dq, t->delta, t->dact, t->dpages,
+                            t->head_x, t->head_dx, t->dlogits, t->logprob, t->entropy, t->max, t->log_sum, t->stats, t->scratch};
+    release_all(p, memory, COUNT(memory));
+    stage_free(p, &t->stage), stage_free(p, &t->coefficients);
+    free(t->kept), free(t->inv_temperature_host), free(t->target_segment), free(t->chunks), free(t->chunk_segments);
+    *t = (Training){0};
+}

@@ -1,0 +1,172 @@
+// Training passes: a packed batch goes to the device, the layers run, the head gives logprobs and entropies of the targets,
+// and on the way back takes dLoss/dlogprob and dLoss/dentropy. Targets are walked in chunks, so that no [R, V] array of
+// gradients is ever held.
+#include "model.h"
+#include <stdlib.h>
+#include <string.h>
+
+static HeadArgs head_args(const Policy *p, int64_t from, int64_t count) {
+    const Training *t = &p->training;
+    const Staged *s = &t->staged;
+    int64_t blocks = vocab_padded(p->config.vocabulary) / VOCAB_BLOCK;
+    return (HeadArgs){.M = count, .V = p->config.vocabulary, .C = p->config.width, .dtype = p->dtype,
+                      .x = (const char *)t->head_x + act_bytes(p, from * p->config.width), .w = p->head->packed,
+                      .inv_temperature = s->inv_temperature + from, .target = s->target + from,
+                      .kept_start = s->kept_start ? s->kept_start + from : NULL, .kept = s->kept,
+                      .logprob = t->logprob + from, .entropy = t->entropy + from, .max = t->max + from,
+                      .log_sum = t->log_sum + from, .stats = t->stats + from * blocks, .scratch = p->head_scratch};
+}
+
+// Gradient of the head over one chunk of targets, and of the hidden states they came from.
+static void head_chunk_gradient(const Backward *b, const HeadChunk *chunk, float *dfinal) {
+    Policy *p = b->p;
+    const Device *d = p->device;
+    Training *t = &p->training;
+    const Staged *s = &t->staged;
+    int64_t C = p->config.width, V = p->config.vocabulary, padded = vocab_padded(V), from = chunk->from, count = chunk->to - from;
+    d->head_grad(d, &(HeadGradArgs){.forward = head_args(p, from, count), .dlogprob = s->dlogprob + from,
+                                    .dentropy = s->dentropy ? s->dentropy + from : NULL, .dlogits = t->dlogits});
+    d->matmul(d, &(MatmulArgs){.M = count, .N = C, .K = V, .dtype = p->dtype, .x = t->dlogits, .ldx = padded,
+                               .w = p->head->transposed, .store = STORE_F32, .y = t->head_dx, .ldy = C});
+    d->scatter(d, &(ScatterArgs){.T = count, .C = C, .row = s->row + from, .x = t->head_dx, .y = dfinal});
+    float *dw = p->head == p->embedding ? p->head->gradient2 : p->head->gradient;
+    d->matmul_grad(d, &(MatmulGradArgs){.T = count, .N = V, .K = C, .dtype = p->dtype,
+                                        .x = (const char *)t->head_x + act_bytes(p, from * C), .ldx = C, .dy = t->dlogits,
+                                        .ldy = padded, .dw = dw,
+                                        .segments = {chunk->count, s->chunk_segments + chunk->first, t->chunk_segments + chunk->first},
+                                        .scratch = t->scratch});
+}
+
+// ---- the two passes --------------------------------------------------------------------------------------
+// Targets of one group must stand together, in the order of groups.
+static bool find_segments(Policy *p, const Packed *b, Err *err) {
+    Training *t = &p->training;
+    t->target_segment = xrealloc(t->target_segment, (size_t)(b->group_count + 1) * sizeof(int32_t));
+    int32_t r = 0;
+    for (int g = 0; g < b->group_count; g++) {
+        t->target_segment[g] = r;
+        int32_t end = g + 1 < b->group_count ? b->groups[g + 1].prompt_start : b->token_count;
+        while (r < b->target_count && b->row[r] < end && b->row[r] >= b->groups[g].prompt_start) r++;
+    }
+    t->target_segment[b->group_count] = r;
+    return r == b->target_count || fail(err, ERR_SOFTWARE, "targets", "target %d doesn't follow the order of groups", r);
+}
+
+// Segments: a group's targets, cut at multiples of HEAD_CHUNK from its first. Chunks: whole segments, as many as fit.
+static int32_t find_chunks(Training *t, const Packed *b) {
+    int32_t most = b->group_count + b->target_count / HEAD_CHUNK + 1, entries = 0;
+    t->chunks = xrealloc(t->chunks, (size_t)most * sizeof *t->chunks);
+    t->chunk_segments = xrealloc(t->chunk_segments, (size_t)most * 2 * sizeof *t->chunk_segments);
+    t->chunk_count = 0;
+    for (int g = 0; g < b->group_count; g++)
+        for (int32_t from = t->target_segment[g], end = t->target_segment[g + 1], to; from < end; from = to) {
+            to = from + HEAD_CHUNK < end ? from + HEAD_CHUNK : end;
+            HeadChunk *chunk = t->chunk_count ? &t->chunks[t->chunk_count - 1] : NULL;
+            if (!chunk || to - chunk->from > HEAD_CHUNK) {
+                chunk = &t->chunks[t->chunk_count++];
+                *chunk = (HeadChunk){.from = from, .first = entries};
+                t->chunk_segments[entries++] = 0;
+            }
+            chunk->to = to;
+            chunk->count++;
+            t->chunk_segments[entries++] = to - chunk->from;
+        }
+    return entries;
+}
+
+static bool stage_batch(Policy *p, const Packed *b, Err *err) {
+    Training *t = &p->training;
+    Staged *s = &t->staged;
+    const Paging *g = &p->paging;
+    int32_t T = b->token_count, R = b->target_count;
+    for (int32_t r = 0; r < R; r++) t->inv_temperature_host[r] = (float)(1.0 / b->temperature);
+    *s = (Staged){.pass = {.T = T, .pages = t->page_memory, .layer_bytes = (size_t)t->pages * page_bytes(p),
+                           .max_position = g->max_position, .max_run = g->max_run}};
+    STAGE_ADD(&t->stage, b->tokens, T, &s->pass.tokens);
+    STAGE_ADD(&t->stage, g->position, T, &s->pass.position);
+    STAGE_ADD(&t->stage, g->table_start, T, &s->pass.table_start);
+    STAGE_ADD(&t->stage, g->table, g->table_count, &s->pass.table);
+    STAGE_ADD(&t->stage, g->slot_start, T + 1, &s->pass.slot_start);
+    STAGE_ADD(&t->stage, g->slot, g->slot_count, &s->pass.slot);
+    STAGE_ADD(&t->stage, g->unit, b->group_count + 1, &s->unit);
+    STAGE_ADD(&t->stage, g->unit_page, b->group_count + 1, &s->unit_page);
+    STAGE_ADD(&t->stage, g->page_first_row, g->page_count, &s->page_first_row);
+    STAGE_ADD(&t->stage, g->page_last_row, g->page_count, &s->page_last_row);
+    STAGE_ADD(&t->stage, b->row, R, &s->row);
+    STAGE_ADD(&t->stage, b->target, R, &s->target);
+    STAGE_ADD(&t->stage, b->kept_start, b->kept_start ? R + 1 : 0, &s->kept_start);
+    STAGE_ADD(&t->stage, b->kept_ids, b->kept_start ? b->kept_start[R] : 0, &s->kept);
+    STAGE_ADD(&t->stage, t->inv_temperature_host, R, &s->inv_temperature);
+    STAGE_ADD(&t->stage, t->chunk_segments, find_chunks(t, b), &s->chunk_segments);
+    return stage_send(p, &t->stage, err);
+}
+
+// Queues the forward pass; nothing is waited for.
+static bool forward_queue(Policy *p, const Packed *batch, bool keep, Err *err) {
+    const Device *d = p->device;
+    Training *t = &p->training;
+    if (keep && !p->trainable) return fail(err, ERR_SOFTWARE, "policy", "activations are kept only by a trainable policy");
+    TRY(packed_check(p, batch, err));
+    paging_free(&p->paging);
+    paging_build(batch, &p->paging);
+    TRY(training_reserve(p, batch, p->paging.page_count, keep, err));
+    TRY(workspace_reserve(p, batch->token_count, err));
+    TRY(rope_reserve(p, p->paging.max_position + 1, err));
+    TRY(find_segments(p, batch, err));
+    TRY(stage_batch(p, batch, err));
+    transformer_forward(p, &t->staged.pass, keep ? t->kept : NULL);
+    int64_t T = batch->token_count, R = batch->target_count;
+    if (T) p->flops += (double)T * config_flops(&p->config, p->paging.context / (double)T, false);
+    if (R == 0) return true;
+    d->gather(d, &(GatherArgs){.T = R, .C = p->config.width, .dtype = p->dtype, .row = t->staged.row, .x = p->work.final, .y = t->head_x});
+    HeadArgs head = head_args(p, 0, R);
+    d->head(d, &head);
+    p->flops += 2.0 * (double)R * p->config.width * p->config.vocabulary;
+    return true;
+}
+
+// The logprobs and entropies of the pass that was queued; waits for what was queued up to here.
+static bool take_results(Policy *p, int64_t R, float *logprob, float *entropy, Err *err) {
+    const Device *d = p->device;
+    if (R) d->download(d, logprob, p->training.logprob, (size_t)R * 4);
+    if (R && entropy) d->download(d, entropy, p->training.entropy, (size_t)R * 4);
+    return d->finish(d, err);
+}
+
+static bool backward_queue(Policy *p, const Packed *batch, const float *dlogprob, const float *dentropy, Err *err) {
+    const ModelConfig *c = &p->config;
+    const Device *d = p->device;
+    Training *t = &p->training;
+    if (!p->trainable || !t->kept) return fail(err, ERR_SOFTWARE, "policy", "backward needs a forward pass that kept its activations");
+    Backward b = {.p = p, .pass = t->staged.pass, .groups = {batch->group_count, t->staged.unit, p->paging.unit}};
+    double flops_before = p->flops;
+    int64_t T = b.pass.T, R = batch->target_count;
+    size_t bytes = (size_t)T * (size_t)c->width * 4;
+    if (T == 0) return true;
+    STAGE_ADD(&t->coefficients, dlogprob, R, &t->staged.dlogprob);
+    STAGE_ADD(&t->coefficients, dentropy, dentropy ? R : 0, &t->staged.dentropy);
+    TRY(stage_send(p, &t->coefficients, err));
+    d->zero(d, t->dwide, bytes);
+    for (int i = 0; i < t->chunk_count; i++) head_chunk_gradient(&b, &t->chunks[i], t->dwide);
+    transformer_backward(&b);
+    p->flops = flops_before + 2.0 * (double)T * config_flops(c, p->paging.context / (double)T, false) +
+               4.0 * (double)R * c->width * c->vocabulary;
+    return true;
+}
+
+bool policy_forward(Policy *p, const Packed *batch, bool keep, float *logprob, float *entropy, Err *err) {
+    TRY(forward_queue(p, batch, keep, err));
+    return take_results(p, batch->target_count, logprob, entropy, err);
+}
+
+bool policy_backward(Policy *p, const Packed *batch, const float *dlogprob, const float *dentropy, Err *err) {
+    TRY(backward_queue(p, batch, dlogprob, dentropy, err));
+    return p->device->finish(p->device, err);
+}
+
+bool policy_forward_backward(Policy *p, const Packed *batch, const float *dlogprob, const float *dentropy, float *logprob,
+                             float *entropy, Err *err) {
+    TRY(forward_queue(p, batch, true, err));
+    TRY(backward_queue(p, batch, dlogprob, dentropy, err));
+    return take_results(p, batch->target_count, logprob, entropy, err);
+}
