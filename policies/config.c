@@ -271,6 +271,16 @@ json_t *config_to_json(const ModelConfig *c, const char *dtype) {
     return j;
 }
 
+json_t *config_generation_json(const ModelConfig *c) {
+    json_t *g = json_object(), *stops = json_array();
+    for (int i = 0; i < c->stop_count; i++) json_array_append_new(stops, json_integer(c->stop_ids[i]));
+    if (c->bos_id >= 0) json_object_set_new(g, "bos_token_id", json_integer(c->bos_id));
+    if (c->pad_id >= 0) json_object_set_new(g, "pad_token_id", json_integer(c->pad_id));
+    if (c->stop_count) json_object_set(g, "eos_token_id", stops);
+    json_decref(stops);
+    return g;
+}
+
 // ---- counting --------------------------------------------------------------------------------------------
 // Elements of one layer's matrices: q, k, v, o, gate, up, down.
 static int64_t layer_matrices(const ModelConfig *c) {

@@ -86,6 +86,7 @@ bool config_from_json(const json_t *config, const json_t *generation_config, con
 bool config_check(const ModelConfig *c, const char *where, Err *err) MUST_CHECK;
 // config.json as transformers writes it. The caller owns the result.
 json_t *config_to_json(const ModelConfig *c, const char *dtype);
+json_t *config_generation_json(const ModelConfig *c); // generation_config.json
 
 int64_t config_parameters(const ModelConfig *c); // a tied head counted once
 // FLOPs of the forward pass of one token whose attention sees `context` positions (itself included); a multiply-add

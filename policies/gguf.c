@@ -282,6 +282,10 @@ void gguf_close(Gguf *g) {
 
 // ---- looking up ------------------------------------------------------------------------------------------
 const char *gguf_path(const Gguf *g) { return g->path; }
+bool gguf_holds(const Gguf *g, const void *data, size_t bytes) {
+    uintptr_t start = (uintptr_t)g->file.data, at = (uintptr_t)data;
+    return data && at >= start && at - start <= g->file.size && bytes <= g->file.size - (at - start);
+}
 int gguf_value_count(const Gguf *g) { return g->value_count; }
 const GgufValue *gguf_value_at(const Gguf *g, int index) { return &g->values[index]; }
 const GgufValue *gguf_find(const Gguf *g, const char *key) {

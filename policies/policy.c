@@ -352,20 +352,10 @@ static bool save_json(const char *folder, const char *name, json_t *value, Err *
     return ok;
 }
 
-static json_t *generation_config(const ModelConfig *c) {
-    json_t *g = json_object(), *stops = json_array();
-    for (int i = 0; i < c->stop_count; i++) json_array_append_new(stops, json_integer(c->stop_ids[i]));
-    if (c->bos_id >= 0) json_object_set_new(g, "bos_token_id", json_integer(c->bos_id));
-    if (c->pad_id >= 0) json_object_set_new(g, "pad_token_id", json_integer(c->pad_id));
-    if (c->stop_count) json_object_set(g, "eos_token_id", stops);
-    json_decref(stops);
-    return g;
-}
-
 bool policy_save(const Policy *p, const char *folder, const char *dtype, Err *err) {
     TRY(folder_make(folder, err));
     TRY(save_json(folder, "config.json", config_to_json(&p->config, strcmp(dtype, "BF16") == 0 ? "bfloat16" : "float32"), err));
-    TRY(save_json(folder, "generation_config.json", generation_config(&p->config), err));
+    TRY(save_json(folder, "generation_config.json", config_generation_json(&p->config), err));
     if (p->tokenizer) TRY(tokenizer_save(p->tokenizer, folder, err));
     return save_weights(p, folder, dtype, err);
 }

@@ -165,6 +165,10 @@ static const Entry *entry_find(const Safetensors *s, const char *name) {
     int i = names_find(s->index, s->count, name);
     return i < 0 ? NULL : &s->entries[i];
 }
+bool safetensors_holds(const Safetensors *s, const void *data, size_t bytes) {
+    uintptr_t start = (uintptr_t)s->file.data, at = (uintptr_t)data;
+    return data && at >= start && at - start <= s->file.size && bytes <= s->file.size - (at - start);
+}
 int safetensors_count(const Safetensors *s) { return s->count; }
 void safetensors_at(const Safetensors *s, int index, TensorInfo *out) { *out = s->entries[index].info; }
 bool safetensors_find(const Safetensors *s, const char *name, TensorInfo *out) {
@@ -235,6 +239,12 @@ static bool write_tensor(int fd, const TensorOut *t, const char *path, Err *err)
     enum { CHUNK = 32768 };
     uint64_t bytes = 0;
     TRY(count_bytes(t, path, &bytes, err));
+    if (t->write) {
+        off_t before = lseek(fd, 0, SEEK_CUR);
+        TRY(t->write(t->context, fd, path, err));
+        return lseek(fd, 0, SEEK_CUR) - before == (off_t)bytes ||
+               fail(err, ERR_SOFTWARE, path, "tensor '%.100s' wasn't written whole", t->name);
+    }
     if (!t->values || strcmp(t->dtype, "F32") == 0) return bytes == 0 || write_all(fd, t->values ? t->values : t->raw, (size_t)bytes, path, err);
     uint16_t chunk[CHUNK];
     for (uint64_t at = 0, n = bytes / 2; at < n;) {

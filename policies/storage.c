@@ -5,6 +5,7 @@
 #include <string.h>
 
 static uint16_t load16(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
+static void store16(uint8_t *p, uint16_t x) { p[0] = (uint8_t)x, p[1] = (uint8_t)(x >> 8); }
 static uint32_t load32(const uint8_t *p) { return load16(p) | (uint32_t)load16(p + 2) << 16; }
 static uint64_t load64(const uint8_t *p) { return load32(p) | (uint64_t)load32(p + 4) << 32; }
 
@@ -14,19 +15,34 @@ static float float_of_bits(uint32_t bits) {
     return f;
 }
 // IEEE half: subnormals by an exact subtraction, infinities and NaN keep their payload.
-static float half(const uint8_t *p) {
-    uint32_t h = load16(p), sign = (h & 0x8000u) << 16, rest = h & 0x7fffu;
+float half_to_float(uint16_t bits) {
+    uint32_t h = bits, sign = (h & 0x8000u) << 16, rest = h & 0x7fffu;
     if (rest >= 0x7c00u) return float_of_bits(sign | 0x7f800000u | (rest & 0x3ffu) << 13);
     if (rest >= 0x0400u) return float_of_bits(sign | ((rest << 13) + 0x38000000u));
     float tiny = float_of_bits(0x38800000u | rest << 13) - float_of_bits(0x38800000u); // 2^-14 * (1.m - 1)
     return sign ? -tiny : tiny;
 }
+static float half(const uint8_t *p) { return half_to_float(load16(p)); }
 
 uint16_t bf16_from_float(float x) {
     uint32_t bits;
     memcpy(&bits, &x, 4);
     if (x != x) return (uint16_t)(bits >> 16 | 0x40);
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+uint16_t half_from_float(float x) {
+    uint32_t bits, rest, sign;
+    memcpy(&bits, &x, 4);
+    sign = bits >> 16 & 0x8000u, rest = bits & 0x7fffffffu;
+    if (rest > 0x7f800000u) return (uint16_t)(sign | 0x7c00u | (rest >> 13 & 0x3ffu) | ((rest >> 13 & 0x3ffu) ? 0 : 0x200u));
+    if (rest >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u); // rounds to 65536 or more
+    if (rest < 0x38800000u) { // subnormal: an exact scaling, then the addition rounds to even
+        float magnitude = float_of_bits(rest) + 0.5f; // the unit of 0.5's last place is 2^-24
+        memcpy(&bits, &magnitude, 4);
+        return (uint16_t)(sign | (bits - 0x3f000000u));
+    }
+    return (uint16_t)(sign | ((rest - 0x38000000u + 0xfffu + (rest >> 13 & 1)) >> 13));
 }
 
 // ---- plain types -----------------------------------------------------------------------------------------
@@ -36,6 +52,13 @@ static void decode_f16(const uint8_t *in, int64_t n, float *out) {
 }
 static void decode_bf16(const uint8_t *in, int64_t n, float *out) {
     for (int64_t i = 0; i < n; i++) out[i] = float_of_bits((uint32_t)load16(in + 2 * i) << 16);
+}
+static void encode_f32(const float *in, int64_t n, uint8_t *out) { memcpy(out, in, (size_t)n * 4); }
+static void encode_f16(const float *in, int64_t n, uint8_t *out) {
+    for (int64_t i = 0; i < n; i++) store16(out + 2 * i, half_from_float(in[i]));
+}
+static void encode_bf16(const float *in, int64_t n, uint8_t *out) {
+    for (int64_t i = 0; i < n; i++) store16(out + 2 * i, bf16_from_float(in[i]));
 }
 static void decode_f64(const uint8_t *in, int64_t n, float *out) {
     for (int64_t i = 0; i < n; i++) {
@@ -199,47 +222,47 @@ static void decode_q3_k(const uint8_t *in, int64_t blocks, float *out) {
 }
 
 static const StorageType types[] = {
-    {"F32", 0, true, 1, 4, decode_f32},
-    {"F16", 1, true, 1, 2, decode_f16},
-    {"BF16", 30, true, 1, 2, decode_bf16},
-    {"F64", 28, true, 1, 8, decode_f64},
-    {"I8", 24, true, 1, 1, decode_i8},
-    {"I16", 25, true, 1, 2, decode_i16},
-    {"I32", 26, true, 1, 4, decode_i32},
-    {"I64", 27, true, 1, 8, decode_i64},
-    {"U8", -1, true, 1, 1, decode_u8},
-    {"U16", -1, true, 1, 2, decode_u16},
-    {"U32", -1, true, 1, 4, decode_u32},
-    {"U64", -1, true, 1, 8, decode_u64},
-    {"BOOL", -1, true, 1, 1, decode_bool},
-    {"F8_E4M3", -1, true, 1, 1, NULL},
-    {"F8_E5M2", -1, true, 1, 1, NULL},
-    {"F8_E8M0", -1, true, 1, 1, NULL},
-    {"C64", -1, true, 1, 8, NULL},
-    {"Q8_0", 8, false, 32, 34, decode_q8_0},
-    {"Q4_0", 2, false, 32, 18, decode_q4_0},
-    {"Q4_1", 3, false, 32, 20, decode_q4_1},
-    {"Q5_0", 6, false, 32, 22, decode_q5_0},
-    {"Q5_1", 7, false, 32, 24, decode_q5_1},
-    {"Q2_K", 10, false, 256, 84, decode_q2_k},
-    {"Q3_K", 11, false, 256, 110, decode_q3_k},
-    {"Q4_K", 12, false, 256, 144, decode_q4_k},
-    {"Q5_K", 13, false, 256, 176, decode_q5_k},
-    {"Q6_K", 14, false, 256, 210, decode_q6_k},
-    {"Q8_1", 9, false, 32, 36, NULL},
-    {"Q8_K", 15, false, 256, 292, NULL},
-    {"IQ2_XXS", 16, false, 256, 66, NULL},
-    {"IQ2_XS", 17, false, 256, 74, NULL},
-    {"IQ3_XXS", 18, false, 256, 98, NULL},
-    {"IQ1_S", 19, false, 256, 50, NULL},
-    {"IQ4_NL", 20, false, 32, 18, NULL},
-    {"IQ3_S", 21, false, 256, 110, NULL},
-    {"IQ2_S", 22, false, 256, 82, NULL},
-    {"IQ4_XS", 23, false, 256, 136, NULL},
-    {"IQ1_M", 29, false, 256, 56, NULL},
-    {"TQ1_0", 34, false, 256, 54, NULL},
-    {"TQ2_0", 35, false, 256, 66, NULL},
-    {"MXFP4", 39, false, 32, 17, NULL},
+    {"F32", 0, true, 1, 4, decode_f32, encode_f32},
+    {"F16", 1, true, 1, 2, decode_f16, encode_f16},
+    {"BF16", 30, true, 1, 2, decode_bf16, encode_bf16},
+    {"F64", 28, true, 1, 8, decode_f64, NULL},
+    {"I8", 24, true, 1, 1, decode_i8, NULL},
+    {"I16", 25, true, 1, 2, decode_i16, NULL},
+    {"I32", 26, true, 1, 4, decode_i32, NULL},
+    {"I64", 27, true, 1, 8, decode_i64, NULL},
+    {"U8", -1, true, 1, 1, decode_u8, NULL},
+    {"U16", -1, true, 1, 2, decode_u16, NULL},
+    {"U32", -1, true, 1, 4, decode_u32, NULL},
+    {"U64", -1, true, 1, 8, decode_u64, NULL},
+    {"BOOL", -1, true, 1, 1, decode_bool, NULL},
+    {"F8_E4M3", -1, true, 1, 1, NULL, NULL},
+    {"F8_E5M2", -1, true, 1, 1, NULL, NULL},
+    {"F8_E8M0", -1, true, 1, 1, NULL, NULL},
+    {"C64", -1, true, 1, 8, NULL, NULL},
+    {"Q8_0", 8, false, 32, 34, decode_q8_0, encode_q8_0},
+    {"Q4_0", 2, false, 32, 18, decode_q4_0, encode_q4_0},
+    {"Q4_1", 3, false, 32, 20, decode_q4_1, encode_q4_1},
+    {"Q5_0", 6, false, 32, 22, decode_q5_0, encode_q5_0},
+    {"Q5_1", 7, false, 32, 24, decode_q5_1, encode_q5_1},
+    {"Q2_K", 10, false, 256, 84, decode_q2_k, NULL},
+    {"Q3_K", 11, false, 256, 110, decode_q3_k, NULL},
+    {"Q4_K", 12, false, 256, 144, decode_q4_k, encode_q4_k},
+    {"Q5_K", 13, false, 256, 176, decode_q5_k, NULL},
+    {"Q6_K", 14, false, 256, 210, decode_q6_k, encode_q6_k},
+    {"Q8_1", 9, false, 32, 36, NULL, NULL},
+    {"Q8_K", 15, false, 256, 292, NULL, NULL},
+    {"IQ2_XXS", 16, false, 256, 66, NULL, NULL},
+    {"IQ2_XS", 17, false, 256, 74, NULL, NULL},
+    {"IQ3_XXS", 18, false, 256, 98, NULL, NULL},
+    {"IQ1_S", 19, false, 256, 50, NULL, NULL},
+    {"IQ4_NL", 20, false, 32, 18, NULL, NULL},
+    {"IQ3_S", 21, false, 256, 110, NULL, NULL},
+    {"IQ2_S", 22, false, 256, 82, NULL, NULL},
+    {"IQ4_XS", 23, false, 256, 136, NULL, NULL},
+    {"IQ1_M", 29, false, 256, 56, NULL, NULL},
+    {"TQ1_0", 34, false, 256, 54, NULL, NULL},
+    {"TQ2_0", 35, false, 256, 66, NULL, NULL},
+    {"MXFP4", 39, false, 32, 17, NULL, NULL},
 };
 
 const StorageType *storage_by_gguf_id(uint32_t id) {
@@ -251,6 +274,25 @@ const StorageType *storage_by_safetensors(const char *name) {
     for (int i = 0; i < COUNT(types); i++)
         if (types[i].safetensors && strcmp(types[i].name, name) == 0) return &types[i];
     return NULL;
+}
+
+const StorageType *storage_by_name(const char *name) {
+    for (int i = 0; i < COUNT(types); i++)
+        if (strcmp(types[i].name, name) == 0) return &types[i];
+    return NULL;
+}
+
+static bool is_finite(float x) { return x - x == 0; }
+bool storage_encode(const StorageType *type, const float *in, int64_t blocks, const char *where, const char *tensor,
+                    uint8_t *out, Err *err) {
+    if (!type->encode) return fail(err, ERR_USAGE, where, "tensor '%.100s' can't be written as %s", tensor, type->name);
+    float most = type->encode == encode_f16 ? 65520.0f : 0; // from here on halves round to infinity
+    for (int64_t i = 0; i < blocks * type->block && (type->block > 1 || most > 0); i++) {
+        bool fits = type->block > 1 ? is_finite(in[i]) : !is_finite(in[i]) || (in[i] < most && in[i] > -most);
+        if (!fits) return fail(err, ERR_DATA, where, "tensor '%.100s' holds %g, which %s can't", tensor, (double)in[i], type->name);
+    }
+    type->encode(in, blocks, out);
+    return true;
 }
 
 bool storage_decode(const StorageType *type, const uint8_t *in, int64_t blocks, const char *where, const char *tensor,

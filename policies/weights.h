@@ -45,6 +45,9 @@ typedef struct TensorOut {
     int64_t shape[4];
     const float *values; // [count] for F32 and BF16
     const void *raw;     // instead of values: bytes as stored
+    // Instead of both: writes exactly the tensor's bytes, for what is too large to be held.
+    bool (*write)(const void *context, int fd, const char *path, Err *err);
+    const void *context;
 } TensorOut;
 // A safetensors file, `format: pt` and `metadata` (may be NULL) in its header, written aside, synced and renamed.
 bool safetensors_write(const char *path, const TensorOut *tensors, int count, const json_t *metadata, Err *err) MUST_CHECK;
@@ -53,6 +56,7 @@ bool safetensors_write(const char *path, const TensorOut *tensors, int count, co
 typedef struct Safetensors Safetensors;
 bool safetensors_open(const char *path, Safetensors **out, Err *err) MUST_CHECK;
 void safetensors_close(Safetensors *s);
+bool safetensors_holds(const Safetensors *s, const void *data, size_t bytes); // all of it lies within the file
 int safetensors_count(const Safetensors *s);
 void safetensors_at(const Safetensors *s, int index, TensorInfo *out);
 bool safetensors_find(const Safetensors *s, const char *name, TensorInfo *out);

@@ -1,4 +1,4 @@
-// Shared by weights.c and the two readers behind it, and by nobody else.
+// Shared by weights.c, the two readers behind it and the exporters, and by nobody else.
 #ifndef RECKON_WEIGHTS_PRIVATE_H
 #define RECKON_WEIGHTS_PRIVATE_H
 #include "gguf.h"
@@ -40,5 +40,7 @@ bool hf_open_file(Weights *w, const char *path, Err *err) MUST_CHECK;
 bool gguf_model_open(Weights *w, Err *err) MUST_CHECK;
 // Config from metadata, Hugging Face names and the order of rows.
 bool gguf_model_config(Weights *w, Err *err) MUST_CHECK;
+// A Hugging Face name as GGUF has it; false: it has none.
+bool gguf_tensor_name(const char *name, char *out, size_t size) MUST_CHECK;
 
 #endif

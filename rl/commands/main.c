@@ -17,6 +17,7 @@
     X(recipe)                                                                                                \
     X(calc)                                                                                                  \
     X(inspect)                                                                                               \
+    X(export)                                                                                                \
     X(report)                                                                                                \
     X(cost)                                                                                                  \
     X(audit)                                                                                                 \

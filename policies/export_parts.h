@@ -1,0 +1,53 @@
+// Shared by the export_*.c files, and by nobody else.
+#ifndef RECKON_EXPORT_PARTS_H
+#define RECKON_EXPORT_PARTS_H
+#include "export.h"
+#include "weights_private.h"
+
+typedef struct Export {
+    const Weights *w;
+    const ExportOptions *options;
+    const char *out; // in errors
+} Export;
+
+// One tensor on its way.
+typedef struct ExportTensor {
+    const Export *e;
+    const WeightTensor *from;
+    char name[128];          // in the output
+    const StorageType *type; // in the output
+    uint64_t bytes;          // in the output
+    int32_t interleave;      // rows go into interleaved rotary order, for so many heads; 0: Hugging Face's order
+} ExportTensor;
+
+// Fills in `bytes`. An error where the stored extent isn't what type and shape say, or doesn't lie within its file.
+bool export_tensor_check(ExportTensor *t, Err *err) MUST_CHECK;
+// Writes exactly t->bytes. `t` is an ExportTensor.
+bool export_tensor_write(const void *t, int fd, const char *path, Err *err) MUST_CHECK;
+// A tensor that every reader leaves out: a tied head's copy, rotary tables.
+bool export_left_out(const Weights *w, const char *name);
+// F32, F16 or BF16.
+bool export_is_plain(const StorageType *type);
+// An output that is there and may not be replaced is an error. An empty file or folder is none.
+bool export_may_write(const char *path, bool replace, Err *err) MUST_CHECK;
+
+// Metadata of a GGUF file being written.
+typedef struct GgufMetadata {
+    Buf bytes;
+    uint64_t count;
+} GgufMetadata;
+void metadata_u32(GgufMetadata *m, const char *key, uint32_t x);
+void metadata_f32(GgufMetadata *m, const char *key, double x);
+void metadata_bool(GgufMetadata *m, const char *key, bool x);
+void metadata_text(GgufMetadata *m, const char *key, const char *text, size_t size);
+void metadata_array(GgufMetadata *m, const char *key, GgufType type, uint64_t count); // its items follow
+void metadata_item_text(GgufMetadata *m, const char *text, size_t size);
+void metadata_item_32(GgufMetadata *m, uint32_t bits);
+void metadata_value(GgufMetadata *m, const GgufValue *v); // as it stands
+
+// The architecture's name and keys, from the configuration.
+bool metadata_of_config(GgufMetadata *m, const Export *e, Err *err) MUST_CHECK;
+// The tokenizer of the folder `path`; nothing where it has none.
+bool metadata_of_tokenizer(GgufMetadata *m, const Export *e, Err *err) MUST_CHECK;
+
+#endif
