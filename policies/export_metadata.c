@@ -66,6 +66,8 @@ bool metadata_of_config(GgufMetadata *m, const Export *e, Err *err) {
     const char *architecture = architecture_of(c->model_type);
     if (!architecture)
         return fail(err, ERR_UNAVAILABLE, e->out, "a %s model can't be written as GGUF, expected \"llama\" or \"qwen2\"", c->model_type);
+    if (c->rope[0].kind != ROPE_DEFAULT)
+        return fail(err, ERR_UNAVAILABLE, e->out, "scaled rotary positions can't be written as GGUF, expected rope_type \"default\"");
     const struct {
         const char *key;
         int32_t value;
@@ -86,7 +88,7 @@ bool metadata_of_config(GgufMetadata *m, const Export *e, Err *err) {
     snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", architecture);
     metadata_f32(m, key, c->norm_eps);
     snprintf(key, sizeof key, "%s.rope.freq_base", architecture);
-    metadata_f32(m, key, c->rope_theta);
+    metadata_f32(m, key, c->rope[0].theta);
     return true;
 }
 
