@@ -2,6 +2,7 @@
 // renamed. The mixes follow llama.cpp's: what hurts most when it is coarse (the head, values, some of the downward
 // projections) gets more bits. Rows that a block type can't divide fall back to one that can.
 #include "export_parts.h"
+#include "family.h"
 #include "files.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -59,24 +60,23 @@ static const StorageType *output_type(const Export *e, const ExportTensor *t, in
 }
 
 // ---- the tensors -----------------------------------------------------------------------------------------
-static int32_t interleaved_heads(const Weights *w, const char *name) {
-    if (strcmp(w->config.model_type, "llama") != 0) return 0;
-    return strstr(name, ".self_attn.q_proj.") ? w->config.heads : strstr(name, ".self_attn.k_proj.") ? w->config.kv_heads : 0;
-}
-static bool list_tensors(const Export *e, int type, ExportTensor *tensors, int *count, Err *err) {
-    const Weights *w = e->w;
-    *count = 0;
-    for (int i = 0; i < w->count; i++) {
-        const WeightTensor *from = &w->tensors[i];
-        if (export_left_out(w, from->info.name)) continue;
-        ExportTensor *t = &tensors[(*count)++];
-        *t = (ExportTensor){.e = e, .from = from, .interleave = interleaved_heads(w, from->info.name)};
-        if (!gguf_tensor_name(from->info.name, t->name, sizeof t->name) || strlen(t->name) > 63)
-            return fail(err, ERR_DATA, w->path, "tensor '%.100s' has no name in GGUF", from->info.name);
-        t->type = output_type(e, t, type);
-        TRY(export_tensor_check(t, err));
-    }
-    return true;
+typedef struct Listing {
+    const Export *e;
+    int type;
+    bool interleaved;
+    ExportTensor *tensors;
+    int count;
+} Listing;
+static bool list_tensor(void *context, const TensorSpec *spec, Err *err) {
+    Listing *l = context;
+    const Weights *w = l->e->w;
+    int i = names_find(w->index, w->count, spec->name);
+    if (i < 0) return fail(err, ERR_SOFTWARE, w->path, "tensor '%s' is missing", spec->name);
+    ExportTensor *t = &l->tensors[l->count++];
+    *t = (ExportTensor){.e = l->e, .from = &w->tensors[i], .interleave = l->interleaved ? spec->rotary_heads : 0};
+    snprintf(t->name, sizeof t->name, "%s", spec->gguf);
+    t->type = output_type(l->e, t, l->type);
+    return export_tensor_check(t, err);
 }
 
 // ---- the file --------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ static void carry_metadata(GgufMetadata *m, const Gguf *g) {
 }
 
 bool export_gguf(const Weights *w, const char *path, const ExportOptions *options, Err *err) {
-    int type = !options->type || strcmp(options->type, "keep") == 0 ? -1 : type_index(options->type), count = 0;
+    int type = !options->type || strcmp(options->type, "keep") == 0 ? -1 : type_index(options->type);
     if (type < 0 && options->type && strcmp(options->type, "keep") != 0) {
         Buf known = {0};
         for (int i = 0; i < COUNT(types); i++) buf_printf(&known, ", %s", types[i].name);
@@ -168,7 +168,9 @@ bool export_gguf(const Weights *w, const char *path, const ExportOptions *option
     Export e = {.w = w, .options = options, .out = path};
     GgufMetadata m = {0};
     ExportTensor *tensors = xcalloc((size_t)w->count + 1, sizeof *tensors);
-    bool ok = list_tensors(&e, type, tensors, &count, err);
+    Listing l = {.e = &e, .type = type, .interleaved = family_find(w->config.model_type)->gguf_interleaved, .tensors = tensors};
+    bool ok = family_tensors(&w->config, list_tensor, &l, err);
+    int count = l.count;
     if (ok && w->gguf)
         carry_metadata(&m, w->gguf);
     else

@@ -2,6 +2,7 @@
 // vocabulary from tokenizer.json. GGUF names a pre-tokenizer instead of describing it, so a tokenizer whose pattern has
 // no name there is an error: the ids would be others.
 #include "export_parts.h"
+#include "family.h"
 #include "files.h"
 #include <inttypes.h>
 #include <stdio.h>
@@ -55,17 +56,11 @@ void metadata_value(GgufMetadata *m, const GgufValue *v) {
 }
 
 // ---- the configuration -----------------------------------------------------------------------------------
-static const char *architecture_of(const char *model_type) {
-    static const char *const known[][2] = {{"llama", "llama"}, {"qwen2", "qwen2"}};
-    for (int i = 0; i < COUNT(known); i++)
-        if (strcmp(known[i][0], model_type) == 0) return known[i][1];
-    return NULL;
-}
 bool metadata_of_config(GgufMetadata *m, const Export *e, Err *err) {
     const ModelConfig *c = &e->w->config;
-    const char *architecture = architecture_of(c->model_type);
-    if (!architecture)
-        return fail(err, ERR_UNAVAILABLE, e->out, "a %s model can't be written as GGUF, expected \"llama\" or \"qwen2\"", c->model_type);
+    const Family *family = family_find(c->model_type);
+    const char *architecture = family->gguf;
+    if (!architecture) return fail(err, ERR_UNAVAILABLE, e->out, "a %s model can't be written as GGUF", c->model_type);
     if (c->rope[0].kind != ROPE_DEFAULT)
         return fail(err, ERR_UNAVAILABLE, e->out, "scaled rotary positions can't be written as GGUF, expected rope_type \"default\"");
     const struct {

@@ -173,19 +173,6 @@ static bool give_name(void *context, const TensorSpec *t, Err *err) {
     if (n->interleaved) n->w->tensors[i].rotary_heads = t->rotary_heads;
     return true;
 }
-bool gguf_tensor_name(const char *name, char *out, size_t size) {
-    char rest[96];
-    int layer;
-    for (int i = 0; i < COUNT(outer_names); i++)
-        if (strcmp(name, outer_names[i].hf) == 0) return (size_t)snprintf(out, size, "%s", outer_names[i].gguf) < size;
-    if (sscanf(name, "model.layers.%9d.%95s", &layer, rest) != 2) return false;
-    for (int i = 0; i < COUNT(layer_names); i++) {
-        size_t n = strlen(layer_names[i].hf);
-        if (strncmp(rest, layer_names[i].hf, n) == 0 && (!strcmp(rest + n, ".weight") || !strcmp(rest + n, ".bias")))
-            return (size_t)snprintf(out, size, "blk.%d.%s%s", layer, layer_names[i].gguf, rest + n) < size;
-    }
-    return false;
-}
 bool gguf_model_config(Weights *w, Err *err) {
     TRY(read_config(w->gguf, &w->config, err));
     Naming n = {.w = w, .own = xcalloc((size_t)w->count, sizeof *n.own), .interleaved = family_find(w->config.model_type)->gguf_interleaved};

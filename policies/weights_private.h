@@ -40,7 +40,5 @@ bool hf_open_file(Weights *w, const char *path, Err *err) MUST_CHECK;
 bool gguf_model_open(Weights *w, Err *err) MUST_CHECK;
 // Config from metadata, Hugging Face names and the order of rows.
 bool gguf_model_config(Weights *w, Err *err) MUST_CHECK;
-// A Hugging Face name as GGUF has it; false: it has none.
-bool gguf_tensor_name(const char *name, char *out, size_t size) MUST_CHECK;
 
 #endif
