@@ -60,20 +60,31 @@ typedef struct Sampling {
     int32_t max_tokens; // of the completion
     const char *const *stop; // stop strings, NULL-terminated; may be NULL. Matched on the decoded text.
     bool ignore_eos;
+    // 0: off. Thinking that is still open after so many tokens of the completion is closed by given ones, "</think>".
+    int32_t think_tokens;
+    int32_t turn_tokens; // 0: off. Sampled in one turn, where the caller goes on with samples (RolloutOptions)
 } Sampling;
 
 typedef enum Finish { FINISH_STOP, FINISH_LENGTH } Finish;
 
 // One sampled completion; the arrays belong to the Rollout. The end-of-sequence token, where sampled, is part of it.
+// Its own arrays hold what was sampled, and nothing else: tokens that were given to it in between (a closed thinking
+// part, the words of an environment) have no logprob, take no part in a loss, and count as a prompt's.
 typedef struct Completion {
-    int32_t length;
+    int32_t length;    // sampled tokens
     int32_t *ids;      // [length]
     float *logprob;    // [length] under the transform that sampled
     float *entropy;    // [length] of that distribution, nats
     int64_t *kept_start; // [length + 1] into kept_ids; NULL if no truncation was asked for
     int32_t *kept_ids; // the kept set of each token, ascending
     Finish finish;
+    uint8_t *given;    // [total] of each token in its place: 1 if it was given; NULL where nothing was
+    int32_t *all;      // [total] sampled and given ones in their order, the last one sampled; where `given` isn't NULL
+    int32_t total;
 } Completion;
+// The whole course, given tokens included.
+static inline int32_t completion_total(const Completion *c) { return c->given ? c->total : c->length; }
+static inline const int32_t *completion_all(const Completion *c) { return c->given ? c->all : c->ids; }
 
 typedef struct RolloutRequest {
     const int32_t *prompt; // [prompt_length], at least one token
@@ -84,8 +95,21 @@ typedef struct RolloutRequest {
     uint32_t step, prompt_index;
 } RolloutRequest;
 
+// How a sample whose turn has ended goes on.
+typedef struct NextTurn {
+    int32_t request, sample; // request -1: none is ready
+    const int32_t *ids;      // [count] given to it, copied at once; may be none
+    int32_t count;
+    bool done;               // it does not go on. So it is too where max_tokens leaves no room for one more token
+} NextTurn;
+
 typedef struct RolloutOptions {
     int32_t max_sequences; // decoded at once; 0: chosen from memory
+    // Called when a sample stops, or reaches turn_tokens or max_tokens (its `finish` says which); may be NULL: it is finished
+    // then. True: it waits for next_turn to name it, while others decode. max_tokens bounds all of a sample's tokens.
+    bool (*turn_ended)(void *context, int32_t request, int32_t sample, const Completion *completion);
+    // A sample that can go on; with `wait`, nothing else is left to do: it waits for one.
+    bool (*next_turn)(void *context, bool wait, NextTurn *out, Err *err);
     // Called when a sample is finished, in an order that may vary; may be NULL. Not from another thread.
     void (*finished)(void *context, int32_t request, int32_t sample, const Completion *completion);
     // Called about ten times a second with tokens so far; may be NULL. Returning false stops with ERR_INTERRUPTED.
@@ -96,7 +120,7 @@ typedef struct RolloutOptions {
 typedef struct Rollout {
     Completion *completions; // request after request, [sum of samples]
     int32_t count;
-    int64_t prompt_tokens, new_tokens;
+    int64_t prompt_tokens, new_tokens; // given tokens count as a prompt's
     double prefill_seconds, decode_seconds;
     struct RolloutMemory *memory;
 } Rollout;

@@ -5,6 +5,10 @@
 //
 // Pages are reserved for a sample's longest possible course when it is admitted: nothing is ever thrown out again.
 //
+// A sample's turn ends where it stops or has used up a budget. If it goes on, the tokens given to it are computed in one
+// pass behind its last one, into the same pages, and it decodes on. While it waits for them the others decode. Which of
+// them is ready first changes no number: a row depends on its own tokens and places only.
+//
 // The host is the place of record: it knows every sample's tokens. For a round of decoding it sends the rows' state to the
 // device, queues a number of steps (one on the CPU, STEPS where the device works on its own), and then reads the tokens
 // that they recorded. A sample that ended early in the round costs the rest of the round's steps and nothing else.
@@ -13,13 +17,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct Place { // one sample in decoding
+typedef enum PlaceState { PLACE_FREE, PLACE_DECODES, PLACE_GIVEN, PLACE_WAITS } PlaceState;
+typedef struct Place { // one admitted sample
+    PlaceState state;
     int32_t request, sample;
     int32_t *table;      // [table_capacity] page numbers
     int32_t shared;      // the first pages, which belong to the group
     int32_t owned;       // pages after them
-    int32_t length;      // tokens of the completion so far
-    TokenStream *stream; // where stop strings are watched
+    int32_t length;      // tokens of the completion so far, given ones included
+    int32_t last;        // token
+    int32_t limit;       // the length at which the round in progress ends it
+    int32_t turn_start;  // length when its turn began
+    int32_t pending;     // PLACE_GIVEN: last tokens of the completion that no pass has computed
+    bool thinks;         // has a budget for thinking, and has not closed it
+    TokenStream *stream; // where stop strings and the end of thinking are watched
     Buf text;
 } Place;
 
@@ -53,8 +64,11 @@ typedef struct Scheduler {
     RolloutOptions options;
     Rollout *out;
     Group *groups; // [requests]
-    Place *places;
-    int32_t place_count, capacity;
+    Place *places;       // [capacity]
+    int32_t place_count, capacity, waiting; // places in use, places, those that wait
+    int32_t *row_place;  // [capacity] whose draws the rows of a round are
+    Ids think_end;
+    int32_t think_id;    // of "</think>" where it is one token, else -1
     int32_t *free_pages, free_count, total_pages, table_capacity;
     char *page_memory; // one page more than total_pages: rows that fill up a round write there
     // rows of one pass, on the host
@@ -102,13 +116,16 @@ static bool request_check(const Policy *p, const RolloutRequest *r, int32_t inde
     for (int32_t i = 0; i < r->prompt_length; i++)
         if (r->prompt[i] < 0 || r->prompt[i] >= p->config.vocabulary)
             return fail(err, ERR_DATA, where, "id %d at place %d, expected 0 to %d", r->prompt[i], i, p->config.vocabulary - 1);
+    if (r->sampling.think_tokens > 0 && r->sampling.think_tokens >= r->sampling.max_tokens)
+        return fail(err, ERR_DATA, where, "think_tokens is %d, expected less than max_tokens, %d", r->sampling.think_tokens, r->sampling.max_tokens);
+    if (r->sampling.think_tokens > 0 && !p->tokenizer) return fail(err, ERR_DATA, where, "think_tokens need a tokenizer, this model has none");
     return !(r->sampling.stop && r->sampling.stop[0]) || p->tokenizer ||
            fail(err, ERR_DATA, where, "stop strings need a tokenizer, this model has none");
 }
 
 enum { DEFAULT_PLACES = 512, DEVICE_PLACES = 1024, STEPS = 16 };
 static bool scheduler_sizes(Scheduler *s, Err *err) {
-    int64_t samples = 0, most_pages = 0, most_samples = 0, longest = 0, prompt = 0;
+    int64_t samples = 0, most_pages = 0, most_samples = 0, longest = 0, prompt = 0; // prompt: rows of one sample in one pass
     for (int32_t i = 0; i < s->request_count; i++) {
         const RolloutRequest *r = &s->requests[i];
         TRY(request_check(s->p, r, i, err));
@@ -117,6 +134,7 @@ static bool scheduler_sizes(Scheduler *s, Err *err) {
         if (samples > INT32_MAX / 2) return fail(err, ERR_DATA, "rollout", "too many samples");
         if (r->samples > most_samples) most_samples = r->samples;
         if (r->prompt_length > prompt) prompt = r->prompt_length;
+        if ((s->options.turn_ended || r->sampling.think_tokens > 0) && r->sampling.max_tokens > prompt) prompt = r->sampling.max_tokens;
         int64_t pages = pages_for((int64_t)r->prompt_length + r->sampling.max_tokens);
         if (pages > longest) longest = pages;
         if (request_pages(r) > most_pages) most_pages = request_pages(r);
@@ -135,6 +153,13 @@ static bool scheduler_sizes(Scheduler *s, Err *err) {
     s->table_capacity = (int32_t)longest;
     s->row_capacity = (int32_t)(places > prompt ? places : prompt) + (s->p->device->is_host ? 1024 : 8192);
     return true;
+}
+
+static const char think_end[] = "</think>";
+static bool thinks_within_budgets(const Scheduler *s) {
+    for (int32_t i = 0; i < s->request_count; i++)
+        if (s->requests[i].sampling.think_tokens > 0) return true;
+    return false;
 }
 
 static bool scheduler_alloc(Scheduler *s, Err *err) {
@@ -159,6 +184,7 @@ static bool scheduler_alloc(Scheduler *s, Err *err) {
     s->free_pages = xmalloc((size_t)s->total_pages * 4 + 4);
     for (int32_t i = 0; i < s->total_pages; i++) s->free_pages[s->free_count++] = s->total_pages - 1 - i;
     s->places = xcalloc((size_t)places, sizeof *s->places);
+    s->row_place = xmalloc((size_t)places * 4 + 4);
     s->groups = xcalloc((size_t)s->request_count, sizeof *s->groups);
     s->tokens = xmalloc((size_t)rows * 4), s->position = xmalloc((size_t)rows * 4);
     s->table_start = xmalloc((size_t)rows * 4), s->head_row = xmalloc((size_t)rows * 4);
@@ -172,24 +198,28 @@ static bool scheduler_alloc(Scheduler *s, Err *err) {
     for (int i = 0; i < p->config.stop_count; i++) ids_push(&s->stop, p->config.stop_ids[i]);
     if (p->tokenizer && tokenizer_eos(p->tokenizer) >= 0) ids_push(&s->stop, tokenizer_eos(p->tokenizer));
     d->forget(d); // recordings of an earlier rollout name its memory
-    return true;
+    s->think_id = p->tokenizer ? tokenizer_id(p->tokenizer, think_end) : -1;
+    return !p->tokenizer || !thinks_within_budgets(s) || tokenizer_encode(p->tokenizer, think_end, sizeof think_end - 1, false, &s->think_end, err);
+}
+
+static void place_clear(Place *place) {
+    free(place->table);
+    token_stream_close(place->stream);
+    buf_free(&place->text);
+    *place = (Place){0};
 }
 
 static void scheduler_free(Scheduler *s) {
     const Device *d = s->p->device;
-    for (int32_t i = 0; i < s->place_count; i++) {
-        free(s->places[i].table);
-        token_stream_close(s->places[i].stream);
-        buf_free(&s->places[i].text);
-    }
+    for (int32_t i = 0; s->places && i < s->capacity; i++) place_clear(&s->places[i]);
     for (int32_t i = 0; s->groups && i < s->request_count; i++) free(s->groups[i].pages);
     d->forget(d);
     void *const memory[] = {s->page_memory, s->logits, s->stats, s->head_x, s->entropy, s->kept, s->order,
                             s->record_token, s->record_logprob, s->record_entropy};
     for (int i = 0; i < COUNT(memory); i++) d->release(d, memory[i]);
     stage_free(s->p, &s->stage);
-    ids_free(&s->stop);
-    free(s->free_pages), free(s->places), free(s->groups), free(s->tokens), free(s->position), free(s->table_start);
+    ids_free(&s->stop), ids_free(&s->think_end);
+    free(s->row_place), free(s->free_pages), free(s->places), free(s->groups), free(s->tokens), free(s->position), free(s->table_start);
     free(s->head_row), free(s->table), free(s->slot_start), free(s->slot), free(s->inv_temperature), free(s->rows);
     free(s->state), free(s->token_read), free(s->logprob_read), free(s->entropy_read), free(s->first);
 }
@@ -200,14 +230,25 @@ static void count_flops(Policy *p, int64_t rows, double context, int64_t draws) 
 }
 
 // ---- passes ----------------------------------------------------------------------------------------------
-// What the draw after a row needs: row `i` of a round belongs to `place`, whose row being computed stands at `position`.
-static void draw_row(Scheduler *s, int32_t i, const Place *place, int32_t position) {
+// The length at which a sample's turn, its thinking or all of it must end.
+static int32_t place_limit(const Scheduler *s, const Place *place) {
+    const Sampling *g = &s->requests[place->request].sampling;
+    int32_t limit = g->max_tokens;
+    if (g->turn_tokens > 0 && limit - place->turn_start > g->turn_tokens) limit = place->turn_start + g->turn_tokens;
+    return place->thinks && limit > g->think_tokens ? g->think_tokens : limit;
+}
+
+// What the draw after a row needs: row `i` of a round belongs to place number `index`, and is computed at `position`.
+static void draw_row(Scheduler *s, int32_t i, int32_t index, int32_t position) {
+    Place *place = &s->places[index];
     const RolloutRequest *r = &s->requests[place->request];
     const Sampling *g = &r->sampling;
+    s->row_place[i] = index;
+    place->limit = place_limit(s, place);
     RandomKey key = random_key(r->seed, STREAM_TOKENS);
     s->inv_temperature[i] = g->temperature > 0 ? (float)(1.0 / g->temperature) : 1.0f;
     s->state[i] = (DecodeRow){.key = key, .step = r->step, .prompt = r->prompt_index, .sample = (uint32_t)place->sample,
-                              .length = place->length, .max_tokens = g->max_tokens, .position = position, .ignore_stop = g->ignore_eos};
+                              .length = place->length, .max_tokens = place->limit, .position = position, .ignore_stop = g->ignore_eos};
     s->rows[i] = (SampleRow){.greedy = g->temperature <= 0, .top_k = g->top_k, .top_p = (float)g->top_p, .min_p = (float)g->min_p,
                              .uniform = random_uniform(key, r->step, r->prompt_index, (uint32_t)place->sample, (uint32_t)place->length),
                              .kept = is_truncated(g) ? s->kept + (int64_t)i * s->p->config.vocabulary : NULL};
@@ -319,7 +360,25 @@ static void completion_push(Scheduler *s, const Place *place, int64_t at, int64_
         s->p->device->download(s->p->device, c->kept_ids + start, drawn->kept, (size_t)kept * 4);
         c->kept_start[c->length + 1] = start + kept;
     }
+    if (c->given) c->all[c->total++] = s->token_read[at];
     c->length++;
+}
+
+// Adds given tokens to the course of a completion; max_tokens has room for them.
+static void completion_give(Scheduler *s, const Place *place, const int32_t *ids, int32_t count) {
+    Completion *c = &s->out->completions[s->first[place->request] + place->sample];
+    if (!c->given) {
+        size_t most = (size_t)s->requests[place->request].sampling.max_tokens;
+        c->given = arena_alloc(&s->out->memory->arena, most);
+        c->all = arena_alloc(&s->out->memory->arena, most * 4);
+        c->total = c->length;
+        memset(c->given, 0, most);
+        memcpy(c->all, c->ids, (size_t)c->length * 4);
+    }
+    memcpy(c->all + c->total, ids, (size_t)count * 4);
+    memset(c->given + c->total, 1, (size_t)count);
+    c->total += count;
+    s->out->prompt_tokens += count;
 }
 
 static bool is_stop(const Scheduler *s, int32_t token) {
@@ -328,38 +387,47 @@ static bool is_stop(const Scheduler *s, int32_t token) {
     return false;
 }
 
-static bool hits_stop_string(Place *place, const Sampling *sampling, int32_t token, bool *hit, Err *err) {
+// Watches the text as it comes: whether a stop string was completed by this token, and whether thinking ended.
+static bool watch_text(Scheduler *s, Place *place, const Sampling *sampling, int32_t token, bool *hit, Err *err) {
     *hit = false;
+    if (token == s->think_id) place->thinks = false;
     if (!place->stream) return true;
     Buf piece = {0};
     bool ready, ok = token_stream_push(place->stream, token, &ready, &piece, err);
     size_t before = place->text.size;
     if (ok && ready) buf_append(&place->text, piece.data, piece.size);
     buf_free(&piece);
-    for (int i = 0; ok && sampling->stop[i] && !*hit; i++) {
+    for (int i = 0; ok && sampling->stop && sampling->stop[i] && !*hit; i++) {
         size_t n = strlen(sampling->stop[i]), from = before > n ? before - n : 0;
         *hit = n && place->text.size > from && memmem(place->text.data + from, place->text.size - from, sampling->stop[i], n);
     }
+    size_t n = sizeof think_end - 1, from = before > n ? before - n : 0;
+    if (place->thinks && place->text.size > from && memmem(place->text.data + from, place->text.size - from, think_end, n))
+        place->thinks = false;
     return ok;
 }
 
-// Takes the token of record `at`; *done where the sample ends with it.
-static bool place_advance(Scheduler *s, Place *place, int64_t at, int64_t row, bool *done, Err *err) {
+static Completion *completion_of(const Scheduler *s, const Place *place) {
+    return &s->out->completions[s->first[place->request] + place->sample];
+}
+
+// Takes the token of record `at`; *ended where the turn ends with it, or a budget is used up.
+static bool place_advance(Scheduler *s, Place *place, int64_t at, int64_t row, bool *ended, Err *err) {
     const Sampling *sampling = &s->requests[place->request].sampling;
-    Completion *c = &s->out->completions[s->first[place->request] + place->sample];
+    Completion *c = completion_of(s, place);
     bool stop = false;
     completion_push(s, place, at, row);
+    place->last = s->token_read[at];
     place->length++;
     s->out->new_tokens++;
-    TRY(hits_stop_string(place, sampling, s->token_read[at], &stop, err));
-    if (!sampling->ignore_eos && is_stop(s, s->token_read[at])) stop = true;
-    *done = stop || place->length >= sampling->max_tokens;
+    TRY(watch_text(s, place, sampling, place->last, &stop, err));
+    if (!sampling->ignore_eos && is_stop(s, place->last)) stop = true;
+    *ended = stop || place->length >= place->limit;
     c->finish = stop ? FINISH_STOP : FINISH_LENGTH;
     return true;
 }
 
-static void place_leave(Scheduler *s, int32_t index) {
-    Place *place = &s->places[index];
+static void place_leave(Scheduler *s, Place *place) {
     Group *g = &s->groups[place->request];
     for (int32_t i = 0; i < place->owned; i++) s->free_pages[s->free_count++] = place->table[place->shared + i];
     if (--g->alive == 0) {
@@ -368,34 +436,113 @@ static void place_leave(Scheduler *s, int32_t index) {
         g->pages = NULL;
     }
     s->finished++;
-    if (s->options.finished)
-        s->options.finished(s->options.context, place->request, place->sample,
-                            &s->out->completions[s->first[place->request] + place->sample]);
-    free(place->table);
-    token_stream_close(place->stream);
-    buf_free(&place->text);
-    memmove(place, place + 1, (size_t)(s->place_count - index - 1) * sizeof *place); // order stays that of admission
+    if (s->options.finished) s->options.finished(s->options.context, place->request, place->sample, completion_of(s, place));
+    place_clear(place);
     s->place_count--;
 }
 
-// What `steps` steps recorded for rows [0, count) of a round `rows` wide is taken by places from..from + count - 1; those
-// that end leave.
-static bool places_advance(Scheduler *s, int32_t from, int32_t count, int32_t steps, int64_t rows, Err *err) {
-    int32_t at = from;
+// Gives tokens to a sample, for the next pass to compute; thinking that they leave open beyond its budget is closed too.
+// False where one more sampled token has no room after them: nothing is given then.
+static bool place_give(Scheduler *s, Place *place, const int32_t *ids, int32_t count) {
+    const Sampling *sampling = &s->requests[place->request].sampling;
+    bool closes = place->thinks && place->length + count >= sampling->think_tokens;
+    int64_t more = count + (closes ? s->think_end.count : 0);
+    if (place->length + more >= sampling->max_tokens) return false;
+    completion_give(s, place, ids, count);
+    if (closes) completion_give(s, place, s->think_end.data, s->think_end.count);
+    place->length += (int32_t)more;
+    place->turn_start += (int32_t)more;
+    place->pending = (int32_t)more;
+    place->thinks &= !closes;
+    place->state = more ? PLACE_GIVEN : PLACE_DECODES;
+    return true;
+}
+
+// Text that was watched before what was given says nothing of what comes after it.
+static void watch_anew(Scheduler *s, Place *place) {
+    if (!place->stream) return;
+    token_stream_close(place->stream);
+    place->stream = token_stream_open(s->p->tokenizer);
+    place->text.size = 0;
+}
+
+// A sample whose turn or budget has ended: closes its thinking, waits for what it is given, or leaves.
+static void place_end(Scheduler *s, Place *place) {
+    const Sampling *sampling = &s->requests[place->request].sampling;
+    Completion *c = completion_of(s, place);
+    bool turn = c->finish == FINISH_STOP || place->length >= sampling->max_tokens ||
+                (sampling->turn_tokens > 0 && place->length - place->turn_start >= sampling->turn_tokens);
+    if (!turn && !place->thinks) return; // thinking ended in time
+    if (!turn && place_give(s, place, NULL, 0)) return;
+    if (s->options.turn_ended && s->options.turn_ended(s->options.context, place->request, place->sample, c)) {
+        place->state = PLACE_WAITS;
+        s->waiting++;
+    } else {
+        place_leave(s, place);
+    }
+}
+
+// What `steps` steps recorded for the first `count` rows of a round `rows` wide is taken by their places.
+static bool places_advance(Scheduler *s, int32_t count, int32_t steps, int64_t rows, Err *err) {
     for (int32_t i = 0; i < count; i++) {
-        bool done = false;
-        for (int32_t step = 0; step < steps && !done; step++)
-            TRY(place_advance(s, &s->places[at], step * rows + i, i, &done, err));
-        if (done)
-            place_leave(s, at);
-        else
-            at++;
+        bool ended = false;
+        Place *place = &s->places[s->row_place[i]];
+        place->state = PLACE_DECODES;
+        place->pending = 0;
+        for (int32_t step = 0; step < steps && !ended; step++) TRY(place_advance(s, place, step * rows + i, i, &ended, err));
+        if (ended) place_end(s, place);
+    }
+    return true;
+}
+
+static Place *waiting_place(const Scheduler *s, int32_t request, int32_t sample) {
+    for (int32_t i = 0; i < s->capacity; i++)
+        if (s->places[i].state == PLACE_WAITS && s->places[i].request == request && s->places[i].sample == sample) return &s->places[i];
+    return NULL;
+}
+
+// Takes what is there for samples that wait; with `wait`, at least one.
+static bool next_turns(Scheduler *s, bool wait, Err *err) {
+    for (; s->waiting > 0; wait = false) {
+        NextTurn next = {.request = -1};
+        TRY(s->options.next_turn(s->options.context, wait, &next, err));
+        if (next.request < 0) return true;
+        Place *place = waiting_place(s, next.request, next.sample);
+        if (!place) return fail(err, ERR_SOFTWARE, "rollout", "request %d sample %d does not wait for a turn", next.request, next.sample);
+        s->waiting--;
+        place->turn_start = place->length;
+        if (!next.done && place_give(s, place, next.ids, next.count)) {
+            watch_anew(s, place);
+            continue;
+        }
+        if (!next.done) completion_of(s, place)->finish = FINISH_LENGTH;
+        place_leave(s, place);
     }
     return true;
 }
 
 // ---- admission and prefill -------------------------------------------------------------------------------
-static void admit(Scheduler *s, int32_t request) {
+static int32_t free_place(const Scheduler *s) {
+    int32_t i = 0;
+    while (s->places[i].state != PLACE_FREE) i++;
+    return i;
+}
+
+static void take_place(Scheduler *s, int32_t index, int32_t request, int32_t sample) {
+    const RolloutRequest *r = &s->requests[request];
+    const Group *g = &s->groups[request];
+    Place *place = &s->places[index];
+    *place = (Place){.state = PLACE_DECODES, .request = request, .sample = sample, .shared = g->page_count, .owned = own_pages(r),
+                     .thinks = r->sampling.think_tokens > 0};
+    place->table = xmalloc((size_t)(place->shared + place->owned) * 4);
+    memcpy(place->table, g->pages, (size_t)g->page_count * 4);
+    for (int32_t i = 0; i < place->owned; i++) place->table[place->shared + i] = s->free_pages[--s->free_count];
+    if ((r->sampling.stop && r->sampling.stop[0]) || (place->thinks && s->think_id < 0)) place->stream = token_stream_open(s->p->tokenizer);
+    s->place_count++;
+}
+
+// Admits a request and gives its samples' draws the rows of a round from `draw` on.
+static void admit(Scheduler *s, int32_t request, int32_t draw) {
     const RolloutRequest *r = &s->requests[request];
     Group *g = &s->groups[request];
     g->page_count = r->prompt_length / PAGE;
@@ -403,69 +550,103 @@ static void admit(Scheduler *s, int32_t request) {
     g->pages = xmalloc((size_t)(g->page_count + 1) * 4);
     for (int32_t i = 0; i < g->page_count; i++) g->pages[i] = s->free_pages[--s->free_count];
     for (int32_t sample = 0; sample < r->samples; sample++) {
-        Place *place = &s->places[s->place_count++];
-        *place = (Place){.request = request, .sample = sample, .shared = g->page_count, .owned = own_pages(r)};
-        place->table = xmalloc((size_t)(place->shared + place->owned) * 4);
-        memcpy(place->table, g->pages, (size_t)g->page_count * 4);
-        for (int32_t i = 0; i < place->owned; i++) place->table[place->shared + i] = s->free_pages[--s->free_count];
-        if (r->sampling.stop && r->sampling.stop[0]) place->stream = token_stream_open(s->p->tokenizer);
+        int32_t index = free_place(s);
+        take_place(s, index, request, sample);
+        draw_row(s, draw + sample, index, r->prompt_length - 1);
     }
 }
 
-// Rows of a prompt: its whole pages once, the rest into every sample's own page.
-static void prompt_rows(Scheduler *s, const RolloutRequest *r, int32_t first_place, int32_t *row, int64_t *table, int64_t *slot) {
-    const Place *places = &s->places[first_place];
+// The rows of one pass as they are put together.
+typedef struct Rows {
+    int32_t count, draws, longest_run, last_position;
+    int64_t table, slot;
+    double context;
+} Rows;
+
+static void add_row(Scheduler *s, Rows *rows, int32_t token, int32_t position, int64_t table_start) {
+    s->tokens[rows->count] = token;
+    s->position[rows->count] = position;
+    s->table_start[rows->count] = (int32_t)table_start;
+    s->slot_start[rows->count++] = rows->slot;
+    rows->context += position + 1;
+    if (position > rows->last_position) rows->last_position = position;
+}
+
+static void end_run(Rows *rows, int32_t length, int32_t pages) {
+    rows->table += pages;
+    if (length > rows->longest_run) rows->longest_run = length;
+}
+
+// Rows of a prompt: its whole pages once, the rest into every sample's own page. Its samples draw from the last one.
+static void prompt_rows(Scheduler *s, const RolloutRequest *r, Rows *rows) {
     int32_t whole = r->prompt_length / PAGE, pages = pages_for(r->prompt_length);
-    memcpy(s->table + *table, places[0].table, (size_t)pages * 4);
-    for (int32_t i = 0; i < r->prompt_length; i++, ++*row) {
-        s->tokens[*row] = r->prompt[i];
-        s->position[*row] = i;
-        s->table_start[*row] = (int32_t)*table;
-        s->slot_start[*row] = *slot;
+    const int32_t *place = s->row_place + rows->draws;
+    memcpy(s->table + rows->table, s->places[place[0]].table, (size_t)pages * 4);
+    for (int32_t i = 0; i < r->prompt_length; i++) {
+        add_row(s, rows, r->prompt[i], i, rows->table);
         int32_t copies = i < whole * PAGE ? 1 : r->samples;
-        for (int32_t c = 0; c < copies; c++) s->slot[(*slot)++] = (int64_t)places[c].table[i / PAGE] * PAGE + i % PAGE;
+        for (int32_t c = 0; c < copies; c++) s->slot[rows->slot++] = (int64_t)s->places[place[c]].table[i / PAGE] * PAGE + i % PAGE;
     }
-    *table += pages;
+    end_run(rows, r->prompt_length, pages);
+    for (int32_t i = 0; i < r->samples; i++) s->head_row[rows->draws++] = rows->count - 1;
+    s->out->prompt_tokens += r->prompt_length;
+}
+
+// Rows of a sample that goes on: the last token of its own, which no pass has computed yet, and those given to it.
+static void given_rows(Scheduler *s, int32_t index, Rows *rows) {
+    const Place *place = &s->places[index];
+    const Completion *c = completion_of(s, place);
+    int32_t count = place->pending + 1, position = s->requests[place->request].prompt_length + place->length - count;
+    int32_t pages = pages_for(position + count);
+    memcpy(s->table + rows->table, place->table, (size_t)pages * 4);
+    for (int32_t i = 0; i < count; i++, position++) {
+        add_row(s, rows, c->all[c->total - count + i], position, rows->table);
+        s->slot[rows->slot++] = (int64_t)place->table[position / PAGE] * PAGE + position % PAGE;
+    }
+    end_run(rows, count, pages);
+    s->head_row[rows->draws] = rows->count - 1;
+    draw_row(s, rows->draws++, index, position - 1);
+}
+
+// Everything that goes on, and the next requests that have room.
+static void gather_rows(Scheduler *s, Rows *rows) {
+    for (int32_t i = 0; i < s->capacity; i++) {
+        const Place *place = &s->places[i];
+        if (place->state == PLACE_GIVEN && (rows->count == 0 || rows->count + place->pending + 1 <= s->row_capacity)) given_rows(s, i, rows);
+    }
+    while (s->next < s->request_count) {
+        const RolloutRequest *r = &s->requests[s->next];
+        bool fits = s->place_count + r->samples <= s->capacity && request_pages(r) <= s->free_count;
+        if (!fits || (rows->count > 0 && rows->count + r->prompt_length > s->row_capacity)) break;
+        admit(s, s->next++, rows->draws);
+        prompt_rows(s, r, rows);
+    }
+    s->slot_start[rows->count] = rows->slot;
 }
 
 static bool prefill(Scheduler *s, Err *err) {
     Policy *p = s->p;
-    int32_t row = 0, first = s->place_count, draws = 0, longest = 0;
-    int64_t table = 0, slot = 0;
-    double start = clock_seconds(), context = 0;
-    while (s->next < s->request_count) {
-        const RolloutRequest *r = &s->requests[s->next];
-        bool fits = s->place_count + r->samples <= s->capacity && request_pages(r) <= s->free_count;
-        if (!fits || (row > 0 && row + r->prompt_length > s->row_capacity)) break;
-        int32_t place = s->place_count;
-        admit(s, s->next++);
-        prompt_rows(s, r, place, &row, &table, &slot);
-        for (int32_t i = 0; i < r->samples; i++, draws++) {
-            s->head_row[draws] = row - 1;
-            draw_row(s, draws, &s->places[place + i], r->prompt_length - 1);
-        }
-        if (r->prompt_length > longest) longest = r->prompt_length;
-        context += 0.5 * r->prompt_length * (r->prompt_length + 1.0);
-        s->out->prompt_tokens += r->prompt_length;
-    }
-    if (row == 0) return true;
-    s->slot_start[row] = slot;
-    TRY(send_rows(s, row, table, slot, draws, err));
-    s->round.pass.max_position = longest - 1;
-    s->round.pass.max_run = longest;
     const Device *d = p->device;
+    Rows rows = {0};
+    double start = clock_seconds();
+    gather_rows(s, &rows);
+    if (rows.count == 0) return true;
+    TRY(send_rows(s, rows.count, rows.table, rows.slot, rows.draws, err));
+    s->round.pass.max_position = rows.last_position;
+    s->round.pass.max_run = rows.longest_run;
     transformer_forward(p, &s->round.pass, NULL);
-    d->gather(d, &(GatherArgs){.T = draws, .C = p->config.width, .dtype = p->dtype, .row = s->round.head_row, .x = p->work.final, .y = s->head_x});
+    d->gather(d, &(GatherArgs){.T = rows.draws, .C = p->config.width, .dtype = p->dtype, .row = s->round.head_row, .x = p->work.final, .y = s->head_x});
     head_and_draw(&s->round, s->head_x, false);
-    count_flops(p, row, context, draws);
-    TRY(read_records(s, 1, draws, err));
+    count_flops(p, rows.count, rows.context, rows.draws);
+    TRY(read_records(s, 1, rows.draws, err));
     s->out->prefill_seconds += clock_seconds() - start;
-    return places_advance(s, first, draws, 1, draws, err);
+    return places_advance(s, rows.draws, 1, rows.draws, err);
 }
 
+// ---- decoding --------------------------------------------------------------------------------------------
 // Rows of a round: as many as there are samples, rounded up where a recording is made for each width.
-static int32_t round_width(const Scheduler *s) {
-    int32_t n = s->place_count, step = n <= 8 ? 1 : n <= 64 ? 8 : n <= 256 ? 32 : 64;
+static int32_t round_width(const Scheduler *s, int32_t n) {
+    int32_t step = n <= 8 ? 1 : n <= 64 ? 8 : n <= 256 ? 32 : 64;
     if (s->p->device->is_host) return n;
     while (n <= 8 && n & (n - 1)) n++;
     n = (n + step - 1) / step * step;
@@ -475,37 +656,41 @@ static int32_t round_width(const Scheduler *s) {
 static int32_t round_steps(const Scheduler *s) {
     int32_t most = 1;
     if (s->p->device->is_host || s->truncates) return 1;
-    for (int32_t i = 0; i < s->place_count; i++) {
-        int32_t left = s->requests[s->places[i].request].sampling.max_tokens - s->places[i].length;
+    for (int32_t i = 0; i < s->capacity; i++) {
+        const Place *place = &s->places[i];
+        int32_t left = place->state == PLACE_DECODES ? place_limit(s, place) - place->length : 0;
         if (left > most) most = left;
     }
     return most < STEPS ? most : STEPS;
 }
 
+// Row `i` of the round decodes place number `index`; returns its position.
+static int32_t decode_row(Scheduler *s, int32_t i, int32_t index) {
+    const Place *place = &s->places[index];
+    int32_t position = s->requests[place->request].prompt_length + place->length - 1;
+    s->tokens[i] = place->last;
+    s->position[i] = position;
+    memcpy(s->table + (int64_t)i * s->table_capacity, place->table, (size_t)(place->shared + place->owned) * 4);
+    s->slot[i] = (int64_t)place->table[position / PAGE] * PAGE + position % PAGE;
+    draw_row(s, i, index, position);
+    return position;
+}
+
 static bool decode(Scheduler *s, Err *err) {
     Policy *p = s->p;
     double start = clock_seconds();
-    int32_t count = s->place_count, rows = round_width(s), steps = round_steps(s), longest = 0;
+    int32_t count = 0, steps = round_steps(s), longest = 0;
     double context = 0;
-    for (int32_t i = 0; i < rows; i++) {
-        s->table_start[i] = i * s->table_capacity;
-        s->slot_start[i] = i;
-        if (i >= count) {
-            filler_row(s, i);
-            continue;
-        }
-        const Place *place = &s->places[i];
-        const RolloutRequest *r = &s->requests[place->request];
-        const Completion *c = &s->out->completions[s->first[place->request] + place->sample];
-        int32_t position = r->prompt_length + place->length - 1;
-        s->tokens[i] = c->ids[c->length - 1];
-        s->position[i] = position;
-        memcpy(s->table + (int64_t)i * s->table_capacity, place->table, (size_t)(place->shared + place->owned) * 4);
-        s->slot[i] = (int64_t)place->table[position / PAGE] * PAGE + position % PAGE;
-        draw_row(s, i, place, position);
+    for (int32_t i = 0; i < s->capacity; i++) {
+        if (s->places[i].state != PLACE_DECODES) continue;
+        int32_t position = decode_row(s, count++, i);
         if (position > longest) longest = position;
         context += position + 1;
     }
+    if (count == 0) return true;
+    int32_t rows = round_width(s, count);
+    for (int32_t i = count; i < rows; i++) filler_row(s, i);
+    for (int32_t i = 0; i < rows; i++) s->table_start[i] = i * s->table_capacity, s->slot_start[i] = i;
     s->slot_start[rows] = rows;
     TRY(send_rows(s, rows, (int64_t)rows * s->table_capacity, rows, rows, err));
     // The bound on positions is part of a recording: it moves in steps, so that recordings serve again.
@@ -517,7 +702,12 @@ static bool decode(Scheduler *s, Err *err) {
     count_flops(p, (int64_t)count * steps, steps * (context + 0.5 * count * (steps - 1)), (int64_t)count * steps);
     TRY(read_records(s, steps, rows, err));
     s->out->decode_seconds += clock_seconds() - start;
-    return places_advance(s, 0, count, steps, rows, err);
+    return places_advance(s, count, steps, rows, err);
+}
+
+// Whether a sample decodes or has tokens to compute: something to do that waits for nobody.
+static bool has_work(const Scheduler *s) {
+    return s->place_count > s->waiting;
 }
 
 static bool report_progress(Scheduler *s, Err *err) {
@@ -541,7 +731,8 @@ bool policy_rollout(Policy *p, const RolloutRequest *requests, int32_t count, co
         out->memory->kept_capacity = xcalloc((size_t)out->count + 1, sizeof(int64_t));
     }
     while (ok && (s.next < count || s.place_count > 0)) {
-        ok = prefill(&s, err) && (s.place_count == 0 || decode(&s, err)) && report_progress(&s, err);
+        ok = next_turns(&s, false, err) && prefill(&s, err) && (has_work(&s) ? decode(&s, err) : next_turns(&s, true, err)) &&
+             report_progress(&s, err);
     }
     scheduler_free(&s);
     if (!ok) rollout_free(out);

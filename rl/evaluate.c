@@ -39,29 +39,37 @@ static bool find_think_end(const Tokenizer *t, const int32_t *ids, int32_t count
     return true;
 }
 
+static int32_t sampled_among(const Completion *c, int32_t count) {
+    int32_t sampled = 0;
+    for (int32_t i = 0; i < count; i++) sampled += !c->given || !c->given[i];
+    return sampled;
+}
+
 bool completion_text(const Tokenizer *t, const Completion *c, Mode mode, Buf *text, int32_t *think_tokens,
                      int32_t *answer_tokens, Err *err) {
-    int32_t count = c->length;
-    if (count > 0 && is_stop_id(t, c->ids[count - 1])) count--;
+    const int32_t *ids = completion_all(c);
+    int32_t count = completion_total(c);
+    if (count > 0 && is_stop_id(t, ids[count - 1])) count--;
     size_t start = text->size;
-    TRY(tokenizer_decode(t, c->ids, count, false, text, err));
+    TRY(tokenizer_decode(t, ids, count, false, text, err));
     if (!text->data) buf_puts(text, "");
     *think_tokens = 0;
     if (mode == MODE_THINK) {
         int32_t end;
-        TRY(find_think_end(t, c->ids, count, text, start, &end, err));
-        *think_tokens = end >= 0 ? end : c->length;
+        TRY(find_think_end(t, ids, count, text, start, &end, err));
+        *think_tokens = end >= 0 ? sampled_among(c, end) : c->length;
     }
     *answer_tokens = c->length - *think_tokens;
     return true;
 }
 
 // ---- one answer's cost -----------------------------------------------------------------------------------
-// The prompt's tokens (the head only for its last), then every new token but the last, which is never fed back.
-static double answer_flops(const ModelConfig *c, int32_t prompt_tokens, int32_t new_tokens) {
+// The prompt's tokens (the head only for its last), then every new token but the last, which is never fed back. A token
+// that another given one follows draws nothing.
+static double answer_flops(const ModelConfig *config, int32_t prompt_tokens, const Completion *c) {
     double flops = 0;
-    for (int32_t i = 1; i <= prompt_tokens; i++) flops += config_flops(c, i, i == prompt_tokens);
-    for (int32_t i = 1; i < new_tokens; i++) flops += config_flops(c, prompt_tokens + i, true);
+    for (int32_t i = 1; i <= prompt_tokens; i++) flops += config_flops(config, i, i == prompt_tokens);
+    for (int32_t i = 1; i < completion_total(c); i++) flops += config_flops(config, prompt_tokens + i, !c->given || !c->given[i]);
     return flops;
 }
 
@@ -126,6 +134,7 @@ static bool submit_sample(const Level *l, int i, int sample, const Completion *c
     if (ok && sample == 0) {
         out->tokens = c->length, out->think_tokens = think, out->answer_tokens = answer;
         out->truncated = c->finish == FINISH_LENGTH;
+        out->prompt_tokens += completion_total(c) - c->length;
         out->completion = arena_strdup(arena, text.data);
     }
     buf_free(&text);
@@ -139,7 +148,7 @@ static bool score_level(const Level *l, const Rollout *rollout, Arena *arena, Ev
                                  .truth = l->items[i].truth};
         for (int s = 0; s < l->samples; s++) {
             const Completion *c = &rollout->completions[i * l->samples + s];
-            out[i].flops += answer_flops(config, l->prompts[i].count, c->length) / l->samples;
+            out[i].flops += answer_flops(config, l->prompts[i].count, c) / l->samples;
             TRY(submit_sample(l, i, s, c, &out[i], arena, err));
         }
     }
@@ -189,6 +198,7 @@ bool evaluate(Policy *p, const Recipe *r, const Tasks *t, RewardPool *rewards, M
         Level l = {.policy = p, .recipe = r, .rewards = rewards, .mode = mode, .samples = samples > 0 ? samples : 1,
                    .sampling = r->evaluate_sampling, .index = i, .first_item = out->count};
         if (samples <= 0) l.sampling.temperature = 0;
+        if (mode == MODE_DIRECT) l.sampling.think_tokens = 0;
         Item *items = ARENA_NEW(&out->arena, Item, items_per_level);
         l.items = items;
         ok = tasks_held_out(t, i, items_per_level, &out->arena, items, &l.count, err);

@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { APPLICATION_ID = 0x52434b4c, FORMAT = 1, BUSY_MILLISECONDS = 20000, LONGEST_VALUE = 256 << 20 };
+enum { APPLICATION_ID = 0x52434b4c, FORMAT = 2, BUSY_MILLISECONDS = 20000, LONGEST_VALUE = 256 << 20 };
 
 const Table ledger_tables[TABLES] = {
     [T_RUN] = {"run",
@@ -24,11 +24,11 @@ const Table ledger_tables[TABLES] = {
                  "CREATE TABLE steps(step INTEGER PRIMARY KEY, stage_index INTEGER, stage_step INTEGER, kind TEXT, loss "
                  "REAL, learning_rate REAL, gradient_norm REAL, reward_mean REAL, reward_std REAL, entropy REAL, kl "
                  "REAL, clip_share REAL, ratio_max REAL, length_mean REAL, think_mean REAL, answer_mean REAL, "
-                 "truncated_share REAL, scored INTEGER, abstained INTEGER, error INTEGER, budget INTEGER, killed "
+                 "truncated_share REAL, given_mean REAL, scored INTEGER, abstained INTEGER, error INTEGER, budget INTEGER, killed "
                  "INTEGER, group_count INTEGER, groups_without_variance INTEGER, groups_trained INTEGER, prompt_tokens "
                  "INTEGER, new_tokens INTEGER, trained_tokens INTEGER, skipped INTEGER, flops REAL, content TEXT NOT "
                  "NULL, chain TEXT NOT NULL) STRICT",
-                 32, 30},
+                 33, 31},
     [T_STEP_PARTS] = {"step_parts",
                       "CREATE TABLE step_parts(step INTEGER, position INTEGER, name TEXT, mean REAL, PRIMARY KEY(step, "
                       "position)) STRICT, WITHOUT ROWID",
@@ -41,9 +41,9 @@ const Table ledger_tables[TABLES] = {
     [T_SAMPLES] = {"samples",
                    "CREATE TABLE samples(step INTEGER, sample INTEGER, prompt INTEGER, finish TEXT, tokens INTEGER, "
                    "think_tokens INTEGER, answer_tokens INTEGER, verdict TEXT, reward REAL, why TEXT, advantage REAL, "
-                   "active INTEGER, completion TEXT, ids BLOB, logprobs BLOB, hash TEXT NOT NULL, PRIMARY KEY(step, "
-                   "sample)) STRICT",
-                   16, 15},
+                   "active INTEGER, completion TEXT, ids BLOB, logprobs BLOB, course BLOB, hash TEXT NOT NULL, "
+                   "PRIMARY KEY(step, sample)) STRICT",
+                   17, 16},
     [T_PARTS] = {"parts",
                  "CREATE TABLE parts(step INTEGER, sample INTEGER, position INTEGER, name TEXT, value REAL, PRIMARY "
                  "KEY(step, sample, position)) STRICT, WITHOUT ROWID",

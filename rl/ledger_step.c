@@ -12,13 +12,13 @@ static bool insert_step(Ledger *l, const StepReport *r, Err *err) {
                  value_real(r->loss), value_real(r->learning_rate), value_real(r->gradient_norm), value_real(r->reward_mean),
                  value_real(r->reward_std), value_real(r->entropy), value_real(r->kl), value_real(r->clip_share),
                  value_real(r->ratio_max), value_real(r->length_mean), value_real(r->think_mean), value_real(r->answer_mean),
-                 value_real(r->truncated_share), value_int(r->verdicts[VERDICT_SCORED]),
+                 value_real(r->truncated_share), value_real(r->given_mean), value_int(r->verdicts[VERDICT_SCORED]),
                  value_int(r->verdicts[VERDICT_ABSTAINED]), value_int(r->verdicts[VERDICT_ERROR]),
                  value_int(r->verdicts[VERDICT_BUDGET]), value_int(r->verdicts[VERDICT_KILLED]), value_int(r->groups),
                  value_int(r->groups_without_variance), value_int(r->groups_trained), value_int(r->prompt_tokens),
                  value_int(r->new_tokens), value_int(r->trained_tokens), value_int(r->skipped), value_real(r->flops),
                  value_text(""), value_text("")};
-    _Static_assert(COUNT(v) == 32, "one value a column");
+    _Static_assert(COUNT(v) == 33, "one value a column");
     TRY(ledger_insert(l, T_STEPS, v, err));
     for (int i = 0; i < r->part_count && i < MAX_REWARD_PARTS; i++) {
         Value part[] = {value_int(r->step), value_int(i), value_text(r->part_name[i]), value_real(r->part_mean[i])};
@@ -43,7 +43,18 @@ static bool insert_prompt(Ledger *l, int64_t step, int index, const Prompt *p, E
     return ok;
 }
 
-static bool insert_sample(Ledger *l, int64_t step, int index, const Episode *e, Buf *row, Err *err) {
+// A completion with what was given to it: [total] i32, a given id as -1 - id. NULL where nothing was given.
+static Value course_value(const Completion *c, Buf *memory) {
+    memory->size = 0;
+    if (!c->given) return (Value){0};
+    for (int32_t i = 0; i < c->total; i++) {
+        int32_t id = c->given[i] ? -1 - c->all[i] : c->all[i];
+        buf_append(memory, &id, sizeof id);
+    }
+    return value_bytes(memory->data, memory->size, VALUE_BLOB);
+}
+
+static bool insert_sample(Ledger *l, int64_t step, int index, const Episode *e, Buf *row, Buf *course, Err *err) {
     const Completion *c = &e->completion;
     const Verdict *verdict = &e->verdict;
     char hash[65];
@@ -54,7 +65,7 @@ static bool insert_sample(Ledger *l, int64_t step, int index, const Episode *e, 
                  value_text(verdict->why), value_real(e->advantage), value_int(e->active),
                  e->text ? value_bytes(e->text, e->text_size, VALUE_TEXT) : (Value){0},
                  value_bytes(c->ids, length * sizeof *c->ids, VALUE_BLOB),
-                 value_bytes(c->logprob, length * sizeof *c->logprob, VALUE_BLOB), {0}};
+                 value_bytes(c->logprob, length * sizeof *c->logprob, VALUE_BLOB), course_value(c, course), {0}};
     row->size = 0;
     row_append(row, "samples", v, ledger_tables[T_SAMPLES].hashed);
     for (int i = 0; i < verdict->part_count && i < MAX_REWARD_PARTS; i++) {
@@ -64,7 +75,7 @@ static bool insert_sample(Ledger *l, int64_t step, int index, const Episode *e, 
         TRY(ledger_insert(l, T_PARTS, part, err));
     }
     sha256_hex(row->data, row->size, hash);
-    v[15] = value_text(hash);
+    v[16] = value_text(hash);
     return ledger_insert(l, T_SAMPLES, v, err);
 }
 
@@ -95,10 +106,10 @@ static bool write_step(Ledger *l, const StepReport *r, const Batch *b, Err *err)
     TRY(chain_before(l, last, previous, err));
     TRY(insert_step(l, r, err));
     for (int i = 0; b && i < b->prompt_count; i++) TRY(insert_prompt(l, r->step, i, &b->prompts[i], err));
-    Buf row = {0};
+    Buf row = {0}, course = {0};
     bool ok = true;
-    for (int i = 0; ok && b && i < b->episode_count; i++) ok = insert_sample(l, r->step, i, &b->episodes[i], &row, err);
-    buf_free(&row);
+    for (int i = 0; ok && b && i < b->episode_count; i++) ok = insert_sample(l, r->step, i, &b->episodes[i], &row, &course, err);
+    buf_free(&row), buf_free(&course);
     TRY(ok);
     TRY(step_content(l, r->step, false, NULL, content, err));
     chain_link(previous, content, 64, chain);

@@ -49,12 +49,12 @@ bool batch_logprobs(Policy *policy, Batch *b, LogprobField field, int from, int 
     packing_reset(&p.packing, b->stage->sampling.temperature);
     for (int prompt = from; ok && prompt < to; prompt++) {
         int64_t tokens = b->prompts[prompt].ids.count;
-        for (int s = 0; s < b->group_size; s++) tokens += b->episodes[prompt * b->group_size + s].completion.length;
+        for (int s = 0; s < b->group_size; s++) tokens += completion_total(&b->episodes[prompt * b->group_size + s].completion);
         if (p.packing.tokens.count > 0 && p.packing.tokens.count + tokens > limit) ok = flush(&p, err);
         packing_prompt(&p.packing, b->prompts[prompt].ids.data, b->prompts[prompt].ids.count);
         for (int s = 0; ok && s < b->group_size; s++) {
             Episode *e = &b->episodes[prompt * b->group_size + s];
-            packing_completion(&p.packing, e->completion.ids, e->completion.length, e->completion.kept_start, e->completion.kept_ids);
+            packing_completion(&p.packing, &e->completion);
             p.episodes[p.episode_count++] = e;
         }
     }

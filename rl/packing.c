@@ -1,5 +1,6 @@
 // Groups of prompt and completions as one packed array. The last token of a completion predicts nothing and is left
-// out of the pass; it is a target only.
+// out of the pass; it is a target only. Tokens that were given to a completion are passed through and are no targets, so
+// that all that comes after (logprobs, losses, masks, sums) knows of sampled tokens only.
 #include "stages.h"
 #include <stdlib.h>
 #include <string.h>
@@ -37,17 +38,20 @@ static void keep_sets(Packing *p, int32_t length, const int64_t *start, const in
     p->packed.kept_start = p->kept_start;
 }
 
-void packing_completion(Packing *p, const int32_t *ids, int32_t length, const int64_t *kept_start, const int32_t *kept_ids) {
+void packing_completion(Packing *p, const Completion *c) {
     PackedGroup *g = &p->groups[p->packed.group_count - 1];
+    const int32_t *all = completion_all(c);
+    int32_t total = completion_total(c);
     p->sequences = grown(p->sequences, p->packed.sequence_count, &p->sequence_capacity, sizeof *p->sequences);
-    p->sequences[p->packed.sequence_count++] = (PackedSequence){.start = p->tokens.count, .length = length - 1};
+    p->sequences[p->packed.sequence_count++] = (PackedSequence){.start = p->tokens.count, .length = total - 1};
     g->sequence_count++;
-    if (kept_start) keep_sets(p, length, kept_start, kept_ids);
-    for (int32_t i = 0; i < length; i++) {
+    if (c->kept_start) keep_sets(p, c->length, c->kept_start, c->kept_ids);
+    for (int32_t i = 0; i < total; i++) {
+        if (c->given && c->given[i]) continue;
         ids_push(&p->row, i == 0 ? g->prompt_start + g->prompt_length - 1 : p->tokens.count + i - 1);
-        ids_push(&p->target, ids[i]);
+        ids_push(&p->target, all[i]);
     }
-    ids_append(&p->tokens, ids, length - 1);
+    ids_append(&p->tokens, all, total - 1);
 }
 
 const Packed *packing_view(Packing *p) {

@@ -339,6 +339,15 @@ static bool check_algo(Build *b, json_t *algo, const json_t *sampling, const cha
     return true;
 }
 
+// A budget for thinking leaves room for an answer.
+static bool check_budget(Build *b, const json_t *sampling, const char *path, const char *section, Err *err) {
+    char at[96];
+    snprintf(at, sizeof at, "%s.%sthink_tokens", path, section);
+    if (int_of(sampling, "think_tokens") == 0 || int_of(sampling, "think_tokens") < int_of(sampling, "max_tokens")) return true;
+    return REJECT(b, ERR_DATA, at, "'%sthink_tokens' in %s: found %d, expected less than the %d of max_tokens", section, path,
+                  int_of(sampling, "think_tokens"), int_of(sampling, "max_tokens"));
+}
+
 static bool check_grpo(Build *b, json_t *stage, const char *path, Err *err) {
     json_t *algo = json_object_get(stage, "algo"), *sampling = json_object_get(stage, "sampling");
     char at[96];
@@ -359,7 +368,7 @@ static bool check_grpo(Build *b, json_t *stage, const char *path, Err *err) {
     if (!is_given(model, "path") && int_of(sampling, "max_tokens") >= int_of(model, "max_positions"))
         return REJECT(b, ERR_DATA, at, "'sampling.max_tokens' in %s: found %d, expected less than the model's max_positions %d",
                       path, int_of(sampling, "max_tokens"), int_of(model, "max_positions"));
-    return true;
+    return check_budget(b, sampling, path, "sampling.", err);
 }
 
 // "grpo", "grpo 2", ...: names tell stages apart on the ledger.
@@ -396,7 +405,7 @@ static bool complete_stages(Build *b, Err *err) {
         longest = tokens > longest ? tokens : longest;
     }
     set_int_default(evaluate, "max_tokens", longest ? longest : 256);
-    return true;
+    return check_budget(b, evaluate, "evaluate", "", err);
 }
 
 static void complete_limits(Build *b) {

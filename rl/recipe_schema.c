@@ -75,6 +75,10 @@ static const Field mode_fields[] = {
              AT(type, member.max_tokens)},                                                                   \
             {"stop", FIELD_TEXTS, "texts that end a completion", RANGE(1, 256), .otherwise = "[]",           \
              AT(type, member.stop)},                                                                         \
+            {"think_tokens", FIELD_INT, "open thinking is closed after so many tokens; 0: never",            \
+             RANGE(0, 1 << 20), .otherwise = "0", AT(type, member.think_tokens)},                            \
+            {"turn_tokens", FIELD_INT, "longest turn in an environment; 0: max_tokens alone",                \
+             RANGE(0, 1 << 20), .otherwise = "0", AT(type, member.turn_tokens)},                             \
             FIELD_END,                                                                                       \
     }
 static const Field sampling_fields[] = SAMPLING_FIELDS(Stage, sampling);
@@ -313,6 +317,10 @@ static const Field evaluate_fields[] = {
      AT(Recipe, evaluate_sampling.max_tokens)},
     {"stop", FIELD_TEXTS, "texts that end an answer", RANGE(1, 256), .otherwise = "[]",
      AT(Recipe, evaluate_sampling.stop)},
+    {"think_tokens", FIELD_INT, "open thinking is closed after so many tokens; 0: never", RANGE(0, 1 << 20),
+     .otherwise = "0", AT(Recipe, evaluate_sampling.think_tokens)},
+    {"turn_tokens", FIELD_INT, "longest turn in an environment; 0: max_tokens alone", RANGE(0, 1 << 20),
+     .otherwise = "0", AT(Recipe, evaluate_sampling.turn_tokens)},
     FIELD_END,
 };
 static const Field compare_fields[] = {

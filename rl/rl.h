@@ -213,6 +213,7 @@ typedef struct StepReport {
     int part_count;
     double entropy, kl, clip_share, ratio_max; // token means; ratio_max: of |ratio - 1|
     double length_mean, think_mean, answer_mean, truncated_share;
+    double given_mean;                   // tokens given to a completion; they count as prompt_tokens
     int verdicts[VERDICT_STATES];
     int groups, groups_without_variance, groups_trained;
     int64_t prompt_tokens, new_tokens, trained_tokens;
@@ -260,8 +261,8 @@ void evaluation_free(Evaluation *e);
 // {"mode","levels":[{"kind","level","items","correct","accuracy","low","high","tokens","think_tokens","answer_tokens",
 // "truncated","flops","outcomes":"0110..."}]} : means per item, Wilson 95 %. Replayable fields only.
 json_t *evaluation_json(const Evaluation *e, const Tasks *t);
-// A completion as reward scripts see it (decoded, the final end-of-sequence token left out, appended to `text`), and its
-// tokens up to and including "</think>" and after it. In think mode without "</think>" all is thinking; in direct mode
+// A completion as reward scripts see it (decoded with what was given to it, the final end-of-sequence token left out,
+// appended to `text`), and its sampled tokens up to and including "</think>" and after it. In think mode without "</think>" all is thinking; in direct mode
 // all is answer. What rollouts, evaluations and `compare` share.
 bool completion_text(const Tokenizer *t, const Completion *c, Mode mode, Buf *text, int32_t *think_tokens,
                      int32_t *answer_tokens, Err *err) MUST_CHECK;

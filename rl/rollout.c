@@ -98,6 +98,8 @@ bool rollout_batch(const Trainer *t, Batch *b, StepReport *report, Err *err) {
                                        .samples = b->group_size, .sampling = b->stage->sampling, .seed = t->recipe->seed,
                                        .step = (uint32_t)b->step,
                                        .prompt_index = (uint32_t)(b->round * b->stage->batch + i)};
+    for (int i = 0; i < b->prompt_count; i++)
+        if (b->prompts[i].mode == MODE_DIRECT) requests[i].sampling.think_tokens = 0;
     Collector c = {.t = t, .batch = b, .finished = ARENA_NEW(&b->arena, int, b->prompt_count)};
     RolloutOptions options = {.finished = sample_finished, .progress = show_progress, .context = &c};
     bool ok = policy_rollout(t->policy, requests, b->prompt_count, &options, &b->rollout, err);
@@ -140,6 +142,7 @@ static void sum_lengths(const Batch *b, StepReport *report) {
         report->length_mean += e->completion.length / n;
         report->think_mean += e->think_tokens / n;
         report->answer_mean += e->answer_tokens / n;
+        report->given_mean += (completion_total(&e->completion) - e->completion.length) / n;
         report->truncated_share += (e->completion.finish == FINISH_LENGTH) / n;
         for (int32_t j = 0; j < e->completion.length; j++) entropy += e->completion.entropy[j];
         tokens += e->completion.length;

@@ -49,7 +49,7 @@ static bool train_on(const Trainer *t, const Stage *stage, const Example *exampl
             packing_reset(&packing, 1.0);
         }
         packing_prompt(&packing, e->prompt.data, e->prompt.count);
-        packing_completion(&packing, e->target.data, e->target.count, NULL, NULL);
+        packing_completion(&packing, &(Completion){.ids = e->target.data, .length = e->target.count});
         report->prompt_tokens += e->prompt.count;
     }
     ok = ok && run_microbatch(t, &packing, (double)total, report, err);

@@ -65,8 +65,8 @@ typedef struct Packing {
 } Packing;
 void packing_reset(Packing *p, double temperature);
 void packing_prompt(Packing *p, const int32_t *prompt, int32_t length); // starts a group
-// A completion of the last prompt; all its tokens are targets. `kept_start`, `kept_ids` as in Completion, or NULL.
-void packing_completion(Packing *p, const int32_t *ids, int32_t length, const int64_t *kept_start, const int32_t *kept_ids);
+// A completion of the last prompt; its sampled tokens are targets, those given to it aren't. Its last token is sampled.
+void packing_completion(Packing *p, const Completion *completion);
 const Packed *packing_view(Packing *p);
 void packing_free(Packing *p);
 

@@ -177,7 +177,7 @@ static void pack_group(Update *u, int prompt, bool *used) {
         if (!has_gradient(u, e)) continue;
         if (!*used) packing_prompt(&u->packing, b->prompts[prompt].ids.data, b->prompts[prompt].ids.count);
         *used = true;
-        packing_completion(&u->packing, e->completion.ids, e->completion.length, e->completion.kept_start, e->completion.kept_ids);
+        packing_completion(&u->packing, &e->completion);
         u->episodes[u->episode_count++] = e;
     }
 }
@@ -187,7 +187,7 @@ static int64_t group_tokens(const Update *u, int prompt) {
     int64_t tokens = b->prompts[prompt].ids.count;
     for (int s = 0; s < b->group_size; s++) {
         const Episode *e = &b->episodes[prompt * b->group_size + s];
-        if (has_gradient(u, e)) tokens += e->completion.length;
+        if (has_gradient(u, e)) tokens += completion_total(&e->completion);
     }
     return tokens;
 }

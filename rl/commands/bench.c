@@ -53,7 +53,7 @@ static bool bench_train(Bench *b, Err *err) {
     packing_reset(&packing, 1.0);
     for (int i = 0; i < b->batch; i++) {
         packing_prompt(&packing, ids + i * n, 1);
-        packing_completion(&packing, ids + i * n + 1, n - 1, NULL, NULL);
+        packing_completion(&packing, &(Completion){.ids = ids + i * n + 1, .length = n - 1});
     }
     const Packed *batch = packing_view(&packing);
     float *logprob = xcalloc((size_t)batch->target_count, 4), *dlogprob = xcalloc((size_t)batch->target_count, 4);

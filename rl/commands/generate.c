@@ -23,12 +23,13 @@ static bool prompt_from_text(const Args *args, const Policy *p, Ids *out, Err *e
 
 static bool completion_json(const Policy *p, const Completion *c, json_t **out, Err *err) {
     json_t *ids = json_array(), *logprobs = json_array(), *text = json_null();
-    for (int32_t i = 0; i < c->length; i++) {
-        json_array_append_new(ids, json_integer(c->ids[i]));
-        json_array_append_new(logprobs, json_number_or_name(c->logprob[i]));
+    const int32_t *all = completion_all(c);
+    for (int32_t i = 0, sampled = 0; i < completion_total(c); i++) { // a given token has no logprob
+        json_array_append_new(ids, json_integer(all[i]));
+        json_array_append_new(logprobs, c->given && c->given[i] ? json_null() : json_number_or_name(c->logprob[sampled++]));
     }
     Buf b = {0};
-    bool ok = !policy_tokenizer(p) || tokenizer_decode(policy_tokenizer(p), c->ids, c->length, true, &b, err);
+    bool ok = !policy_tokenizer(p) || tokenizer_decode(policy_tokenizer(p), all, completion_total(c), true, &b, err);
     if (ok && policy_tokenizer(p)) text = json_stringn(b.data ? b.data : "", b.size);
     buf_free(&b);
     *out = json_pack("{s:o,s:o?,s:o,s:s}", "ids", ids, "text", text, "logprobs", logprobs, "finish",
@@ -74,7 +75,7 @@ static bool generate(const Args *args, Policy *p, Err *err) {
                                        .sampling = {.temperature = args_number(args, "temperature", 1), .top_k = (int32_t)args_int(args, "top-k", 0),
                                                     .top_p = args_number(args, "top-p", 1), .min_p = args_number(args, "min-p", 0),
                                                     .max_tokens = (int32_t)args_int(args, "max-tokens", 128), .stop = args_list(args, "stop"),
-                                                    .ignore_eos = args_flag(args, "ignore-eos")}};
+                                                    .ignore_eos = args_flag(args, "ignore-eos"), .think_tokens = (int32_t)args_int(args, "think-tokens", 0)}};
     Rollout rollout = {0};
     ok = ok && policy_rollout(p, requests, count, NULL, &rollout, err) && print_rollout(args, p, &rollout, err);
     rollout_free(&rollout);
@@ -105,6 +106,7 @@ static const Option options[] = {
     {.name = "min-p", .kind = OPTION_NUMBER, .value = "P", .help = "drop tokens less than P times as likely as the likeliest", .low = 0, .high = 1},
     {.name = "stop", .kind = OPTION_LIST, .value = "TEXT", .help = "end at this text"},
     {.name = "seed", .kind = OPTION_INT, .value = "S", .help = "of the draws (0)"},
+    {.name = "think-tokens", .kind = OPTION_INT, .value = "N", .help = "close open thinking after N tokens with a given </think>", .low = 1, .high = 1e6},
     {.name = "ignore-eos", .kind = OPTION_FLAG, .help = "go on past end-of-sequence tokens"},
     {.name = "precision", .kind = OPTION_CHOICE, .value = "fp32|bf16", .help = "of weights and activations (fp32)"},
     {.name = "raw", .kind = OPTION_FLAG, .help = "the prompt is plain text"},

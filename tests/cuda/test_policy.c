@@ -66,6 +66,21 @@ static void sampler_is_trainer(void) {
     free(q);
 }
 
+// Several turns: a device's round goes on past the end of a turn, and what is given comes into the same pages.
+static void turns(void) {
+    need_device();
+    Requests *q = xcalloc(1, sizeof *q);
+    for (int i = WIDE ? 0 : 5; i < (WIDE ? 2 * COUNT(shapes) : 6); i++) {
+        ModelConfig c = stopping_config(&shapes[i % COUNT(shapes)]);
+        snprintf(context, sizeof context, "turns, %s, %s", shapes[i % COUNT(shapes)].name, precision_names[i % 2]);
+        Policy *p = policy_make_on("cuda", &c, NULL, (Precision)(i % 2), 1);
+        requests_few(q, c.vocabulary, i, &samplings[i % COUNT(samplings)]);
+        check_turns(p, q, WIDE);
+        policy_close(p);
+    }
+    free(q);
+}
+
 // ---- invariant 2 -----------------------------------------------------------------------------------------
 static const int32_t some_groups[][3] = {{5, 3, 7}, {32, 1, 9}, {1, 4, 4}, {33, 2, 5}};
 
@@ -208,6 +223,7 @@ static void saved_and_opened(void) {
 static const Test tests[] = {
     {"agrees with the CPU", agrees_with_the_cpu},
     {"invariant 1: sampler and trainer", sampler_is_trainer},
+    {"invariant 1: several turns", turns},
     {"invariant 2: microbatches", weights_of_splits},
     {"greedy tokens as on the CPU", greedy_as_on_the_cpu},
     {"saved, opened, gone on", saved_and_opened},

@@ -84,7 +84,7 @@ static inline void check_forward(Policy *p, const Requests *q, const Rollout *ro
         const Completion *c = first_completion(rollout, q, request);
         for (int32_t s = 0; s < r->samples; s++) {
             if (s % together == 0) batch_prompt(&b, r->prompt, r->prompt_length);
-            batch_completion(&b, c[s].ids, c[s].length, c[s].kept_start, c[s].kept_ids);
+            batch_course(&b, &c[s]);
         }
     }
     float *logprob = xmalloc((size_t)b.target.count * 4), *entropy = xmalloc((size_t)b.target.count * 4);
@@ -115,7 +115,7 @@ static inline void check_alone(Policy *p, const Requests *q, const Rollout *roll
             const Completion *c = &rollout->completions[index];
             Batch b = {0};
             batch_prompt(&b, q->list[request].prompt, q->list[request].prompt_length);
-            batch_completion(&b, c->ids, c->length, c->kept_start, c->kept_ids);
+            batch_course(&b, c);
             OK(policy_forward(p, batch_view(&b, q->list[request].sampling.temperature), false, logprob, entropy, &err));
             for (int32_t t = 0; t < c->length; t++) {
                 check_bits("logprob alone", logprob[t], c->logprob[t], request, s, t);
@@ -134,10 +134,92 @@ static inline void check_same(const Completion *got, const Completion *want, int
     }
     CHECK_INT(got->length, want->length);
     CHECK_INT(got->finish, want->finish);
+    CHECK_INT(completion_total(got), completion_total(want));
+    CHECK(!got->given == !want->given);
+    if (got->given) CHECK(memcmp(got->all, want->all, (size_t)want->total * 4) == 0 && memcmp(got->given, want->given, (size_t)want->total) == 0);
     CHECK(!got->kept_start == !want->kept_start);
     if (!got->kept_start) return;
     CHECK(memcmp(got->kept_start, want->kept_start, (size_t)(want->length + 1) * sizeof(int64_t)) == 0);
     CHECK(memcmp(got->kept_ids, want->kept_ids, (size_t)want->kept_start[want->length] * sizeof(int32_t)) == 0);
+}
+
+// ---- turns -----------------------------------------------------------------------------------------------
+// Answers to the turns of samples, as an environment gives them: so many ids, a function of who asks and in which turn.
+// `patience` moves when they come: the newest or the oldest first, at once or only after some polls.
+enum { MOST_TURNS = 4, MOST_GIVEN = 34, MAX_WAITING = 128 };
+typedef struct Turns {
+    const RolloutRequest *list;
+    int32_t vocabulary, patience, polls, waiting_count, asked, answered;
+    struct { int32_t request, sample; } waiting[MAX_WAITING];
+    int32_t turn[MAX_REQUESTS][64];
+    int32_t ids[MOST_GIVEN];
+} Turns;
+
+static inline bool turns_ended(void *context_, int32_t request, int32_t sample, const Completion *c) {
+    Turns *t = context_;
+    if (c->length % 7 == 6 || ++t->turn[request][sample] >= MOST_TURNS) return false;
+    CHECK(t->waiting_count < MAX_WAITING);
+    t->waiting[t->waiting_count].request = request;
+    t->waiting[t->waiting_count++].sample = sample;
+    t->asked++;
+    return true;
+}
+static inline bool turns_next(void *context_, bool wait, NextTurn *out, Err *err) {
+    Turns *t = context_;
+    (void)err;
+    if (t->waiting_count == 0 || (!wait && t->polls++ % (1 + t->patience) != 0)) return true;
+    int32_t at = t->patience % 2 ? t->waiting_count - 1 : 0;
+    int32_t request = t->waiting[at].request, sample = t->waiting[at].sample, turn = t->turn[request][sample];
+    memmove(&t->waiting[at], &t->waiting[at + 1], (size_t)(t->waiting_count - at - 1) * sizeof t->waiting[0]);
+    t->waiting_count--, t->answered++;
+    Random r = random_start(13, STREAM_TEST, t->list[request].prompt_index * 1000 + (uint64_t)sample * 10 + (uint64_t)turn);
+    *out = (NextTurn){.request = request, .sample = sample, .ids = t->ids, .count = (int32_t)random_below(&r, MOST_GIVEN)};
+    if (random_below(&r, 8) == 0) out->done = true;
+    if (random_below(&r, 8) == 0) out->count = 0;
+    random_ids(&r, t->vocabulary, out->count, t->ids);
+    return true;
+}
+static inline void roll_turns(Policy *p, const RolloutRequest *list, int32_t count, int32_t patience, int32_t places, Rollout *out) {
+    Err err = {0};
+    Turns *t = xcalloc(1, sizeof *t);
+    t->list = list, t->vocabulary = policy_config(p)->vocabulary, t->patience = patience;
+    OK(policy_rollout(p, list, count, &(RolloutOptions){.max_sequences = places, .turn_ended = turns_ended, .next_turn = turns_next, .context = t}, out, &err));
+    CHECK(t->asked > 0 && t->asked == t->answered);
+    free(t);
+}
+
+// Episodes of several turns: what the training forward computes for the whole of them is what was recorded, and neither the
+// order in which answers come nor the number of places can be seen.
+static inline void check_turns(Policy *p, Requests *q, bool thorough) {
+    Rollout rollout, again;
+    int64_t given = 0, prompts = 0, sampled = 0;
+    for (int32_t i = 0; i < q->count; i++) {
+        q->list[i].sampling.turn_tokens = i % 3 * 5;
+        q->list[i].sampling.max_tokens += thorough ? 60 : 30;
+        prompts += q->list[i].prompt_length;
+    }
+    roll_turns(p, q->list, q->count, 0, 0, &rollout);
+    for (int32_t i = 0; i < rollout.count; i++) {
+        const Completion *c = &rollout.completions[i];
+        int32_t at = 0;
+        sampled += c->length, given += completion_total(c) - c->length;
+        for (int32_t k = 0; c->given && k < c->total; k++)
+            if (!c->given[k]) CHECK_INT(c->all[k], c->ids[at++]);
+        if (c->given) CHECK(at == c->length && !c->given[c->total - 1]);
+    }
+    CHECK(given > 0);
+    CHECK_INT(rollout.new_tokens, sampled);
+    CHECK_INT(rollout.prompt_tokens, prompts + given);
+    check_forward(p, q, &rollout, false, INT32_MAX, true);
+    if (thorough) check_forward(p, q, &rollout, true, 1, false);
+    for (int patience = 1; patience < (thorough ? 4 : 2); patience++) {
+        roll_turns(p, q->list, q->count, patience, patience * 3, &again);
+        for (int32_t request = 0; request < q->count; request++)
+            for (int32_t s = 0; s < q->list[request].samples; s++)
+                check_same(&first_completion(&again, q, request)[s], &first_completion(&rollout, q, request)[s], request, s);
+        rollout_free(&again);
+    }
+    rollout_free(&rollout);
 }
 
 // The same requests, the list turned by `rotation`, with so many places: the same completions.

@@ -94,22 +94,32 @@ static inline void batch_prompt(Batch *b, const int32_t *prompt, int32_t length)
 }
 
 // The whole completion is in the pass, its last token too, which predicts nothing.
-static inline void batch_completion(Batch *b, const int32_t *ids, int32_t length, const int64_t *kept_start,
-                                    const int32_t *kept_ids) {
+// A completion with what was given to it; only its sampled tokens are targets.
+static inline void batch_course(Batch *b, const Completion *c) {
     PackedGroup *g = &b->groups[b->packed.group_count - 1];
+    const int32_t *all = completion_all(c);
+    int32_t total = completion_total(c), sampled = 0;
     b->sequences = xrealloc(b->sequences, (size_t)(b->packed.sequence_count + 1) * sizeof *b->sequences);
-    b->sequences[b->packed.sequence_count++] = (PackedSequence){.start = b->tokens.count, .length = length};
+    b->sequences[b->packed.sequence_count++] = (PackedSequence){.start = b->tokens.count, .length = total};
     g->sequence_count++;
-    b->kept_start = xrealloc(b->kept_start, (size_t)(b->target.count + length + 1) * sizeof *b->kept_start);
-    if (kept_start) b->truncated = true;
-    for (int32_t i = 0; i < length; i++) {
+    b->kept_start = xrealloc(b->kept_start, (size_t)(b->target.count + c->length + 1) * sizeof *b->kept_start);
+    if (c->kept_start) b->truncated = true;
+    for (int32_t i = 0; i < total; i++) {
+        if (c->given && c->given[i]) continue;
         b->kept_start[b->target.count] = b->kept.count;
-        if (kept_start) ids_append(&b->kept, kept_ids + kept_start[i], (int32_t)(kept_start[i + 1] - kept_start[i]));
+        if (c->kept_start) ids_append(&b->kept, c->kept_ids + c->kept_start[sampled], (int32_t)(c->kept_start[sampled + 1] - c->kept_start[sampled]));
         ids_push(&b->row, i == 0 ? g->prompt_start + g->prompt_length - 1 : b->tokens.count + i - 1);
-        ids_push(&b->target, ids[i]);
+        ids_push(&b->target, all[i]);
+        sampled++;
     }
     b->kept_start[b->target.count] = b->kept.count;
-    ids_append(&b->tokens, ids, length);
+    ids_append(&b->tokens, all, total);
+}
+
+static inline void batch_completion(Batch *b, const int32_t *ids, int32_t length, const int64_t *kept_start,
+                                    const int32_t *kept_ids) {
+    batch_course(b, &(Completion){.length = length, .ids = (int32_t *)(uintptr_t)ids, .kept_start = (int64_t *)(uintptr_t)kept_start,
+                                  .kept_ids = (int32_t *)(uintptr_t)kept_ids});
 }
 
 static inline const Packed *batch_view(Batch *b, double temperature) {

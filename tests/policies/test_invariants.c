@@ -119,6 +119,27 @@ static void every_variant(void) {
     CHECK(met >= 8);
 }
 
+// Several turns, the tokens of others between them: every variant and either precision.
+static void turns(void) {
+    static const char *const names[] = {"reference", "generic", "avx2", "avx512", "avx512bf16"};
+    int turn = 0;
+    for (int v = 0; v < COUNT(names); v++) {
+        if (!variant_use(names[v])) continue;
+        for (int i = 0; i < (v < 2 ? 2 : 3); i++, turn++) {
+            Requests *q = xcalloc(1, sizeof *q);
+            ModelConfig c = stopping_config(&shapes[i % 3]);
+            snprintf(context, sizeof context, "turns, %s, %s, %s", shapes[i % 3].name, precision_names[turn % 2], names[v]);
+            Policy *p = policy_make(&c, NULL, (Precision)(turn % 2), 1 + turn % 2);
+            requests_stream(q, c.vocabulary, turn, &samplings[turn % COUNT(samplings)]);
+            q->count = v == 0 ? 3 : 7;
+            check_turns(p, q, i == 0 && v > 2);
+            policy_close(p);
+            free(q);
+        }
+    }
+    variant_use(NULL);
+}
+
 // ---- invariant 2 -----------------------------------------------------------------------------------------
 static void check_training(const Shape *shape, Precision precision, const char *variant, const Data *d, int steps) {
     char want[65] = "", got[65];
@@ -215,6 +236,7 @@ static const Test tests[] = {
     {"invariant 1: sampler and trainer, bf16", sampler_is_trainer_bf16},
     {"invariant 1: three threads", three_threads},
     {"invariant 1: every variant", every_variant},
+    {"invariant 1: several turns", turns},
     {"invariant 2: threads and microbatches", weights_of_splits},
     {"invariant 2: long batches", weights_of_long_batches},
     {"invariant 2: every variant", weights_of_variants},

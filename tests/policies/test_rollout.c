@@ -154,6 +154,48 @@ static void stop_strings(void) {
     policy_close(p);
 }
 
+// Thinking that is still open at its budget is closed by a given "</think>", and the answer goes on from there; thinking that
+// ended in time is left alone. Up to the budget all is as without one.
+static void thinking_budget(void) {
+    Err err = {0};
+    Tokenizer *t;
+    OK(tokenizer_from_characters("abcdefghijklmnopqr", &t, &err));
+    int32_t end = tokenizer_id(t, "</think>"), closed = 0, in_time = 0, stopped = 0;
+    ModelConfig c = shape_config(&shapes[0]);
+    c.vocabulary = tokenizer_size(t);
+    Policy *p = policy_make(&c, t, PRECISION_FP32, 1);
+    RolloutRequest r = request(64, (Sampling){.temperature = 1, .max_tokens = 30});
+    Rollout free_run = roll(p, &r);
+    r.sampling.think_tokens = 6;
+    Rollout out = roll(p, &r);
+    for (int i = 0; i < out.count; i++) {
+        const Completion *all = &free_run.completions[i], *got = &out.completions[i];
+        int32_t at = 0;
+        while (at < all->length && at < 6 && all->ids[at] != end) at++;
+        bool ends = at < 6;
+        CHECK(memcmp(got->ids, all->ids, (size_t)(at < 6 ? at : 6) * 4) == 0);
+        if (ends) {
+            CHECK(!got->given && got->length == all->length && memcmp(got->ids, all->ids, (size_t)all->length * 4) == 0);
+            *(at < all->length ? &in_time : &stopped) += 1;
+            continue;
+        }
+        if (all->length == 6 && all->finish == FINISH_STOP) {
+            stopped++;
+            continue;
+        }
+        CHECK(got->given && got->total == got->length + 1 && got->total > 7 && got->given[6]);
+        CHECK_INT(got->all[6], end);
+        CHECK(got->total <= 30 && (got->finish == FINISH_STOP) == (got->all[got->total - 1] == tokenizer_eos(t)));
+        closed++;
+    }
+    CHECK(closed > 10 && in_time > 3 && stopped > 3);
+    rollout_free(&out), rollout_free(&free_run);
+    r.sampling.think_tokens = 30;
+    CHECK(!policy_rollout(p, &r, 1, NULL, &out, &err));
+    CHECK_STR(err.msg, "think_tokens is 30, expected less than max_tokens, 30");
+    policy_close(p);
+}
+
 // ---- what is refused -------------------------------------------------------------------------------------
 static void refused(void) {
     Policy *p = small_policy(0);
@@ -551,6 +593,7 @@ static const Test tests[] = {
     {"stop ids", stop_ids},
     {"callbacks", callbacks},
     {"stop strings", stop_strings},
+    {"thinking budget", thinking_budget},
     {"refused requests", refused},
     {"refused batches", refused_in_training},
     {"greedy", greedy},

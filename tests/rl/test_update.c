@@ -17,10 +17,11 @@ typedef struct World {
 static const char ones[] = "return function(s)\n local _, n = s.completion:gsub('1', '')\n return n / (1 + #s.completion)\nend";
 
 // eps=1 makes AdamW's first step nearly plain descent: rate * g / (|g| + 1) with |g| small.
-#define STAGE(algo)                                                                                          \
+#define STAGE(algo) STAGE_OF("max_tokens=10", algo)
+#define STAGE_OF(sampling, algo)                                                                                        \
     "return {model={preset='mini', max_positions=48, precision='fp32'}, characters='0123456789+=', threads=1, seed=5,\n" \
     " tasks={{'arithmetic', levels={1,2}}}, rewards={'ones.lua'}, microbatch_tokens=120,\n"                  \
-    " stages={grpo{steps=9, prompts=6, group_size=4, sampling={max_tokens=10},\n"                            \
+    " stages={grpo{steps=9, prompts=6, group_size=4, sampling={" sampling "},\n"                            \
     "  optimizer={learning_rate=1e-9, schedule='constant', eps=1, max_gradient_norm=0}, algo={" algo "}}}}"
 
 // A rollout of step 1, scored and with its advantages.
@@ -76,19 +77,25 @@ static double loss_alone(World *w, bool keep) {
         double lp[64], old[64], en[64], rf[64], dl[64], de[64];
         packing_reset(&packing, b->stage->sampling.temperature);
         packing_prompt(&packing, p->ids.data, p->ids.count);
-        packing_completion(&packing, e->completion.ids, n, NULL, NULL);
+        // Every token a target, given ones too: what they get is left out here, by hand.
+        const Completion *c = &e->completion;
+        int32_t total = completion_total(c), at[64];
+        packing_completion(&packing, &(Completion){.ids = (int32_t *)(uintptr_t)completion_all(c), .length = total});
+        for (int32_t j = 0, k = 0; k < total; k++)
+            if (!c->given || !c->given[k]) at[j++] = k;
         const Packed *packed = packing_view(&packing);
         if (w->reference) OK(policy_forward(w->reference, packed, false, ref, NULL, &err));
         OK(policy_forward(w->policy, packed, keep, logprob, entropy, &err));
         for (int32_t j = 0; j < n; j++)
-            lp[j] = logprob[j], old[j] = e->completion.logprob[j], en[j] = entropy[j], rf[j] = w->reference ? ref[j] : 0;
+            lp[j] = logprob[at[j]], old[j] = c->logprob[j], en[j] = entropy[at[j]], rf[j] = w->reference ? ref[at[j]] : 0;
         ObjectiveInput in = {.sequences = 1, .length = &n, .logprob = lp, .old_logprob = old, .ref_logprob = w->reference ? rf : NULL,
                              .entropy = en, .advantage = &e->advantage, .max_completion = b->stage->sampling.max_tokens,
                              .step_sequences = b->episode_count, .step_tokens = tokens, .rollout_tokens = tokens};
         ObjectiveOutput out = {.dlogprob = dl, .dentropy = de};
         objective_compute(algo, &in, &out);
         loss += out.loss;
-        for (int32_t j = 0; j < n; j++) dlogprob[j] = (float)dl[j], dentropy[j] = (float)de[j];
+        for (int32_t k = 0; k < total; k++) dlogprob[k] = dentropy[k] = 0;
+        for (int32_t j = 0; j < n; j++) dlogprob[at[j]] = (float)dl[j], dentropy[at[j]] = (float)de[j];
         if (keep) OK(policy_backward(w->policy, packed, dlogprob, algo->entropy != 0 ? dentropy : NULL, &err));
     }
     packing_free(&packing);
@@ -121,6 +128,35 @@ static void packing_changes_no_gradient(void) {
     packed_gradients("dr_grpo", STAGE("loss='dr_grpo', advantage='none'"));
     packed_gradients("dapo", STAGE("loss='dapo', advantage='batch'"));
     packed_gradients("entropy", STAGE("loss='dapo', entropy=0.1"));
+}
+
+// Tokens given to completions are passed through: no loss, mask or count knows of them.
+#define GIVEN(algo) STAGE_OF("max_tokens=12, think_tokens=4", algo)
+static void given_tokens_have_no_loss(void) {
+    World w;
+    Err err = {0};
+    int64_t sampled = 0, given = 0;
+    world_open(&w, GIVEN("loss='dapo'"));
+    for (int i = 0; i < w.batch.episode_count; i++) {
+        const Episode *e = &w.batch.episodes[i];
+        given += completion_total(&e->completion) - e->completion.length;
+        CHECK_INT(e->think_tokens + e->answer_tokens, e->completion.length);
+        if (!e->completion.given) continue;
+        CHECK_INT(e->think_tokens, 4);
+        CHECK(strstr(e->text, "</think>"));
+        if (e->active && e->advantage != 0) sampled += e->completion.length;
+    }
+    for (int i = 0; i < w.batch.episode_count; i++)
+        if (!w.batch.episodes[i].completion.given && w.batch.episodes[i].advantage != 0) sampled += w.batch.episodes[i].completion.length;
+    CHECK(given > 5);
+    CHECK_NEAR(w.report.given_mean * w.batch.episode_count, (double)given, 1e-9);
+    OK(update_batch(&w.trainer, &w.batch, &w.report, &err));
+    CHECK_INT(w.report.trained_tokens, sampled);
+    world_close(&w);
+    packed_gradients("grpo, given", GIVEN("loss='grpo'"));
+    packed_gradients("dr_grpo, given", GIVEN("loss='dr_grpo', advantage='none'"));
+    packed_gradients("gspo, given", GIVEN("loss='gspo'"));
+    packed_gradients("dapo with entropy, given", GIVEN("loss='dapo', entropy=0.1"));
 }
 
 // Fresh worlds are the same bits: only the rate differs.
@@ -211,6 +247,7 @@ static void one_tampered_bit_is_seen(void) {
 
 static const Test tests[] = {
     {"packing changes no gradient", packing_changes_no_gradient},
+    {"given tokens have no loss", given_tokens_have_no_loss},
     {"a small step lowers the loss by the gradient's square", a_step_lowers_the_loss},
     {"the divergence pulls back", divergence_pulls_back},
     {"one tampered bit is seen", one_tampered_bit_is_seen},
