@@ -1,6 +1,7 @@
 // The keeper: a process with one thread and nothing but the scripts in it, forked before the trainer grows threads
 // and a model. It forks the workers, watches their CPU time, forks a new one in place of each that ends, and hands
 // the new socket to the pool. It ends when the pool does: its control socket then closes.
+#include "program.h"
 #include "worker.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -34,7 +35,7 @@ typedef struct Keeper {
 } Keeper;
 
 // ---- forking -------------------------------------------------------------------------------------------------------------
-_Noreturn static void become_worker(Keeper *k, int slot, int fd) {
+_Noreturn static void become_worker(Keeper *k, int slot, int fd, int programs) {
     const ScoreScripts *scripts = k->setup->scripts;
     Err err = {0};
     sigset_t none;
@@ -44,7 +45,7 @@ _Noreturn static void become_worker(Keeper *k, int slot, int fd) {
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     size_t memory = SLACK_MEMORY + 2 * (size_t)scripts->count * scripts->limits.memory;
-    if (!walls_close(fd, memory, scripts->limits.unsafe, &err)) _exit(ERR_UNAVAILABLE);
+    if (!walls_close(fd, programs, memory, scripts->limits.unsafe, &err)) _exit(ERR_UNAVAILABLE);
     worker_run(scripts, &k->setup->status[slot]);
 }
 
@@ -64,14 +65,30 @@ static bool tell_pool(int control, const WorkerNews *news, int fd) {
     return n == (ssize_t)sizeof *news;
 }
 
+// The process that runs programs for one worker, where scripts may; it ends when the worker does. It isn't watched: a
+// worker whose runner is gone gets errors. Returns the worker's end of its socket, -1 if there is none.
+static int start_runner(Keeper *k) {
+    int pair[2];
+    unsigned languages = k->setup->scripts->programs;
+    if (!languages || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) return -1;
+    pid_t pid = fork();
+    if (pid == 0) program_runner_run(pair[1], languages);
+    close(pair[1]);
+    if (pid > 0) return pair[0];
+    close(pair[0]);
+    return -1;
+}
+
 static bool start_worker(Keeper *k, int slot, WorkerNews news) {
     WorkerStatus *status = &k->setup->status[slot];
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) return false;
     atomic_store(&status->tag, 0);
     atomic_store(&status->ready, 0);
+    int programs = start_runner(k);
     pid_t pid = fork();
-    if (pid == 0) become_worker(k, slot, pair[1]);
+    if (pid == 0) become_worker(k, slot, pair[1], programs);
+    if (programs >= 0) close(programs);
     k->slots[slot] = (struct Slot){.pid = pid};
     news.slot = slot;
     news.pid = pid;
@@ -103,7 +120,8 @@ static void watch_worker(Keeper *k, int slot) {
     }
     if (samples > 1 && samples <= 65536) seconds *= samples; // a group is scored together
     // A worker that neither works nor ends gets the wall clock's patience, which a busy machine can't use up.
-    if (cpu - s->cpu > seconds || wall - s->wall > 60 + 30 * seconds) {
+    double patience = 60 + 30 * seconds + (k->setup->scripts->programs ? 600 : 0);
+    if (cpu - s->cpu > seconds || wall - s->wall > patience) {
         s->by_clock = true;
         kill(s->pid, SIGKILL);
     }

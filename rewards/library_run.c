@@ -123,12 +123,8 @@ static int run_lua(lua_State *L) {
     return 1;
 }
 
-static int run_program(lua_State *L) {
-    return luaL_error(L, "run.program isn't allowed here: only Lua programs can be run, by run.lua(code, tests)");
-}
-
 void library_run(lua_State *L) {
-    static const luaL_Reg run[] = {{"lua", run_lua}, {"program", run_program}, {NULL, NULL}};
+    static const luaL_Reg run[] = {{"lua", run_lua}, {"program", library_run_program}, {NULL, NULL}};
     luaL_newlib(L, run);
     lua_setglobal(L, "run");
 }

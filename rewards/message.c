@@ -109,6 +109,7 @@ void sample_free(RewardSample *sample) {
 // ---- verdicts ------------------------------------------------------------------------------------------------------------
 void write_verdict(Buf *b, const Verdict *v) {
     write_u32(b, (uint32_t)v->state);
+    write_u32(b, v->not_replayable);
     buf_append(b, &v->score, sizeof v->score);
     buf_append(b, &v->fuel, sizeof v->fuel);
     write_text(b, v->why, strlen(v->why));
@@ -122,6 +123,7 @@ void write_verdict(Buf *b, const Verdict *v) {
 bool read_verdict(Reader *r, Verdict *out) {
     size_t size;
     *out = (Verdict){.state = (VerdictState)read_u32(r)};
+    out->not_replayable = read_u32(r) != 0;
     take_into(r, &out->score, sizeof out->score);
     take_into(r, &out->fuel, sizeof out->fuel);
     const char *why = read_text(r, &size);

@@ -218,7 +218,7 @@ static void transmit(Slot *s) {
 static void give_up(RewardPool *p, Job *j, const WorkerNews *news) {
     for (uint32_t i = 0; i < j->samples; i++) {
         Verdict *v = j->out[i];
-        *v = (Verdict){.state = VERDICT_KILLED, .score = NAN};
+        *v = (Verdict){.state = VERDICT_KILLED, .score = NAN, .not_replayable = true};
         if (news->by_clock)
             snprintf(v->why, sizeof v->why, "ended by the clock, twice: too much CPU time");
         else

@@ -44,13 +44,16 @@ typedef struct Verdict {
     RewardPart parts[MAX_REWARD_PARTS];
     int part_count;
     uint64_t fuel;
+    bool not_replayable; // a clock, or a process's death, had a say: another run may come to another verdict
     char why[256]; // reason of an abstention, error (script:line: message) or budget
 } Verdict;
 
 typedef struct RewardSpec {
     const char *script;  // name of a shipped reward ("correct") or a path ending in .lua
     double weight;
-    const json_t *options; // the spec's further keys, visible to the script as the global `options`; may be NULL
+    // The spec's further keys, visible to the script as the global `options`; may be NULL. `allow` lists what the script may
+    // do that others may not: "program.python", "program.c" (run.program).
+    const json_t *options;
 } RewardSpec;
 
 typedef struct RewardLimits {

@@ -193,6 +193,7 @@ bool sandbox_open(const char *name, const SandboxLimits *limits, Sandbox **out, 
     *out = NULL;
     Sandbox *box = xcalloc(1, sizeof *box);
     box->limits = *limits;
+    box->program_socket = -1;
     box->fuel_left = box->growth_left = UNLIMITED;
     box->name = xstrdup(name);
     if (!memory_open(limits->memory, &box->memory, err)) {
@@ -267,6 +268,7 @@ void sandbox_reset(Sandbox *box, uint64_t fuel, uint64_t seed) {
     box->exhausted = EXHAUSTED_NOT;
     box->why[0] = 0;
     box->longest_string = 0;
+    box->not_replayable = false;
     box->output.size = 0;
     box->random = random_start(seed, STREAM_SCRIPT, box->substream);
 }

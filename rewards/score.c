@@ -10,6 +10,7 @@
 #include "score.h"
 #include "embedded.h"
 #include "files.h"
+#include "program.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,12 +61,30 @@ static int set_options(lua_State *L) {
     return 0;
 }
 
+// `allow = {"program.python"}` beside the script's name in a recipe: what it may do that others may not.
+static bool read_allow(const RewardSpec *spec, unsigned *programs, Err *err) {
+    const json_t *allow = json_object_get(spec->options, "allow");
+    *programs = 0;
+    if (allow && !json_is_array(allow)) return fail(err, ERR_DATA, spec->script, "allow: expected a list, such as {\"program.python\"}");
+    for (size_t i = 0; i < json_array_size(allow); i++) {
+        const char *name = json_string_value(json_array_get(allow, i));
+        int k = 0;
+        while (name && k < PROGRAM_LANGUAGES && (strncmp(name, "program.", 8) != 0 || strcmp(name + 8, program_language_names[k]) != 0)) k++;
+        if (!name || k == PROGRAM_LANGUAGES)
+            return fail(err, ERR_DATA, spec->script, "allow: found '%.40s', expected \"program.python\" or \"program.c\"", name ? name : "no text");
+        *programs |= 1u << k;
+    }
+    return true;
+}
+
 static bool open_script(const RewardSpec *spec, int index, const RewardLimits *limits, ScoreScript *out, Buf *all, Err *err) {
     SandboxLimits box_limits = sandbox_default_limits();
     char file[128], message[256];
     Buf source;
     const char *slash = strrchr(spec->script, '/'), *base = slash ? slash + 1 : spec->script;
     int stem = (int)strlen(base) - (names_file(spec->script) && strstr(base, ".lua") ? 4 : 0);
+    unsigned programs;
+    TRY(read_allow(spec, &programs, err));
     TRY(read_source(spec->script, &source, err));
     box_limits.fuel = limits->fuel;
     box_limits.memory = limits->memory;
@@ -75,6 +94,7 @@ static bool open_script(const RewardSpec *spec, int index, const RewardLimits *l
     bool ok = sandbox_open(file, &box_limits, &out->box, err);
     if (ok) {
         out->box->substream = (uint64_t)index;
+        out->box->programs = programs;
         ok = sandbox_protect(out->box, set_options, (void *)(uintptr_t)spec->options, message, sizeof message) ||
              fail(err, ERR_DATA, spec->script, "options: %s", message);
     }
@@ -92,6 +112,7 @@ bool scripts_open(const RewardSpec *specs, int count, const RewardLimits *limits
     bool ok = true;
     for (; ok && out->count < count; out->count++)
         ok = open_script(&specs[out->count], out->count, limits, &out->list[out->count], &all, err);
+    for (int i = 0; ok && i < count; i++) out->programs |= out->list[i].box->programs;
     sha256_hex(all.data, all.size, out->hash);
     buf_free(&all);
     return ok;
@@ -145,6 +166,7 @@ typedef struct Result { // of one script for one sample
     RewardPart parts[MAX_REWARD_PARTS];
     int part_count;
     char why[256];
+    bool not_replayable;
 } Result;
 
 typedef struct Run {
@@ -313,6 +335,7 @@ static uint64_t run_protected(Run *run, const RewardLimits *limits, int samples)
             snprintf(r->why, sizeof r->why, "%s", message);
         }
     }
+    for (int i = 0; run->results && i < run->count; i++) run->results[i].not_replayable = box->not_replayable;
     return sandbox_fuel_used(box, fuel);
 }
 
@@ -333,6 +356,7 @@ static const int badness[VERDICT_STATES] = {[VERDICT_ABSTAINED] = 0, [VERDICT_SC
 
 // Adds one script's result to the sample's verdict, which starts as abstained with score 0.
 static void combine(Verdict *v, const Result *r, double weight) {
+    v->not_replayable |= r->not_replayable;
     if (badness[r->state] > badness[v->state] || (r->state == v->state && !v->why[0])) {
         v->state = r->state;
         snprintf(v->why, sizeof v->why, "%s", r->why);

@@ -14,6 +14,7 @@ typedef struct ScoreScripts {
     ScoreScript *list;
     int count;
     RewardLimits limits;
+    unsigned programs; // languages of programs that some script may run
     char hash[65]; // of all sources
 } ScoreScripts;
 

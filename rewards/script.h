@@ -28,6 +28,9 @@ typedef struct Sandbox {
     struct SandboxMemory *memory;
     void *snapshot; // the memory's bytes after loading; every run starts from them
     size_t snapshot_size;
+    unsigned programs;   // languages that run.program may run: bit 1 << ProgramLanguage
+    int program_socket;  // leads to the process that runs them; -1: there is none
+    bool not_replayable; // in this run a clock had a say
     struct Expressions *expressions; // compiled regular expressions; only a cache, it can't change a result
 } Sandbox;
 
@@ -64,6 +67,7 @@ void library_json(lua_State *L);
 void library_text(lua_State *L);
 void library_answers(lua_State *L); // verify, extract, shape
 void library_run(lua_State *L);
+int library_run_program(lua_State *L);
 void library_re(lua_State *L);
 void expressions_free(struct Expressions *e);
 // Calls the C function in upvalue 1 after charging for the lengths of its arguments.

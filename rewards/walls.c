@@ -83,17 +83,18 @@ static void forget_environment(void) {
     clearenv();
 }
 
-// The socket becomes 3; 0 to 2 lead nowhere, so that a stray message can't fall into the protocol.
-static bool move_descriptors(int keep) {
-    int null, high = fcntl(keep, F_DUPFD_CLOEXEC, 10);
-    if (high < 0 || (null = open("/dev/null", O_RDWR | O_CLOEXEC)) < 0) return false;
+// 0 to 2 lead nowhere, so that a stray message can't fall into the protocol.
+static bool move_descriptors(int socket, int programs) {
+    int null, high = fcntl(socket, F_DUPFD_CLOEXEC, 10), high_programs = programs < 0 ? -1 : fcntl(programs, F_DUPFD_CLOEXEC, 10);
+    if (high < 0 || (programs >= 0 && high_programs < 0) || (null = open("/dev/null", O_RDWR | O_CLOEXEC)) < 0) return false;
     for (int fd = 0; fd < 3; fd++) {
 #ifdef RECKON_SANITIZED
         if (fd == 2) continue; // reports
 #endif
         if (null != fd && dup2(null, fd) < 0) return false;
     }
-    return dup2(high, 3) == 3 && syscall(SYS_close_range, 4u, ~0u, 0u) == 0;
+    if (dup2(high, WORKER_SOCKET) < 0 || (programs >= 0 && dup2(high_programs, WORKER_PROGRAMS) < 0)) return false;
+    return syscall(SYS_close_range, (unsigned)(programs < 0 ? WORKER_SOCKET : WORKER_PROGRAMS) + 1, ~0u, 0u) == 0;
 }
 
 // The C library's qsort (which the JSON library sorts keys with) asks at its first use on more than 1 KiB how much memory
@@ -104,12 +105,12 @@ static void let_qsort_ask(void) {
     qsort(bytes, sizeof bytes, 1, compare_bytes);
 }
 
-bool walls_close(int keep, size_t more_memory, bool unsafe, Err *err) {
+bool walls_close(int socket, int programs, size_t more_memory, bool unsafe, Err *err) {
     static const int ignored[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE, SIGQUIT, SIGTSTP};
     for (int i = 0; i < COUNT(ignored); i++) signal(ignored[i], SIG_IGN);
     forget_environment();
     let_qsort_ask();
-    if (!move_descriptors(keep)) return fail(err, ERR_UNAVAILABLE, "descriptors", "%s", strerror(errno));
+    if (!move_descriptors(socket, programs)) return fail(err, ERR_UNAVAILABLE, "descriptors", "%s", strerror(errno));
     limit_resources(more_memory);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
         return fail(err, ERR_UNAVAILABLE, "no_new_privs", "%s", strerror(errno));

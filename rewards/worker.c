@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { SOCKET = 3 };
+enum { SOCKET = WORKER_SOCKET };
 
 static bool read_exactly(void *out, size_t size) {
     for (char *p = out; size;) {
@@ -84,6 +84,7 @@ static bool serve_batch(const ScoreScripts *scripts, WorkerStatus *status, Buf *
 
 _Noreturn void worker_run(const ScoreScripts *scripts, WorkerStatus *status) {
     Buf batch = {0}, reply = {0};
+    for (int i = 0; i < scripts->count; i++) scripts->list[i].box->program_socket = scripts->programs ? WORKER_PROGRAMS : -1;
     atomic_store(&status->ready, 1);
     while (serve_batch(scripts, status, &batch, &reply)) {}
     _exit(0);

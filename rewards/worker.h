@@ -37,11 +37,13 @@ typedef struct KeeperSetup {
 // Runs in the forked keeper until the control socket closes; never returns.
 _Noreturn void keeper_run(const KeeperSetup *setup);
 
-// Puts up the process wall around the calling process, whose descriptor `keep` becomes 3. False names what is missing.
-bool walls_close(int keep, size_t more_memory, bool unsafe, Err *err) MUST_CHECK;
+enum { WORKER_SOCKET = 3, WORKER_PROGRAMS = 4 }; // descriptors: of the pool, of the process that runs programs
+// Puts up the process wall around the calling process, which keeps two descriptors: they become WORKER_SOCKET and
+// WORKER_PROGRAMS (programs: -1 if there is none). False names what is missing.
+bool walls_close(int socket, int programs, size_t more_memory, bool unsafe, Err *err) MUST_CHECK;
 // Whether seccomp filters can be loaded here.
 bool walls_have_seccomp(void);
-// Serves batches on descriptor 3 until it closes; never returns.
+// Serves batches on WORKER_SOCKET until it closes; never returns.
 _Noreturn void worker_run(const ScoreScripts *scripts, WorkerStatus *status);
 
 #endif

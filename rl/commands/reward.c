@@ -142,6 +142,7 @@ static const Option options_table[] = {
     {"duration", 0, OPTION_NUMBER, "S", "bench: how long to measure (2)", 0.05, 600},
     {"watch", 0, OPTION_FLAG, NULL, "test: again whenever the script or the cases change", 0, 0},
     {"option", 0, OPTION_LIST, "NAME=VALUE", "a setting that the script sees as options.NAME", 0, 0},
+    {"allow", 0, OPTION_LIST, "WHAT", "program.python or program.c: the script may run such programs in bubblewrap", 0, 0},
     {"fuel", 0, OPTION_INT, "N", "instructions a sample may take", 1000, 1e15},
     {"memory", 0, OPTION_INT, "MIB", "memory a script may take", 1, 65536},
     {"seconds", 0, OPTION_NUMBER, "S", "CPU time a sample may take before its process is ended", 0.01, 3600},

@@ -165,6 +165,10 @@ bool reward_arguments(const Args *args, RewardSpec *spec, RewardLimits *limits, 
     limits->seconds = args_number(args, "seconds", limits->seconds);
     limits->unsafe = args_flag(args, "unsafe-rewards");
     TRY(read_options(args_list(args, "option"), options, err));
+    json_t *allow = json_array();
+    for (const char *const *a = args_list(args, "allow"); *a; a++) json_array_append_new(allow, json_string(*a));
+    if (json_array_size(allow)) json_object_set(*options, "allow", allow);
+    json_decref(allow);
     *spec = (RewardSpec){.script = args->positional[1], .weight = 1, .options = *options};
     return true;
 }

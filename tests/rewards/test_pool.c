@@ -517,7 +517,7 @@ enum { TRY_NOTHING, TRY_OPEN, TRY_SOCKET, TRY_FORK, TRY_EXEC_MEMORY, TRY_KILL, T
 _Noreturn static void behind_the_wall(int what, int fd) {
     Err err = {0};
     int stray = dup(fd); // must be closed by the wall
-    if (!walls_close(fd, 64 << 20, false, &err)) _exit(99);
+    if (!walls_close(fd, -1, 64 << 20, false, &err)) _exit(99);
     char byte = 'x';
     if (write(stray, &byte, 1) >= 0) _exit(98);
     if (environ && environ[0]) _exit(97);
