@@ -372,6 +372,7 @@ struct Device {
     // Zeroed, aligned to 256 bytes (CPU: 64). The error names `what`, what is free and what was asked for.
     bool (*allocate)(const Device *device, size_t bytes, const char *what, void **out, Err *err);
     void (*release)(const Device *device, void *memory);
+    size_t (*available)(const Device *device); // bytes that one allocation could have now; SIZE_MAX: not known (the CPU)
     void (*upload)(const Device *device, void *to, const void *host, size_t bytes); // `host` may change afterwards
     void (*download)(const Device *device, void *host, const void *from, size_t bytes);
     void (*copy)(const Device *device, void *to, const void *from, size_t bytes);

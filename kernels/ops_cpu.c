@@ -75,6 +75,10 @@ static void host_release(const Device *d, void *memory) {
     (void)d;
     mem_free(memory);
 }
+static size_t host_available(const Device *d) { // the system decides, and may overcommit
+    (void)d;
+    return SIZE_MAX;
+}
 static void host_move(const Device *d, void *to, const void *from, size_t bytes) {
     (void)d;
     if (bytes && to != from) memcpy(to, from, bytes);
@@ -108,7 +112,8 @@ bool device_open_cpu(const char *variant, int threads, Device **out, Err *err) {
     v->fill(d);
     d->variant = v->name;
     d->is_host = true;
-    d->allocate = host_allocate, d->release = host_release, d->upload = d->download = d->copy = host_move, d->zero = host_zero;
+    d->allocate = host_allocate, d->release = host_release, d->available = host_available;
+    d->upload = d->download = d->copy = host_move, d->zero = host_zero;
     d->finish = host_finish, d->replay = host_replay, d->forget = host_forget, d->meter = host_meter;
     d->close = host_close;
     if (!pool_open(threads, &d->pool, err)) {

@@ -111,6 +111,13 @@ static void cuda_release(const Device *d, void *memory) {
     }
 }
 
+static size_t cuda_available(const Device *d) {
+    CudaState *s = state_of(d);
+    size_t free_bytes = 0, total = 0;
+    if (s->slab) return slab_largest_hole(s->slab);
+    return cudaMemGetInfo(&free_bytes, &total) == cudaSuccess ? free_bytes : SIZE_MAX;
+}
+
 // ---- copies ----------------------------------------------------------------------------------------------
 static void cuda_upload(const Device *d, void *to, const void *host, size_t bytes) {
     CudaState *s = state_of(d);
@@ -285,7 +292,7 @@ static void fill_table(Device *d) {
 #define FILL(name, Args) d->name = name##_cuda;
     RECKON_OPERATIONS(FILL)
 #undef FILL
-    d->allocate = cuda_allocate, d->release = cuda_release, d->upload = cuda_upload, d->download = cuda_download;
+    d->allocate = cuda_allocate, d->release = cuda_release, d->available = cuda_available, d->upload = cuda_upload, d->download = cuda_download;
     d->copy = cuda_copy, d->zero = cuda_zero, d->finish = cuda_finish, d->replay = cuda_replay, d->forget = cuda_forget;
     d->meter = cuda_meter, d->close = cuda_close;
 }

@@ -32,10 +32,11 @@ static bool probe_alloc(const Device *d, Dtype dtype, int64_t M, int64_t N, int6
 }
 
 bool probe_flops(const char *device, Precision precision, int threads, int64_t M, int64_t N, int64_t K, double seconds, double *out,
-                 Err *err) {
+                 size_t *available, Err *err) {
     Device *d;
     Probe b = {0};
     TRY(device_open(device, threads, &d, err));
+    if (available) *available = d->available(d);
     Dtype dtype = precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32;
     bool ok = probe_alloc(d, dtype, M, N, K, &b, err);
     MatmulArgs args = {.M = M, .N = N, .K = K, .dtype = dtype, .x = b.x, .ldx = K, .w = b.w, .store = STORE_F32, .y = b.y, .ldy = N};

@@ -176,9 +176,10 @@ typedef struct AdamW {
 bool policy_update(Policy *p, const AdamW *a, Err *err) MUST_CHECK; // done when it returns
 void policy_reset_optimizer(Policy *p); // moments and step count to zero: a new stage begins
 
-// Matrix products of this machine (device as in PolicyOptions), [M, K] x [N, K]^T repeated for about `seconds`: FLOP/s. For plans and `bench gemm`.
+// Matrix products of this machine (device as in PolicyOptions), [M, K] x [N, K]^T repeated for about `seconds`: FLOP/s; and
+// the bytes its device can give (SIZE_MAX: not known; may be NULL). For plans and `bench gemm`.
 bool probe_flops(const char *device, Precision precision, int threads, int64_t M, int64_t N, int64_t K, double seconds, double *out,
-                 Err *err) MUST_CHECK;
+                 size_t *available, Err *err) MUST_CHECK;
 // Upper bound of the bytes a training pass over `tokens` packed tokens keeps, and of the cache of `tokens` positions.
 size_t plan_training_bytes(const ModelConfig *c, Precision precision, int64_t tokens);
 size_t plan_cache_bytes(const ModelConfig *c, Precision precision, int64_t tokens);

@@ -124,6 +124,16 @@ static bool request_check(const Policy *p, const RolloutRequest *r, int32_t inde
 }
 
 enum { DEFAULT_PLACES = 512, DEVICE_PLACES = 1024, STEPS = 16 };
+// A device that knows what it has left bounds how many sequences are decoded at once; the others wait.
+static int64_t places_that_fit(const Scheduler *s, int64_t places, int64_t longest) {
+    const Policy *p = s->p;
+    int64_t padded = vocab_padded(p->config.vocabulary);
+    size_t place = (size_t)longest * page_bytes(p) * (size_t)p->config.layers + (size_t)padded * (s->truncates ? 8 : 4) +
+                   (size_t)(padded / VOCAB_BLOCK) * sizeof(VocabStats);
+    size_t room = p->device->available(p->device) / 10 * 9; // the rest: rows in flight, records
+    return (size_t)places > room / place ? (int64_t)(room / place) : places;
+}
+
 static bool scheduler_sizes(Scheduler *s, Err *err) {
     int64_t samples = 0, most_pages = 0, most_samples = 0, longest = 0, prompt = 0; // prompt: rows of one sample in one pass
     for (int32_t i = 0; i < s->request_count; i++) {
@@ -141,6 +151,7 @@ static bool scheduler_sizes(Scheduler *s, Err *err) {
         s->truncates |= is_truncated(&r->sampling);
     }
     int64_t places = s->options.max_sequences > 0 ? s->options.max_sequences : s->p->device->is_host ? DEFAULT_PLACES : DEVICE_PLACES;
+    places = places_that_fit(s, places, longest);
     if (places < most_samples) places = most_samples; // a group is admitted whole
     if (places > samples) places = samples;
     // Pages for as many places as there are, each with the longest course; at least the largest group.

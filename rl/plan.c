@@ -21,6 +21,9 @@ static bool plan_config(const Recipe *r, ModelConfig *out, Err *err) {
     return true;
 }
 
+// Room for a prompt beside each sample's tokens.
+enum { PROMPT_ROOM = 32 };
+
 static double stage_flops(const ModelConfig *c, const Stage *s, double prompt, double answer) {
     double length = prompt + answer;
     if (s->kind == STAGE_SFT) return (double)s->steps * s->batch * 3 * length * config_flops(c, length / 2, true);
@@ -42,29 +45,84 @@ static json_t *stage_plan(const ModelConfig *c, const Stage *s, double prompt, d
                      "flops", flops);
 }
 
+// ---- memory ----------------------------------------------------------------------------------------------
+typedef struct PlanMemory {
+    size_t weights, pass;  // weights: with what the optimizer and a reference hold
+    size_t cache, one_group; // keys and values: of a whole step's samples at once; of the largest group alone
+} PlanMemory;
+
+static int64_t microbatch_of(const Stage *s) { return s->microbatch_tokens > 0 ? s->microbatch_tokens : DEFAULT_MICROBATCH_TOKENS; }
+
+// With microbatches of at most `limit` tokens. A group isn't cut, so it is the least that a pass holds.
+static PlanMemory plan_memory(const ModelConfig *c, const Recipe *r, Precision precision, int64_t limit) {
+    int64_t packed = 0, cached = 0, largest = 0;
+    bool reference = false;
+    for (int i = 0; i < r->stage_count; i++) {
+        const Stage *s = &r->stages[i];
+        int64_t tokens = microbatch_of(s) < limit ? microbatch_of(s) : limit, group = 0;
+        if (s->kind == STAGE_GRPO) {
+            group = (int64_t)s->group_size * (s->sampling.max_tokens + PROMPT_ROOM);
+            if (group * s->batch > cached) cached = group * s->batch;
+            reference |= s->algo.kl > 0;
+        }
+        if (group > largest) largest = group;
+        if (tokens < group) tokens = group;
+        if (tokens > packed) packed = tokens;
+    }
+    return (PlanMemory){.weights = plan_weight_bytes(c, precision, true) + (reference ? plan_weight_bytes(c, precision, false) : 0),
+                        .pass = plan_training_bytes(c, precision, packed), .cache = plan_cache_bytes(c, precision, cached),
+                        .one_group = plan_cache_bytes(c, precision, largest)};
+}
+// What can't wait: more groups decoded at once only save time.
+static size_t least(const PlanMemory *m) { return m->weights + m->pass + m->one_group; }
+
+// The largest microbatch that fits, in powers of two; 0: none.
+static int64_t microbatch_that_fits(const ModelConfig *c, const Recipe *r, Precision precision, size_t available) {
+    for (int64_t limit = DEFAULT_MICROBATCH_TOKENS; limit >= 16; limit /= 2) {
+        PlanMemory m = plan_memory(c, r, precision, limit);
+        if (least(&m) <= available) return limit;
+    }
+    return 0;
+}
+
+static double mib(size_t bytes) { return (double)bytes / 1048576; }
+
+static bool check_room(const ModelConfig *c, const Recipe *r, size_t available, Err *err) {
+    PlanMemory m = plan_memory(c, r, r->precision, INT64_MAX);
+    if (least(&m) <= available) return true;
+    Buf advice = {0};
+    Precision precision = r->precision;
+    int64_t fits = microbatch_that_fits(c, r, precision, available);
+    if (!fits && precision == PRECISION_FP32) {
+        precision = PRECISION_BF16;
+        PlanMemory half = plan_memory(c, r, precision, INT64_MAX);
+        fits = least(&half) <= available ? INT64_MAX : microbatch_that_fits(c, r, precision, available);
+    }
+    if (fits && precision != r->precision) buf_puts(&advice, "precision = \"bf16\"");
+    if (fits && fits < INT64_MAX) buf_printf(&advice, "%smicrobatch_tokens = %lld", advice.size ? " and " : "", (long long)fits);
+    if (fits) buf_puts(&advice, " would fit");
+    else buf_puts(&advice, "neither bf16 nor a smaller microbatch_tokens would do: a smaller group_size, max_tokens or model needs less");
+    fail(err, ERR_UNAVAILABLE, recipe_device(r) ? recipe_device(r) : "device",
+         "the run needs %.0f MiB (weights and optimizer %.0f, training pass %.0f, one group's cache %.0f), %.0f MiB can be had: %.0f MiB short; %s",
+         mib(least(&m)), mib(m.weights), mib(m.pass), mib(m.one_group), mib(available), mib(least(&m) - available), advice.data);
+    buf_free(&advice);
+    return false;
+}
+
 bool plan_make(const Recipe *r, json_t **out, Err *err) {
     ModelConfig c;
     double rate, total = 0;
+    size_t available;
     TRY(plan_config(r, &c, err));
-    TRY(probe_flops(recipe_device(r), r->precision, r->threads, 256, 512, 512, 0.1, &rate, err));
-    int64_t packed = 0, cached = 0;
+    TRY(probe_flops(recipe_device(r), r->precision, r->threads, 256, 512, 512, 0.1, &rate, &available, err));
+    TRY(check_room(&c, r, available, err));
+    PlanMemory m = plan_memory(&c, r, r->precision, INT64_MAX);
     json_t *stages = json_array();
-    bool kl = false;
-    for (int i = 0; i < r->stage_count; i++) {
-        const Stage *s = &r->stages[i];
-        double prompt = r->chat ? 64 : 16;
-        json_array_append_new(stages, stage_plan(&c, s, prompt, &total));
-        int64_t tokens = s->microbatch_tokens > 0 ? s->microbatch_tokens : 4096;
-        if (tokens > packed) packed = tokens;
-        int64_t cache = s->kind == STAGE_GRPO ? (int64_t)s->batch * s->group_size * (s->sampling.max_tokens + 32) : 0;
-        if (cache > cached) cached = cache;
-        kl |= s->kind == STAGE_GRPO && s->algo.kl > 0;
-    }
-    size_t weights = plan_weight_bytes(&c, r->precision, true) + (kl ? plan_weight_bytes(&c, r->precision, false) : 0);
-    size_t pass = plan_training_bytes(&c, r->precision, packed), cache = plan_cache_bytes(&c, r->precision, cached);
+    for (int i = 0; i < r->stage_count; i++)
+        json_array_append_new(stages, stage_plan(&c, &r->stages[i], r->chat ? 64 : 16, &total));
     *out = json_pack("{s:I,s:{s:I,s:I,s:I,s:I},s:o,s:f,s:f,s:f}", "parameters", (json_int_t)config_parameters(&c), "memory",
-                     "weights_and_optimizer", (json_int_t)weights, "training_pass", (json_int_t)pass, "cache", (json_int_t)cache,
-                     "total", (json_int_t)(weights + pass + cache), "stages", stages, "flops", total, "probe_flops_per_second",
+                     "weights_and_optimizer", (json_int_t)m.weights, "training_pass", (json_int_t)m.pass, "cache", (json_int_t)m.cache,
+                     "total", (json_int_t)(m.weights + m.pass + m.cache), "stages", stages, "flops", total, "probe_flops_per_second",
                      rate, "seconds", total / (rate * STEP_SHARE));
     return true;
 }

@@ -142,7 +142,7 @@ static bool print_result(const Args *args, json_t *out, Err *err) {
 static bool bench_gemm(const Args *args, Precision precision, Err *err) {
     int64_t M = args_int(args, "batch", 64), N = args_int(args, "columns", 1536), K = args_int(args, "depth", 576);
     double flops;
-    TRY(probe_flops(args_text(args, "device", NULL), precision, (int)args_int(args, "threads", 0), M, N, K, 1.0, &flops, err));
+    TRY(probe_flops(args_text(args, "device", NULL), precision, (int)args_int(args, "threads", 0), M, N, K, 1.0, &flops, NULL, err));
     double bytes = (double)(N * K) * (precision == PRECISION_BF16 ? 2 : 4) * flops / (2.0 * (double)(M * N * K));
     return print_result(args, json_pack("{s:{s:s,s:I,s:I,s:I,s:s},s:f,s:f,s:f,s:f,s:I}", "configuration", "kind", "gemm", "rows", (json_int_t)M,
                                         "columns", (json_int_t)N, "depth", (json_int_t)K, "precision", precision == PRECISION_BF16 ? "bf16" : "fp32",

@@ -70,6 +70,35 @@ static void the_same_bits(void) {
     scratch_remove();
 }
 
+// A device with 64 MiB. What the refusal advises fits, and the run learns the same as with room for all.
+static void too_little_memory(void) {
+    need_device();
+    setenv("RECKON_CUDA_SLAB", "1", 1), setenv("RECKON_CUDA_MEMORY", "64", 1);
+    scratch_file("ones.lua", ones), scratch_file("plan.lua", RECIPE);
+    char *path = path_join(scratch_folder(), "plan.lua");
+    const struct {
+        const char *set, *advice;
+    } cases[] = {{"microbatch_tokens=16384", "microbatch_tokens = "}, {"microbatch_tokens=4096", ""}, {"model.feed_forward=30000", "neither bf16 nor"}};
+    for (int i = 0; i < COUNT(cases); i++) {
+        Err err = {0};
+        Recipe *r;
+        json_t *plan = NULL;
+        OK(recipe_read(path, (const char *[]){"device=cuda", cases[i].set, NULL}, &r, &err));
+        bool ok = plan_make(r, &plan, &err);
+        CHECK_INT(ok, !*cases[i].advice);
+        if (!ok) {
+            printf("     %s: %s\n", err.where, err.msg);
+            CHECK_INT(err.code, ERR_UNAVAILABLE);
+            CHECK(strstr(err.msg, " MiB short; ") && strstr(err.msg, cases[i].advice));
+        }
+        json_decref(plan);
+        recipe_free(r);
+    }
+    free(path);
+    unsetenv("RECKON_CUDA_SLAB"), unsetenv("RECKON_CUDA_MEMORY");
+    scratch_remove();
+}
+
 #ifdef RECKON_CUDA_EMULATION
 // The device fails in the middle of the run, at launch after launch until a checkpoint is there to be named.
 static void a_device_that_fails(void) {
@@ -100,6 +129,7 @@ static void a_device_that_fails(void) {
 static const Test tests[] = {
     {"beside the CPU", beside_the_cpu},
     {"the same bits", the_same_bits},
+    {"too little memory", too_little_memory},
 #ifdef RECKON_CUDA_EMULATION
     {"a device that fails", a_device_that_fails},
 #endif
