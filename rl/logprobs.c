@@ -4,7 +4,6 @@
 #include "stages.h"
 #include <string.h>
 
-enum { DEFAULT_MICROBATCH_TOKENS = 4096 };
 
 typedef struct Pass {
     Policy *policy;

@@ -49,6 +49,8 @@ bool objective_script_compute(ObjectiveScript *s, const Algo *algo, const Object
 void objective_script_close(ObjectiveScript *s);
 
 // FLOPs of one step as the plan counts them: an upper bound, for the estimate of the end (plan.c).
+// Packed tokens of a forward and backward pass where the recipe doesn't say.
+enum { DEFAULT_MICROBATCH_TOKENS = 4096 };
 double plan_step_flops(const ModelConfig *c, const Recipe *r, const Stage *s);
 
 // ---- packing (packing.c) ---------------------------------------------------------------------------------

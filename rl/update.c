@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEFAULT_MICROBATCH_TOKENS = 4096 };
 
 bool optimizer_apply(Policy *p, const Optimizer *o, double learning_rate, StepReport *report, Err *err) {
     double norm = policy_gradient_norm(p);
