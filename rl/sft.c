@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEFAULT_MICROBATCH_TOKENS = 4096 };
 
 typedef struct Example {
     Ids prompt, target;

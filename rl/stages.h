@@ -48,9 +48,9 @@ bool objective_script_open(const char *path, const Algo *algo, ObjectiveScript *
 bool objective_script_compute(ObjectiveScript *s, const Algo *algo, const ObjectiveInput *in, ObjectiveOutput *out, Err *err) MUST_CHECK;
 void objective_script_close(ObjectiveScript *s);
 
-// FLOPs of one step as the plan counts them: an upper bound, for the estimate of the end (plan.c).
 // Packed tokens of a forward and backward pass where the recipe doesn't say.
 enum { DEFAULT_MICROBATCH_TOKENS = 4096 };
+// FLOPs of one step as the plan counts them: an upper bound, for the estimate of the end (plan.c).
 double plan_step_flops(const ModelConfig *c, const Recipe *r, const Stage *s);
 
 // ---- packing (packing.c) ---------------------------------------------------------------------------------
