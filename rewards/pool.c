@@ -55,7 +55,8 @@ struct RewardPool {
     int32_t open_group;
     Queue waiting;
     uint32_t next_tag;
-    int64_t unfinished, deaths;
+    int64_t unfinished, deaths, not_replayable;
+    char not_replayable_why[256]; // of the first
     bool keeper_lost;
     char hash[65];
 };
@@ -134,6 +135,10 @@ static void hand_out(RewardPool *p, bool draining) {
 // ---- receiving -----------------------------------------------------------------------------------------------------------
 static void finish_job(RewardPool *p, Job *j) {
     p->unfinished--;
+    for (uint32_t i = 0; i < j->samples; i++)
+        if (j->out[i]->not_replayable && p->not_replayable++ == 0)
+            snprintf(p->not_replayable_why, sizeof p->not_replayable_why, "%s",
+                     j->out[i]->why[0] ? j->out[i]->why : "a program was ended by the clock");
     job_free(j);
 }
 
@@ -323,6 +328,11 @@ bool reward_pool_submit(RewardPool *p, const RewardSample *sample, Verdict *out,
     return turn(p, false, 0, err);
 }
 
+bool reward_pool_start(RewardPool *p, Err *err) {
+    close_open_job(p);
+    return turn(p, true, 0, err);
+}
+
 bool reward_pool_finish(RewardPool *p, Err *err) {
     close_open_job(p);
     while (p->unfinished > 0) TRY(turn(p, true, -1, err));
@@ -330,6 +340,14 @@ bool reward_pool_finish(RewardPool *p, Err *err) {
 }
 
 int64_t reward_pool_deaths(const RewardPool *p) { return p->deaths; }
+void reward_pool_counts(const RewardPool *p, RewardCounts *out) {
+    *out = (RewardCounts){.workers = p->workers, .not_replayable = p->not_replayable};
+    memcpy(out->why, p->not_replayable_why, sizeof out->why);
+    for (int i = 0; i < p->workers; i++) {
+        out->busy += 1e-9 * (double)atomic_load(&p->status[i].busy);
+        out->cpu += 1e-9 * (double)atomic_load(&p->status[i].cpu);
+    }
+}
 void reward_pool_hash(const RewardPool *p, char out[65]) { memcpy(out, p->hash, sizeof p->hash); }
 
 int reward_pool_pids(const RewardPool *p, pid_t *out, int max) {

@@ -73,10 +73,19 @@ void reward_pool_close(RewardPool *pool);
 // Starts scoring a sample; returns at once. Strings are copied. The verdict is written to *out by a later
 // reward_pool_finish. Scripts with a `group` function run when all of a group were submitted.
 bool reward_pool_submit(RewardPool *pool, const RewardSample *sample, Verdict *out, Err *err) MUST_CHECK;
+// Lets everything submitted begin and takes in what is finished, without waiting. A group must be complete.
+bool reward_pool_start(RewardPool *pool, Err *err) MUST_CHECK;
 // Waits for everything submitted.
 bool reward_pool_finish(RewardPool *pool, Err *err) MUST_CHECK;
 // Workers that died since the pool was opened.
 int64_t reward_pool_deaths(const RewardPool *pool);
+typedef struct RewardCounts { // since the pool was opened
+    int workers;
+    double busy, cpu;       // seconds that workers were at a batch, and of their processor time; summed over them
+    int64_t not_replayable; // verdicts in which a clock or a death had a say
+    char why[256];          // of the first of these
+} RewardCounts;
+void reward_pool_counts(const RewardPool *pool, RewardCounts *out);
 // SHA-256 over the scripts' sources, for the ledger.
 void reward_pool_hash(const RewardPool *pool, char out[65]);
 // Which walls this system offers: {"seccomp":true,"rlimits":true,...}; the caller owns it.

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { SOCKET = WORKER_SOCKET };
@@ -62,6 +63,11 @@ static bool serve_job(const ScoreScripts *scripts, WorkerStatus *status, Reader 
     return ok;
 }
 
+static uint64_t nanoseconds(clockid_t clock) {
+    struct timespec t;
+    return clock_gettime(clock, &t) == 0 ? (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec : 0;
+}
+
 static bool serve_batch(const ScoreScripts *scripts, WorkerStatus *status, Buf *batch, Buf *reply) {
     BatchHeader head;
     if (!read_exactly(&head, sizeof head) || head.magic != BATCH_MAGIC || head.size > MESSAGE_LIMIT) return false;
@@ -70,6 +76,7 @@ static bool serve_batch(const ScoreScripts *scripts, WorkerStatus *status, Buf *
         batch->capacity = head.size;
     }
     if (!read_exactly(batch->data, head.size)) return false;
+    uint64_t busy = nanoseconds(CLOCK_MONOTONIC), cpu = nanoseconds(CLOCK_PROCESS_CPUTIME_ID);
     Reader r = {.at = batch->data, .end = batch->data + head.size};
     reply->size = 0;
     BatchHeader answer = {.magic = REPLY_MAGIC, .jobs = head.jobs};
@@ -79,6 +86,8 @@ static bool serve_batch(const ScoreScripts *scripts, WorkerStatus *status, Buf *
     answer.size = (uint32_t)(reply->size - sizeof answer);
     memcpy(reply->data, &answer, sizeof answer);
     atomic_store(&status->tag, 0);
+    atomic_fetch_add(&status->busy, nanoseconds(CLOCK_MONOTONIC) - busy);
+    atomic_fetch_add(&status->cpu, nanoseconds(CLOCK_PROCESS_CPUTIME_ID) - cpu);
     return write_exactly(reply->data, reply->size);
 }
 

@@ -14,6 +14,7 @@ typedef struct WorkerStatus {
     _Atomic uint32_t samples;  // scored together at the moment
     _Atomic uint64_t started;  // samples and groups begun
     _Atomic uint32_t ready;    // it came to its loop
+    _Atomic uint64_t busy, cpu; // nanoseconds at batches that were done: by the wall, of the processor; over all its lives
 } WorkerStatus;
 
 // From the keeper, with the pool's end of the worker's socket as an attached descriptor.

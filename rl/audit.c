@@ -58,6 +58,15 @@ static void check_ledger(Audit *a) {
     note(a, "repeated work", true, "%lld steps were done again, %lld came to the same content", (long long)c.repeated, (long long)c.repeated_same);
 }
 
+// No damage, but whoever repeats the run has to know.
+static void check_replayable(Audit *a) {
+    Err err = {0};
+    int64_t events = 0;
+    if (!ledger_integer(a->ledger, "SELECT count(*) FROM events WHERE kind = '" NOT_REPLAYABLE "'", 0, 0, &events, &err)) note_failure(a, "replay", &err);
+    else if (events) note(a, "replay", true, "this run is not replayable: %lld times, verdicts were decided by a clock or a process's death", (long long)events);
+    else note(a, "replay", true, "no verdict was decided by a clock");
+}
+
 static const char *recipe_hash(const Audit *a) { return json_string_value(json_object_get(a->facts, "recipe_hash")); }
 
 static void check_recipe(Audit *a) {
@@ -155,6 +164,7 @@ bool audit_run(const char *run_folder, json_t **out, Err *err) {
     sqlite3_finalize(s);
     if (ok) {
         check_ledger(&a);
+        check_replayable(&a);
         check_recipe(&a);
         check_checkpoints(&a);
         check_report(&a, head);

@@ -87,6 +87,7 @@ static json_t *measured_json(const StepReport *r, const Batch *b, const char *co
     json_object_set_new(j, "seconds", json_number_or_name(r->measured.seconds));
     json_object_set_new(j, "rollout", json_number_or_name(r->measured.rollout));
     json_object_set_new(j, "reward", json_number_or_name(r->measured.reward));
+    json_object_set_new(j, "reward_idle", json_number_or_name(r->measured.reward_idle));
     json_object_set_new(j, "train", json_number_or_name(r->measured.train));
     json_object_set_new(j, "optimizer", json_number_or_name(r->measured.optimizer));
     json_object_set_new(j, "cpu_seconds", json_number_or_name(r->measured.cpu_seconds));

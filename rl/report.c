@@ -80,6 +80,7 @@ static void cost_row(Buf *out, const char *name, const json_t *work, bool all) {
     figure_cell(out, work, "flops", "FLOPs", html_scaled);
     figure_cell(out, work, "seconds", "time", html_seconds);
     figure_cell(out, work, "rollout_seconds", "sampling", html_seconds);
+    figure_cell(out, work, "reward_seconds", "waiting for rewards", html_seconds);
     figure_cell(out, work, "train_seconds", "training", html_seconds);
     figure_cell(out, work, "joules", "joules", html_scaled);
     figure_cell(out, work, "money", "money", html_number);
@@ -106,7 +107,7 @@ static void cost_section(Buf *out, const json_t *cost) {
     json_t *stage;
     const char *currency = json_text_or(cost, "currency", "money");
     buf_puts(out, "<section id=\"cost\"><h2>What it cost</h2>\n<div class=\"card scroll wide\"><table class=\"stack\"><thead><tr><th></th><th>steps</th>"
-                  "<th>tokens sampled</th><th>tokens trained</th><th>FLOPs</th><th>time</th><th>sampling</th><th>training</th><th>joules</th><th>");
+                  "<th>tokens sampled</th><th>tokens trained</th><th>FLOPs</th><th>time</th><th>sampling</th><th>waiting for rewards</th><th>training</th><th>joules</th><th>");
     html_string(out, currency);
     buf_puts(out, "</th></tr></thead><tbody>\n");
     json_array_foreach(json_object_get(cost, "stages"), i, stage) cost_row(out, json_text_or(stage, "name", "stage"), stage, false);
@@ -171,8 +172,20 @@ static bool happenings(Buf *out, const Ledger *l, Err *err) {
     return ok;
 }
 
+// Whether verdicts that a clock decided make a replay come out otherwise.
+static bool replay_note(Buf *out, const Ledger *l, Err *err) {
+    int64_t times = 0;
+    TRY(ledger_integer(l, "SELECT count(*) FROM events WHERE kind = '" NOT_REPLAYABLE "'", 0, 0, &times, err));
+    if (times)
+        buf_printf(out, "<p><strong>This run is not replayable.</strong> %s verdicts of rewards were decided by a clock or by the death of a process "
+                        "(below, by the clock: &ldquo;" NOT_REPLAYABLE "&rdquo;); another run may come to others.</p>\n", times == 1 ? "Once," : "More than once,");
+    return true;
+}
+
 static bool run_section(Buf *out, const Page *p, Err *err) {
-    buf_puts(out, "<section id=\"run\"><h2>What was run</h2>\n<p>The replayable part of this run is a function of its recipe. The same binary and "
+    buf_puts(out, "<section id=\"run\"><h2>What was run</h2>\n");
+    TRY(replay_note(out, p->ledger, err));
+    buf_puts(out, "<p>The replayable part of this run is a function of its recipe. The same binary and "
                   "recipe on the same instruction variant end with the same head:</p>\n<div class=\"card\"><dl class=\"facts-list\"><dt>steps</dt>");
     buf_printf(out, "<dd>%lld</dd><dt>head of the replayable chain</dt><dd>%s</dd><dt>to replay</dt><dd>reckon train ", (long long)p->step, p->head);
     html_string(out, p->folder);

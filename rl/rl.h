@@ -220,7 +220,8 @@ typedef struct StepReport {
     bool skipped;                        // a gradient was NaN or Inf: no update
     double flops;                        // computed from shapes
     struct {
-        double seconds, rollout, reward, train, optimizer;
+        double seconds, rollout, reward, train, optimizer; // reward: that the trainer waited for verdicts
+        double reward_idle;              // of a reward worker on average, while the step sampled and waited
         double cpu_seconds;
         double joules, device_joules;    // all, and of the device with a meter of its own; NaN: not measured
         size_t peak_bytes;
@@ -304,6 +305,7 @@ bool ledger_evaluation(Ledger *l, int64_t step, const char *name, const json_t *
                        Err *err) MUST_CHECK;
 // Something that happened (start, resume, kill seen, checkpoint, warning): the chain of measured things.
 bool ledger_event(Ledger *l, const char *kind, const json_t *detail, Err *err) MUST_CHECK;
+#define NOT_REPLAYABLE "not replayable" // kind of event: verdicts that a clock or a process's death decided
 // After a resume from the checkpoint of `step`: later steps move to the table of repeated work, so that the
 // replayable chain ends at `step` again and no cost is forgotten.
 bool ledger_rewind(Ledger *l, int64_t step, Err *err) MUST_CHECK;

@@ -39,7 +39,7 @@ static bool submit_group(Collector *c, int prompt) {
                                        (uint64_t)((b->round * b->stage->batch + prompt) * b->group_size + s)};
         TRY(reward_pool_submit(c->t->rewards, &sample, &e->verdict, &c->err));
     }
-    return true;
+    return reward_pool_start(c->t->rewards, &c->err);
 }
 
 static void sample_finished(void *context, int32_t request, int32_t sample, const Completion *completion) {
@@ -151,13 +151,17 @@ static void sum_lengths(const Batch *b, StepReport *report) {
 }
 
 bool rewards_collect(const Trainer *t, Batch *b, StepReport *report, Err *err) {
+    double start = clock_seconds();
     TRY(reward_pool_finish(t->rewards, err));
+    report->measured.reward += clock_seconds() - start;
     double sum = 0, squares = 0, scored = 0;
     const Verdict *bad = NULL;
+    int bad_prompt = 0, bad_sample = 0;
     for (int i = 0; i < b->episode_count; i++) {
         const Verdict *v = &b->episodes[i].verdict;
         report->verdicts[v->state]++;
-        if (v->state == VERDICT_ERROR || v->state == VERDICT_BUDGET || v->state == VERDICT_KILLED) bad = v;
+        if (v->state == VERDICT_ERROR || v->state == VERDICT_BUDGET || v->state == VERDICT_KILLED)
+            bad = v, bad_prompt = b->round * b->stage->batch + i / b->group_size, bad_sample = i % b->group_size;
         if (v->state != VERDICT_SCORED) continue;
         sum += v->score;
         squares += v->score * v->score;
@@ -165,8 +169,9 @@ bool rewards_collect(const Trainer *t, Batch *b, StepReport *report, Err *err) {
     }
     int failed = report->verdicts[VERDICT_ERROR] + report->verdicts[VERDICT_BUDGET] + report->verdicts[VERDICT_KILLED];
     if (bad && failed > t->recipe->max_failed_share * b->episode_count)
-        return fail(err, ERR_DATA, "rewards", "%d of %d samples of step %lld could not be scored (more than %.0f %%); one of them: %s: %s", failed,
-                    b->episode_count, (long long)b->step, 100 * t->recipe->max_failed_share, verdict_state_names[bad->state], bad->why);
+        return fail(err, ERR_DATA, "rewards", "%d of %d samples of step %lld could not be scored (more than %.0f %%); one of them, prompt %d "
+                    "sample %d: %s: %s", failed, b->episode_count, (long long)b->step, 100 * t->recipe->max_failed_share, bad_prompt, bad_sample,
+                    verdict_state_names[bad->state], bad->why);
     report->reward_mean = scored > 0 ? sum / scored : NAN;
     double variance = scored > 1 ? (squares - sum * sum / scored) / (scored - 1) : 0;
     report->reward_std = scored > 0 ? sqrt(variance > 0 ? variance : 0) : NAN;

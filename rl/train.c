@@ -38,6 +38,7 @@ typedef struct Run {
     TrainState state;
     int lock;
     int skipped_in_a_row;
+    int64_t not_replayable; // verdicts that the ledger already names as decided by a clock or a death
     int64_t reference_step; // whose checkpoint a resumed run measures its KL against
     int64_t total_steps, saved; // saved: the step of the newest checkpoint, -1: none
     // For the estimate of the end, from this start on: this stage's steps, and all stages' FLOPs by the plan.
@@ -85,8 +86,8 @@ static void tell_step(Run *run, const Stage *stage, const StepReport *s) {
                  s->gradient_norm, s->measured.seconds);
     else
         log_line(LOG_INFO, "%s %d/%d: reward %.3f, length %.1f, entropy %.3f, truncated %.0f %%, groups without variance %d of %d, %.2f s "
-                 "(rollout %.2f, training %.2f)", stage->name, s->stage_step, stage->steps, s->reward_mean, s->length_mean, s->entropy,
-                 100 * s->truncated_share, s->groups_without_variance, s->groups, s->measured.seconds, s->measured.rollout,
+                 "(rollout %.2f, waited for rewards %.2f, which idled %.2f, training %.2f)", stage->name, s->stage_step, stage->steps, s->reward_mean, s->length_mean, s->entropy,
+                 100 * s->truncated_share, s->groups_without_variance, s->groups, s->measured.seconds, s->measured.rollout, s->measured.reward, s->measured.reward_idle,
                  s->measured.train + s->measured.optimizer);
 }
 
@@ -120,6 +121,25 @@ static json_t *measured_json(const Run *run, double seconds, Meters before) {
     return measured;
 }
 
+// A verdict that a clock or a death decided may come out otherwise in another run: the ledger says so once a step. `during`
+// names what was done.
+static bool note_lost_replay(Run *run, const char *during, Err *err) {
+    RewardCounts counts;
+    reward_pool_counts(run->trainer.rewards, &counts);
+    int64_t more = counts.not_replayable - run->not_replayable;
+    if (more == 0) return true;
+    if (run->not_replayable == 0)
+        log_line(LOG_WARN, "reckon: this run is no longer replayable: %lld verdicts during %s were decided by a clock or a process's death (%s)",
+                 (long long)more, during, counts.why);
+    run->not_replayable = counts.not_replayable;
+    json_t *why = json_string(counts.why);
+    json_t *detail = json_pack("{s:I,s:s,s:I,s:o}", "step", (json_int_t)run->state.step, "during", during, "verdicts", (json_int_t)more, "first",
+                               why ? why : json_string("(not UTF-8)"));
+    bool ok = ledger_event(run->ledger, NOT_REPLAYABLE, detail, err);
+    json_decref(detail);
+    return ok;
+}
+
 static bool evaluate_mode(Run *run, Mode mode, int samples, Err *err) {
     Evaluation e;
     const Trainer *t = &run->trainer;
@@ -131,7 +151,7 @@ static bool evaluate_mode(Run *run, Mode mode, int samples, Err *err) {
     if (samples == 0) tell_evaluation(replayable);
     char name[64];
     snprintf(name, sizeof name, "%s %s", samples ? "sampled" : "greedy", mode_names[mode]);
-    bool ok = ledger_evaluation(run->ledger, run->state.step, name, replayable, measured, err);
+    bool ok = ledger_evaluation(run->ledger, run->state.step, name, replayable, measured, err) && note_lost_replay(run, "an evaluation", err);
     json_decref(replayable), json_decref(measured);
     evaluation_free(&e);
     return ok;
@@ -166,17 +186,19 @@ static bool save(Run *run, Err *err) {
 // ---- steps -----------------------------------------------------------------------------------------------
 static bool grpo_step(Run *run, const Stage *stage, Batch *batch, StepReport *report, Err *err) {
     const Trainer *t = &run->trainer;
-    double start = clock_seconds(), sampled, scored;
+    double start = clock_seconds();
+    RewardCounts before, after;
+    reward_pool_counts(t->rewards, &before);
     *batch = (Batch){.step = report->step, .stage = stage, .stage_step = report->stage_step};
     if (stage->algo.refills == 0) TRY(rollout_batch(t, batch, report, err));
     else TRY(rollout_refilled(t, batch, report, err));
-    sampled = clock_seconds();
     if (stage->algo.refills == 0) TRY(rewards_collect(t, batch, report, err));
-    scored = clock_seconds();
+    double both = clock_seconds() - start; // sampling, and waiting for verdicts
+    reward_pool_counts(t->rewards, &after);
+    report->measured.rollout = both - report->measured.reward;
+    report->measured.reward_idle = fmax(0, both - (after.busy - before.busy) / after.workers);
     if (stage->algo.kl_in_reward) TRY(batch_logprobs(t->reference, batch, LOGPROBS_REFERENCE, 0, batch->prompt_count, err));
     advantages_assign(t, stage, batch, report);
-    report->measured.rollout = sampled - start;
-    report->measured.reward = scored - sampled;
     return update_batch(t, batch, report, err);
 }
 
@@ -219,6 +241,7 @@ static bool run_step(Run *run, const Stage *stage, int stage_step, Err *err) {
     TRY(ok);
     TRY(note_held_clock(run, report.step, err));
     run->state.step = report.step;
+    TRY(note_lost_replay(run, "a step", err));
     run->state.stage_index = report.stage_index;
     run->state.stage_step = stage_step;
     run->done_flops += step_flops(run, stage);
@@ -433,7 +456,7 @@ static bool compare_at_end(Run *run, Err *err) {
     TRY(compare_run(t->policy, run->recipe, t->tasks, t->rewards, run->ledger, run->state.step, &comparison, err));
     compare_print(comparison);
     json_decref(comparison);
-    return true;
+    return note_lost_replay(run, "the comparison", err);
 }
 
 bool train(const Recipe *r, const TrainOptions *options, Err *err) {

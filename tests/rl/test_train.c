@@ -1,5 +1,6 @@
 // Whole runs of the trainer on the smallest preset: the same bits however the work is split, and what each option of a
 // recipe comes to. Right answers are out of such a model's reach, so most rewards here count a digit.
+#include "accounts.h"
 #include "train_test.h"
 
 #define MODEL "model={preset='mini', max_positions=48}, characters='0123456789+-*/=,()', threads=1, "
@@ -147,6 +148,38 @@ static void infinite_gradients_are_skipped(void) {
     scratch_remove();
 }
 
+// A verdict by the clock goes on the ledger, and audit and report say what it means. Who waited for whom is there too.
+static void a_kill_by_the_clock_marks_the_run(void) {
+    Err err = {0};
+    json_t *audit;
+    Buf page;
+    scratch_file("hangs.lua", "return function(s)\n local _, n = s.completion:gsub('1', '')\n while s.step == 2 and math.random() < 0.2 do while true do end end\n"
+                              " return n / (1 + #s.completion)\nend");
+    TrainedRun run = train_run("run", "return {" MODEL ARITHMETIC "rewards={'hangs.lua'}, reward_limits={fuel=1e12, seconds=0.05}, max_failed_share=0.9, " FEW
+                               GRPO(SHORT) "}", NULL, 5);
+    TRAINED(run);
+    CHECK(ask(&run, "SELECT count(*) FROM samples WHERE verdict = 'killed'") >= 1);
+    CHECK(ask(&run, "SELECT count(*) FROM events WHERE kind = 'not replayable'") == 1);
+    CHECK(ask(&run, "SELECT json_extract(detail, '$.verdicts') = (SELECT count(*) FROM samples WHERE verdict = 'killed') FROM events WHERE kind = "
+                    "'not replayable'") == 1);
+    CHECK(ask(&run, "SELECT json_extract(detail, '$.step') FROM events WHERE kind = 'not replayable'") == 2);
+    CHECK(ask(&run, "SELECT json_extract(detail, '$.reward') FROM events WHERE kind = 'step' AND step = 2") > 0.05);
+    CHECK(ask(&run, "SELECT min(json_extract(detail, '$.reward_idle')) FROM events WHERE kind = 'step'") >= 0);
+    OK(audit_run(run.folder, &audit, &err));
+    Buf text = {0};
+    json_write(audit, &text);
+    json_decref(audit);
+    CHECK(strstr(text.data, "this run is not replayable"));
+    buf_free(&text);
+    OK(report_write(run.folder, NULL, &err));
+    char *path = path_join(run.folder, "report.html");
+    OK(file_read(path, 64 << 20, &page, &err));
+    free(path);
+    CHECK(strstr(page.data, "This run is not replayable."));
+    buf_free(&page);
+    scratch_remove();
+}
+
 static void failing_rewards_stop_the_run(void) {
     const char *recipe = "return {" MODEL ARITHMETIC "rewards={'bad.lua'}, " FEW GRPO(SHORT) "}";
     scratch_file("bad.lua", "return function(s)\n error('no such column')\nend");
@@ -259,6 +292,7 @@ static const Test tests[] = {
     {"sampler and trainer agree under truncated sampling", truncated_sampling},
     {"groups without variance cost no training pass", groups_without_variance_cost_nothing},
     {"infinite gradients are skipped, ten in a row end the run", infinite_gradients_are_skipped},
+    {"a kill by the clock marks the run", a_kill_by_the_clock_marks_the_run},
     {"failing rewards stop the run", failing_rewards_stop_the_run},
     {"stop texts", stop_texts},
     {"truncated samples can be masked", truncated_samples_can_be_masked},
