@@ -9,7 +9,7 @@
 #define RECKON_MESSAGE_H
 #include "reward.h"
 
-enum { BATCH_MAGIC = 0x52574442, REPLY_MAGIC = 0x52574452, MESSAGE_LIMIT = 1 << 30, MAX_GROUP = 65536 };
+enum { BATCH_MAGIC = 0x52574442, REPLY_MAGIC = 0x52574452, MESSAGE_LIMIT = 1 << 30, MAX_GROUP = 65536, LEAST_SAMPLE = 64 }; // LEAST_SAMPLE: bytes
 
 typedef struct BatchHeader {
     uint32_t magic, size, jobs, unused; // size: of what follows

@@ -327,12 +327,10 @@ static bool is_power_of_ten(const Node *n) {
 }
 static bool is_undone(const Node *n) {
     if (!n || !is_scalar(n)) return false;
-    if (n->kind == NODE_ADD || n->kind == NODE_SUBTRACT || n->kind == NODE_MULTIPLY) {
-        bool scientific = n->kind == NODE_MULTIPLY && (is_power_of_ten(n->right) || is_power_of_ten(n->left));
-        bool numbers = (is_plain_number(n->left) || is_undone(n->left)) && (is_plain_number(n->right) || is_undone(n->right));
-        if (numbers && !scientific) return true;
-    }
-    return is_undone(n->left) || is_undone(n->right);
+    if (is_undone(n->left) || is_undone(n->right)) return true; // each branch once: sums can be deep
+    if (n->kind != NODE_ADD && n->kind != NODE_SUBTRACT && n->kind != NODE_MULTIPLY) return false;
+    bool scientific = n->kind == NODE_MULTIPLY && (is_power_of_ten(n->right) || is_power_of_ten(n->left));
+    return is_plain_number(n->left) && is_plain_number(n->right) && !scientific;
 }
 // Where the truth is a number, 6*7 is the question and not the answer 42.
 static bool leaves_work_undone(const Node *truth, const Node *answer) {

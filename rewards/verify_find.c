@@ -122,6 +122,7 @@ static TextSpan last_line(TextSpan t) {
         TextSpan line = text_trim((TextSpan){p + 2, (size_t)(t.data + t.size - p - 2)});
         if (line.size) return line;
         t = (TextSpan){t.data, (size_t)(p - t.data)};
+        tail.size = t.size + 1; // the backslash before may not serve twice
     }
     return t;
 }

@@ -40,7 +40,7 @@ static void begin(void *context, int samples) {
 
 static bool serve_job(const ScoreScripts *scripts, WorkerStatus *status, Reader *r, Buf *reply) {
     uint32_t tag = read_u32(r), count = read_u32(r);
-    if (r->failed || count > MAX_GROUP) return false;
+    if (r->failed || count > MAX_GROUP || count > (size_t)(r->end - r->at) / LEAST_SAMPLE) return false;
     atomic_store(&status->tag, tag);
     write_u32(reply, tag);
     write_u32(reply, count);

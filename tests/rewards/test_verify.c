@@ -48,7 +48,7 @@ static char *repeat(const char *piece, int times) {
 static void work_is_bounded(void) {
     static const char *const pieces[] = {"(", "{", "[", "\\{", "|", "\\frac", "\\frac{1}{", "\\sqrt", "\\sqrt[", "-", "+", "+1", "*9", "^9", "9^", "!", "5!", "\\pm 1", "x", "xyz", "$", "\\boxed{",
                                          "\\boxed", "####", "answer is ", "1,", "9", "1 ", "삼", "만", "triệu ", "\\text{", "\\begin{pmatrix}", "1&", "\\\\", "\\cup", "=", "<", "x<", ":", "%", "_2", "\\sin", "\\log_",
-                                         "\\overline{", "0.", "1/", "(1+1/", "2^(", "or ", "\xF0", "\xEF\xBC\x91", "\xC3", "sqrt(", "1e", "e", "i", "\\", "\\begin{align*}", "3 hours "};
+                                         "\\overline{", "0.", "1/", "(1+1/", "2^(", "or ", "\xF0", "\xEF\xBC\x91", "\xC3", "sqrt(", "1e", "e", "i", "\\", "\\begin{align*}", "3 hours ", "8i+3", "x+3*"};
     for (int i = 0; i < COUNT(pieces); i++)
         for (int times = 40; times <= 4000; times *= 10) {
             char *text = repeat(pieces[i], times), *longer = xasprintf("%s1", text);
@@ -102,6 +102,7 @@ static void damaged_rows(void) {
 static void tags_and_nul_are_no_part_of_an_answer(void) {
     CHECK(!verify_equal((TextSpan){"42", 2}, (TextSpan){"42\0", 3}, NULL));
     CHECK(!same("42", "it is </answer>42</answer>") && !same("42", "</think>42") && !same("42", "<answer>42</answer>"));
+    CHECK(!same("98", "\\[0,1)[ \\\\\\\\\\\\\\]")); // ends of lines without lines
     CHECK(same("", "") && same("<answer>", "<answer>") && !same("42", ""));
 }
 
