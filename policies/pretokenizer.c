@@ -61,7 +61,7 @@ static size_t spaces_end(const char *text, size_t size, size_t at) {
 static size_t scan_gpt2(const char *text, size_t size, size_t at) {
     size_t n = contraction(text, size, at, false);
     if (n) return at + n;
-    Char c = char_at(text, size, at), next = char_at(text, size, at + 1);
+    Char c = char_at(text, size, at), next = c.size == 1 ? char_at(text, size, at + 1) : (Char){0};
     bool led = c.code == ' ' && next.size && !(next.kind & KIND_SPACE);
     if (!led && (c.kind & KIND_SPACE)) return spaces_end(text, size, at);
     return run_end(text, size, at + led, (led ? next : c).kind & KIND_OF_PATTERN);

@@ -18,6 +18,7 @@ Node *parse_fail(Parser *p) {
     return work_node(p->work, NODE_TEXT);
 }
 bool parse_looks(const Parser *p, const char *word) {
+    if (p->at >= p->end || *p->at != *word) return false; // most end here
     size_t n = strlen(word);
     return (size_t)(p->end - p->at) >= n && memcmp(p->at, word, n) == 0;
 }
@@ -31,8 +32,9 @@ bool letters_go_on(const Parser *p, int run) {
     return (next >= 0xC3 && next <= 0xCB) || next == 0xE1 || next >= 0xE3;
 }
 static bool take_command(Parser *p, const char *name) {
+    if (p->end - p->at < 2 || *p->at != '\\' || p->at[1] != *name) return false;
     size_t n = strlen(name);
-    if ((size_t)(p->end - p->at) <= n || *p->at != '\\' || memcmp(p->at + 1, name, n) != 0) return false;
+    if ((size_t)(p->end - p->at) <= n || memcmp(p->at + 1, name, n) != 0) return false;
     Parser after = *p;
     after.at += n + 1;
     if (parse_letters(&after)) return false;
