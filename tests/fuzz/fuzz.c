@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #ifdef RECKON_SANITIZED
-enum { EXECUTIONS = 4000, TICKS = 20 }; // a sanitizer makes everything some times slower
+enum { EXECUTIONS = 20000, TICKS = 20 }; // a sanitizer makes everything some times slower
 #else
 enum { EXECUTIONS = 200000, TICKS = 4 };
 #endif
