@@ -48,6 +48,17 @@ typedef struct UnpackArgs {
 } UnpackArgs;
 
 // ---- matrix products -------------------------------------------------------------------------------------
+// Many products of one shape by one call: of experts, which have rows of their own, or of heads, which have columns of their
+// own. Product i takes rows [start[i * every], start[(i + 1) * every]) of x and y, or all M where start is NULL, begins
+// i * x_step columns and i * y_step columns further on, and its matrix lies i * w_step elements further on. What an output is
+// doesn't depend on how many products or rows there are.
+typedef struct Products {
+    int32_t count; // 0: one product, without any of this
+    int32_t every;
+    const int32_t *start; // [count * every + 1], ascending from 0; the last is M at most
+    int64_t x_step, y_step, w_step;
+} Products;
+
 typedef enum Store { STORE_ACT, STORE_F32, ADD_F32 } Store;
 // y[m, n] = sum_k x[m, k] w[n, k] (+ bias[n]). Rows of x must be readable, and finite, up to packed_depth(K).
 typedef struct MatmulArgs {
@@ -60,6 +71,7 @@ typedef struct MatmulArgs {
     Store store;       // ADD_F32: y += (bias added to the product first)
     void *y;           // [M, ldy]
     int64_t ldy;
+    Products products; // with them bias is NULL
 } MatmulArgs;
 
 // Where groups begin in a range of rows. Sums over rows go group by group, so that a split into microbatches at the
@@ -71,6 +83,8 @@ typedef struct Segments {
 } Segments;
 
 // dw[n, k] += sum_t dy[t, n] x[t, k]; dbias[n] += sum_t dy[t, n]. Tokens ascend; bf16 pairs never straddle segments.
+// With products dbias is NULL, y_step is of dy, w_step of dw; where they have a start, product i's segments are the `every`
+// ranges from start[i * every] on, and `segments` isn't used.
 typedef struct MatmulGradArgs {
     int64_t T, N, K;
     Dtype dtype;
@@ -82,6 +96,7 @@ typedef struct MatmulGradArgs {
     float *dbias;   // [N] or NULL
     Segments segments;
     void *scratch;  // matmul_grad_scratch() bytes
+    Products products;
 } MatmulGradArgs;
 size_t matmul_grad_scratch(int64_t T, int64_t N, int64_t K, int segments, Dtype dtype);
 
@@ -203,6 +218,160 @@ typedef struct SwigluGradArgs {
     const float *dy;     // [T, F]
     void *dgate_up;      // act [T, 2F]
 } SwigluGradArgs;
+
+// ---- mixture of experts ----------------------------------------------------------------------------------
+// A token goes to k of E experts. Experts may stand in groups: of these the best count, judged by the sum of their `group_best`
+// largest scores, and experts elsewhere as minus infinity (DeepSeek-AI 2024, DeepSeek-V2 and V3). The correction bias is
+// added to scores where experts are chosen, and nowhere else. Equal scores: the lower number. Scores are softmax or sigmoid
+// of the router's logits, a weight is scale * score, divided by (sum of the chosen + 1e-20) where they are normalised.
+enum { MAX_CHOSEN = 64, MAX_EXPERTS = 1024 };
+typedef struct Router {
+    int32_t experts, chosen;       // E, k
+    int32_t groups, chosen_groups; // 1, 1: none; groups divides E
+    int32_t group_best;            // 1 or 2, at most E / groups
+    bool sigmoid, normalise;
+    float scale;
+} Router;
+typedef struct RouteArgs {
+    int64_t T;
+    Router router;
+    const float *logits; // [T, E]
+    const float *bias;   // [E] or NULL
+    int32_t *choice;     // [T, k] ascending in each row; valid and distinct whatever the logits are
+    float *weight;       // [T, k] of these
+} RouteArgs;
+
+// Sorts rows by expert, and by segment within an expert; within these they keep their order. Place start[e * S + s] begins
+// expert e's rows of segment s (S = segments.count, or 1 where that is 0).
+typedef struct DispatchArgs {
+    int64_t T;
+    int32_t experts, chosen;
+    const int32_t *choice; // [T, k]
+    Segments segments;     // of tokens; count 0: one, [0, T)
+    int32_t *start;        // [E * S + 1]
+    int32_t *token;        // [T k] whose row stands at a place
+    int32_t *place;        // [T, k] where a token's rows stand
+    int64_t *load;         // [E] += rows of each expert, or NULL
+} DispatchArgs;
+
+// y[t] (+)= sum_j weight[t, j] x[place[t, j]], j ascending, one chain from zero.
+typedef struct CombineArgs {
+    int64_t T, C;
+    int32_t chosen;
+    const int32_t *place; // [T, k]
+    const float *weight;  // [T, k], or NULL: 1
+    const float *x;       // [T k, C]
+    bool add;
+    float *y;             // [T, C]
+} CombineArgs;
+// Of an expert's output weight * (w ff), with dff = w^T dy before the weight: dweight = dff . ff; then dff and ff are
+// multiplied by the weight, so that the products that follow give the gradients of w and of what lies before.
+typedef struct CombineGradArgs {
+    int64_t T, F;
+    int32_t chosen;
+    Dtype dtype;
+    const int32_t *place; // [T, k]
+    const float *weight;  // [T, k]
+    void *ff;             // act [T k, F]
+    float *dff;           // [T k, F]
+    float *dweight;       // [T, k]
+} CombineGradArgs;
+
+// dlogits from dweight, and from two losses that are means over tokens: their coefficients are already divided by the number of
+// tokens. Balance (Shazeer et al. 2017, Fedus et al. 2021), over each segment: E / k * sum_e f_e P_e, f_e the share of
+// tokens that go to e, P_e the mean probability of e (sigmoid scores are divided by their sum for it). z (Zoph et al. 2022):
+// the square of the logits' log-sum-exp.
+typedef struct RouteGradArgs {
+    int64_t T;
+    Router router;
+    Dtype dtype;
+    const float *logits;   // [T, E]
+    const int32_t *choice; // [T, k]
+    const float *dweight;  // [T, k]
+    Segments segments;     // of tokens
+    const int32_t *start;  // [E * S + 1] as `dispatch` left it
+    float balance, z;
+    void *dlogits;         // act [T, E]
+} RouteGradArgs;
+
+// The correction bias moves by `rate` towards experts that had fewer rows than the mean, away from those that had more
+// (Wang et al. 2024); the load begins anew.
+typedef struct BalanceArgs {
+    int32_t experts;
+    float rate;
+    float *bias;   // [E]
+    int64_t *load; // [E]
+} BalanceArgs;
+
+// ---- latent attention ------------------------------------------------------------------------------------
+// Multi-head latent attention in its absorbed form (DeepSeek-AI 2024, DeepSeek-V2): all heads share one key per position, of
+// width W = R + P, the normed latent (R) and then a rotated part (P), and the latent is the value too. A page of the cache
+// holds the keys of 32 positions, transposed: [W'][32], W' = W rounded up to 16, padding zero. A query is of width W; its
+// first R columns come from a product per head.
+enum { MAX_LATENT = 1024 }; // W
+static inline int64_t latent_page_elements(int64_t W) { return PAGE * head_padded(W); }
+
+// Splits q and rotates its last P columns and the key's, in pairs of neighbours (`interleaved`) or of halves; rotated they lie
+// in halves. Stores the key into the pages.
+typedef struct LatentRopeArgs {
+    int64_t T;
+    int32_t heads, N, P, R; // N: columns of a query that aren't rotated
+    Dtype dtype;
+    bool interleaved;
+    const float *q;          // [T, H (N + P)]
+    const void *latent;      // act [T, R]
+    const float *key;        // [T, ldkey], P of each row
+    int64_t ldkey;
+    const int32_t *position; // [T]
+    const float *cos_sin;    // [positions][2][P/2]
+    void *q_plain;           // act [T, H N]
+    void *q_full;            // act [T, H W]: the last P columns of each head are written
+    void *pages;             // act
+    const int64_t *slot_start, *slot; // as in RopeArgs
+} LatentRopeArgs;
+typedef struct LatentRopeGradArgs {
+    int64_t T;
+    int32_t heads, N, P, R;
+    Dtype dtype;
+    bool interleaved;
+    const int32_t *position;
+    const float *cos_sin;
+    const float *dq_plain; // [T, H N]
+    const float *dq_full;  // [T, H W]
+    const float *dpages;   // [page][32][W']
+    const int64_t *slot_start, *slot;
+    void *dq;              // act [T, H (N + P)]
+    float *dlatent;        // [T, R]
+    void *dkey;            // act [T, ldkey], P of each row
+    int64_t ldkey;
+} LatentRopeGradArgs;
+
+// As `attention`, all heads on one key.
+typedef struct LatentAttentionArgs {
+    int64_t T;
+    int32_t heads, W, R;
+    Dtype dtype;
+    float scale;
+    const void *q;              // act [T, H W]
+    const int32_t *position, *table_start, *table;
+    const void *pages;
+    void *y;                    // act [T, H R]
+    float *lse;                 // [T, H] or NULL
+    int32_t max_position, max_run;
+    void *scratch;              // latent_scratch() bytes
+} LatentAttentionArgs;
+size_t latent_scratch(int threads, int64_t W);
+typedef struct LatentAttentionGradArgs {
+    LatentAttentionArgs forward;
+    int unit_count;
+    const int32_t *unit, *unit_page; // as in AttentionGradArgs
+    const float *dy;                 // [T, H R]
+    float *dq;                       // [T, H W]
+    float *dpages;                   // [pages][32][W'], written
+    float *delta;                    // scratch [T, H]
+    const int32_t *page_first_row, *page_last_row;
+    int32_t page_count;
+} LatentAttentionGradArgs;
 
 // ---- head ------------------------------------------------------------------------------------------------
 // logits[m, v] = inv_temperature[m] * sum_k x[m, k] w[v, k]. The vocabulary is walked in blocks of 256; each gives its
@@ -348,6 +517,16 @@ typedef struct SquareSumArgs {
     X(attention_grad, AttentionGradArgs)                                                                     \
     X(swiglu, SwigluArgs)                                                                                    \
     X(swiglu_grad, SwigluGradArgs)                                                                           \
+    X(route, RouteArgs)                                                                                      \
+    X(dispatch, DispatchArgs)                                                                                \
+    X(combine, CombineArgs)                                                                                  \
+    X(combine_grad, CombineGradArgs)                                                                         \
+    X(route_grad, RouteGradArgs)                                                                             \
+    X(balance, BalanceArgs)                                                                                  \
+    X(latent_rope, LatentRopeArgs)                                                                           \
+    X(latent_rope_grad, LatentRopeGradArgs)                                                                  \
+    X(latent_attention, LatentAttentionArgs)                                                                 \
+    X(latent_attention_grad, LatentAttentionGradArgs)                                                        \
     X(head, HeadArgs)                                                                                        \
     X(head_grad, HeadGradArgs)                                                                               \
     X(sample, SampleArgs)                                                                                    \

@@ -131,3 +131,4 @@ size_t matmul_grad_scratch(int64_t T, int64_t N, int64_t K, int segments, Dtype 
 }
 size_t head_scratch(int threads) { return (size_t)threads * 96 * VOCAB_BLOCK * sizeof(float); }
 size_t sample_scratch(int threads, int64_t V) { return (size_t)threads * (size_t)V * 8; }
+size_t latent_scratch(int threads, int64_t W) { return (size_t)threads * (size_t)(256 * head_padded(W) + 512) * sizeof(float); }

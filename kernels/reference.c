@@ -1,70 +1,7 @@
 // The slow twin of every operation: what each one means, element by element, in plain C. All variants give these bits.
 // Thread 0 does all the work.
-#include "ops.h"
-#include "threads.h"
-#include <math.h>
+#include "reference.h"
 #include <stdlib.h>
-#include <string.h>
-
-#define PROTOTYPE(name, Args) void name##_reference(const Team *team, const Args *args);
-RECKON_OPERATIONS(PROTOTYPE)
-
-#define ONLY_FIRST if (team->thread != 0) return;
-
-static float widen(bf16 x) {
-    uint32_t u = (uint32_t)x << 16;
-    float f;
-    memcpy(&f, &u, 4);
-    return f;
-}
-static bf16 narrow(float f) {
-    uint32_t u;
-    memcpy(&u, &f, 4);
-    return f != f ? 0x7fc0 : (bf16)((u + 0x7fff + ((u >> 16) & 1)) >> 16);
-}
-static float get(const void *p, int64_t i, Dtype d) { return d == DTYPE_BF16 ? widen(((const bf16 *)p)[i]) : ((const float *)p)[i]; }
-static void put(void *p, int64_t i, float x, Dtype d) {
-    if (d == DTYPE_BF16)
-        ((bf16 *)p)[i] = narrow(x);
-    else
-        ((float *)p)[i] = x;
-}
-static int64_t packed_index(int64_t n, int64_t k, int64_t K, Dtype d) {
-    int step = d == DTYPE_BF16 ? 2 : 1;
-    return n / PANEL * panel_elements(K, d) + (k / step * PANEL + n % PANEL) * step + k % step;
-}
-// sum_k x[k] w[k] by the order of the table: bf16 takes the odd member of a pair first.
-static float chain(float sum, float x0, float w0, float x1, float w1) { return fmaf(x0, w0, fmaf(x1, w1, sum)); }
-
-static float tree_sum(const float *lanes) {
-    float x[16];
-    memcpy(x, lanes, sizeof x);
-    for (int width = 8; width; width /= 2)
-        for (int i = 0; i < width; i++) x[i] += x[i + width];
-    return x[0];
-}
-
-static float exp_reference(float x) {
-    if (x != x) return x;
-    if (x < -87.336544f) return 0.0f;
-    float y = x < 88.3762626647949f ? x : 88.3762626647949f;
-    float shifted = fmaf(y, 1.44269504088896341f, 12582912.0f), n = shifted - 12582912.0f;
-    float r = fmaf(n, 2.12194440e-4f, fmaf(n, -0.693359375f, y));
-    float p = 1.9875691500e-4f;
-    p = fmaf(p, r, 1.3981999507e-3f);
-    p = fmaf(p, r, 8.3334519073e-3f);
-    p = fmaf(p, r, 4.1665795894e-2f);
-    p = fmaf(p, r, 1.6666665459e-1f);
-    p = fmaf(p, r, 5.0000001201e-1f);
-    p = fmaf(p, r * r, r) + 1.0f;
-    uint32_t bits;
-    memcpy(&bits, &shifted, 4);
-    bits = (bits << 23) + 0x3f800000;
-    float power;
-    memcpy(&power, &bits, 4);
-    return p * power;
-}
-static float sigmoid(float x) { return 1.0f / (1.0f + exp_reference(0.0f - x)); }
 
 // ---- products --------------------------------------------------------------------------------------------
 
@@ -96,8 +33,26 @@ static float product(const void *x, int64_t at, const void *w, int64_t n, int64_
     return sum;
 }
 
+// Product i of many, as a call of its own.
+static MatmulArgs matmul_of(const MatmulArgs *a, int i) {
+    const Products *p = &a->products;
+    MatmulArgs one = *a;
+    int64_t from = p->start ? p->start[i * p->every] : 0, size = (int64_t)dtype_size(a->dtype);
+    one.M = p->start ? p->start[(i + 1) * p->every] - from : a->M;
+    one.x = (const char *)a->x + (from * a->ldx + i * p->x_step) * size;
+    one.y = (char *)a->y + (from * a->ldy + i * p->y_step) * (a->store == STORE_ACT ? size : 4);
+    one.w = (const char *)a->w + i * p->w_step * size;
+    one.products = (Products){0};
+    return one;
+}
+
 void matmul_reference(const Team *team, const MatmulArgs *a) {
     ONLY_FIRST
+    for (int i = 0; i < a->products.count; i++) {
+        MatmulArgs one = matmul_of(a, i);
+        matmul_reference(team, &one);
+    }
+    if (a->products.count) return;
     for (int64_t m = 0; m < a->M; m++)
         for (int64_t n = 0; n < a->N; n++) {
             float y = product(a->x, m * a->ldx, a->w, n, a->K, a->dtype);
@@ -107,8 +62,25 @@ void matmul_reference(const Team *team, const MatmulArgs *a) {
         }
 }
 
+static MatmulGradArgs matmul_grad_of(const MatmulGradArgs *a, int i) {
+    const Products *p = &a->products;
+    MatmulGradArgs one = *a;
+    int64_t size = (int64_t)dtype_size(a->dtype);
+    one.x = (const char *)a->x + i * p->x_step * size;
+    one.dy = (const char *)a->dy + i * p->y_step * size;
+    one.dw = a->dw + i * p->w_step;
+    if (p->start) one.segments = (Segments){.count = p->every, .start = p->start + i * p->every};
+    one.products = (Products){0};
+    return one;
+}
+
 void matmul_grad_reference(const Team *team, const MatmulGradArgs *a) {
     ONLY_FIRST
+    for (int i = 0; i < a->products.count; i++) {
+        MatmulGradArgs one = matmul_grad_of(a, i);
+        matmul_grad_reference(team, &one);
+    }
+    if (a->products.count) return;
     Dtype d = a->dtype;
     for (int64_t n = 0; n < a->N; n++) {
         for (int64_t k = 0; k < a->K; k++) {

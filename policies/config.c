@@ -1,47 +1,12 @@
 // config.json in both generations of Hugging Face keys (rope_theta + rope_scaling + torch_dtype; rope_parameters +
 // dtype). A family is a row of defaults. Any key that would change the numbers and that isn't supported is an error
 // naming it; keys about training, caching or provenance are passed over.
+#include "config_parts.h"
 #include "family.h"
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-// ---- one key at a time; JSON null counts as missing ------------------------------------------------------
-static const json_t *key_of(const json_t *object, const char *key) {
-    const json_t *v = json_object_get(object, key);
-    return json_is_null(v) ? NULL : v;
-}
-static bool wrong(const char *path, const char *key, const json_t *found, const char *expected, Err *err) {
-    Buf text = {0};
-    if (found) json_write(found, &text);
-    fail(err, ERR_DATA, path, "%s is %.100s%s, expected %s", key, found ? text.data : "missing", text.size > 100 ? "..." : "", expected);
-    buf_free(&text);
-    return false;
-}
-// A missing key leaves *out as it is where it isn't required.
-static bool get_int(const json_t *config, const char *path, const char *key, bool required, int32_t *out, Err *err) {
-    const json_t *v = key_of(config, key);
-    if (!v && !required) return true;
-    json_int_t n = json_is_integer(v) ? json_integer_value(v) : -1;
-    if (n < 1 || n > INT32_MAX) return wrong(path, key, v, "an integer from 1 to 2147483647", err);
-    *out = (int32_t)n;
-    return true;
-}
-static bool get_number(const json_t *config, const char *path, const char *key, double *out, Err *err) {
-    const json_t *v = key_of(config, key);
-    if (!v) return true;
-    if (!json_is_number(v)) return wrong(path, key, v, "a number", err);
-    *out = json_number_value(v);
-    return true;
-}
-static bool get_bool(const json_t *config, const char *path, const char *key, bool *out, Err *err) {
-    const json_t *v = key_of(config, key);
-    if (!v) return true;
-    if (!json_is_boolean(v)) return wrong(path, key, v, "true or false", err);
-    *out = json_is_true(v);
-    return true;
-}
 
 // ---- what isn't supported --------------------------------------------------------------------------------
 static bool check_rope(const json_t *rope, const char *path, const char *key, Err *err) {

@@ -46,6 +46,7 @@ typedef struct TensorSpec {
     bool bias;             // of the role's product
     int64_t rows, columns; // columns 0: a vector
     int32_t rotary_heads;  // its rows are so many rotated heads; 0: they aren't rotated
+    int64_t block[2];      // rows of the blocks by turns that its role's matrix is packed in; 0: it is packed as one
 } TensorSpec;
 // Calls `visit` for each tensor of the model, in the order in which a Policy holds them. Tensors of one role, layer and
 // `bias` follow each other. Stops with the first failure of a visit.

@@ -18,6 +18,7 @@ typedef struct Parameter {
     TensorRole role;
     int32_t layer;     // -1: of the whole model
     int64_t N, K;      // a vector has K = 1
+    int64_t block[2];  // packed as so many matrices of these rows by turns, one behind the other (experts, heads); 0: as one
     bool matrix;       // packed, decayed by AdamW; vectors are used as they are
     bool transposable; // the backward pass multiplies by it
     float *values;     // [N, K] fp32: masters, and vectors of any policy; NULL for the matrices of a frozen one
@@ -26,6 +27,22 @@ typedef struct Parameter {
     float *gradient2;  // [N, K] second part: of a tied head, so that embedding and head sum in an order of their own
     float *m, *v;      // AdamW's moments
 } Parameter;
+
+static inline int64_t block_rows(const Parameter *q, int i) { return q->block[0] ? q->block[i % 2] : q->N; }
+static inline int block_count(const Parameter *q) { return q->block[0] ? (int)(2 * q->N / (q->block[0] + q->block[1])) : 1; }
+// Where block i begins: its row of `values` and `gradient`, its element of `packed` and of `transposed`. Block block_count()
+// begins where the last one ends.
+static inline int64_t block_row(const Parameter *q, int i) { return i / 2 * (block_rows(q, 0) + block_rows(q, 1)) + i % 2 * block_rows(q, 0); }
+static inline int64_t block_packed(const Parameter *q, int i) {
+    int64_t first = packed_elements(block_rows(q, 0), q->K), second = packed_elements(block_rows(q, 1), q->K);
+    return i / 2 * (first + second) + i % 2 * first;
+}
+static inline int64_t block_transposed(const Parameter *q, int i) {
+    int64_t first = packed_elements(q->K, block_rows(q, 0)), second = packed_elements(q->K, block_rows(q, 1));
+    return i / 2 * (first + second) + i % 2 * first;
+}
+static inline int64_t packed_size(const Parameter *q) { return block_packed(q, block_count(q)); }
+static inline int64_t transposed_size(const Parameter *q) { return block_transposed(q, block_count(q)); }
 
 // y = x W^T + b. Every product of a layer with a weight goes through linear_forward and linear_backward.
 typedef struct Linear {

@@ -44,7 +44,7 @@ static bool add_tensor(void *context, const TensorSpec *t, Err *err) {
     if (!q) {
         *slot = q = &p->parameters[p->parameter_count++];
         *q = (Parameter){.parts = p->parts + p->part_count, .role = t->role, .layer = t->layer, .matrix = t->columns > 0,
-                         .transposable = t->columns > 0, .K = t->columns ? t->columns : 1};
+                         .transposable = t->columns > 0, .K = t->columns ? t->columns : 1, .block = {t->block[0], t->block[1]}};
     }
     ParameterPart *part = &p->parts[p->part_count++];
     q->part_count++;
@@ -71,9 +71,9 @@ static bool parameter_alloc(const Policy *p, Parameter *q, Err *err) {
     const Device *d = p->device;
     size_t floats = (size_t)(q->N * q->K) * 4;
     const char *name = q->parts[0].name;
-    if (q->matrix) TRY(d->allocate(d, act_bytes(p, packed_elements(q->N, q->K)), name, &q->packed, err));
+    if (q->matrix) TRY(d->allocate(d, act_bytes(p, packed_size(q)), name, &q->packed, err));
     if (q->matrix && q->transposable && p->trainable)
-        TRY(d->allocate(d, act_bytes(p, packed_elements(q->K, q->N)), name, &q->transposed, err));
+        TRY(d->allocate(d, act_bytes(p, transposed_size(q)), name, &q->transposed, err));
     if (!q->matrix || p->trainable) TRY(d->allocate(d, floats, name, (void **)&q->values, err));
     if (!p->trainable) return true;
     TRY(d->allocate(d, floats, name, (void **)&q->gradient, err));
@@ -83,9 +83,12 @@ static bool parameter_alloc(const Policy *p, Parameter *q, Err *err) {
 }
 
 static void parameter_pack(const Policy *p, const Parameter *q, const float *values) {
-    if (q->matrix)
-        p->device->pack(p->device, &(PackArgs){.w = values, .N = q->N, .K = q->K, .dtype = p->dtype, .packed = q->packed,
-                                               .transposed = q->transposed});
+    for (int i = 0; q->matrix && i < block_count(q); i++) {
+        PackArgs args = {.w = values + block_row(q, i) * q->K, .N = block_rows(q, i), .K = q->K, .dtype = p->dtype,
+                         .packed = (char *)q->packed + act_bytes(p, block_packed(q, i))};
+        if (q->transposed) args.transposed = (char *)q->transposed + act_bytes(p, block_transposed(q, i));
+        p->device->pack(p->device, &args);
+    }
 }
 
 // Sets a parameter from host values. A matrix of a frozen policy goes through device memory that is free again afterwards.
@@ -110,10 +113,10 @@ static bool parameter_get(const Policy *p, const Parameter *q, float *host, Err 
     size_t bytes = (size_t)(q->N * q->K) * sizeof *host;
     float *values = q->values;
     if (!values) {
-        UnpackArgs args = {.packed = q->packed, .N = q->N, .K = q->K, .dtype = p->dtype, .w = host};
         if (!d->is_host) TRY(d->allocate(d, bytes, q->parts[0].name, (void **)&values, err));
-        if (values) args.w = values;
-        d->unpack(d, &args);
+        for (int i = 0; i < block_count(q); i++)
+            d->unpack(d, &(UnpackArgs){.packed = (char *)q->packed + act_bytes(p, block_packed(q, i)), .N = block_rows(q, i), .K = q->K,
+                                       .dtype = p->dtype, .w = (values ? values : host) + block_row(q, i) * q->K});
         if (!values) return true;
     }
     d->download(d, host, values, bytes);
@@ -238,7 +241,7 @@ bool policy_freeze_copy(const Policy *from, Policy **out, Err *err) {
             return false;
         }
         if (q->matrix)
-            p->device->copy(p->device, q->packed, source->packed, act_bytes(p, packed_elements(q->N, q->K)));
+            p->device->copy(p->device, q->packed, source->packed, act_bytes(p, packed_size(q)));
         else
             p->device->copy(p->device, q->values, source->values, (size_t)(q->N * q->K) * 4);
     }
@@ -293,8 +296,8 @@ size_t policy_bytes(const Policy *p) {
     for (int i = 0; i < p->parameter_count; i++) {
         const Parameter *q = &p->parameters[i];
         size_t floats = (size_t)(q->N * q->K) * 4;
-        bytes += q->packed ? act_bytes(p, packed_elements(q->N, q->K)) : 0;
-        bytes += q->transposed ? act_bytes(p, packed_elements(q->K, q->N)) : 0;
+        bytes += q->packed ? act_bytes(p, packed_size(q)) : 0;
+        bytes += q->transposed ? act_bytes(p, transposed_size(q)) : 0;
         const void *fp32[] = {q->values, q->gradient, q->gradient2, q->m, q->v};
         for (int j = 0; j < COUNT(fp32); j++) bytes += fp32[j] ? floats : 0;
     }

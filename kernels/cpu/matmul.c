@@ -181,7 +181,29 @@ static void store_tile(const MatmulArgs *a, const float *acc, int64_t m0, int ro
     }
 }
 
+// Product after product, without waiting for each other: their outputs lie apart. The threads take turns at being first, so
+// that small products don't always fall to the same one.
+static void many_products(const Team *team, const MatmulArgs *a) {
+    const Products *p = &a->products;
+    int64_t size = (int64_t)dtype_size(a->dtype), y_size = a->store == STORE_ACT ? size : 4;
+    for (int i = 0; i < p->count; i++) {
+        int64_t from = p->start ? p->start[i * p->every] : 0;
+        Team turned = {.thread = (team->thread + i) % team->count, .count = team->count, .pool = team->pool};
+        MatmulArgs one = *a;
+        one.M = p->start ? p->start[(i + 1) * p->every] - from : a->M;
+        one.x = (const char *)a->x + (from * a->ldx + i * p->x_step) * size;
+        one.y = (char *)a->y + (from * a->ldy + i * p->y_step) * y_size;
+        one.w = (const char *)a->w + i * p->w_step * size;
+        one.products = (Products){0};
+        if (one.M > 0) V(matmul)(&turned, &one);
+    }
+}
+
 void V(matmul)(const Team *team, const MatmulArgs *a) {
+    if (a->products.count) {
+        many_products(team, a);
+        return;
+    }
     enum { ROW_BLOCK = 16 * MR }; // rows of x that stay in L2 while all panels pass
     bool half = a->dtype == DTYPE_BF16;
     int64_t size = (int64_t)dtype_size(a->dtype), steps = packed_depth(a->K, a->dtype) * size / 4;
@@ -269,7 +291,29 @@ static void sum_bias(const Team *team, const MatmulGradArgs *a, bool half) {
     }
 }
 
+// One after the other, as they share the scratch.
+static void many_gradients(const Team *team, const MatmulGradArgs *a) {
+    const Products *p = &a->products;
+    int64_t size = (int64_t)dtype_size(a->dtype);
+    for (int i = 0; i < p->count; i++) {
+        MatmulGradArgs one = *a;
+        one.x = (const char *)a->x + i * p->x_step * size;
+        one.dy = (const char *)a->dy + i * p->y_step * size;
+        one.dw = a->dw + i * p->w_step;
+        if (p->start) one.segments = (Segments){.count = p->every, .start = p->start + i * p->every};
+        one.T = one.segments.start[one.segments.count] - one.segments.start[0];
+        one.products = (Products){0};
+        if (one.T == 0) continue;
+        V(matmul_grad)(team, &one);
+        team_wait(team);
+    }
+}
+
 void V(matmul_grad)(const Team *team, const MatmulGradArgs *a) {
+    if (a->products.count) {
+        many_gradients(team, a);
+        return;
+    }
     bool half = a->dtype == DTYPE_BF16;
     int64_t steps = token_steps(a, half), tiles = (a->N + MR - 1) / MR, panels = (a->K + PANEL - 1) / PANEL, from, to;
     char *left = a->scratch, *right = left + tiles * steps * MR * 4;

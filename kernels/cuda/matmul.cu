@@ -16,6 +16,7 @@
 //   64 x 32 to 128 x 192: more tokens, bound by tensor cores. What limits mma.sync on Hopper is shared memory: a warp tile of 64 x 48
 //     reads 7 KiB for 48 mma, which just keeps up; 96 registers of chunk and 96 of sum leave one block of 8 warps per
 //     multiprocessor. The smaller shapes fill the machine when there are few tiles; `choose` weighs that.
+// Many products: y tiles of tokens, numbered through the products where these have rows of their own, or z products.
 // Grid: x tiles of weights' rows, y tiles of tokens, z runs of chunks. Neighbouring blocks share tokens, and w stays in L2.
 #include "chain.h"
 
@@ -195,12 +196,34 @@ template <typename T> static __device__ __forceinline__ void put_tile(const Prod
     }
 }
 
-template <typename T> static __global__ void __launch_bounds__(T::THREADS) matmul_kernel(Product p) {
+// Product `i` of many as the only one. Its rows begin at `from`.
+static __device__ __forceinline__ void enter_product(Product *p, int i, int64_t from) {
+    MatmulArgs &a = p->args;
+    int64_t at = from * a.ldy + i * a.products.y_step;
+    a.x = (const bf16 *)a.x + from * a.ldx + i * a.products.x_step;
+    a.y = a.store == STORE_ACT ? (void *)((bf16 *)a.y + at) : (void *)((float *)a.y + at);
+    a.w = (const bf16 *)a.w + i * a.products.w_step;
+}
+
+template <typename T, bool MANY> static __global__ void __launch_bounds__(T::THREADS) matmul_kernel(Product p) {
     SHARED(unsigned char, shared); // [STAGES] of [ROWS + TOKENS][DEPTH]; after the last product [TOKENS][OUT_STRIDE] floats
     bf16 *stages = (bf16 *)shared;
-    const int64_t n0 = (int64_t)blockIdx.x * T::ROWS, m0 = (int64_t)blockIdx.y * T::TOKENS;
+    const int64_t n0 = (int64_t)blockIdx.x * T::ROWS;
+    int64_t m0 = (int64_t)blockIdx.y * T::TOKENS;
+    if (MANY && p.args.products.start) {
+        const Products &all = p.args.products;
+        int i;
+        int64_t tile;
+        if (!find_product(all.start, all.every, all.count, T::TOKENS, blockIdx.y, &i, &tile)) return;
+        const int32_t *rows = all.start + i * all.every;
+        m0 = tile * T::TOKENS;
+        p.args.M = rows[all.every] - rows[0];
+        enter_product(&p, i, rows[0]);
+    } else if (MANY) {
+        enter_product(&p, blockIdx.z, 0);
+    }
     const int per_chunk = K_CHUNK / DEPTH, all = (int)((p.args.K + DEPTH - 1) / DEPTH);
-    const int from = (int)blockIdx.z * p.block_chunks * per_chunk;
+    const int from = MANY ? 0 : (int)blockIdx.z * p.block_chunks * per_chunk;
     const int to = from + p.block_chunks * per_chunk < all ? from + p.block_chunks * per_chunk : all;
     for (int s = 0; s < T::STAGES - 1; s++) {
         if (from + s < to) load_stage<T>(p, stages + s * T::STAGE, n0, m0, (int64_t)(from + s) * DEPTH);
@@ -215,7 +238,7 @@ template <typename T> static __global__ void __launch_bounds__(T::THREADS) matmu
         cp_async_commit();
         multiply_stage<T>(stages + slot * T::STAGE, chunk);
         if ((at + 1) % per_chunk != 0 && at + 1 != to) continue;
-        if (T::SHARED_OUT && p.partial) {
+        if (!MANY && T::SHARED_OUT && p.partial) {
             float *out = p.partial + ((int64_t)(at / per_chunk) * p.args.M + m0) * p.columns + n0;
             put_sums<T>(chunk, out, p.columns, p.args.M - m0);
         }
@@ -228,7 +251,7 @@ template <typename T> static __global__ void __launch_bounds__(T::THREADS) matmu
     }
     cp_async_wait<0>();
     __syncthreads(); // the stages' memory changes its use
-    if (T::SHARED_OUT && p.partial) {
+    if (!MANY && T::SHARED_OUT && p.partial) {
         finish_tile<T>(p, (unsigned *)shared, n0, m0);
         return;
     }
@@ -239,14 +262,14 @@ template <typename T> static __global__ void __launch_bounds__(T::THREADS) matmu
 
 // ---- the choice of a shape -------------------------------------------------------------------------------
 typedef struct Shape {
-    void (*kernel)(Product);
+    void (*kernel)(Product), (*many)(Product);
     int rows, tokens, threads;
     size_t shared_bytes;
     bool vector_x, shared_out;
     float rate; // products per cycle of a multiprocessor, of the largest shape's, where tensor cores are the limit
 } Shape;
 template <typename T> static constexpr Shape shape_of(float rate) {
-    return {matmul_kernel<T>, T::ROWS, T::TOKENS, T::THREADS, T::SHARED_BYTES, T::VECTOR_X, T::SHARED_OUT, rate};
+    return {matmul_kernel<T, false>, matmul_kernel<T, true>, T::ROWS, T::TOKENS, T::THREADS, T::SHARED_BYTES, T::VECTOR_X, T::SHARED_OUT, rate};
 }
 static const Shape shapes[] = {
     shape_of<ProductTile<64, 8, 4, 1, 6>>(0.1f),          shape_of<ProductTile<64, 16, 4, 1, 6>>(0.2f),
@@ -268,7 +291,7 @@ static bool is_aligned(const void *p, size_t bytes) { return (uintptr_t)p % byte
 
 // Few tokens: the smallest tile that has them all. Otherwise the shape whose rounds over all multiprocessors take least.
 static const Shape *choose(const CudaContext *context, const MatmulArgs *a) {
-    bool vector_x = a->K % PIECE == 0 && a->ldx % PIECE == 0 && is_aligned(a->x, 16);
+    bool vector_x = a->K % PIECE == 0 && a->ldx % PIECE == 0 && a->products.x_step % PIECE == 0 && is_aligned(a->x, 16);
     const Shape *best = NULL;
     double best_time = 0;
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
@@ -314,14 +337,36 @@ static void product_bf16(const CudaContext *context, const MatmulArgs *a) {
            dim3((unsigned)shape->threads), shape->shared_bytes, p);
 }
 
+// Chunks aren't shared out: products are many tiles already. The shape is chosen for the mean number of rows.
+static void products_bf16(const CudaContext *context, const MatmulArgs *a) {
+    const Products *all = &a->products;
+    MatmulArgs mean = *a;
+    if (all->start) mean.M = (a->M + all->count - 1) / all->count;
+    const Shape *shape = choose(context, &mean);
+    Product p = {};
+    p.args = *a;
+    p.vector_y = a->ldy % 4 == 0 && all->y_step % 4 == 0 && is_aligned(a->y, a->store == STORE_ACT ? 8 : 16);
+    p.chunks = p.block_chunks = (int)ceil_div(a->K, K_CHUNK);
+    p.columns = (int64_t)ceil_div(a->N, shape->rows) * shape->rows;
+    allow_shared(shape->many, shape->shared_bytes);
+    unsigned tiles = ceil_div(a->M, shape->tokens) + (all->start ? (unsigned)all->count : 0);
+    LAUNCH(context->stream, shape->many, dim3(ceil_div(a->N, shape->rows), tiles, all->start ? 1 : (unsigned)all->count),
+           dim3((unsigned)shape->threads), shape->shared_bytes, p);
+}
+
 extern "C" void matmul_cuda(const Device *device, const MatmulArgs *args) {
     const CudaContext *context = cuda_context(device);
     if (args->M == 0 || args->N == 0) return;
     if (args->dtype == DTYPE_BF16) {
-        product_bf16(context, args);
+        if (args->products.count)
+            products_bf16(context, args);
+        else
+            product_bf16(context, args);
         return;
     }
     ChainArgs chain = {};
+    chain.products = args->products.count, chain.product_start = args->products.start, chain.every = args->products.every;
+    chain.a_step = args->products.x_step, chain.b_step = args->products.w_step, chain.y_step = args->products.y_step;
     chain.rows = args->M, chain.columns = args->N, chain.depth = args->K;
     chain.a = (const float *)args->x, chain.a_row = args->ldx, chain.a_depth = 1;
     chain.b = (const float *)args->w, chain.b_row = packed_stride(args->K), chain.b_depth = 1;

@@ -2,7 +2,7 @@
 // strides alone. fp32 is for checking and for small models; this kernel aims at plainness and at about half of the
 // machine's fused multiply-adds, not at more.
 //
-// Grid: tiles of 64 x 64 outputs, columns first; 256 threads of 4 x 4 outputs. The reduced index passes through shared
+// Grid: tiles of 64 x 64 outputs, columns first (z: products, or one list of tiles where these have rows of their own); 256 threads of 4 x 4 outputs. The reduced index passes through shared
 // memory in steps of 16, laid [16][64], so that a thread reads its four operands as one vector. Each output is a chain of
 // fmaf per chunk of K_CHUNK from zero, chunks added in order: no tile, row count or place in the tile changes a bit.
 #include "chain.h"
@@ -48,9 +48,29 @@ static __device__ void sum_segment(const ChainArgs &p, float *tiles, int64_t i0,
     }
 }
 
+// This block's product becomes the only one; false where there is none.
+static __device__ bool enter_product(ChainArgs *p, int64_t *i0) {
+    int product = blockIdx.z;
+    if (p->product_start && !p->segments) {
+        int64_t tile;
+        if (!find_product(p->product_start, p->every, p->products, SIDE, blockIdx.y, &product, &tile)) return false;
+        const int32_t *rows = p->product_start + product * p->every;
+        *i0 = tile * SIDE;
+        p->rows = rows[p->every] - rows[0];
+        p->a += rows[0] * p->a_row;
+        p->y += rows[0] * p->ldy;
+    }
+    p->a += product * p->a_step;
+    p->b += product * p->b_step;
+    p->y += product * p->y_step;
+    if (p->product_start && p->segments) p->start = p->product_start + product * p->every;
+    return true;
+}
+
 static __global__ void __launch_bounds__(CHAIN_THREADS) chain_kernel(ChainArgs p) {
     SHARED(float, tiles); // [2][DEPTH][STRIDE]
     int64_t i0 = (int64_t)blockIdx.y * SIDE, j0 = (int64_t)blockIdx.x * SIDE;
+    if (p.products && !enter_product(&p, &i0)) return;
     int64_t row = i0 + threadIdx.x / 16 * 4, column = j0 + threadIdx.x % 16 * 4;
     int segments = p.segments ? p.segments : 1;
     for (int s = 0; s < segments; s++) {
@@ -71,6 +91,14 @@ static __global__ void __launch_bounds__(CHAIN_THREADS) chain_kernel(ChainArgs p
 // Launches of at most 65,535 rows of tiles, which is what a grid's second side takes.
 void chain_product(const CudaContext *context, const ChainArgs *args) {
     const int64_t most = 65535LL * SIDE;
+    if (args->products) {
+        bool ragged = args->product_start && !args->segments;
+        unsigned tiles = ceil_div(args->rows, SIDE) + (ragged ? (unsigned)args->products : 0);
+        if (args->rows && args->columns)
+            LAUNCH(context->stream, chain_kernel, dim3(ceil_div(args->columns, SIDE), tiles, ragged ? 1 : (unsigned)args->products),
+                   dim3(CHAIN_THREADS), 2 * DEPTH * STRIDE * sizeof(float), *args);
+        return;
+    }
     for (int64_t from = 0; from < args->rows && args->columns; from += most) {
         ChainArgs part = *args;
         part.rows = args->rows - from < most ? args->rows - from : most;

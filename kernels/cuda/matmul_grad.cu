@@ -13,7 +13,7 @@
 // take, 64 x 64 by 4 warps of 32 x 32. Stages of 32 tokens of dy and x come by cp.async as they lie, [tokens][columns],
 // swizzled in pieces of 16 bytes, and ldmatrix.trans turns them: rows of the mma are n, its columns k, tokens are reduced.
 // Three sets of sums live in registers: of the chunk, of the segment, and dw itself, which is read and written once.
-// Grid: x tiles along K, y tiles along N, so that neighbours share dy.
+// Grid: x tiles along K, y tiles along N, so that neighbours share dy; z products, where there are many.
 #include "chain.h"
 #include "cublas.h"
 
@@ -170,6 +170,13 @@ template <typename T> static __global__ void __launch_bounds__(T::THREADS) gradi
     SHARED(bf16, stages); // [STAGES] of [STEP][ROWS] and [STEP][COLUMNS], then [STAGES] StageEnd
     StageEnd *ends = (StageEnd *)(stages + STAGES * T::STAGE);
     const int64_t n0 = (int64_t)blockIdx.y * T::ROWS, k0 = (int64_t)blockIdx.x * T::COLUMNS;
+    const Products all = g.args.products;
+    if (all.count) { // this block's becomes the only one
+        g.args.x = (const bf16 *)g.args.x + blockIdx.z * all.x_step;
+        g.args.dy = (const bf16 *)g.args.dy + blockIdx.z * all.y_step;
+        g.args.dw += blockIdx.z * all.w_step;
+        if (all.start) g.args.segments.start = all.start + blockIdx.z * all.every;
+    }
     Walk walk = {g.args.segments.start, g.first, g.last, 0, 0, 0};
     walk_enter(&walk);
     for (int s = 0; s < STAGES - 1; s++) {
@@ -252,7 +259,8 @@ static void add_bias(const CudaContext *context, const MatmulGradArgs *a) {
 template <typename T> static void start_gradient(const CudaContext *context, const Gradient &g) {
     void (*kernel)(Gradient) = gradient_kernel<T>;
     allow_shared(kernel, T::SHARED_BYTES);
-    LAUNCH(context->stream, kernel, dim3(ceil_div(g.args.K, T::COLUMNS), ceil_div(g.args.N, T::ROWS)), dim3(T::THREADS),
+    unsigned products = g.args.products.count ? (unsigned)g.args.products.count : 1;
+    LAUNCH(context->stream, kernel, dim3(ceil_div(g.args.K, T::COLUMNS), ceil_div(g.args.N, T::ROWS), products), dim3(T::THREADS),
            T::SHARED_BYTES, g);
 }
 
@@ -264,8 +272,8 @@ static bool has_pieces(const void *x, int64_t stride, int64_t columns) {
 static void run_of_segments(const CudaContext *context, const MatmulGradArgs *a, int first, int last) {
     if (first == last) return;
     Gradient g = {*a, first, last};
-    int64_t large = (int64_t)ceil_div(a->N, 128) * ceil_div(a->K, 128);
-    if (!has_pieces(a->x, a->ldx, a->K) || !has_pieces(a->dy, a->ldy, a->N))
+    int64_t large = (int64_t)ceil_div(a->N, 128) * ceil_div(a->K, 128) * (a->products.count ? a->products.count : 1);
+    if (a->products.x_step % PIECE || a->products.y_step % PIECE || !has_pieces(a->x, a->ldx, a->K) || !has_pieces(a->dy, a->ldy, a->N))
         start_gradient<GradientTile<64, 64, 2, 2, false>>(context, g);
     else if (large >= context->multiprocessors)
         start_gradient<GradientTile<128, 128, 2, 4, true>>(context, g);
@@ -286,6 +294,10 @@ static bool by_library(const CudaContext *context, const MatmulGradArgs *a, int 
 }
 
 static void gradient_bf16(const CudaContext *context, const MatmulGradArgs *a) {
+    if (a->products.count) {
+        run_of_segments(context, a, 0, a->products.start ? a->products.every : a->segments.count);
+        return;
+    }
     int first = 0; // of the segments that wait for own kernels
     for (int s = 0; s < a->segments.count; s++) {
         const int32_t *start = a->segments.host + s;
@@ -304,12 +316,16 @@ static void gradient_f32(const CudaContext *context, const MatmulGradArgs *a) {
     chain.add = true;
     chain.y = a->dw, chain.ldy = a->K;
     chain.segments = a->segments.count, chain.start = a->segments.start;
+    chain.products = a->products.count, chain.product_start = a->products.start, chain.every = a->products.every;
+    chain.a_step = a->products.y_step, chain.b_step = a->products.x_step, chain.y_step = a->products.w_step;
+    if (a->products.count && a->products.start) chain.segments = a->products.every;
     chain_product(context, &chain);
 }
 
 extern "C" void matmul_grad_cuda(const Device *device, const MatmulGradArgs *args) {
     const CudaContext *context = cuda_context(device);
-    if (args->T == 0 || args->N == 0 || args->segments.count == 0) return;
+    bool many = args->products.count && args->products.start;
+    if (args->T == 0 || args->N == 0 || (!many && args->segments.count == 0)) return;
     if (args->dbias) add_bias(context, args);
     if (args->K == 0) return;
     if (args->dtype == DTYPE_BF16)
