@@ -73,6 +73,7 @@ void write_sample(Buf *b, const RewardSample *s) {
     write_string(b, s->truth);
     write_string(b, s->finish ? s->finish : "stop");
     write_string(b, s->mode ? s->mode : "think");
+    write_string(b, s->task);
     write_value(b, s->row);
     write_value(b, s->messages);
 }
@@ -97,6 +98,7 @@ bool read_sample(Reader *r, RewardSample *out) {
     out->truth = read_text(r, &size);
     out->finish = read_text(r, &size);
     out->mode = read_text(r, &size);
+    out->task = read_text(r, &size);
     out->row = read_value(r);
     out->messages = read_value(r);
     return !r->failed && out->completion && out->finish && out->mode;

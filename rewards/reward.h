@@ -26,6 +26,7 @@ typedef struct RewardSample {
     int32_t tokens, think_tokens, answer_tokens;
     const char *finish; // "stop", "length"
     const char *mode;   // "think", "direct"
+    const char *task;   // kind of its problem, such as "gcd"; may be NULL
     int64_t step;
     int32_t group; // samples with the same group, next to each other, answer the same prompt
     uint64_t seed; // of math.random in the script
@@ -51,6 +52,7 @@ typedef struct Verdict {
 typedef struct RewardSpec {
     const char *script;  // name of a shipped reward ("correct") or a path ending in .lua
     double weight;
+    const char *task; // only samples of this task are scored; NULL: all
     // The spec's further keys, visible to the script as the global `options`; may be NULL. `allow` lists what the script may
     // do that others may not: "program.python", "program.c" (run.program).
     const json_t *options;

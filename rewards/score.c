@@ -90,6 +90,10 @@ static bool open_script(const RewardSpec *spec, int index, const RewardLimits *l
     box_limits.memory = limits->memory;
     snprintf(out->name, sizeof out->name, "%.*s", stem, base);
     snprintf(file, sizeof file, "%.40s.lua", out->name);
+    if (spec->task) { // one name for the parts of all tasks
+        out->task = xstrdup(spec->task);
+        snprintf(out->name, sizeof out->name, "task");
+    }
     out->weight = spec->weight;
     bool ok = sandbox_open(file, &box_limits, &out->box, err);
     if (ok) {
@@ -119,7 +123,7 @@ bool scripts_open(const RewardSpec *specs, int count, const RewardLimits *limits
 }
 
 void scripts_close(ScoreScripts *scripts) {
-    for (int i = 0; i < scripts->count; i++) sandbox_close(scripts->list[i].box);
+    for (int i = 0; i < scripts->count; i++) sandbox_close(scripts->list[i].box), free(scripts->list[i].task);
     free(scripts->list);
     *scripts = (ScoreScripts){0};
 }
@@ -151,6 +155,7 @@ static void push_sample(lua_State *L, const RewardSample *s) {
     set_text(L, "truth", s->truth, s->truth ? strlen(s->truth) : 0);
     set_text(L, "finish", s->finish, strlen(s->finish));
     set_text(L, "mode", s->mode, strlen(s->mode));
+    set_text(L, "task", s->task, s->task ? strlen(s->task) : 0);
     set_json(L, "messages", s->messages);
     set_json(L, "row", s->row);
     set_integer(L, "tokens", s->tokens);
@@ -372,6 +377,11 @@ static void combine(Verdict *v, const Result *r, double weight) {
     }
 }
 
+// Samples that are scored together answer one prompt, so they are of one task.
+static bool is_for(const ScoreScript *script, const RewardSample *samples) {
+    return !script->task || (samples[0].task && strcmp(script->task, samples[0].task) == 0);
+}
+
 void scripts_score(const ScoreScripts *scripts, const RewardSample *samples, int count, Verdict *out,
                    void (*progress)(void *context, int samples), void *context) {
     Result *results = xcalloc((size_t)count, sizeof *results);
@@ -380,6 +390,7 @@ void scripts_score(const ScoreScripts *scripts, const RewardSample *samples, int
         results[i].state = VERDICT_ERROR; // until something better is known
     }
     for (int s = 0; s < scripts->count; s++) {
+        if (!is_for(&scripts->list[s], samples)) continue;
         Run run = {.script = &scripts->list[s], .only_look = count > 1};
         if (run.only_look) { // is it for groups?
             if (progress) progress(context, count);
@@ -405,6 +416,7 @@ void scripts_score(const ScoreScripts *scripts, const RewardSample *samples, int
             snprintf(v->why, sizeof v->why, "the weighted sum of the scores isn't finite");
         }
         v->score = NAN;
+        if (!v->why[0]) snprintf(v->why, sizeof v->why, "no reward is for the task '%.60s'", samples[i].task ? samples[i].task : "");
     }
     free(results);
 }

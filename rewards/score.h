@@ -8,6 +8,7 @@ typedef struct ScoreScript {
     Sandbox *box;
     char name[24]; // of its part, unless the script gives one
     double weight;
+    char *task; // scores samples of this task only; NULL: all
 } ScoreScript;
 
 typedef struct ScoreScripts {

@@ -127,7 +127,7 @@ static bool submit_sample(const Level *l, int i, int sample, const Completion *c
         RewardSample s = {.id = id, .prompt = item->prompt, .messages = item->messages, .completion = text.data,
                           .completion_size = text.size, .truth = item->truth, .row = item->row, .tokens = c->length,
                           .think_tokens = think, .answer_tokens = answer,
-                          .finish = c->finish == FINISH_STOP ? "stop" : "length", .mode = mode_names[l->mode], .step = 0,
+                          .finish = c->finish == FINISH_STOP ? "stop" : "length", .mode = mode_names[l->mode], .task = item->kind, .step = 0,
                           .group = l->first_item + i, .seed = l->recipe->seed ^ ((uint64_t)(l->mode + 1) << 60) ^ at};
         ok = reward_pool_submit(l->rewards, &s, &l->verdicts[i * l->samples + sample], err);
     }

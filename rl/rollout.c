@@ -33,7 +33,7 @@ static bool submit_group(Collector *c, int prompt) {
         RewardSample sample = {.id = id, .prompt = p->item.prompt, .messages = p->item.messages, .completion = e->text,
                                .completion_size = e->text_size, .truth = p->item.truth, .row = p->item.row,
                                .tokens = e->completion.length, .think_tokens = e->think_tokens, .answer_tokens = e->answer_tokens,
-                               .finish = e->completion.finish == FINISH_STOP ? "stop" : "length", .mode = mode_names[p->mode],
+                               .finish = e->completion.finish == FINISH_STOP ? "stop" : "length", .mode = mode_names[p->mode], .task = p->item.kind,
                                .step = b->step, .group = prompt,
                                .seed = r->seed ^ ((uint64_t)b->step << 32) ^
                                        (uint64_t)((b->round * b->stage->batch + prompt) * b->group_size + s)};

@@ -4,7 +4,8 @@
 #include <stddef.h>
 
 typedef struct EmbeddedFile {
-    const char *name; // base name, such as "correct.lua"
+    const char *name;   // base name, such as "correct.lua"
+    const char *folder; // base name of the folder it lay in, such as "rewards"
     const char *data; // NUL-terminated for convenience; `size` does not count that NUL
     size_t size;
 } EmbeddedFile;

@@ -26,7 +26,7 @@ static void verdicts_round_trip(void) {
 static void samples_round_trip(void) {
     json_t *row = json_pack("{s:[i,s]}", "k", 1, "x");
     RewardSample s = {.completion = "a\0b", .completion_size = 3, .truth = "t", .row = row, .tokens = 5, .step = 6,
-                      .seed = 7, .mode = "direct", .finish = "length"}, back;
+                      .seed = 7, .mode = "direct", .task = "gcd", .finish = "length"}, back;
     Buf b = {0};
     write_sample(&b, &s);
     Reader r = {.at = b.data, .end = b.data + b.size};
@@ -34,6 +34,7 @@ static void samples_round_trip(void) {
     CHECK(back.completion_size == 3 && memcmp(back.completion, "a\0b", 3) == 0 && !back.prompt && !back.messages);
     CHECK_STR(back.truth, "t");
     CHECK_STR(back.mode, "direct");
+    CHECK_STR(back.task, "gcd");
     CHECK(json_equal(back.row, row) && back.tokens == 5 && back.step == 6 && back.seed == 7);
     sample_free(&back);
     // Every truncation is found.
