@@ -140,7 +140,9 @@ static bool replace_dead(Keeper *k) {
         while (slot < k->setup->workers && k->slots[slot].pid != pid) slot++;
         if (slot == k->setup->workers) continue;
         WorkerStatus *shared = &k->setup->status[slot];
-        k->failed_starts = atomic_load(&shared->ready) ? 0 : k->failed_starts + 1;
+        // One that somebody killed before it came to its loop says nothing about whether workers can start.
+        bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+        k->failed_starts = atomic_load(&shared->ready) || killed ? 0 : k->failed_starts + 1;
         if (k->failed_starts >= MAX_FAILED_STARTS) return false;
         WorkerNews news = {.dead_tag = atomic_load(&shared->tag), .had_predecessor = 1,
                            .by_clock = k->slots[slot].by_clock, .signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0};

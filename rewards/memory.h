@@ -8,6 +8,8 @@
 typedef struct SandboxMemory SandboxMemory;
 bool memory_open(size_t limit, SandboxMemory **out, Err *err) MUST_CHECK;
 void memory_close(SandboxMemory *m);
+// For tests: large blocks are limited by the process alone, small ones by the region.
+void memory_unlimit(SandboxMemory *m);
 // As lua_Alloc, without its type argument. NULL over the limit; shrinking never fails.
 void *memory_realloc(SandboxMemory *m, void *block, size_t old_size, size_t new_size);
 // The used part of the region, which the caller frees. Large blocks are apart from now on; before, they aren't.

@@ -63,6 +63,7 @@ typedef struct RewardLimits {
     size_t memory;         // bytes a worker
     double seconds;        // CPU time a sample before the worker is killed
     bool unsafe;           // allow running without seccomp
+    bool bare;             // tests only, no option sets it: no wall in the interpreter, to try the one around the process alone
 } RewardLimits;
 RewardLimits reward_default_limits(void);
 

@@ -136,6 +136,16 @@ static int fill(lua_State *L) {
     return 0;
 }
 
+static int fill_bare(lua_State *L) {
+    luaL_openlibs(L);
+    library_json(L);
+    library_text(L);
+    library_answers(L);
+    library_run(L);
+    library_re(L);
+    return 0;
+}
+
 // Notes which lines of the script led to an error: those above the one that the message names. Our own frames are C
 // and have no line. It needs no memory of the state's.
 static int note_callers(lua_State *L) {
@@ -204,8 +214,9 @@ bool sandbox_open(const char *name, const SandboxLimits *limits, Sandbox **out, 
     box->L = lua_newstate(allocate, box);
     if (box->L) {
         *(Sandbox **)lua_getextraspace(box->L) = box;
-        if (sandbox_protect(box, fill, NULL, message, sizeof message)) {
-            lua_sethook(box->L, tick, LUA_MASKCOUNT, HOOK_INTERVAL);
+        if (limits->bare) memory_unlimit(box->memory);
+        if (sandbox_protect(box, limits->bare ? fill_bare : fill, NULL, message, sizeof message)) {
+            if (!limits->bare) lua_sethook(box->L, tick, LUA_MASKCOUNT, HOOK_INTERVAL);
             *out = box;
             return true;
         }
@@ -263,8 +274,7 @@ void sandbox_freeze(Sandbox *box) {
 
 void sandbox_reset(Sandbox *box, uint64_t fuel, uint64_t seed) {
     memory_restore(box->memory, box->snapshot, box->snapshot_size);
-    box->fuel_left = fuel;
-    box->growth_left = fuel;
+    box->fuel_left = box->growth_left = box->limits.bare ? UNLIMITED : fuel;
     box->exhausted = EXHAUSTED_NOT;
     box->why[0] = 0;
     box->longest_string = 0;

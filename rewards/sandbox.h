@@ -10,6 +10,7 @@ typedef struct SandboxLimits {
     size_t memory;   // bytes
     int depth;       // C and Lua calls
     size_t output;   // bytes of print kept
+    bool bare;       // tests only: all of Lua's own libraries and no budget, to see what the wall around the process holds alone
 } SandboxLimits;
 SandboxLimits sandbox_default_limits(void);
 

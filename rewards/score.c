@@ -88,6 +88,7 @@ static bool open_script(const RewardSpec *spec, int index, const RewardLimits *l
     TRY(read_source(spec->script, &source, err));
     box_limits.fuel = limits->fuel;
     box_limits.memory = limits->memory;
+    box_limits.bare = limits->bare;
     snprintf(out->name, sizeof out->name, "%.*s", stem, base);
     snprintf(file, sizeof file, "%.40s.lua", out->name);
     if (spec->task) { // one name for the parts of all tasks

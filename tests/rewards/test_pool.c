@@ -44,7 +44,7 @@ static Verdict score(RewardPool *pool, const RewardSample *sample) {
 
 static RewardLimits quick_limits(void) {
     RewardLimits limits = reward_default_limits();
-    limits.fuel = 2000000;
+    limits.fuel = 1000000;
     limits.memory = 16 << 20;
     return limits;
 }
@@ -125,7 +125,7 @@ static void absent_or_error(void) {
 
 static void budget(void) {
     static const Attack attacks[] = {
-        {"while true do end", VERDICT_BUDGET, "mine.lua:1: out of fuel (the limit is 2000000 instructions)"},
+        {"while true do end", VERDICT_BUDGET, "mine.lua:1: out of fuel (the limit is 1000000 instructions)"},
         {"while true do pcall(function() while true do end end) end", VERDICT_BUDGET, "fuel"},
         {"local function h() return xpcall(error, h) end while true do xpcall(error, h) end", VERDICT_BUDGET, NULL},
         {"local function h(m) while true do end end while true do xpcall(error, h) end", VERDICT_BUDGET, "fuel"},
@@ -492,7 +492,7 @@ static void many_deaths_are_survived(void) {
     RewardLimits limits = quick_limits();
     RewardPool *pool = open_pool("return function(s) return #s.answer end", 2, &limits, NULL);
     int scored = 0, killed = 0;
-    while (reward_pool_deaths(pool) < 200) {
+    while (reward_pool_deaths(pool) < 1000) {
         Verdict v[8];
         pid_t pids[2];
         for (int i = 0; i < 8; i++) {
@@ -508,7 +508,12 @@ static void many_deaths_are_survived(void) {
             else FAIL("%s: %s", verdict_state_names[v[i].state], v[i].why);
         }
     }
-    CHECK(scored > 100 && killed * 10 < scored);
+    CHECK(scored > 1000 && killed * 10 < scored);
+    RewardCounts counts;
+    reward_pool_counts(pool, &counts);
+    CHECK_INT(counts.not_replayable, killed);
+    CHECK_INT(counts.workers, 2);
+    CHECK(counts.busy >= 0 && counts.cpu >= 0);
     reward_pool_close(pool);
 }
 
