@@ -39,6 +39,7 @@ typedef struct PackArgs {
     Dtype dtype;
     void *packed;     // of w [N, K], or NULL
     void *transposed; // of its transpose [K, N], or NULL
+    float scale;      // w is multiplied by it on the way; 0: by 1
 } PackArgs;
 typedef struct UnpackArgs {
     const void *packed; // [N, K]

@@ -12,8 +12,9 @@ void pack_reference(const Team *team, const PackArgs *a) {
     if (a->transposed) memset(a->transposed, 0, (size_t)panels_elements(a->K, a->N, a->dtype) * size);
     for (int64_t n = 0; n < a->N; n++)
         for (int64_t k = 0; k < a->K; k++) {
-            if (a->packed) put(a->packed, packed_index(n, k, a->K, a->dtype), a->w[n * a->K + k], a->dtype);
-            if (a->transposed) put(a->transposed, packed_index(k, n, a->N, a->dtype), a->w[n * a->K + k], a->dtype);
+            float w = a->scale == 0 ? a->w[n * a->K + k] : a->w[n * a->K + k] * a->scale;
+            if (a->packed) put(a->packed, packed_index(n, k, a->K, a->dtype), w, a->dtype);
+            if (a->transposed) put(a->transposed, packed_index(k, n, a->N, a->dtype), w, a->dtype);
         }
 }
 

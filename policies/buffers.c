@@ -6,6 +6,7 @@
 bool workspace_reserve(Policy *p, int64_t rows, Err *err) {
     Workspace *w = &p->work;
     const ModelConfig *c = &p->config;
+    TRY(adapter_reserve(p, rows > w->rows ? rows : w->rows, err));
     if (rows <= w->rows) return true;
     w->rows = 0;
     RESERVE(w->h, rows * c->width * 4);
@@ -27,7 +28,8 @@ static void release_all(const Policy *p, void *const *memory, int count) {
 
 void workspace_free(Policy *p) {
     Workspace *w = &p->work;
-    void *const memory[] = {w->h, w->x, w->qkv, w->q, w->attention, w->gate_up, w->ff, w->rstd, w->final};
+    void *const memory[] = {w->h, w->x, w->qkv, w->q, w->attention, w->gate_up, w->ff, w->rstd, w->final,
+                            w->lora_u, w->lora_du, w->lora_wide};
     release_all(p, memory, COUNT(memory));
     *w = (Workspace){0};
 }
@@ -53,6 +55,7 @@ static bool kept_reserve(Policy *p, int64_t rows, Err *err) {
 static size_t grad_scratch(const Policy *p, int64_t rows, int64_t targets, int groups) {
     const ModelConfig *c = &p->config;
     if (!p->device->is_host) return 0;
+    if (p->trained) return adapter_grad_scratch(p->trained, rows, groups, p->dtype);
     int64_t wide = 2 * c->feed_forward > qkv_width(c) ? 2 * (int64_t)c->feed_forward : qkv_width(c);
     size_t layers = matmul_grad_scratch(rows, wide, c->feed_forward > c->width ? c->feed_forward : c->width, groups, p->dtype);
     int64_t chunk = targets < HEAD_CHUNK ? targets : HEAD_CHUNK;

@@ -2,20 +2,74 @@
 // is said once for every place of every family.
 #include "model.h"
 
-void linear_forward(const Policy *p, const Linear *l, int64_t T, const void *x, Store store, void *y) {
+static void base_forward(const Policy *p, const Linear *l, int64_t T, const void *x, Store store, void *y) {
     const Parameter *w = l->weight;
     p->device->matmul(p->device, &(MatmulArgs){.M = T, .N = w->N, .K = w->K, .dtype = p->dtype, .x = x, .ldx = w->K,
                                                .w = w->packed, .bias = l->bias ? l->bias->values : NULL, .store = store,
                                                .y = y, .ldy = w->N});
 }
 
+// u = A x, act [T, width].
+static void lora_down(const Policy *p, const LoraLinear *a, int64_t T, const void *x) {
+    p->device->matmul(p->device, &(MatmulArgs){.M = T, .N = a->A->N, .K = a->A->K, .dtype = p->dtype, .x = x, .ldx = a->A->K,
+                                               .w = a->A->packed, .store = STORE_ACT, .y = p->work.lora_u, .ldy = a->A->N});
+}
+static char *columns_of(const Policy *p, void *u, const LoraPart *part, int index) {
+    return (char *)u + act_bytes(p, index * part->B->K);
+}
+
+// What an adapter adds is added in fp32, before the sum is rounded to bf16.
+void linear_forward(const Policy *p, const Linear *l, int64_t T, const void *x, Store store, void *y) {
+    const LoraLinear *a = lora_of(p, l);
+    if (!a) {
+        base_forward(p, l, T, x, store, y);
+        return;
+    }
+    bool aside = store == STORE_ACT && p->dtype != DTYPE_F32;
+    float *sum = aside ? p->work.lora_wide : y;
+    int64_t N = l->weight->N;
+    base_forward(p, l, T, x, aside ? STORE_F32 : store, sum);
+    lora_down(p, a, T, x);
+    for (int i = 0; i < a->part_count; i++) {
+        const LoraPart *part = &a->parts[i];
+        p->device->matmul(p->device, &(MatmulArgs){.M = T, .N = part->rows, .K = part->B->K, .dtype = p->dtype,
+                                                   .x = columns_of(p, p->work.lora_u, part, i), .ldx = a->A->N,
+                                                   .w = part->B->packed, .store = ADD_F32, .y = sum + part->row, .ldy = N});
+    }
+    if (aside) p->device->convert(p->device, &(ConvertArgs){.count = T * N, .dtype = p->dtype, .x = sum, .y = y});
+}
+
+static void weight_gradient(const Backward *b, const Parameter *w, const void *x, int64_t ldx, const void *dy, int64_t ldy, float *dbias) {
+    const Policy *p = b->p;
+    p->device->matmul_grad(p->device, &(MatmulGradArgs){.T = b->pass.T, .N = w->N, .K = w->K, .dtype = p->dtype, .x = x,
+                                                        .ldx = ldx, .dy = dy, .ldy = ldy, .dw = w->gradient, .dbias = dbias,
+                                                        .segments = b->groups, .scratch = p->training.scratch});
+}
+
+// du = (s B)^T dy, dB += dy^T u, dA += du^T x, dx += A^T du.
+static void lora_backward(const Backward *b, const LoraLinear *a, const Linear *l, const void *x, const void *dy, float *dx) {
+    const Policy *p = b->p;
+    int64_t N = l->weight->N, K = l->weight->K, width = a->A->N;
+    lora_down(p, a, b->pass.T, x);
+    for (int i = 0; i < a->part_count; i++) {
+        const LoraPart *part = &a->parts[i];
+        const char *rows = (const char *)dy + act_bytes(p, part->row);
+        p->device->matmul(p->device, &(MatmulArgs){.M = b->pass.T, .N = part->B->K, .K = part->rows, .dtype = p->dtype, .x = rows,
+                                                   .ldx = N, .w = part->B->transposed, .store = STORE_ACT,
+                                                   .y = columns_of(p, p->work.lora_du, part, i), .ldy = width});
+        weight_gradient(b, part->B, columns_of(p, p->work.lora_u, part, i), width, rows, N, NULL);
+    }
+    weight_gradient(b, a->A, x, K, p->work.lora_du, width, NULL);
+    p->device->matmul(p->device, &(MatmulArgs){.M = b->pass.T, .N = K, .K = width, .dtype = p->dtype, .x = p->work.lora_du, .ldx = width,
+                                               .w = a->A->transposed, .store = ADD_F32, .y = dx, .ldy = K});
+}
+
 void linear_backward(const Backward *b, const Linear *l, const void *x, const void *dy, float *dx) {
     const Policy *p = b->p;
     const Parameter *w = l->weight;
-    p->device->matmul_grad(p->device, &(MatmulGradArgs){.T = b->pass.T, .N = w->N, .K = w->K, .dtype = p->dtype, .x = x,
-                                                        .ldx = w->K, .dy = dy, .ldy = w->N, .dw = w->gradient,
-                                                        .dbias = l->bias ? l->bias->gradient : NULL,
-                                                        .segments = b->groups, .scratch = p->training.scratch});
+    const LoraLinear *a = lora_of(p, l);
+    if (w->trained) weight_gradient(b, w, x, w->K, dy, w->N, l->bias ? l->bias->gradient : NULL);
     p->device->matmul(p->device, &(MatmulArgs){.M = b->pass.T, .N = w->K, .K = w->N, .dtype = p->dtype, .x = dy, .ldx = w->N,
                                                .w = w->transposed, .store = STORE_F32, .y = dx, .ldy = w->K});
+    if (a) lora_backward(b, a, l, x, dy, dx);
 }

@@ -8,7 +8,7 @@
 
 // Several tensors of a checkpoint may lie in one matrix, row block after row block (q, k, v; gate, up).
 typedef struct ParameterPart {
-    char name[96]; // Hugging Face's
+    char name[128]; // Hugging Face's
     int64_t row, rows;
 } ParameterPart;
 
@@ -21,7 +21,9 @@ typedef struct Parameter {
     int64_t block[2];  // packed as so many matrices of these rows by turns, one behind the other (experts, heads); 0: as one
     bool matrix;       // packed, decayed by AdamW; vectors are used as they are
     bool transposable; // the backward pass multiplies by it
-    float *values;     // [N, K] fp32: masters, and vectors of any policy; NULL for the matrices of a frozen one
+    bool trained;      // has masters, gradients and moments
+    float scale;       // of the packed form, 0: 1; gradients are those of the packed form, times this
+    float *values;     // [N, K] fp32: masters, and vectors of any policy; NULL for frozen matrices
     void *packed, *transposed;
     float *gradient;   // [N, K]
     float *gradient2;  // [N, K] second part: of a tied head, so that embedding and head sum in an order of their own
@@ -48,6 +50,40 @@ static inline int64_t transposed_size(const Parameter *q) { return block_transpo
 typedef struct Linear {
     Parameter *weight, *bias; // bias may be NULL
 } Linear;
+
+// Low-rank adapters (Hu et al. 2021): y += s B A x for the parts of a weight that are targets. The A of all of them lie in one
+// matrix, so that x is read once: u = A x, then each part takes its columns of u. Ranks are padded to a multiple of
+// LORA_STEP by rows of A and columns of B that are zero and stay zero.
+enum { LORA_STEP = 8 };
+typedef struct LoraPart {
+    Parameter *B;      // [rows, padded rank], packed with the scale
+    int64_t row, rows; // of the weight
+    char module[96];   // "model.layers.0.self_attn.q_proj"
+} LoraPart;
+typedef struct LoraLinear {
+    Parameter *A; // [part_count * padded rank, K]
+    LoraPart *parts;
+    int part_count;
+} LoraLinear;
+typedef struct LoraConfig {
+    int32_t rank;
+    double alpha;
+    bool rslora;      // alpha / sqrt(rank) instead of alpha / rank
+    char **targets;   // [target_count] names of modules; none: all
+    int target_count;
+} LoraConfig;
+typedef struct Adapter {
+    LoraConfig config;
+    int32_t padded;         // rank
+    int64_t width;          // most columns of u
+    Parameter *parameters;  // [count]
+    int count;
+    ParameterPart *names;
+    LoraPart *parts;
+    LoraLinear *linears;    // [linear_count]
+    int linear_count;
+    LoraLinear **of;        // [parameters of the policy], NULL where it isn't a target
+} Adapter;
 
 // What a layer is made of; a family's layers lack what is NULL.
 typedef struct Layer {
@@ -106,6 +142,9 @@ typedef struct Workspace {
     void *gate_up, *ff;  // act [T, 2F], [T, F]
     float *rstd;
     void *final;         // act [T, C] after the last norm
+    void *lora_u, *lora_du; // act [T, width of the adapter]
+    float *lora_wide;    // [T, 2F] fp32, where a product is stored in bf16
+    int64_t lora_rows, lora_width;
 } Workspace;
 
 // The arrays of a packed batch as operations read them.
@@ -165,6 +204,15 @@ typedef struct Paging {
 } Paging;
 
 struct Policy {
+    // Of a view: the policy whose weights and buffers it uses, with its own adapter in the place of that policy's.
+    struct Policy *owner;
+    Adapter **adapters;    // [adapter_count], on the weights below
+    int adapter_count;
+    Adapter *active;       // NULL: the weights alone
+    Adapter *trained;      // the one that training changes; NULL: the weights
+    float *discard;        // where gradients of frozen vectors go that nobody reads
+    char *base_path;       // what the adapter was made for
+    char base_hash[65];    // of its files; empty: not known yet
     ModelConfig config;
     Tokenizer *tokenizer;
     Device *device; // may be shared with other policies
@@ -215,6 +263,34 @@ static inline size_t page_bytes(const Policy *p) {
 void linear_forward(const Policy *p, const Linear *l, int64_t T, const void *x, Store store, void *y);
 // dx [T, K] is written; the gradients of weight and bias grow by what dy, act [T, N], gives.
 void linear_backward(const Backward *b, const Linear *l, const void *x, const void *dy, float *dx);
+
+// ---- adapters (lora.c, lora_files.c) ----
+static inline const LoraLinear *lora_of(const Policy *p, const Linear *l) {
+    return p->active ? p->active->of[l->weight - p->parameters] : NULL;
+}
+// A zeroed adapter for the policy's weights; takes over nothing of `config`. ERR_DATA where a target doesn't name a product.
+bool adapter_make(const Policy *p, const LoraConfig *config, bool trained, const char *where, Adapter **out, Err *err) MUST_CHECK;
+void adapter_free(const Policy *p, Adapter *a);
+// A as PEFT draws it, uniform within 1 / sqrt(K), B zero: the adapter changes nothing yet.
+bool adapter_start(const Policy *p, Adapter *a, uint64_t seed, Err *err) MUST_CHECK;
+bool adapter_read(const Policy *p, const char *folder, bool trained, Adapter **out, Err *err) MUST_CHECK;
+bool adapter_write(const Policy *p, const Adapter *a, const char *folder, Err *err) MUST_CHECK;
+bool adapter_copy(const Policy *p, const Adapter *from, Adapter **out, Err *err) MUST_CHECK;
+bool adapter_reserve(Policy *p, int64_t rows, Err *err) MUST_CHECK;
+size_t adapter_grad_scratch(const Adapter *a, int64_t rows, int groups, Dtype dtype);
+// Appends an adapter to the policy, which owns it then.
+void adapter_add(Policy *p, Adapter *a);
+static inline double lora_scale(const LoraConfig *c) { return c->alpha / (c->rslora ? __builtin_sqrt(c->rank) : c->rank); }
+// What a folder with an adapter says about its base; the caller frees *base. `hash` is empty where it doesn't say.
+bool adapter_base(const char *folder, char **base, char hash[65], Err *err) MUST_CHECK;
+bool folder_is_adapter(const char *folder);
+
+// What training changes, one after the other, from 0; NULL beyond the last.
+Parameter *trained_parameter(const Policy *p, int index);
+bool parameter_alloc(const Policy *p, Parameter *q, Err *err) MUST_CHECK;
+void parameter_free(const Policy *p, Parameter *q);
+bool parameter_set(const Policy *p, const Parameter *q, const float *host, Err *err) MUST_CHECK;
+bool parameter_get(const Policy *p, const Parameter *q, float *host, Err *err) MUST_CHECK; // [N, K], unscaled where it has masters
 
 // Runs the layers; leaves the normed hidden states in work.final. With `kept`, what the backward pass needs is kept
 // there and in training.h_last, rstd_last. Room for the rows and positions must have been reserved: this only queues

@@ -67,32 +67,41 @@ static bool layout_build(Policy *p, Err *err) {
     return true;
 }
 
-static bool parameter_alloc(const Policy *p, Parameter *q, Err *err) {
+// Frozen vectors beside a trained adapter have one place for gradients that nobody reads.
+bool parameter_alloc(const Policy *p, Parameter *q, Err *err) {
     const Device *d = p->device;
     size_t floats = (size_t)(q->N * q->K) * 4;
     const char *name = q->parts[0].name;
     if (q->matrix) TRY(d->allocate(d, act_bytes(p, packed_size(q)), name, &q->packed, err));
     if (q->matrix && q->transposable && p->trainable)
         TRY(d->allocate(d, act_bytes(p, transposed_size(q)), name, &q->transposed, err));
-    if (!q->matrix || p->trainable) TRY(d->allocate(d, floats, name, (void **)&q->values, err));
-    if (!p->trainable) return true;
+    if (!q->matrix || q->trained) TRY(d->allocate(d, floats, name, (void **)&q->values, err));
+    if (!q->trained && !q->matrix) q->gradient = p->discard;
+    if (!q->trained) return true;
     TRY(d->allocate(d, floats, name, (void **)&q->gradient, err));
     TRY(d->allocate(d, floats, name, (void **)&q->m, err));
     TRY(d->allocate(d, floats, name, (void **)&q->v, err));
     return q != p->head || !p->config.tied || d->allocate(d, floats, name, (void **)&q->gradient2, err);
 }
 
+void parameter_free(const Policy *p, Parameter *q) {
+    const Device *d = p->device;
+    if (q->gradient == p->discard) q->gradient = NULL;
+    void *const memory[] = {q->values, q->packed, q->transposed, q->gradient, q->gradient2, q->m, q->v};
+    for (int j = 0; j < COUNT(memory); j++) d->release(d, memory[j]);
+}
+
 static void parameter_pack(const Policy *p, const Parameter *q, const float *values) {
     for (int i = 0; q->matrix && i < block_count(q); i++) {
         PackArgs args = {.w = values + block_row(q, i) * q->K, .N = block_rows(q, i), .K = q->K, .dtype = p->dtype,
-                         .packed = (char *)q->packed + act_bytes(p, block_packed(q, i))};
+                         .packed = (char *)q->packed + act_bytes(p, block_packed(q, i)), .scale = q->scale};
         if (q->transposed) args.transposed = (char *)q->transposed + act_bytes(p, block_transposed(q, i));
         p->device->pack(p->device, &args);
     }
 }
 
 // Sets a parameter from host values. A matrix of a frozen policy goes through device memory that is free again afterwards.
-static bool parameter_set(const Policy *p, const Parameter *q, const float *host, Err *err) {
+bool parameter_set(const Policy *p, const Parameter *q, const float *host, Err *err) {
     const Device *d = p->device;
     size_t bytes = (size_t)(q->N * q->K) * sizeof *host;
     float *values = q->values;
@@ -108,7 +117,7 @@ static bool parameter_set(const Policy *p, const Parameter *q, const float *host
 }
 
 // Its values on the host, back from the packed form for a matrix of a frozen policy.
-static bool parameter_get(const Policy *p, const Parameter *q, float *host, Err *err) {
+bool parameter_get(const Policy *p, const Parameter *q, float *host, Err *err) {
     const Device *d = p->device;
     size_t bytes = (size_t)(q->N * q->K) * sizeof *host;
     float *values = q->values;
@@ -134,6 +143,13 @@ static bool norm_reserve(Policy *p, Err *err) {
     return p->device->allocate(p->device, bytes, "gradient norm", (void **)&p->norm_partial, err);
 }
 
+static bool discard_reserve(Policy *p, Err *err) {
+    int64_t longest = 1;
+    for (int i = 0; i < p->parameter_count; i++)
+        if (!p->parameters[i].matrix && p->parameters[i].N > longest) longest = p->parameters[i].N;
+    return p->device->allocate(p->device, (size_t)longest * 4, "gradients of frozen vectors", (void **)&p->discard, err);
+}
+
 static bool policy_start(const ModelConfig *config, const PolicyOptions *o, Policy **out, Err *err) {
     TRY(config_check(config, config->model_type, err));
     if (config->head_width > 256)
@@ -150,6 +166,9 @@ static bool policy_start(const ModelConfig *config, const PolicyOptions *o, Poli
     if (p->device->is_host)
         TRY(p->device->allocate(p->device, head_scratch(p->device->threads), "head scratch", (void **)&p->head_scratch, err));
     TRY(layout_build(p, err));
+    bool adapts = o->adapter || o->lora.rank > 0;
+    for (int i = 0; i < p->parameter_count; i++) p->parameters[i].trained = p->trainable && !adapts;
+    if (p->trainable && adapts) TRY(discard_reserve(p, err));
     return !p->trainable || norm_reserve(p, err);
 }
 
@@ -183,18 +202,65 @@ static bool load_all(Policy *p, const char *path, const Weights *w, Err *err) {
     return true;
 }
 
-bool policy_open(const char *path, const PolicyOptions *options, Policy **out, Err *err) {
+static bool open_adapter(Policy *p, const PolicyOptions *o, Err *err) {
+    Adapter *a = NULL;
+    if (o->adapter) TRY(adapter_read(p, o->adapter, p->trainable, &a, err));
+    if (!o->adapter && o->lora.rank > 0) {
+        LoraConfig c = {.rank = o->lora.rank, .alpha = o->lora.alpha, .rslora = o->lora.rslora, .targets = (char **)(uintptr_t)o->lora.targets};
+        while (c.targets && c.targets[c.target_count]) c.target_count++;
+        TRY(adapter_make(p, &c, p->trainable, "lora", &a, err));
+        adapter_add(p, a);
+        TRY(adapter_start(p, a, o->lora.seed, err));
+    } else if (a) {
+        adapter_add(p, a);
+    }
+    p->active = a;
+    if (p->trainable) p->trained = a;
+    return true;
+}
+
+static bool open_model(const char *path, const PolicyOptions *options, Policy **out, Err *err) {
     Weights *w;
     Policy *p = NULL;
-    *out = NULL;
     TRY(weights_open(path, false, &w, err));
-    bool ok = policy_start(weights_config(w), options, &p, err) && load_all(p, path, w, err);
+    bool ok = policy_start(weights_config(w), options, &p, err) && load_all(p, path, w, err) && open_adapter(p, options, err);
+    if (ok) {
+        char *whole = realpath(path, NULL);
+        p->base_path = xstrdup(whole ? whole : path);
+        free(whole);
+    }
+    // An adapter that is trained says in its checkpoints what it was trained on.
+    if (ok && p->trained) ok = weights_hash(w, p->base_hash, err);
     weights_close(w);
-    if (ok)
-        *out = p;
-    else
-        policy_close(p);
+    *out = p;
     return ok;
+}
+// A folder that holds an adapter only.
+static bool open_on_base(const char *folder, const PolicyOptions *options, Policy **out, Err *err) {
+    PolicyOptions o = *options;
+    char *base = NULL, hash[65], found[65];
+    Weights *w = NULL;
+    if (o.adapter || o.lora.rank > 0) return fail(err, ERR_USAGE, folder, "is an adapter itself: name its base to put another one on it");
+    o.adapter = folder;
+    bool ok = adapter_base(folder, &base, hash, err);
+    if (ok && hash[0]) {
+        ok = weights_open(base, false, &w, err) && weights_hash(w, found, err);
+        if (w) weights_close(w);
+        if (ok && strcmp(hash, found) != 0)
+            ok = fail(err, ERR_DATA, folder, "was trained on %.100s with hash %.12s, but that has %.12s now", base, hash, found);
+    }
+    ok = ok && open_model(base, &o, out, err);
+    free(base);
+    return ok;
+}
+
+bool policy_open(const char *path, const PolicyOptions *options, Policy **out, Err *err) {
+    *out = NULL;
+    bool ok = folder_is_adapter(path) ? open_on_base(path, options, out, err) : open_model(path, options, out, err);
+    if (ok) return true;
+    policy_close(*out);
+    *out = NULL;
+    return false;
 }
 
 bool policy_create(const ModelConfig *config, Tokenizer *tokenizer, uint64_t seed, const PolicyOptions *options, Policy **out,
@@ -225,7 +291,14 @@ bool policy_create(const ModelConfig *config, Tokenizer *tokenizer, uint64_t see
     return true;
 }
 
-bool policy_freeze_copy(const Policy *from, Policy **out, Err *err) {
+bool policy_freeze_copy(Policy *from, Policy **out, Err *err) {
+    if (from->trained) {
+        TRY(policy_view(from, NULL, out, err));
+        bool copied = adapter_copy(from, from->trained, &(*out)->active, err);
+        if ((*out)->active) adapter_add(*out, (*out)->active);
+        if (!copied) policy_close(*out), *out = NULL;
+        return copied;
+    }
     PolicyOptions o = {.precision = policy_precision(from), .beside = from};
     Policy *p = NULL;
     *out = NULL;
@@ -254,11 +327,9 @@ void policy_close(Policy *p) {
     const Device *d = p->device;
     if (d) {
         d->forget(d);
-        for (int i = 0; i < p->parameter_count; i++) {
-            Parameter *q = &p->parameters[i];
-            void *const memory[] = {q->values, q->packed, q->transposed, q->gradient, q->gradient2, q->m, q->v};
-            for (int j = 0; j < COUNT(memory); j++) d->release(d, memory[j]);
-        }
+        for (int i = 0; i < p->adapter_count; i++) adapter_free(p, p->adapters[i]);
+        for (int i = 0; i < p->parameter_count; i++) parameter_free(p, &p->parameters[i]);
+        d->release(d, p->discard);
         workspace_free(p);
         training_free(p);
         d->release(d, p->cos_sin);
@@ -267,6 +338,8 @@ void policy_close(Policy *p) {
         device_close(p->device);
     }
     paging_free(&p->paging);
+    free(p->adapters);
+    free(p->base_path);
     free(p->parameters);
     free(p->parts);
     free(p->layers);
@@ -291,15 +364,19 @@ bool policy_energy(const Policy *p, double *joules, char held[128]) { return p->
 bool policy_failed(const Policy *p) { return p && p->device && !p->device->finish(p->device, NULL); }
 double policy_flops(const Policy *p) { return p->flops; }
 
+static size_t parameter_bytes(const Policy *p, const Parameter *q) {
+    size_t bytes = 0, floats = (size_t)(q->N * q->K) * 4;
+    bytes += q->packed ? act_bytes(p, packed_size(q)) : 0;
+    bytes += q->transposed ? act_bytes(p, transposed_size(q)) : 0;
+    const void *fp32[] = {q->values, q->gradient == p->discard ? NULL : q->gradient, q->gradient2, q->m, q->v};
+    for (int j = 0; j < COUNT(fp32); j++) bytes += fp32[j] ? floats : 0;
+    return bytes;
+}
 size_t policy_bytes(const Policy *p) {
     size_t bytes = 0;
-    for (int i = 0; i < p->parameter_count; i++) {
-        const Parameter *q = &p->parameters[i];
-        size_t floats = (size_t)(q->N * q->K) * 4;
-        bytes += q->packed ? act_bytes(p, packed_size(q)) : 0;
-        bytes += q->transposed ? act_bytes(p, transposed_size(q)) : 0;
-        const void *fp32[] = {q->values, q->gradient, q->gradient2, q->m, q->v};
-        for (int j = 0; j < COUNT(fp32); j++) bytes += fp32[j] ? floats : 0;
+    for (int a = -1; a < p->adapter_count; a++) {
+        const Parameter *list = a < 0 ? p->parameters : p->adapters[a]->parameters;
+        for (int i = 0, count = a < 0 ? p->parameter_count : p->adapters[a]->count; i < count; i++) bytes += parameter_bytes(p, &list[i]);
     }
     return bytes;
 }
@@ -307,8 +384,9 @@ size_t policy_bytes(const Policy *p) {
 bool policy_hash(const Policy *p, char out[65], Err *err) {
     Buf all = {0};
     bool ok = true;
-    for (int i = 0; ok && i < p->parameter_count; i++) {
-        const Parameter *q = &p->parameters[i];
+    int adapted = p->active ? p->active->count : 0;
+    for (int i = 0; ok && i < p->parameter_count + adapted; i++) {
+        const Parameter *q = i < p->parameter_count ? &p->parameters[i] : &p->active->parameters[i - p->parameter_count];
         size_t bytes = (size_t)(q->N * q->K) * 4;
         char one[65];
         float *values = xmalloc(bytes);
@@ -356,6 +434,7 @@ static bool save_json(const char *folder, const char *name, json_t *value, Err *
 }
 
 bool policy_save(const Policy *p, const char *folder, const char *dtype, Err *err) {
+    if (p->trained) return adapter_write(p, p->trained, folder, err);
     TRY(folder_make(folder, err));
     TRY(save_json(folder, "config.json", config_to_json(&p->config, strcmp(dtype, "BF16") == 0 ? "bfloat16" : "float32"), err));
     TRY(save_json(folder, "generation_config.json", config_generation_json(&p->config), err));
@@ -372,12 +451,13 @@ static float *moment_view(const Policy *p, float *m, size_t bytes) {
 }
 
 bool policy_save_optimizer(const Policy *p, const char *path, Err *err) {
-    TensorOut *tensors = xcalloc((size_t)p->parameter_count * 2 + 1, sizeof *tensors);
-    char (*names)[128] = xcalloc((size_t)p->parameter_count * 2, sizeof *names);
-    int count = 0;
-    for (int i = 0; i < p->parameter_count; i++)
+    int parameters = 0, count = 0;
+    while (trained_parameter(p, parameters)) parameters++;
+    TensorOut *tensors = xcalloc((size_t)parameters * 2 + 1, sizeof *tensors);
+    char (*names)[136] = xcalloc((size_t)parameters * 2, sizeof *names);
+    for (int i = 0; i < parameters; i++)
         for (int moment = 0; moment < 2; moment++) {
-            const Parameter *q = &p->parameters[i];
+            const Parameter *q = trained_parameter(p, i);
             snprintf(names[count], sizeof names[count], "%s.%s", moment ? "v" : "m", q->parts[0].name);
             tensors[count] = (TensorOut){.name = names[count], .dtype = "F32", .dims = 2, .shape = {q->N, q->K},
                                          .values = moment_view(p, moment ? q->v : q->m, (size_t)(q->N * q->K) * 4)};
@@ -393,7 +473,7 @@ bool policy_save_optimizer(const Policy *p, const char *path, Err *err) {
 
 static bool load_moment(const Policy *p, const Safetensors *s, const char *path, const Parameter *q, const char *moment,
                         float *out, Err *err) {
-    char name[128];
+    char name[136];
     TensorInfo info;
     snprintf(name, sizeof name, "%s.%s", moment, q->parts[0].name);
     if (!safetensors_find(s, name, &info) || info.dims != 2 || info.shape[0] != q->N || info.shape[1] != q->K)
@@ -411,9 +491,9 @@ bool policy_load_optimizer(Policy *p, const char *path, Err *err) {
     Safetensors *s;
     TRY(safetensors_open(path, &s, err));
     bool ok = true;
-    for (int i = 0; ok && i < p->parameter_count; i++)
-        ok = load_moment(p, s, path, &p->parameters[i], "m", p->parameters[i].m, err) &&
-             load_moment(p, s, path, &p->parameters[i], "v", p->parameters[i].v, err);
+    const Parameter *q;
+    for (int i = 0; ok && (q = trained_parameter(p, i)); i++)
+        ok = load_moment(p, s, path, q, "m", q->m, err) && load_moment(p, s, path, q, "v", q->v, err);
     TensorInfo info;
     if (ok && (!safetensors_find(s, "steps", &info) || strcmp(info.type, "I64") != 0 || info.count != 1))
         ok = fail(err, ERR_DATA, path, "steps is missing, expected one I64");
@@ -423,9 +503,15 @@ bool policy_load_optimizer(Policy *p, const char *path, Err *err) {
 }
 
 // ---- gradients and update --------------------------------------------------------------------------------
+Parameter *trained_parameter(const Policy *p, int index) {
+    const Adapter *a = p->trained;
+    if (a) return index < a->count ? &a->parameters[index] : NULL;
+    return p->trainable && index < p->parameter_count ? &p->parameters[index] : NULL;
+}
+
 void policy_zero_gradients(Policy *p) {
-    for (int i = 0; i < p->parameter_count; i++) {
-        Parameter *q = &p->parameters[i];
+    Parameter *q;
+    for (int i = 0; (q = trained_parameter(p, i)); i++) {
         size_t bytes = (size_t)(q->N * q->K) * 4;
         p->device->zero(p->device, q->gradient, bytes);
         if (q->gradient2) p->device->zero(p->device, q->gradient2, bytes);
@@ -443,28 +529,30 @@ static double square_sum(const Policy *p, const float *a, const float *b, int64_
     return sum;
 }
 
+// The gradient of what was packed with a scale is that of the packed form: the chain rule's factor is left to its readers.
+static double gradient_factor(const Parameter *q) { return q->scale == 0 ? 1 : (double)q->scale; }
 double policy_gradient_norm(const Policy *p) {
     double sum = 0;
-    for (int i = 0; i < p->parameter_count; i++) {
-        const Parameter *q = &p->parameters[i];
-        sum += square_sum(p, q->gradient, q->gradient2, q->N * q->K);
-    }
+    const Parameter *q;
+    for (int i = 0; (q = trained_parameter(p, i)); i++) sum += gradient_factor(q) * gradient_factor(q) * square_sum(p, q->gradient, q->gradient2, q->N * q->K);
     return sqrt(sum);
 }
 
 static const ParameterPart *part_at(const Policy *p, int index, const Parameter **parameter) {
-    for (int i = 0; i < p->parameter_count; i++) {
-        if (index < p->parameters[i].part_count) {
-            *parameter = &p->parameters[i];
-            return &p->parameters[i].parts[index];
+    const Parameter *q;
+    for (int i = 0; (q = trained_parameter(p, i)); i++) {
+        if (index < q->part_count) {
+            *parameter = q;
+            return &q->parts[index];
         }
-        index -= p->parameters[i].part_count;
+        index -= q->part_count;
     }
     return NULL;
 }
 int policy_parameter_count(const Policy *p) {
     int count = 0;
-    for (int i = 0; i < p->parameter_count; i++) count += p->parameters[i].part_count;
+    const Parameter *q;
+    for (int i = 0; (q = trained_parameter(p, i)); i++) count += q->part_count;
     return count;
 }
 const char *policy_parameter_name(const Policy *p, int index) {
@@ -476,7 +564,7 @@ double policy_parameter_gradient_norm(const Policy *p, int index) {
     const Parameter *q;
     const ParameterPart *part = part_at(p, index, &q);
     int64_t at = part->row * q->K;
-    return sqrt(square_sum(p, q->gradient + at, q->gradient2 ? q->gradient2 + at : NULL, part->rows * q->K));
+    return gradient_factor(q) * sqrt(square_sum(p, q->gradient + at, q->gradient2 ? q->gradient2 + at : NULL, part->rows * q->K));
 }
 
 bool policy_update(Policy *p, const AdamW *a, Err *err) {
@@ -489,9 +577,10 @@ bool policy_update(Policy *p, const AdamW *a, Err *err) {
                       .eps = (float)a->eps,
                       .correction1 = (float)(1.0 - exact_pow((double)(float)a->beta1, step)),
                       .correction2 = (float)(1.0 - exact_pow((double)(float)a->beta2, step))};
-    for (int i = 0; i < p->parameter_count; i++) {
-        Parameter *q = &p->parameters[i];
+    Parameter *q;
+    for (int i = 0; (q = trained_parameter(p, i)); i++) {
         args.count = q->N * q->K;
+        args.scale = (float)(a->scale * gradient_factor(q));
         args.w = q->values, args.m = q->m, args.v = q->v;
         args.gradient = q->gradient, args.gradient2 = q->gradient2;
         args.weight_decay = q->matrix ? (float)a->weight_decay : 0.0f;
@@ -503,9 +592,10 @@ bool policy_update(Policy *p, const AdamW *a, Err *err) {
 
 void policy_reset_optimizer(Policy *p) {
     p->optimizer_steps = 0;
-    for (int i = 0; i < p->parameter_count; i++) {
-        size_t bytes = (size_t)(p->parameters[i].N * p->parameters[i].K) * 4;
-        p->device->zero(p->device, p->parameters[i].m, bytes);
-        p->device->zero(p->device, p->parameters[i].v, bytes);
+    const Parameter *q;
+    for (int i = 0; (q = trained_parameter(p, i)); i++) {
+        size_t bytes = (size_t)(q->N * q->K) * 4;
+        p->device->zero(p->device, q->m, bytes);
+        p->device->zero(p->device, q->v, bytes);
     }
 }

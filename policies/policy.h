@@ -12,22 +12,45 @@ typedef struct Policy Policy;
 
 typedef enum Precision { PRECISION_FP32, PRECISION_BF16 } Precision;
 
+// A new low-rank adapter (Hu et al. 2021; rslora: Kalajdzievski 2023).
+typedef struct LoraOptions {
+    int32_t rank;               // 0: none
+    double alpha;
+    bool rslora;
+    const char *const *targets; // NULL-terminated names of modules ("q_proj"); NULL: every product of the layers
+    uint64_t seed;
+} LoraOptions;
+
 typedef struct PolicyOptions {
     Precision precision; // of weights in use and stored activations; masters and sums are fp32
     int threads;         // 0: the cores this process may use
     const char *device;  // "cpu", "cuda", "cuda:N"; NULL: RECKON_DEVICE's, else the CPU
     const Policy *beside; // shares that policy's device (and threads) instead of opening one; either may be closed first
-    bool trainable;      // allocates masters, gradients and AdamW moments
+    bool trainable;      // allocates masters, gradients and AdamW moments; with an adapter, the adapter's only
+    const char *adapter; // a PEFT folder, switched on; NULL: none
+    LoraOptions lora;    // instead: a new one
 } PolicyOptions;
 
-// From a Hugging Face folder or a GGUF file. The tokenizer is opened too where there is one.
+// From a Hugging Face folder or a GGUF file. The tokenizer is opened too where there is one. A folder that holds an
+// adapter alone is opened on the base that it names; where it names the base's hash, another base is an error.
 bool policy_open(const char *path, const PolicyOptions *options, Policy **out, Err *err) MUST_CHECK;
 // New weights: normal(0, initializer_range), norms 1, biases 0; a function of (config, seed). Takes the tokenizer.
 bool policy_create(const ModelConfig *config, Tokenizer *tokenizer, uint64_t seed, const PolicyOptions *options,
                    Policy **out, Err *err) MUST_CHECK;
-// A frozen copy of the weights as they are now (a reference policy): no masters, no gradients.
-bool policy_freeze_copy(const Policy *p, Policy **out, Err *err) MUST_CHECK;
+// A frozen copy of the weights as they are now (a reference policy): no masters, no gradients. Where an adapter is trained,
+// a view with a copy of that adapter.
+bool policy_freeze_copy(Policy *p, Policy **out, Err *err) MUST_CHECK;
 void policy_close(Policy *p);
+
+// ---- adapters --------------------------------------------------------------------------------------------
+// One more adapter on the same base, from a PEFT folder; it is not switched on. Its index is the count before.
+bool policy_add_adapter(Policy *p, const char *folder, Err *err) MUST_CHECK;
+int policy_adapter_count(const Policy *p);
+void policy_use_adapter(Policy *p, int index); // -1: the base alone
+bool policy_trains_adapter(const Policy *p);
+// The base of `p` with another adapter (a PEFT folder; NULL: none), sharing weights and buffers: for policy_forward without
+// `keep` between passes of `p`. Closed before `p` is.
+bool policy_view(Policy *p, const char *adapter, Policy **out, Err *err) MUST_CHECK;
 
 const ModelConfig *policy_config(const Policy *p);
 const Tokenizer *policy_tokenizer(const Policy *p); // NULL if none
@@ -45,7 +68,8 @@ double policy_flops(const Policy *p);           // FLOPs done so far by this pol
 // SHA-256 over the weights in order.
 bool policy_hash(const Policy *p, char out[65], Err *err) MUST_CHECK;
 
-// A Hugging Face folder: config.json, generation_config.json, model.safetensors (`dtype` "F32" or "BF16"), tokenizer.
+// A Hugging Face folder: config.json, generation_config.json, model.safetensors (`dtype` "F32" or "BF16"), tokenizer. Where
+// an adapter is trained, a PEFT folder with the path and the hash of its base.
 bool policy_save(const Policy *p, const char *folder, const char *dtype, Err *err) MUST_CHECK;
 // AdamW's moments and step count, bit for bit, as one safetensors file.
 bool policy_save_optimizer(const Policy *p, const char *path, Err *err) MUST_CHECK;
@@ -165,7 +189,7 @@ bool policy_forward_backward(Policy *p, const Packed *batch, const float *dlogpr
 void policy_zero_gradients(Policy *p);
 // L2 norm over all gradients, and by parameter for `score --grad`. NaN or Inf where a gradient is.
 double policy_gradient_norm(const Policy *p);
-int policy_parameter_count(const Policy *p); // tensors
+int policy_parameter_count(const Policy *p); // tensors that training changes
 const char *policy_parameter_name(const Policy *p, int index); // Hugging Face name
 double policy_parameter_gradient_norm(const Policy *p, int index);
 

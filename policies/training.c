@@ -30,6 +30,7 @@ static void head_chunk_gradient(const Backward *b, const HeadChunk *chunk, float
                                .w = p->head->transposed, .store = STORE_F32, .y = t->head_dx, .ldy = C});
     d->scatter(d, &(ScatterArgs){.T = count, .C = C, .row = s->row + from, .x = t->head_dx, .y = dfinal});
     float *dw = p->head == p->embedding ? p->head->gradient2 : p->head->gradient;
+    if (!p->head->trained) return;
     d->matmul_grad(d, &(MatmulGradArgs){.T = count, .N = V, .K = C, .dtype = p->dtype,
                                         .x = (const char *)t->head_x + act_bytes(p, from * C), .ldx = C, .dy = t->dlogits,
                                         .ldy = padded, .dw = dw,
@@ -154,7 +155,18 @@ static bool backward_queue(Policy *p, const Packed *batch, const float *dlogprob
     return true;
 }
 
+// A view's pass is its owner's, with the view's adapter in place.
+static bool view_forward(Policy *view, const Packed *batch, float *logprob, float *entropy, Err *err) {
+    Policy *p = view->owner;
+    Adapter *before = p->active;
+    p->active = view->active;
+    bool ok = policy_forward(p, batch, false, logprob, entropy, err);
+    p->active = before;
+    return ok;
+}
+
 bool policy_forward(Policy *p, const Packed *batch, bool keep, float *logprob, float *entropy, Err *err) {
+    if (p->owner) return keep ? fail(err, ERR_SOFTWARE, "policy", "a view keeps no activations") : view_forward(p, batch, logprob, entropy, err);
     TRY(forward_queue(p, batch, keep, err));
     return take_results(p, batch->target_count, logprob, entropy, err);
 }

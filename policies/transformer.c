@@ -133,6 +133,7 @@ void transformer_backward(const Backward *b) {
         feed_forward_gradient(b, layer);
         attention_gradient(b, layer);
     }
+    if (!p->embedding->trained) return;
     d->embed_grad(d, &(EmbedGradArgs){.T = b->pass.T, .C = p->config.width, .tokens = b->pass.tokens, .dy = t->dh,
                                       .dtable = p->embedding->gradient});
 }

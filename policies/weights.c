@@ -133,6 +133,22 @@ void weights_close(Weights *w) {
 
 // ---- looking up ------------------------------------------------------------------------------------------
 const char *weights_path(const Weights *w) { return w->path; }
+bool weights_hash(const Weights *w, char out[65], Err *err) {
+    Buf all = {0};
+    char one[65];
+    bool ok = true;
+    char *config = w->gguf ? xstrdup(w->path) : path_join(w->path, "config.json");
+    ok = sha256_file(config, one, err);
+    buf_puts(&all, one);
+    for (int i = 0; i < w->shard_count; i++) {
+        safetensors_hash(w->shards[i], one);
+        buf_puts(&all, one);
+    }
+    if (ok) sha256_hex(all.data, all.size, out);
+    buf_free(&all);
+    free(config);
+    return ok;
+}
 const ModelConfig *weights_config(const Weights *w) { return w->has_config ? &w->config : NULL; }
 const Err *weights_config_error(const Weights *w) { return w->has_config ? NULL : &w->config_error; }
 const json_t *weights_config_json(const Weights *w) { return w->config_json; }

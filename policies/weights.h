@@ -22,6 +22,8 @@ typedef struct TensorInfo {
 bool weights_open(const char *path, bool any, Weights **out, Err *err) MUST_CHECK;
 void weights_close(Weights *w);
 const char *weights_path(const Weights *w);
+// SHA-256 over the SHA-256 of each of its files: another hash is another model.
+bool weights_hash(const Weights *w, char out[65], Err *err) MUST_CHECK;
 const ModelConfig *weights_config(const Weights *w);
 const Err *weights_config_error(const Weights *w);      // NULL where there is a config
 const json_t *weights_config_json(const Weights *w);    // config.json of a folder as it stands, otherwise NULL
@@ -62,6 +64,7 @@ void safetensors_at(const Safetensors *s, int index, TensorInfo *out);
 bool safetensors_find(const Safetensors *s, const char *name, TensorInfo *out);
 // Inside the mapping, aligned only as the file has it; NULL if missing.
 const void *safetensors_bytes(const Safetensors *s, const char *name);
+void safetensors_hash(const Safetensors *s, char out[65]); // SHA-256 of the whole file
 bool safetensors_read(const Safetensors *s, const char *name, float *out, Err *err) MUST_CHECK; // to fp32
 const json_t *safetensors_metadata(const Safetensors *s); // may be NULL
 

@@ -110,7 +110,7 @@ typedef struct RandomKey {
     uint32_t key[2];
 } RandomKey;
 // Streams keep uses of one seed apart.
-enum { STREAM_WEIGHTS = 1, STREAM_TOKENS, STREAM_TASKS, STREAM_SHUFFLE, STREAM_BOOTSTRAP, STREAM_SCRIPT, STREAM_TEST };
+enum { STREAM_WEIGHTS = 1, STREAM_TOKENS, STREAM_TASKS, STREAM_SHUFFLE, STREAM_BOOTSTRAP, STREAM_SCRIPT, STREAM_TEST, STREAM_ADAPTER };
 RandomKey random_key(uint64_t seed, uint32_t stream);
 void random_bits(RandomKey key, const uint32_t counter[4], uint32_t out[4]);
 // In [0, 1), 53 bits.

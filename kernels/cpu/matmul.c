@@ -92,8 +92,10 @@ static void tile_run(const Tile *t, int rows, bool half) {
 // Both packings go through a small block in L1, so that memory is read and written in runs.
 enum { PACK_BLOCK = 64 }; // values of a row at a time
 
+INLINE v16 scaled(v16 x, float scale) { return scale == 0 ? x : v_mul(x, v_set1(scale)); }
+
 // Panel `panel` of w [N, K]: 32 rows side by side.
-INLINE void pack_panel(const float *w, int64_t N, int64_t K, int64_t panel, void *out, bool half) {
+INLINE void pack_panel(const float *w, int64_t N, int64_t K, float scale, int64_t panel, void *out, bool half) {
     int64_t n0 = panel * PANEL, rows = N - n0 < PANEL ? N - n0 : PANEL, steps = half ? (K + 1) / 2 : K;
     int per_step = half ? 2 : 1;
     uint32_t *to = (uint32_t *)out + panel * steps * PANEL;
@@ -106,7 +108,7 @@ INLINE void pack_panel(const float *w, int64_t N, int64_t K, int64_t panel, void
             if (half && count % 2) ((bf16 *)block[r])[count] = 0;
             for (int64_t c = 0, n; c < count; c += 16) {
                 n = count - c < 16 ? count - c : 16;
-                lanes_store(block[r], c, lanes_load(row, c, n, false), n, half);
+                lanes_store(block[r], c, scaled(lanes_load(row, c, n, false), scale), n, half);
             }
         }
         for (int64_t s = 0; s < block_steps; s++, to += PANEL)
@@ -115,21 +117,24 @@ INLINE void pack_panel(const float *w, int64_t N, int64_t K, int64_t panel, void
 }
 
 // Panel `panel` of the transpose of w [N, K]: 32 columns side by side, rows of w become steps.
-INLINE void pack_transposed(const float *w, int64_t N, int64_t K, int64_t panel, void *out, bool half) {
+INLINE void pack_transposed(const float *w, int64_t N, int64_t K, float scale, int64_t panel, void *out, bool half) {
     int64_t k0 = panel * PANEL, columns = K - k0 < PANEL ? K - k0 : PANEL, steps = half ? (N + 1) / 2 : N;
     uint32_t *to = (uint32_t *)out + panel * steps * PANEL;
     bf16 pair[2][PANEL] = {{0}};
     for (int64_t s = 0; s < steps; s++, to += PANEL) {
         if (!half) {
             memset(to, 0, PANEL * 4);
-            memcpy(to, w + s * K + k0, (size_t)columns * 4);
+            for (int64_t c = 0, m; c < columns; c += 16) {
+                m = columns - c < 16 ? columns - c : 16;
+                lanes_store(to, c, scaled(lanes_load(w, s * K + k0 + c, m, false), scale), m, false);
+            }
             continue;
         }
         for (int member = 0; member < 2; member++) {
             int64_t n = 2 * s + member;
             for (int64_t c = 0, m; c < columns && n < N; c += 16) {
                 m = columns - c < 16 ? columns - c : 16;
-                lanes_store(pair[member], c, lanes_load(w, n * K + k0 + c, m, false), m, true);
+                lanes_store(pair[member], c, scaled(lanes_load(w, n * K + k0 + c, m, false), scale), m, true);
             }
             if (n >= N) memset(pair[member], 0, sizeof pair[member]);
         }
@@ -142,16 +147,16 @@ void V(pack)(const Team *team, const PackArgs *a) {
     team_share(team, (a->N + PANEL - 1) / PANEL, 1, &from, &to);
     for (int64_t p = from; a->packed && p < to; p++) {
         if (a->dtype == DTYPE_BF16)
-            pack_panel(a->w, a->N, a->K, p, a->packed, true);
+            pack_panel(a->w, a->N, a->K, a->scale, p, a->packed, true);
         else
-            pack_panel(a->w, a->N, a->K, p, a->packed, false);
+            pack_panel(a->w, a->N, a->K, a->scale, p, a->packed, false);
     }
     team_share(team, (a->K + PANEL - 1) / PANEL, 1, &from, &to);
     for (int64_t p = from; a->transposed && p < to; p++) {
         if (a->dtype == DTYPE_BF16)
-            pack_transposed(a->w, a->N, a->K, p, a->transposed, true);
+            pack_transposed(a->w, a->N, a->K, a->scale, p, a->transposed, true);
         else
-            pack_transposed(a->w, a->N, a->K, p, a->transposed, false);
+            pack_transposed(a->w, a->N, a->K, a->scale, p, a->transposed, false);
     }
 }
 

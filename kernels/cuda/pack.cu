@@ -19,9 +19,10 @@ static __global__ void pack_kernel(PackArgs p, int64_t k_tiles) {
     SHARED(float, tile); // [TILE n][TILE_STRIDE]: an odd stride, so that rows and columns are both free of bank conflicts
     int64_t n0 = blockIdx.x / k_tiles * TILE, k0 = blockIdx.x % k_tiles * TILE;
     int lane = (int)threadIdx.x % LANES, first = (int)threadIdx.x / LANES;
+    float scale = p.scale == 0 ? 1.0f : p.scale;
     for (int n = first; n < TILE; n += TILE_ROWS)
         for (int k = lane; k < TILE; k += LANES)
-            tile[n * TILE_STRIDE + k] = n0 + n < p.N && k0 + k < p.K ? p.w[(n0 + n) * p.K + k0 + k] : 0.0f;
+            tile[n * TILE_STRIDE + k] = n0 + n < p.N && k0 + k < p.K ? p.w[(n0 + n) * p.K + k0 + k] * scale : 0.0f;
     __syncthreads();
     int64_t stride = packed_stride(p.K), rows = ((p.N + PANEL - 1) / PANEL) * PANEL;
     int64_t transposed_stride = packed_stride(p.N), columns = ((p.K + PANEL - 1) / PANEL) * PANEL;

@@ -107,7 +107,7 @@ static bool run(const Args *args, Err *err) {
     const char *path = args_text(args, "ids", NULL), *precision = args_text(args, "precision", "fp32");
     if (!path) return fail(err, ERR_USAGE, "score", "--ids FILE is missing: a JSON list of lists of token ids");
     PolicyOptions o = {.precision = strcmp(precision, "bf16") == 0 ? PRECISION_BF16 : PRECISION_FP32,
-                       .threads = (int)args_int(args, "threads", 0), .device = args_text(args, "device", NULL), .trainable = args_flag(args, "grad")};
+                       .threads = (int)args_int(args, "threads", 0), .device = args_text(args, "device", NULL), .trainable = args_flag(args, "grad"), .adapter = args_text(args, "adapter", NULL)};
     Policy *p = NULL;
     json_t *out = json_pack("{s:s,s:[]}", "precision", precision, "sequences");
     bool ok = ids_read(path, &lists, &count, err) && policy_open(args->positional[0], &o, &p, err) &&
@@ -125,6 +125,7 @@ static bool run(const Args *args, Err *err) {
 
 static const Option options[] = {
     {.name = "ids", .kind = OPTION_TEXT, .value = "FILE", .help = "a JSON list of lists of token ids"},
+    {.name = "adapter", .kind = OPTION_TEXT, .value = "DIR", .help = "a PEFT adapter on top of the model; --grad is then of the adapter"},
     {.name = "precision", .kind = OPTION_CHOICE, .value = "fp32|bf16", .help = "of weights and activations (fp32)"},
     {.name = "top", .kind = OPTION_INT, .value = "K", .help = "also the K likeliest tokens after the last", .low = 0, .high = 1e6},
     {.name = "grad", .kind = OPTION_FLAG, .help = "also the loss (mean over all predicted tokens) and each parameter's gradient norm"},
@@ -136,7 +137,7 @@ static const Option options[] = {
 const Command command_score = {
     .name = "score",
     .summary = "log-probabilities of token ids under a model",
-    .usage = "MODEL --ids FILE [--precision fp32|bf16] [--top K] [--grad] --json",
+    .usage = "MODEL --ids FILE [--adapter DIR] [--precision fp32|bf16] [--top K] [--grad] --json",
     .detail = "MODEL is a Hugging Face folder or a .gguf file. Token i is scored given those before it, from the second on.",
     .example = "reckon score models/SmolLM2-135M-Instruct.Q4_1.gguf --ids ids.json --top 5 --json",
     .positional_min = 1,

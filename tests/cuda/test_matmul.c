@@ -18,12 +18,12 @@ static void product_case(void) {
 static int64_t padded(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
 // rows [N rounded up to 32][K rounded up to 16]; what is beyond w is zero.
-static void check_packed(const void *got, const float *w, int64_t N, int64_t K, Dtype d, bool transposed) {
+static void check_packed(const void *got, const float *w, int64_t N, int64_t K, float scale, Dtype d, bool transposed) {
     int64_t rows = padded(transposed ? K : N, 32), stride = padded(transposed ? N : K, 16);
     for (int64_t r = 0; r < rows; r++)
         for (int64_t c = 0; c < stride; c++) {
             int64_t n = transposed ? c : r, k = transposed ? r : c;
-            float want = n < N && k < K ? w[n * K + k] : 0.0f, found = act_value(got, r * stride + c, d);
+            float want = n < N && k < K ? w[n * K + k] * scale : 0.0f, found = act_value(got, r * stride + c, d);
             if (d == DTYPE_BF16) want = bf16_float(float_bf16(want));
             if (memcmp(&found, &want, 4) != 0 && !(found != found && want != want))
                 FAIL("%s: row %lld, column %lld: got %g, want %g", context, (long long)r, (long long)c, (double)found, (double)want);
@@ -38,12 +38,13 @@ static void pack_form(void) {
             Dtype d = (Dtype)(k % 2);
             product_case();
             float *w = input("w", N * K, &r, (Temper)(k / 2));
-            PackArgs a = {.w = w, .N = N, .K = K, .dtype = d};
+            PackArgs a = {.w = w, .N = N, .K = K, .dtype = d, .scale = i % 2 ? 0.7f : 0};
+            float scale = i % 2 ? 0.7f : 1;
             if (k != 4) a.packed = output("packed", packed_elements(N, K), kind_of(d));
             if (k != 5) a.transposed = output("transposed", packed_elements(K, N), kind_of(d));
             ON_CUDA(pack, &a, "N %d K %d %s", (int)N, (int)K, dtype_name(d));
-            if (a.packed) check_packed(a.packed, w, N, K, d, false);
-            if (a.transposed) check_packed(a.transposed, w, N, K, d, true);
+            if (a.packed) check_packed(a.packed, w, N, K, scale, d, false);
+            if (a.transposed) check_packed(a.transposed, w, N, K, scale, d, true);
         }
 }
 static void unpack_bits(void) {

@@ -30,7 +30,7 @@ static void pack_bits(void) {
         for (int d = 0; d < 2; d++)
             for (int which = 1; which < 4; which++) {
                 blocks_free();
-                PackArgs a = {.N = sizes[i][0], .K = sizes[i][1], .dtype = (Dtype)d};
+                PackArgs a = {.N = sizes[i][0], .K = sizes[i][1], .dtype = (Dtype)d, .scale = i % 2 ? 0.7f : 0};
                 a.w = input("w", a.N * a.K, &r, (Temper)(which % 3));
                 if (which & 1) a.packed = output("packed", panels_elements(a.N, a.K, a.dtype), kind_of(a.dtype));
                 if (which & 2) a.transposed = output("transposed", panels_elements(a.K, a.N, a.dtype), kind_of(a.dtype));
