@@ -263,6 +263,17 @@ bool policy_open(const char *path, const PolicyOptions *options, Policy **out, E
     return false;
 }
 
+bool policy_read_config(const char *path, ModelConfig *out, Err *err) {
+    char *base = NULL, hash[65];
+    Weights *w = NULL;
+    if (folder_is_adapter(path)) TRY(adapter_base(path, &base, hash, err));
+    bool ok = weights_open(base ? base : path, false, &w, err);
+    if (ok) *out = *weights_config(w);
+    if (w) weights_close(w);
+    free(base);
+    return ok;
+}
+
 bool policy_create(const ModelConfig *config, Tokenizer *tokenizer, uint64_t seed, const PolicyOptions *options, Policy **out,
                    Err *err) {
     Policy *p = NULL;

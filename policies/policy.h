@@ -34,6 +34,8 @@ typedef struct PolicyOptions {
 // From a Hugging Face folder or a GGUF file. The tokenizer is opened too where there is one. A folder that holds an
 // adapter alone is opened on the base that it names; where it names the base's hash, another base is an error.
 bool policy_open(const char *path, const PolicyOptions *options, Policy **out, Err *err) MUST_CHECK;
+// What policy_open would make of it, from headers alone.
+bool policy_read_config(const char *path, ModelConfig *out, Err *err) MUST_CHECK;
 // New weights: normal(0, initializer_range), norms 1, biases 0; a function of (config, seed). Takes the tokenizer.
 bool policy_create(const ModelConfig *config, Tokenizer *tokenizer, uint64_t seed, const PolicyOptions *options,
                    Policy **out, Err *err) MUST_CHECK;

@@ -2,7 +2,6 @@
 // prompts are measured on a few training items. Time is the FLOPs over what a short probe of this machine reaches, at
 // the share of it that whole steps were seen to reach.
 #include "stages.h"
-#include "weights.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -14,11 +13,7 @@ static bool plan_config(const Recipe *r, ModelConfig *out, Err *err) {
         *out = r->config;
         return true;
     }
-    Weights *w;
-    TRY(weights_open(r->model_path, false, &w, err));
-    *out = *weights_config(w);
-    weights_close(w);
-    return true;
+    return policy_read_config(r->model_path, out, err);
 }
 
 // Room for a prompt beside each sample's tokens.

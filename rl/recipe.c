@@ -238,9 +238,22 @@ static bool complete_shape(Build *b, json_t *m, Err *err) {
     return true;
 }
 
+// Without a rank there is no adapter, and nothing else to say about one.
+static bool complete_lora(Build *b, json_t *model, Err *err) {
+    json_t *lora = json_object_get(model, "lora");
+    bool more = is_given(lora, "alpha") || is_given(lora, "targets") || json_is_true(json_object_get(lora, "rs"));
+    if (!is_given(lora, "rank"))
+        return !more || REJECT(b, ERR_DATA, "model.lora", "'model.lora': missing key 'rank', which makes an adapter");
+    if (!is_given(model, "path"))
+        return REJECT(b, ERR_DATA, "model.lora", "'model.lora': an adapter needs 'model.path', a model to be put on");
+    if (!is_given(lora, "alpha")) json_object_set_new(lora, "alpha", json_real(2.0 * int_of(lora, "rank")));
+    return true;
+}
+
 static bool complete_model(Build *b, Err *err) {
     json_t *m = json_object_get(b->out, "model");
     bool from_path = is_given(m, "path");
+    TRY(complete_lora(b, m, err));
     if (!is_given(b->out, "chat")) json_object_set_new(b->out, "chat", json_boolean(from_path));
     for (int i = 0; from_path && i < COUNT(shape_keys); i++) {
         char path[64];
@@ -561,6 +574,7 @@ static void store_config(Recipe *r) {
 static bool store(Build *b, Err *err) {
     Recipe *r = b->r;
     recipe_store(recipe_fields, b->out, r, &r->arena);
+    r->lora.seed = r->seed;
     if (r->model_path)
         r->model_path = locate(&r->arena, ".", r->folder, r->model_path);
     else

@@ -18,6 +18,14 @@ const Preset recipe_presets[] = {
     {"small", 6, 256, 8, 4, 768}, // about 4.7 M
     {0},
 };
+static const Field lora_fields[] = {
+    {"rank", FIELD_INT, "train a low-rank adapter of this rank and leave the model as it is; out: train the model", RANGE(1, 4096),
+     AT(Recipe, lora.rank)},
+    {"alpha", FIELD_NUMBER, "its product counts alpha / rank (default: twice the rank)", ABOVE(0, 1e6), AT(Recipe, lora.alpha)},
+    {"targets", FIELD_TEXTS, "names of modules, such as \"q_proj\" (default: every product of the layers)", RANGE(1, 96), AT(Recipe, lora.targets)},
+    {"rs", FIELD_BOOL, "count alpha / sqrt(rank) instead (rsLoRA)", .otherwise = "false", AT(Recipe, lora.rslora)},
+    FIELD_END,
+};
 static const Field model_fields[] = {
     {"path", FIELD_TEXT, "a model to start from: a folder or a .gguf file", RANGE(1, 4096), AT(Recipe, model_path)},
     {"preset", FIELD_CHOICE, "shape of a model from scratch; other keys change single sizes", .choices = "mini|tiny|small"},
@@ -31,6 +39,7 @@ static const Field model_fields[] = {
      AT(Recipe, config.max_positions)},
     {"precision", FIELD_CHOICE, "storage of weights in use and activations", .choices = "fp32|bf16",
      .otherwise = "\"bf16\"", AT(Recipe, precision)},
+    {"lora", FIELD_SECTION, "a low-rank adapter on a model from 'path'", .fields = lora_fields},
     FIELD_END,
 };
 

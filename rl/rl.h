@@ -75,6 +75,7 @@ typedef struct Recipe {
     char *model_path;     // or NULL: from scratch
     ModelConfig config;   // from scratch
     char *characters;     // from scratch: the vocabulary
+    LoraOptions lora;     // rank 0: the model itself is trained
     Precision precision;
     int threads;          // 0: all
     char *device;         // "cpu", "cuda:0"; empty: RECKON_DEVICE's, else the CPU

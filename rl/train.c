@@ -268,11 +268,15 @@ static bool open_reference(Run *run, const Stage *stage, int64_t start_step, Err
     t->reference = NULL;
     if (stage->kind != STAGE_GRPO || stage->algo.kl <= 0) return true;
     start_step = reference_step(run, stage, start_step);
+    // Before the first step an adapter changes nothing: the reference is the base with the adapter off, at no memory.
+    if (start_step == 0 && run->recipe->lora.rank > 0) return policy_view(t->policy, NULL, &t->reference, err);
     if (run->state.step == start_step) return policy_freeze_copy(t->policy, &t->reference, err);
     PolicyOptions o = {.precision = run->recipe->precision, .beside = t->policy};
-    if (start_step == 0 && run->recipe->model_path) return policy_open(run->recipe->model_path, &o, &t->reference, err);
+    if (start_step == 0 && run->recipe->model_path && !policy_trains_adapter(t->policy))
+        return policy_open(run->recipe->model_path, &o, &t->reference, err);
     char *folder = xasprintf("%s/checkpoints/step-%lld", run->recipe->run_folder, (long long)start_step);
-    bool ok = policy_open(folder, &o, &t->reference, err);
+    bool adapter = policy_trains_adapter(t->policy);
+    bool ok = adapter ? policy_view(t->policy, folder, &t->reference, err) : policy_open(folder, &o, &t->reference, err);
     free(folder);
     return ok;
 }
@@ -343,6 +347,7 @@ static bool open_policy(Run *run, const char *checkpoint, Err *err) {
         free(optimizer);
         return ok;
     }
+    o.lora = r->lora;
     if (r->model_path) return policy_open(r->model_path, &o, p, err);
     Tokenizer *t;
     TRY(tokenizer_from_characters(r->characters, &t, err));
