@@ -221,6 +221,7 @@ static bool collect(const Policy *p, const Adapter *a, TensorOut *out, float **v
 }
 bool adapter_write(const Policy *p, const Adapter *a, const char *folder, Err *err) {
     int names = 0, count = 0;
+    if (!a->parameters[0].values) return fail(err, ERR_SOFTWARE, folder, "a frozen adapter holds no exact values");
     for (int i = 0; i < a->count; i++) names += a->parameters[i].part_count;
     TensorOut *out = xcalloc((size_t)names, sizeof *out);
     float **values = xcalloc((size_t)a->count, sizeof *values);

@@ -274,6 +274,7 @@ void adapter_free(const Policy *p, Adapter *a);
 // A as PEFT draws it, uniform within 1 / sqrt(K), B zero: the adapter changes nothing yet.
 bool adapter_start(const Policy *p, Adapter *a, uint64_t seed, Err *err) MUST_CHECK;
 bool adapter_read(const Policy *p, const char *folder, bool trained, Adapter **out, Err *err) MUST_CHECK;
+// Only an adapter that is trained: packed forms are rounded and scaled.
 bool adapter_write(const Policy *p, const Adapter *a, const char *folder, Err *err) MUST_CHECK;
 bool adapter_copy(const Policy *p, const Adapter *from, Adapter **out, Err *err) MUST_CHECK;
 bool adapter_reserve(Policy *p, int64_t rows, Err *err) MUST_CHECK;
