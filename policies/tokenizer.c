@@ -19,7 +19,8 @@ static Tokenizer *start(const char *path) {
 }
 
 static bool finish(Tokenizer *t, bool ok, Tokenizer **out) {
-    if (ok && t->chat_source) t->chat = chat_format_read(t->chat_source);
+    if (ok && t->chat_source && !template_compile(t->chat_source, strlen(t->chat_source), t->chat_where, &t->chat, &t->chat_error))
+        t->chat = NULL; // an error once a chat is asked for
     if (!ok) {
         tokenizer_close(t);
         t = NULL;
@@ -75,7 +76,7 @@ void tokenizer_close(Tokenizer *t) {
     added_tokens_free(&t->normalized);
     for (int i = 0; i < t->added_count; i++) free(t->added[i].text);
     for (int i = 0; i < TOKENIZER_FILES; i++) buf_free(&t->files[i].data);
-    chat_format_free(t->chat);
+    template_free(t->chat);
     free(t->added), free(t->automatic), free(t->chat_source), free(t->chat_where), free(t->path);
     free(t);
 }
@@ -220,10 +221,27 @@ bool token_stream_push(TokenStream *s, int32_t id, bool *ready, Buf *piece, Err 
 
 // ---- chat ------------------------------------------------------------------------------------------------------
 bool tokenizer_has_chat(const Tokenizer *t) { return t->chat_source != NULL; }
-bool tokenizer_chat(const Tokenizer *t, const json_t *messages, bool add_generation_prompt, Buf *out, Err *err) {
+bool tokenizer_chat_reads(const Tokenizer *t, const char *variable) { return t->chat && template_reads(t->chat, variable); }
+static char *token_copy(const Tokenizer *t, int32_t id) {
+    return id < 0 ? NULL : xstrndup(token_text(&t->bpe, id), t->bpe.tokens[id].text_size);
+}
+bool tokenizer_chat_render(const Tokenizer *t, const ChatRequest *request, Buf *out, Err *err) {
     if (!t->chat_source) return fail(err, ERR_DATA, t->path, "has no chat template, so messages can't become a prompt");
-    if (!t->chat) return fail(err, ERR_DATA, t->chat_where, "chat templates other than ChatML are not supported yet");
-    return chat_format_render(t->chat, t->chat_where, messages, add_generation_prompt, out, err);
+    if (!t->chat) return fail(err, t->chat_error.code, t->chat_error.where, "%s", t->chat_error.msg);
+    ChatRequest r = *request;
+    char *bos = token_copy(t, t->bos), *eos = token_copy(t, t->eos);
+    r.bos = bos;
+    r.eos = eos;
+    TemplateResult result;
+    bool ok = chat_render(t->chat, &r, &result, err);
+    if (ok) buf_append(out, result.text.data, result.text.size);
+    template_result_free(&result);
+    free(bos), free(eos);
+    return ok;
+}
+bool tokenizer_chat(const Tokenizer *t, const json_t *messages, bool add_generation_prompt, Buf *out, Err *err) {
+    ChatRequest r = {.messages = messages, .add_generation_prompt = add_generation_prompt, .now = -1};
+    return tokenizer_chat_render(t, &r, out, err);
 }
 
 // ---- saving ----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 #ifndef RECKON_TOKENIZER_H
 #define RECKON_TOKENIZER_H
 #include "json.h"
+#include "template.h"
 
 typedef struct Tokenizer Tokenizer;
 
@@ -34,9 +35,13 @@ void token_stream_close(TokenStream *s);
 // *ready is false where nothing is written yet; otherwise `piece` was replaced by the new text.
 bool token_stream_push(TokenStream *s, int32_t id, bool *ready, Buf *piece, Err *err) MUST_CHECK;
 
-// Chat messages ([{"role","content"}]) to the prompt's text. ChatML templates only (SmolLM2's and Qwen2's default
-// system messages included); any other template is an error that says so.
+// Chat messages ([{"role","content"}]) to the prompt's text, by the tokenizer's chat template. A template that is refused, or
+// that refuses the messages, is an error that names its file and line.
 bool tokenizer_chat(const Tokenizer *t, const json_t *messages, bool add_generation_prompt, Buf *out, Err *err) MUST_CHECK;
+// The same with tools, documents and variables; `bos` and `eos` of the request are the tokenizer's own.
+bool tokenizer_chat_render(const Tokenizer *t, const ChatRequest *request, Buf *out, Err *err) MUST_CHECK;
+// Whether the template reads this variable, such as "enable_thinking".
+bool tokenizer_chat_reads(const Tokenizer *t, const char *variable);
 bool tokenizer_has_chat(const Tokenizer *t);
 
 // Writes tokenizer.json and its companions into a folder: carried over byte for byte where they were read from one,

@@ -152,7 +152,8 @@ struct Tokenizer {
     int32_t bos, eos, padding; // -1 if none
     char *chat_source;         // the chat template; NULL if none
     char *chat_where;          // its file
-    ChatFormat *chat;          // NULL if the template isn't ChatML
+    Template *chat;            // NULL if there is none, or it is refused
+    Err chat_error;            // why it is refused: the tokenizer is good for everything else
     bool carried;              // `files` was read from a folder
     TokenizerFile files[TOKENIZER_FILES];
 };

@@ -47,9 +47,10 @@ static bool is_kind(const char *kind, Buf *all) {
     for (int i = 0; i < COUNT(functions); i++) {
         found |= !strcmp(functions[i].kind, kind);
         if (i && !strcmp(functions[i].kind, functions[i - 1].kind)) continue;
-        buf_printf(all, "%s%s", i ? ", " : "", functions[i].kind);
+        buf_printf(all, "%s, ", functions[i].kind);
     }
-    return found;
+    buf_puts(all, "template");
+    return found || !strcmp(kind, "template");
 }
 
 static const char *text_of(const json_t *object, const char *key) { return json_string_value(json_object_get(object, key)); }
@@ -95,6 +96,11 @@ static bool run_cases(const char *kind, const char *file, const json_t *document
     return true;
 }
 
+// Kinds whose files have a form of their own.
+static bool run_document(const char *kind, const char *file, const json_t *document, const json_t *none, json_t *results, Err *err) {
+    if (!strcmp(kind, "template")) return calc_template(file, document, results, err);
+    return run_cases(kind, file, document, none, results, err);
+}
 static bool run(const Args *args, Err *err) {
     const char *kind = args->positional[0], *file = args->positional[1];
     Buf kinds = {0};
@@ -106,7 +112,7 @@ static bool run(const Args *args, Err *err) {
     json_object_set_new(out, "cases", results);
     bool ok = json_read_file(file, FILE_LIMIT, &document, err);
     if (ok) {
-        ok = run_cases(kind, file, document, none, results, err) && print_json(out, err);
+        ok = run_document(kind, file, document, none, results, err) && print_json(out, err);
         json_decref(document);
     }
     json_decref(out), json_decref(none);
@@ -119,11 +125,14 @@ const Command command_calc = {
     .name = "calc",
     .summary = "compute cases of reference numbers with the functions that training uses",
     .usage = "KIND FILE",
-    .detail = "KIND is objective, advantage, kl, schedule, optimizer, sample, statistics, verify, extract or shaping.\n"
+    .detail = "KIND is objective, advantage, kl, schedule, optimizer, sample, statistics, verify, extract, shaping or template.\n"
               "FILE holds {\"cases\":[{\"name\",\"source\",\"config\",\"inputs\"}]}; `config` uses the option names of the program\n"
               "in `source` (trl, verl, openrlhf, prime-rl, SkyRL). Prints {\"cases\":[{\"name\",\"expected\"}]}; a case with an option\n"
               "that reckon doesn't have answers {\"name\",\"unsupported\"} with the option. `verify` prints {\"name\",\"equal\"} for\n"
-              "inputs `gold` and `candidate`, `extract` {\"name\",\"answer_tag\"} for an input `text`.",
+              "inputs `gold` and `candidate`, `extract` {\"name\",\"answer_tag\"} for an input `text`. `template` renders chat templates:\n"
+              "FILE holds {\"templates\":[{\"name\",\"source\",\"bos_token\",\"eos_token\"}], \"conversations\":{NAME:{\"messages\",\"tools\"}},\n"
+              "\"cases\":[{\"template\",\"conversation\",\"add_generation_prompt\",\"continue_final_message\",\"kwargs\"}]}; it prints\n"
+              "{\"cases\":[{\"rendered\"} or {\"error\":{\"type\",\"message\"}}]}.",
     .example = "reckon calc objective tests/data/rl/losses_trl_clip.json   # the losses, checked against TRL's numbers",
     .positional_min = 2,
     .positional_max = 2,

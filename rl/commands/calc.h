@@ -100,5 +100,7 @@ bool calc_statistics(CalcCase *c, json_t *expected, Err *err) MUST_CHECK;
 bool calc_verify(CalcCase *c, json_t *expected, Err *err) MUST_CHECK; // calc_rewards.c
 bool calc_extract(CalcCase *c, json_t *expected, Err *err) MUST_CHECK;
 bool calc_shaping(CalcCase *c, json_t *expected, Err *err) MUST_CHECK;
+// `calc template`: a file of chat templates, conversations and cases; results are appended in the order of the cases.
+bool calc_template(const char *file, const json_t *document, json_t *results, Err *err) MUST_CHECK; // calc_template.c
 
 #endif
