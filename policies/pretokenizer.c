@@ -1,294 +1,309 @@
-// Splits text into the words that byte-pair merging works on. The patterns of published tokenizers are recognised by
-// their exact text and scanned by hand; each scanner below gives, byte for byte, the pieces that the pattern above it
-// gives in the `tokenizers` package (alternatives tried in order, greedy repeats, the end of a piece is the end of the
-// text for a look-ahead). Each covers every character, so nothing is left between matches. A pattern that isn't in the
-// table is refused, never approximated.
+// Splits text into the words that the model works on. tokenizer.json's "pre_tokenizer" is read into a list of steps; each
+// step finds its matches, makes pieces of them by its behaviour, and hands every piece to the next one, so nothing is
+// stored but what a step changes in a text. A ByteLevel at the end leaves its alphabet to the model, which then works
+// on raw bytes. A pre-tokenizer or an option that isn't known is refused, never approximated.
 #include "tokenizer_parts.h"
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#define LLAMA3_PATTERN(numbers)                                                                              \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" numbers                                    \
-    "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-
-static const struct {
-    Scanner scanner;
-    const char *pattern;
-} patterns[] = {
-    {SCAN_GPT2, "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"},
-    {SCAN_LLAMA3, LLAMA3_PATTERN("\\p{N}{1,3}")},
-    {SCAN_QWEN2, LLAMA3_PATTERN("\\p{N}")},
-    {SCAN_DIGITS, "\\p{N}"},
-    {SCAN_NUMBERS, "\\p{N}+"},
-    {SCAN_PUNCTUATION, "[\\p{P}\\$\\+<=>\\^~\\|]+"},
-    {SCAN_TRIPLES, "[0-9][0-9][0-9]"},
-    {SCAN_CHARACTERS, "[\\s\\S]"},
-};
-
-// ---- scanners: the end of the piece that begins at `at` ------------------------------------------------------
-enum { KIND_OF_PATTERN = KIND_LETTER | KIND_NUMBER | KIND_SPACE }; // what \p{L}, \p{N}, \s tell apart
-
-static bool is_newline(Char c) { return c.code == '\n' || c.code == '\r'; }
-static bool is_kind(Char c, unsigned kind) { return c.size && (c.kind & KIND_OF_PATTERN) == kind; }
-
-static size_t run_end(const char *text, size_t size, size_t at, unsigned kind) {
-    for (Char c = char_at(text, size, at); is_kind(c, kind); c = char_at(text, size, at)) at += (size_t)c.size;
-    return at;
+void pretokenizer_free(Pretokenizer *p) {
+    for (int i = 0; i < p->count; i++) pattern_free(&p->steps[i].pattern);
+    *p = (Pretokenizer){0};
+}
+void pre_scratch_free(PreScratch *s) {
+    for (int i = 0; i < COUNT(s->text); i++) buf_free(&s->text[i][0]), buf_free(&s->text[i][1]);
+    regex_scratch_free(&s->regex);
 }
 
-// 's|'t|'re|'ve|'m|'ll|'d. Ignoring case follows Unicode: U+017F (long s) folds to s; no other letter here has a
-// partner beyond ASCII.
-static size_t contraction(const char *text, size_t size, size_t at, bool any_case) {
-    if (text[at] != '\'') return 0;
-    Char a = char_at(text, size, at + 1);
-    if (any_case && a.code == 0x17F) return 1 + (size_t)a.size;
-    int fold = any_case ? 0x20 : 0;
-    char first = (char)(a.code < 0x80 ? a.code | fold : 0);
-    if (first == 's' || first == 't' || first == 'm' || first == 'd') return 2;
-    char second = (char)(at + 2 < size ? text[at + 2] | fold : 0);
-    bool pair = (first == 'r' && second == 'e') || (first == 'v' && second == 'e') || (first == 'l' && second == 'l');
-    return pair ? 3 : 0;
-}
+// ---- running -----------------------------------------------------------------------------------------------------
+typedef struct Run {
+    const Pretokenizer *p;
+    PreScratch *scratch;
+    PieceFunction piece;
+    void *context;
+} Run;
+static bool run_step(const Run *r, int step, Stretch s);
 
-// \s+(?!\S)|\s+: a run of spaces leaves its last character to the word that follows.
-static size_t spaces_end(const char *text, size_t size, size_t at) {
-    size_t end = run_end(text, size, at, KIND_SPACE);
-    if (end == size) return end;
-    size_t last = end - (size_t)char_before(text, end).size;
-    return last > at ? last : end;
-}
+// The matches of one step, and what lies between them, in order; they cover the text. Empty ones occur.
+typedef struct Matches {
+    const PreStep *step;
+    Stretch s;
+    PreScratch *scratch;
+    size_t at; // up to here all is given
+    RegexSearch search;
+    bool held, ended; // a match found, but not given yet; no more will be found
+} Matches;
+typedef struct Part {
+    size_t start, stop;
+    bool match;
+} Part;
 
-static size_t scan_gpt2(const char *text, size_t size, size_t at) {
-    size_t n = contraction(text, size, at, false);
-    if (n) return at + n;
-    Char c = char_at(text, size, at), next = c.size == 1 ? char_at(text, size, at + 1) : (Char){0};
-    bool led = c.code == ' ' && next.size && !(next.kind & KIND_SPACE);
-    if (!led && (c.kind & KIND_SPACE)) return spaces_end(text, size, at);
-    return run_end(text, size, at + led, (led ? next : c).kind & KIND_OF_PATTERN);
-}
-
-static size_t scan_llama3(const char *text, size_t size, size_t at, int digits) {
-    size_t n = contraction(text, size, at, true);
-    if (n) return at + n;
-    Char c = char_at(text, size, at);
-    if (c.kind & KIND_LETTER) return run_end(text, size, at, KIND_LETTER);
-    size_t after = at + (size_t)c.size;
-    Char next = char_at(text, size, after);
-    if (!is_newline(c) && !(c.kind & KIND_NUMBER) && is_kind(next, KIND_LETTER))
-        return run_end(text, size, after, KIND_LETTER);
-    if (c.kind & KIND_NUMBER) {
-        for (; --digits > 0 && is_kind(next, KIND_NUMBER); next = char_at(text, size, after)) after += (size_t)next.size;
-        return after;
+static bool next_part(Matches *m, Part *out, bool *any) {
+    const char *text = m->s.text;
+    size_t size = m->s.size;
+    *any = true;
+    out->start = m->at;
+    if (m->step->scanner < SCAN_LITERAL) {
+        *any = m->at < size;
+        if (*any) m->at = out->stop = scan(m->step->scanner, text, size, m->at, &out->match);
+        out->match ^= m->step->invert;
+        return true;
     }
-    bool led = c.code == ' ' && is_kind(next, 0);
-    if (led || is_kind(c, 0)) {
-        size_t end = run_end(text, size, at + led, 0);
-        while (end < size && (text[end] == '\r' || text[end] == '\n')) end++;
-        return end;
+    if (!m->held && !m->ended) {
+        TRY(pattern_next(&m->step->pattern, text, size, &m->scratch->regex, &m->search, &m->held, m->scratch->err));
+        m->ended = !m->held;
     }
-    // \s*[\r\n]+: up to the last newline of the run.
-    size_t run = run_end(text, size, at, KIND_SPACE), newline = run;
-    while (newline > at && text[newline - 1] != '\n' && text[newline - 1] != '\r') newline--;
-    return newline > at ? newline : spaces_end(text, size, at);
-}
-
-// Runs of characters that have `kind`, and runs of those that don't; with `alone`, each that has it by itself.
-static size_t scan_kind(const char *text, size_t size, size_t at, unsigned kind, bool alone) {
-    Char c = char_at(text, size, at);
-    bool has = (c.kind & kind) != 0;
-    size_t end = at + (size_t)c.size;
-    if (has && alone) return end;
-    for (c = char_at(text, size, end); c.size && has == ((c.kind & kind) != 0); c = char_at(text, size, end))
-        end += (size_t)c.size;
-    return end;
-}
-
-static bool is_punctuation(Char c) {
-    return (c.kind & KIND_PUNCTUATION) || (c.code > 0 && c.code < 0x80 && strchr("$+<=>^~|", c.code));
-}
-static size_t scan_punctuation(const char *text, size_t size, size_t at) {
-    Char c = char_at(text, size, at);
-    bool has = is_punctuation(c);
-    while (c.size && is_punctuation(c) == has) {
-        at += (size_t)c.size;
-        c = char_at(text, size, at);
+    if (m->held && m->search.start == m->at) {
+        *out = (Part){m->search.start, m->search.stop, !m->step->invert};
+        m->held = false;
+    } else {
+        *out = (Part){m->at, m->held ? m->search.start : size, m->step->invert};
+        *any = out->stop > out->start;
     }
-    return at;
-}
-
-static bool triple_at(const char *text, size_t size, size_t at) {
-    if (size - at < 3) return false;
-    for (size_t i = at; i < at + 3; i++)
-        if (text[i] < '0' || text[i] > '9') return false;
+    m->at = out->stop;
     return true;
 }
-static size_t scan_triples(const char *text, size_t size, size_t at) {
-    if (triple_at(text, size, at)) return at + 3;
-    do at++;
-    while (at < size && !triple_at(text, size, at));
-    return at;
+
+static bool give(const Run *r, int step, Stretch s, size_t start, size_t stop) {
+    if (start >= stop) return true;
+    return run_step(r, step + 1, (Stretch){s.text + start, stop - start, s.first && start == 0});
 }
 
-static size_t scan(Scanner scanner, const char *text, size_t size, size_t at) {
-    switch (scanner) {
-    case SCAN_WHOLE: return size;
-    case SCAN_GPT2: return scan_gpt2(text, size, at);
-    case SCAN_LLAMA3: return scan_llama3(text, size, at, 3);
-    case SCAN_QWEN2: return scan_llama3(text, size, at, 1);
-    case SCAN_DIGITS: return scan_kind(text, size, at, KIND_NUMBER, true);
-    case SCAN_NUMBERS: return scan_kind(text, size, at, KIND_NUMBER, false);
-    case SCAN_PUNCTUATION: return scan_punctuation(text, size, at);
-    case SCAN_TRIPLES: return scan_triples(text, size, at);
-    case SCAN_CHARACTERS: return at + (size_t)char_at(text, size, at).size;
+// A match joins what follows it, unless that is a match too: then it stands alone.
+static bool give_merged_with_next(const Run *r, int step, Matches *m) {
+    Part last = {0}; // a match that is not given yet
+    bool open = false;
+    for (;;) {
+        Part p = {0};
+        bool any;
+        TRY(next_part(m, &p, &any));
+        if (!any) break;
+        if (open && !p.match) p.start = last.start;
+        if (open && p.match) TRY(give(r, step, m->s, last.start, last.stop));
+        open = p.match;
+        last = p;
+        if (!open) TRY(give(r, step, m->s, p.start, p.stop));
     }
-    return size;
+    return !open || give(r, step, m->s, last.start, last.stop);
 }
 
-static bool apply(const PreStep *step, int left, const char *text, size_t size, PieceFunction piece, void *context) {
-    if (left == 0) return piece(context, text, size);
-    Buf led = {0};
-    if (step->prefix_space && size && text[0] != ' ') {
-        buf_puts(&led, " ");
-        buf_append(&led, text, size);
-        text = led.data, size = led.size;
+static bool split(const Run *r, int step, Stretch s) {
+    const PreStep *how = &r->p->steps[step];
+    Matches m = {.step = how, .s = s, .scratch = r->scratch};
+    if (how->behavior == MERGED_WITH_NEXT) return give_merged_with_next(r, step, &m);
+    size_t start = 0, stop = 0; // of the piece that may still grow
+    bool open = false, before = false;
+    for (;;) {
+        Part p = {0};
+        bool any, joins = false;
+        TRY(next_part(&m, &p, &any));
+        if (!any) break;
+        if (how->behavior == ISOLATED || (how->behavior == REMOVED && !p.match)) {
+            TRY(give(r, step, s, p.start, p.stop));
+            continue;
+        }
+        if (how->behavior == REMOVED) continue;
+        if (how->behavior == CONTIGUOUS) joins = open && p.match == before;
+        if (how->behavior == MERGED_WITH_PREVIOUS) joins = open && p.match && !before;
+        before = p.match;
+        if (!joins) {
+            TRY(give(r, step, s, start, stop));
+            start = p.start;
+        }
+        stop = p.stop;
+        open = true;
     }
-    bool ok = true;
-    for (size_t at = 0; ok && at < size;) {
-        size_t end = scan(step->scanner, text, size, at);
-        ok = apply(step + 1, left - 1, text + at, end - at, piece, context);
-        at = end;
-    }
-    buf_free(&led);
-    return ok;
+    return give(r, step, s, start, stop);
 }
-bool pretokenize(const Pretokenizer *p, const char *text, size_t size, PieceFunction piece, void *context) {
-    return apply(p->steps, p->count, text, size, piece, context);
+
+static void replace_spaces(const char *text, size_t size, const char *by, Buf *out) {
+    size_t done = 0, by_size = strlen(by);
+    for (const char *hit; done < size && (hit = memchr(text + done, ' ', size - done));) {
+        buf_append(out, text + done, (size_t)(hit - text) - done);
+        buf_append(out, by, by_size);
+        done = (size_t)(hit - text) + 1;
+    }
+    buf_append(out, text + done, size - done);
+}
+
+// What a step changes before it splits.
+static Stretch change(const PreStep *how, Stretch s, Buf *out) {
+    out->size = 0;
+    if (how->prefix_space) {
+        if (s.text[0] == ' ') return s;
+        buf_puts(out, " ");
+        buf_append(out, s.text, s.size);
+    }
+    if (how->replacement[0]) {
+        size_t n = strlen(how->replacement);
+        bool begins = s.text[0] == ' ' || (s.size >= n && memcmp(s.text, how->replacement, n) == 0);
+        bool put = !begins && (how->prepend == PREPEND_ALWAYS || (how->prepend == PREPEND_FIRST && s.first));
+        if (put) buf_puts(out, how->replacement);
+        replace_spaces(s.text, s.size, how->replacement, out);
+    }
+    return (Stretch){out->data, out->size, s.first};
+}
+
+static bool run_step(const Run *r, int step, Stretch s) {
+    if (step > 0 && r->p->steps[step - 1].alphabet) { // of the step before
+        Buf *out = &r->scratch->text[step][1];
+        out->size = 0;
+        bytes_to_alphabet(s.text, s.size, out);
+        s.text = out->data, s.size = out->size;
+    }
+    if (step == r->p->count) return r->piece(r->context, s.text, s.size);
+    const PreStep *how = &r->p->steps[step];
+    if (how->prefix_space || how->replacement[0]) s = change(how, s, &r->scratch->text[step][0]);
+    return how->scanner == SCAN_NONE ? run_step(r, step + 1, s) : split(r, step, s);
+}
+
+bool pretokenize(const Pretokenizer *p, Stretch s, PreScratch *scratch, PieceFunction piece, void *context) {
+    Run r = {.p = p, .scratch = scratch, .piece = piece, .context = context};
+    return s.size == 0 || run_step(&r, 0, s);
 }
 
 // ---- tokenizer.json ------------------------------------------------------------------------------------------
-static bool refuse(const char *path, const char *place, const char *found, Err *err) {
-    char where[256];
-    snprintf(where, sizeof where, "%s: %s", path, place);
-    return fail(err, ERR_DATA, where,
-                "found %.200s; supported are byte-level pre-tokenizers: ByteLevel, Digits then ByteLevel, or Split with "
-                "the pattern of GPT-2, Llama 3 or Qwen2 (behavior Isolated) then ByteLevel",
-                found);
+static const json_t *get(const json_t *j, const char *key) { // NULL if missing or null
+    const json_t *v = json_object_get(j, key);
+    return json_is_null(v) ? NULL : v;
+}
+static bool flag(const json_t *j, const char *key, bool missing) {
+    const json_t *v = get(j, key);
+    return v ? json_is_true(v) : missing;
 }
 
-static bool read_split(const json_t *json, const char *path, const char *place, PreStep *out, Err *err) {
-    const char *pattern = json_string_value(json_object_get(json_object_get(json, "pattern"), "Regex"));
-    const char *behavior = json_string_value(json_object_get(json, "behavior"));
-    if (!pattern) return refuse(path, place, "a Split without a Regex", err);
-    char found[256];
-    if (!behavior || strcmp(behavior, "Isolated") != 0 || json_is_true(json_object_get(json, "invert"))) {
-        snprintf(found, sizeof found, "a Split with behavior '%.40s'", behavior ? behavior : "");
-        return refuse(path, place, found, err);
-    }
-    for (int i = 0; i < COUNT(patterns); i++)
-        if (strcmp(patterns[i].pattern, pattern) == 0) {
-            out->scanner = patterns[i].scanner;
+static bool read_behavior(const json_t *j, bool needed, const char *where, Behavior *out, Err *err) {
+    static const char *const names[] = {"Isolated", "Removed", "Contiguous", "MergedWithPrevious", "MergedWithNext"};
+    const char *name = json_string_value(get(j, "behavior"));
+    *out = ISOLATED;
+    if (!name && !needed) return true;
+    for (int i = 0; name && i < COUNT(names); i++)
+        if (strcmp(names[i], name) == 0) {
+            *out = (Behavior)i;
             return true;
         }
-    snprintf(found, sizeof found, "the pattern '%.180s'", pattern);
-    return refuse(path, place, found, err);
+    return fail(err, ERR_DATA, where,
+                "found the behavior '%.40s', expected Isolated, Removed, Contiguous, MergedWithPrevious or MergedWithNext",
+                name ? name : "");
 }
 
-static bool read_step(const json_t *json, const char *path, const char *place, bool last, PreStep *out, Err *err) {
-    const char *type = json_string_value(json_object_get(json, "type"));
+static bool read_split(const json_t *j, const char *where, PreStep *out, Err *err) {
+    TRY(read_behavior(j, true, where, &out->behavior, err));
+    out->invert = flag(j, "invert", false);
+    const char *regex = json_string_value(json_object_get(get(j, "pattern"), "Regex"));
+    out->scanner = regex ? scanner_of_pattern(regex) : SCAN_NONE;
+    if (out->scanner != SCAN_NONE) return true;
+    TRY(pattern_from_json(get(j, "pattern"), where, &out->pattern, err));
+    out->scanner = out->pattern.regex ? SCAN_REGEX : SCAN_LITERAL;
+    return true;
+}
+
+static bool read_literal(const char *text, size_t size, const char *where, PreStep *out, Err *err) {
+    int n = 0;
+    if (size) code_at(text, 0, &n);
+    if (!size || size != (size_t)n || n > 4) return fail(err, ERR_DATA, where, "expected one character");
+    out->scanner = SCAN_LITERAL;
+    out->pattern.literal = xmalloc(size);
+    memcpy(out->pattern.literal, text, size);
+    out->pattern.size = size;
+    return true;
+}
+
+static bool read_metaspace(const json_t *j, const char *where, PreStep *out, Err *err) {
+    const char *replacement = json_string_value(get(j, "replacement")), *scheme = json_string_value(get(j, "prepend_scheme"));
+    if (!replacement) replacement = "\u2581";
+    if (flag(j, "split", true)) TRY(read_literal(replacement, strlen(replacement), where, out, err));
+    if (strlen(replacement) == 0 || strlen(replacement) > 4) return fail(err, ERR_DATA, where, "expected one character as 'replacement'");
+    snprintf(out->replacement, sizeof out->replacement, "%s", replacement);
+    out->behavior = MERGED_WITH_NEXT;
+    out->prepend = flag(j, "add_prefix_space", true) ? PREPEND_ALWAYS : PREPEND_NEVER;
+    if (!scheme) return true;
+    static const char *const names[] = {"never", "first", "always"};
+    for (int i = 0; i < COUNT(names); i++)
+        if (strcmp(names[i], scheme) == 0) {
+            out->prepend = (Prepend)i;
+            return true;
+        }
+    return fail(err, ERR_DATA, where, "found the prepend_scheme '%.40s', expected always, first or never", scheme);
+}
+
+static bool read_step(const json_t *j, const char *type, const char *where, PreStep *out, Err *err) {
     *out = (PreStep){0};
-    if (!type) return refuse(path, place, "no type", err);
-    bool byte_level = strcmp(type, "ByteLevel") == 0;
-    if (last != byte_level) {
-        char found[128];
-        snprintf(found, sizeof found, "%.60s %s", type, last ? "as the last pre-tokenizer" : "before the last pre-tokenizer");
-        return refuse(path, place, found, err);
-    }
-    if (byte_level) {
-        out->prefix_space = json_is_true(json_object_get(json, "add_prefix_space"));
-        const json_t *pattern = json_object_get(json, "use_regex");
-        out->scanner = !pattern || json_is_true(pattern) ? SCAN_GPT2 : SCAN_WHOLE;
+    if (strcmp(type, "ByteLevel") == 0) {
+        out->prefix_space = flag(j, "add_prefix_space", true);
+        out->scanner = flag(j, "use_regex", true) ? SCAN_GPT2 : SCAN_NONE;
+        out->alphabet = true;
         return true;
+    }
+    if (strcmp(type, "Split") == 0) return read_split(j, where, out, err);
+    if (strcmp(type, "Metaspace") == 0) return read_metaspace(j, where, out, err);
+    if (strcmp(type, "CharDelimiterSplit") == 0) {
+        const json_t *delimiter = get(j, "delimiter");
+        out->behavior = REMOVED;
+        return read_literal(json_string_value(delimiter), json_string_length(delimiter), where, out, err);
     }
     if (strcmp(type, "Digits") == 0) {
-        out->scanner = json_is_true(json_object_get(json, "individual_digits")) ? SCAN_DIGITS : SCAN_NUMBERS;
+        out->scanner = flag(j, "individual_digits", false) ? SCAN_DIGIT : SCAN_DIGITS;
         return true;
     }
-    return strcmp(type, "Split") == 0 ? read_split(json, path, place, out, err) : refuse(path, place, type, err);
+    if (strcmp(type, "Punctuation") == 0) {
+        out->scanner = SCAN_OLD_PUNCTUATION;
+        return read_behavior(j, false, where, &out->behavior, err);
+    }
+    if (strcmp(type, "Whitespace") == 0) {
+        out->scanner = SCAN_WORDS;
+        out->behavior = REMOVED;
+        out->invert = true;
+        return true;
+    }
+    if (strcmp(type, "WhitespaceSplit") == 0) {
+        out->scanner = SCAN_SPACE;
+        out->behavior = REMOVED;
+        return true;
+    }
+    return fail(err, ERR_DATA, where,
+                "found %.40s, which is not supported; supported are ByteLevel, Split, Digits, Punctuation, Whitespace, "
+                "WhitespaceSplit, Metaspace, BertPreTokenizer, CharDelimiterSplit and Sequence",
+                type);
+}
+
+static bool read_any(const json_t *j, const char *where, Pretokenizer *p, int depth, Err *err) {
+    const char *type = json_string_value(get(j, "type"));
+    if (!type) return fail(err, ERR_DATA, where, "has no type");
+    if (strcmp(type, "Sequence") == 0) {
+        const json_t *list = get(j, "pretokenizers");
+        if (!json_is_array(list)) return fail(err, ERR_DATA, where, "is a Sequence without a list 'pretokenizers'");
+        if (depth > 8) return fail(err, ERR_DATA, where, "holds sequences in sequences, more than 8 deep");
+        for (size_t i = 0; i < json_array_size(list); i++) {
+            char place[256];
+            snprintf(place, sizeof place, "%.200s.pretokenizers[%zu]", where, i);
+            TRY(read_any(json_array_get(list, i), place, p, depth + 1, err));
+        }
+        return true;
+    }
+    bool bert = strcmp(type, "BertPreTokenizer") == 0;
+    if (p->count + bert >= PRE_STEPS) return fail(err, ERR_DATA, where, "is one step too many, expected at most %d", PRE_STEPS);
+    if (bert) {
+        p->steps[p->count++] = (PreStep){.scanner = SCAN_SPACE, .behavior = REMOVED};
+        p->steps[p->count++] = (PreStep){.scanner = SCAN_OLD_PUNCTUATION};
+        return true;
+    }
+    return read_step(j, type, where, &p->steps[p->count++], err);
 }
 
 bool pretokenizer_from_json(const json_t *json, const char *path, Pretokenizer *out, Err *err) {
     *out = (Pretokenizer){0};
-    if (!json || json_is_null(json)) return refuse(path, "pre_tokenizer", "none", err);
-    const char *type = json_string_value(json_object_get(json, "type"));
-    if (!type || strcmp(type, "Sequence") != 0) {
-        out->count = 1;
-        return read_step(json, path, "pre_tokenizer", true, &out->steps[0], err);
-    }
-    const json_t *list = json_object_get(json, "pretokenizers");
-    size_t count = json_array_size(list);
-    if (count < 1 || count > COUNT(out->steps)) return refuse(path, "pre_tokenizer", "a Sequence of none or too many", err);
-    out->count = (int)count;
-    for (size_t i = 0; i < count; i++) {
-        char place[64];
-        snprintf(place, sizeof place, "pre_tokenizer.pretokenizers[%zu]", i);
-        TRY(read_step(json_array_get(list, i), path, place, i + 1 == count, &out->steps[i], err));
+    if (!json || json_is_null(json)) return true;
+    char where[256];
+    snprintf(where, sizeof where, "%.200s: pre_tokenizer", path);
+    TRY(read_any(json, where, out, 0, err));
+    PreStep *last = out->count ? &out->steps[out->count - 1] : NULL;
+    bool earlier = false;
+    for (int i = 0; i + 1 < out->count; i++) earlier |= out->steps[i].alphabet;
+    if (last && last->alphabet && !earlier) {
+        last->alphabet = false;
+        out->bytes = true;
     }
     return true;
-}
-
-static json_t *split_to_json(Scanner scanner) {
-    for (int i = 0; i < COUNT(patterns); i++)
-        if (patterns[i].scanner == scanner)
-            return json_pack("{s:s, s:{s:s}, s:s, s:b}", "type", "Split", "pattern", "Regex", patterns[i].pattern,
-                             "behavior", "Isolated", "invert", 0);
-    return json_null();
-}
-json_t *pretokenizer_to_json(const Pretokenizer *p) {
-    json_t *list = json_array();
-    for (int i = 0; i < p->count; i++) {
-        const PreStep *s = &p->steps[i];
-        json_t *step;
-        if (i + 1 == p->count)
-            step = json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", s->prefix_space, "trim_offsets",
-                             1, "use_regex", s->scanner == SCAN_GPT2);
-        else if (s->scanner == SCAN_DIGITS)
-            step = json_pack("{s:s, s:b}", "type", "Digits", "individual_digits", 1);
-        else
-            step = split_to_json(s->scanner);
-        json_array_append_new(list, step);
-    }
-    if (p->count == 1) {
-        json_t *only = json_incref(json_array_get(list, 0));
-        json_decref(list);
-        return only;
-    }
-    return json_pack("{s:s, s:o}", "type", "Sequence", "pretokenizers", list);
-}
-
-// ---- GGUF's names ----------------------------------------------------------------------------------------------
-bool pretokenizer_from_gguf(const char *name, const char *path, Pretokenizer *out, Err *err) {
-    static const struct {
-        const char *name;
-        Pretokenizer pre;
-    } known[] = {
-        {"gpt-2", {.count = 1, .steps = {{.scanner = SCAN_GPT2}}}},
-        {"smollm", {.count = 2, .steps = {{.scanner = SCAN_DIGITS}, {.scanner = SCAN_GPT2}}}},
-        {"llama-bpe", {.count = 2, .steps = {{.scanner = SCAN_LLAMA3}}}},
-        {"qwen2", {.count = 2, .steps = {{.scanner = SCAN_QWEN2}}}},
-        // What readers of GGUF do where a converter did not know the model.
-        {"default",
-         {.count = 5,
-          .steps = {{.scanner = SCAN_PUNCTUATION},
-                    {.scanner = SCAN_GPT2},
-                    {.scanner = SCAN_NUMBERS},
-                    {.scanner = SCAN_TRIPLES}}}},
-    };
-    for (int i = 0; i < COUNT(known); i++)
-        if (strcmp(known[i].name, name) == 0) {
-            *out = known[i].pre;
-            return true;
-        }
-    char where[256];
-    snprintf(where, sizeof where, "%s: tokenizer.ggml.pre", path);
-    return fail(err, ERR_DATA, where, "found '%.60s'; supported are gpt-2, default, smollm, llama-bpe and qwen2", name);
 }

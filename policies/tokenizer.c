@@ -19,6 +19,11 @@ static Tokenizer *start(const char *path) {
 }
 
 static bool finish(Tokenizer *t, bool ok, Tokenizer **out) {
+    // Only byte-pair merging takes raw bytes: for others the last step writes its alphabet itself.
+    if (ok && t->pre.bytes && !(t->model == MODEL_BPE && t->bpe.bytes)) {
+        t->pre.steps[t->pre.count - 1].alphabet = true;
+        t->pre.bytes = false;
+    }
     if (ok && t->chat_source && !template_compile(t->chat_source, strlen(t->chat_source), t->chat_where, &t->chat, &t->chat_error))
         t->chat = NULL; // an error once a chat is asked for
     if (!ok) {
@@ -40,23 +45,53 @@ bool tokenizer_from_characters(const char *characters, Tokenizer **out, Err *err
     return finish(t, tokenizer_read_characters(t, characters, err), out);
 }
 
-void tokenizer_set_added(Tokenizer *t, AddedToken *added, int count) {
+bool tokenizer_finish_bpe(Tokenizer *t, Err *err) {
+    Bpe *b = &t->bpe;
+    b->bytes = t->pre.bytes && !b->byte_fallback && !b->prefix && !b->suffix;
+    if (b->bytes) TRY(vocabulary_index_bytes(&t->vocabulary, err));
+    return bpe_finish(b, err);
+}
+
+// What a token's text becomes: by the normaliser if it asks for it.
+static bool matched_text(const Tokenizer *t, const AddedToken *a, NormalizerScratch *scratch, Buf *out, Err *err) {
+    Stretch s = {a->text, a->size, true};
+    if (a->normalized) TRY(normalizer_apply(&t->normalizer, &s, scratch, err));
+    buf_puts(out, "");
+    buf_append(out, s.text, s.size);
+    return true;
+}
+static void normalizer_scratch_free(NormalizerScratch *s) {
+    buf_free(&s->now), buf_free(&s->next);
+    regex_scratch_free(&s->regex);
+}
+
+// Decoding shows an added token as it is matched; what shows as some special token's text counts as special.
+static void mark_special(Tokenizer *t) {
+    for (int i = 0; i < t->added_count; i++) {
+        if (!t->added[i].special) continue;
+        int32_t id = vocabulary_find(&t->vocabulary, t->added[i].text, t->added[i].size);
+        const Token *token = &t->vocabulary.tokens[id];
+        if (token->shown == token->text) t->vocabulary.tokens[id].special = true;
+    }
+}
+
+bool tokenizer_set_added(Tokenizer *t, AddedToken *added, int count, Err *err) {
     AddedToken *raw = xcalloc((size_t)count, sizeof *raw), *normalized = xcalloc((size_t)count, sizeof *normalized);
     int raw_count = 0, normalized_count = 0;
+    NormalizerScratch scratch = {0};
+    bool ok = true;
     t->added = added;
     t->added_count = count;
     // Special ones first: of equal normalised texts the first wins.
     for (int pass = 0; pass < 2; pass++)
-        for (int i = 0; i < count; i++) {
+        for (int i = 0; ok && i < count; i++) {
             AddedToken a = added[i];
-            if (a.special != (pass == 0)) continue;
-            t->bpe.tokens[a.id].added = true;
-            t->bpe.tokens[a.id].special |= a.special;
             Buf text = {0};
-            if (a.normalized && t->nfc)
-                unicode_nfc(a.text, a.size, &text);
-            else
-                buf_append(&text, a.text, a.size);
+            if (a.special != (pass == 0)) continue;
+            t->vocabulary.tokens[a.id].added = true;
+            ok = matched_text(t, &a, &scratch, &text, err);
+            bool same = text.size == a.size && memcmp(text.data, a.text, a.size) == 0;
+            if (ok && !same) vocabulary_show(&t->vocabulary, a.id, text.data, text.size);
             a.text = text.data;
             a.size = text.size;
             if (a.normalized)
@@ -64,25 +99,55 @@ void tokenizer_set_added(Tokenizer *t, AddedToken *added, int count) {
             else
                 raw[raw_count++] = a;
         }
+    normalizer_scratch_free(&scratch);
     added_tokens_make(&t->raw, raw, raw_count);
     added_tokens_make(&t->normalized, normalized, normalized_count);
     free(raw), free(normalized);
+    if (ok) mark_special(t);
+    return ok;
+}
+
+bool tokenizer_set_stages(Tokenizer *t, const char *normalizer, const char *pretokenizer, const char *decoder, Err *err) {
+    const char *texts[] = {normalizer, pretokenizer, decoder};
+    json_t *stages[3] = {0};
+    bool ok = true;
+    for (int i = 0; ok && i < 3; i++)
+        if (texts[i]) ok = json_parse(texts[i], strlen(texts[i]), t->path, 1, &stages[i], err);
+    ok = ok && tokenizer_read_stages(t, stages[0], stages[1], stages[2], t->path, err);
+    for (int i = 0; i < 3; i++) json_decref(stages[i]);
+    return ok;
+}
+static char *dumped(const json_t *json) { return json && !json_is_null(json) ? json_dumps(json, JSON_COMPACT) : NULL; }
+bool tokenizer_read_stages(Tokenizer *t, const json_t *normalizer, const json_t *pretokenizer, const json_t *decoder,
+                           const char *path, Err *err) {
+    t->normalizer_text = dumped(normalizer);
+    t->pretokenizer_text = dumped(pretokenizer);
+    t->decoder_text = dumped(decoder);
+    return normalizer_from_json(normalizer, path, &t->normalizer, err) &&
+           pretokenizer_from_json(pretokenizer, path, &t->pre, err) && decoder_from_json(decoder, path, &t->decoder, err);
 }
 
 void tokenizer_close(Tokenizer *t) {
     if (!t) return;
+    vocabulary_free(&t->vocabulary);
     bpe_free(&t->bpe);
+    unigram_free(&t->unigram);
+    free(t->wordpiece.prefix);
+    normalizer_free(&t->normalizer);
+    pretokenizer_free(&t->pre);
+    decoder_free(&t->decoder);
     added_tokens_free(&t->raw);
     added_tokens_free(&t->normalized);
     for (int i = 0; i < t->added_count; i++) free(t->added[i].text);
     for (int i = 0; i < TOKENIZER_FILES; i++) buf_free(&t->files[i].data);
     template_free(t->chat);
+    free(t->normalizer_text), free(t->pretokenizer_text), free(t->decoder_text);
     free(t->added), free(t->automatic), free(t->chat_source), free(t->chat_where), free(t->path);
     free(t);
 }
 
-int32_t tokenizer_size(const Tokenizer *t) { return t->bpe.size; }
-int32_t tokenizer_id(const Tokenizer *t, const char *token) { return bpe_find(&t->bpe, token, strlen(token)); }
+int32_t tokenizer_size(const Tokenizer *t) { return t->vocabulary.size; }
+int32_t tokenizer_id(const Tokenizer *t, const char *token) { return vocabulary_find(&t->vocabulary, token, strlen(token)); }
 int32_t tokenizer_eos(const Tokenizer *t) { return t->eos; }
 
 // ---- encoding --------------------------------------------------------------------------------------------------
@@ -90,43 +155,51 @@ typedef struct Encoder {
     const Tokenizer *t;
     const char *text; // the whole, to name the place of a character
     Ids *out;
-    BpeScratch scratch;
+    NormalizerScratch normalizer;
+    PreScratch pre;
+    ModelScratch model;
     Err *err;
 } Encoder;
 
-static bool encode_piece(void *context, const char *piece, size_t size) {
-    Encoder *e = context;
+static bool encode_strictly(Encoder *e, const char *piece, size_t size) {
     int32_t before = e->out->count;
-    TRY(bpe_encode(&e->t->bpe, piece, size, &e->scratch, e->out, e->err));
-    if (!e->t->strict || e->out->count > before) return true;
+    TRY(bpe_encode(&e->t->bpe, piece, size, &e->model, e->out, e->err));
+    if (e->out->count > before) return true;
     return fail(e->err, ERR_DATA, "text", "the character '%.*s' (U+%04X) at byte %zu is not in the vocabulary", (int)size,
                 piece, (unsigned)char_at(piece, size, 0).code, (size_t)(piece - e->text));
 }
-static void encode_token(void *context, int32_t id) { ids_push(((Encoder *)context)->out, id); }
-static bool encode_normalized(void *context, const char *text, size_t size) {
-    return pretokenize(&((Encoder *)context)->t->pre, text, size, encode_piece, context);
-}
-static bool encode_between(void *context, const char *text, size_t size) {
+static bool encode_piece(void *context, const char *piece, size_t size) {
     Encoder *e = context;
-    AddedVisitor next = {encode_normalized, encode_token, e};
-    if (!e->t->nfc) return added_tokens_split(&e->t->normalized, text, size, next);
-    Buf normal = {0};
-    unicode_nfc(text, size, &normal);
-    bool ok = added_tokens_split(&e->t->normalized, normal.data, normal.size, next);
-    buf_free(&normal);
-    return ok;
+    const Tokenizer *t = e->t;
+    switch (t->model) {
+    case MODEL_UNIGRAM: return unigram_encode(&t->unigram, piece, size, &e->model, e->out, e->err);
+    case MODEL_WORDPIECE: return wordpiece_encode(&t->wordpiece, piece, size, &e->model, e->out, e->err);
+    case MODEL_BPE: break;
+    }
+    if (t->strict) return encode_strictly(e, piece, size);
+    return bpe_encode(&t->bpe, piece, size, &e->model, e->out, e->err);
+}
+static void encode_token(void *context, int32_t id) { ids_push(((Encoder *)context)->out, id); }
+static bool encode_normalized(void *context, Stretch s) {
+    Encoder *e = context;
+    return pretokenize(&e->t->pre, s, &e->pre, encode_piece, e);
+}
+static bool encode_between(void *context, Stretch s) {
+    Encoder *e = context;
+    TRY(normalizer_apply(&e->t->normalizer, &s, &e->normalizer, e->err));
+    return added_tokens_split(&e->t->normalized, s, (AddedVisitor){encode_normalized, encode_token, e});
 }
 
 static bool encode_text(Encoder *e, const char *text, size_t size) {
     e->text = text;
-    return added_tokens_split(&e->t->raw, text, size, (AddedVisitor){encode_between, encode_token, e});
+    return added_tokens_split(&e->t->raw, (Stretch){text, size, true}, (AddedVisitor){encode_between, encode_token, e});
 }
 
 bool tokenizer_encode(const Tokenizer *t, const char *text, size_t size, bool special, Ids *out, Err *err) {
     size_t bad;
     if (size > INT32_MAX / 2) return fail(err, ERR_DATA, "text", "%zu bytes, expected at most %d", size, INT32_MAX / 2);
     if (!utf8_valid(text, size, &bad)) return fail(err, ERR_DATA, "text", "not UTF-8 at byte %zu", bad);
-    Encoder e = {.t = t, .out = out, .err = err};
+    Encoder e = {.t = t, .out = out, .pre = {.err = err}, .err = err};
     bool ok = true;
     if (!special) ok = encode_text(&e, text, size);
     for (int i = 0; ok && special && i < t->automatic_count; i++) {
@@ -135,25 +208,46 @@ bool tokenizer_encode(const Tokenizer *t, const char *text, size_t size, bool sp
         else
             ids_push(out, t->automatic[i]);
     }
-    bpe_scratch_free(&e.scratch);
+    normalizer_scratch_free(&e.normalizer);
+    pre_scratch_free(&e.pre);
+    model_scratch_free(&e.model);
     return ok;
 }
 
 // ---- decoding --------------------------------------------------------------------------------------------------
-bool tokenizer_decode(const Tokenizer *t, const int32_t *ids, int32_t count, bool skip_special, Buf *out, Err *err) {
+// Nothing for an id in a gap, and with `skip_special` for special tokens.
+static bool is_shown(const Tokenizer *t, int32_t id, bool skip_special) {
+    const Token *token = &t->vocabulary.tokens[id];
+    return token->present && !(token->special && skip_special);
+}
+// The common case: bytes one after the other.
+static void decode_bytes(const Tokenizer *t, const int32_t *ids, int32_t count, bool skip_special, Buf *out) {
+    const Vocabulary *v = &t->vocabulary;
     Buf bytes = {0};
     for (int32_t i = 0; i < count; i++) {
-        if (ids[i] < 0 || ids[i] >= t->bpe.size) {
-            buf_free(&bytes);
-            return fail(err, ERR_DATA, "ids", "ids[%d] is %d, expected 0 to %d", i, ids[i], t->bpe.size - 1);
-        }
-        const Token *token = &t->bpe.tokens[ids[i]];
-        if (token->special && skip_special) continue;
-        buf_append(&bytes, t->bpe.pool.data + token->bytes, token->bytes_size); // nothing for an id in a gap
+        const Token *token = &v->tokens[ids[i]];
+        if (!is_shown(t, ids[i], skip_special)) continue;
+        if (token->shown == token->text)
+            buf_append(&bytes, token_bytes(v, ids[i]), token->bytes_size);
+        else
+            alphabet_to_bytes(token_shown(v, ids[i]), token->shown_size, &bytes);
     }
     utf8_repair(bytes.data, bytes.size, out);
     buf_free(&bytes);
-    return true;
+}
+
+bool tokenizer_decode(const Tokenizer *t, const int32_t *ids, int32_t count, bool skip_special, Buf *out, Err *err) {
+    const Vocabulary *v = &t->vocabulary;
+    for (int32_t i = 0; i < count; i++)
+        if (ids[i] < 0 || ids[i] >= v->size)
+            return fail(err, ERR_DATA, "ids", "ids[%d] is %d, expected 0 to %d", i, ids[i], v->size - 1);
+    if (t->decoder.byte_level) return decode_bytes(t, ids, count, skip_special, out), true;
+    Pieces pieces = {0};
+    for (int32_t i = 0; i < count; i++)
+        if (is_shown(t, ids[i], skip_special)) pieces_add(&pieces, token_shown(v, ids[i]), v->tokens[ids[i]].shown_size);
+    bool ok = decoder_run(&t->decoder, &pieces, out, err);
+    pieces_free(&pieces);
+    return ok;
 }
 
 // The rule of the `tokenizers` package's streaming decoder: text is written once it is longer than what was written for
@@ -212,8 +306,8 @@ static bool push(TokenStream *s, int32_t id, Buf *text, bool *ready, Buf *piece,
 bool token_stream_push(TokenStream *s, int32_t id, bool *ready, Buf *piece, Err *err) {
     Buf text = {0};
     *ready = false;
-    if (id < 0 || id >= s->t->bpe.size)
-        return fail(err, ERR_DATA, "ids", "found the id %d, expected 0 to %d", id, s->t->bpe.size - 1);
+    if (id < 0 || id >= s->t->vocabulary.size)
+        return fail(err, ERR_DATA, "ids", "found the id %d, expected 0 to %d", id, s->t->vocabulary.size - 1);
     bool ok = push(s, id, &text, ready, piece, err);
     buf_free(&text);
     return ok;
@@ -223,7 +317,7 @@ bool token_stream_push(TokenStream *s, int32_t id, bool *ready, Buf *piece, Err 
 bool tokenizer_has_chat(const Tokenizer *t) { return t->chat_source != NULL; }
 bool tokenizer_chat_reads(const Tokenizer *t, const char *variable) { return t->chat && template_reads(t->chat, variable); }
 static char *token_copy(const Tokenizer *t, int32_t id) {
-    return id < 0 ? NULL : xstrndup(token_text(&t->bpe, id), t->bpe.tokens[id].text_size);
+    return id < 0 ? NULL : xstrndup(token_text(&t->vocabulary, id), t->vocabulary.tokens[id].text_size);
 }
 bool tokenizer_chat_render(const Tokenizer *t, const ChatRequest *request, Buf *out, Err *err) {
     if (!t->chat_source) return fail(err, ERR_DATA, t->path, "has no chat template, so messages can't become a prompt");

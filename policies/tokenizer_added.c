@@ -80,10 +80,16 @@ static bool inside_word(const char *text, size_t size, size_t start, size_t stop
     return (char_before(text, start).kind & KIND_WORD) || (char_at(text, size, stop).kind & KIND_WORD);
 }
 
-bool added_tokens_split(const AddedTokens *a, const char *text, size_t size, AddedVisitor visitor) {
-    size_t done = 0;
+static bool give(const AddedVisitor *v, Stretch s, size_t start, size_t stop) {
+    return start >= stop || v->text(v->context, (Stretch){s.text + start, stop - start, s.first && start == 0});
+}
+
+bool added_tokens_split(const AddedTokens *a, Stretch s, AddedVisitor visitor) {
+    const char *text = s.text;
+    size_t size = s.size, done = 0;
     for (size_t at = 0; at < size && a->count;) {
-        const AddedToken *t = match_at(a, text, size, at);
+        int byte = (unsigned char)text[at];
+        const AddedToken *t = a->from[byte] == a->from[byte + 1] ? NULL : match_at(a, text, size, at);
         if (!t) {
             at++;
             continue;
@@ -95,9 +101,9 @@ bool added_tokens_split(const AddedTokens *a, const char *text, size_t size, Add
             for (Char c; start > done && ((c = char_before(text, start)).kind & KIND_SPACE);) start -= (size_t)c.size;
         if (t->rstrip)
             for (Char c; (c = char_at(text, size, stop)).kind & KIND_SPACE;) stop += (size_t)c.size;
-        if (start > done) TRY(visitor.text(visitor.context, text + done, start - done));
+        TRY(give(&visitor, s, done, start));
         visitor.token(visitor.context, t->id);
         done = stop;
     }
-    return done >= size || visitor.text(visitor.context, text + done, size - done);
+    return give(&visitor, s, done, size);
 }

@@ -1,86 +1,25 @@
-// The vocabulary, its merges, and byte-pair merging of one word. Tables are built once, checked while they are built,
-// and read-only from then on. A merge whose parts or whole are not tokens, an id or a text used twice: refused.
+// Byte-pair merging of one word. Tables are built once, checked while they are built, and read-only from then on. A merge
+// whose parts or whole are not tokens: refused.
 //
-// A word starts as one token a byte. Again and again the pair with the lowest rank, of these the leftmost, becomes one
-// token. A heap holds the candidate pairs, so a word of n bytes costs O(n log n), also one of a megabyte.
+// A word starts as one token a character (a byte, where words are raw bytes). Again and again the pair with the lowest
+// rank, of these the leftmost, becomes one token. Most words never come to that: a token that merging gives back whole
+// is marked when the tables are made, and a word that is such a token is looked up. Short words are merged by going
+// over them again and again, which beats any queue; for long ones a heap holds the candidate pairs, so a word of n
+// bytes costs O(n log n), also one of a megabyte.
+//
+// A text without a pre-tokenizer is one word. It is cut where no merge joins the two characters that meet (its seams
+// are hashed into a bitmap; a collision only means a cut less), so that it costs what a split text costs.
 #include "tokenizer_parts.h"
 #include "files.h"
 #include <stdlib.h>
 #include <string.h>
 
 static const uint64_t EMPTY_PAIR = UINT64_MAX; // ids are below TOKEN_LIMIT, so no pair looks like this
+enum { SHORT_WORD = 48, UNKNOWN_SYMBOL = -2 };
 
-bool bpe_start(Bpe *b, int32_t size, Err *err) {
-    *b = (Bpe){.size = size, .unknown = -1};
-    memset(b->byte_ids, -1, sizeof b->byte_ids);
-    void *tokens;
-    TRY(mem_alloc((size_t)size * sizeof(Token), "the vocabulary", &tokens, err));
-    b->tokens = tokens;
-    return true;
-}
 void bpe_free(Bpe *b) {
-    mem_free(b->tokens);
-    mem_free(b->by_text);
     mem_free(b->merges);
-    buf_free(&b->pool);
-}
-
-bool bpe_put(Bpe *b, int32_t id, const char *text, size_t size, const char *where, Err *err) {
-    Token *t = &b->tokens[id];
-    if (t->present)
-        return fail(err, ERR_DATA, where, "id %d belongs to two tokens, '%.60s' and '%.60s'; expected one", id,
-                    token_text(b, id), text);
-    if (b->pool.size + 3 * size + 2 > UINT32_MAX) return fail(err, ERR_DATA, where, "holds more than 4 GiB of tokens");
-    *t = (Token){.present = true, .text = (uint32_t)b->pool.size, .text_size = (uint32_t)size};
-    buf_append(&b->pool, text, size);
-    buf_append(&b->pool, "", 1); // so that it can be printed
-    t->bytes = (uint32_t)b->pool.size;
-    alphabet_to_bytes(text, size, &b->pool);
-    t->bytes_size = (uint32_t)b->pool.size - t->bytes;
-    if (t->bytes_size > b->longest_token) b->longest_token = t->bytes_size;
-    return true;
-}
-
-// ---- by text -------------------------------------------------------------------------------------------------
-static size_t table_size(size_t count) {
-    size_t size = 16;
-    while (size < 2 * count) size *= 2;
-    return size;
-}
-static int32_t *text_slot(const Bpe *b, const char *text, size_t size) {
-    size_t i = (size_t)hash64(text, size) & b->by_text_mask;
-    for (;; i = (i + 1) & b->by_text_mask) {
-        int32_t id = b->by_text[i];
-        if (id < 0) return &b->by_text[i];
-        if (b->tokens[id].text_size == size && memcmp(token_text(b, id), text, size) == 0) return &b->by_text[i];
-    }
-}
-int32_t bpe_find(const Bpe *b, const char *text, size_t size) { return *text_slot(b, text, size); }
-
-bool bpe_index(Bpe *b, const char *where, Err *err) {
-    size_t slots = table_size((size_t)b->size);
-    void *table;
-    TRY(mem_alloc(slots * sizeof *b->by_text, "the vocabulary's index", &table, err));
-    b->by_text = table;
-    b->by_text_mask = slots - 1;
-    memset(b->by_text, -1, slots * sizeof *b->by_text);
-    for (int32_t id = 0; id < b->size; id++) {
-        const Token *t = &b->tokens[id];
-        if (!t->present) continue;
-        int32_t *slot = text_slot(b, token_text(b, id), t->text_size);
-        if (*slot >= 0)
-            return fail(err, ERR_DATA, where, "the token '%.60s' has two ids, %d and %d; expected one", token_text(b, id),
-                        *slot, id);
-        *slot = id;
-    }
-    for (int byte = 0; byte < 256; byte++) {
-        char c = (char)byte;
-        Buf letter = {0};
-        bytes_to_alphabet(&c, 1, &letter);
-        b->byte_ids[byte] = bpe_find(b, letter.data, letter.size);
-        buf_free(&letter);
-    }
-    return true;
+    free(b->character_ids), free(b->seams), free(b->prefix), free(b->suffix);
 }
 
 // ---- merges --------------------------------------------------------------------------------------------------
@@ -93,9 +32,10 @@ static MergeSlot *merge_slot(const Bpe *b, uint64_t pair) {
 }
 
 bool bpe_merges_start(Bpe *b, size_t count, const char *where, Err *err) {
-    if (count > 4 * (size_t)TOKEN_LIMIT)
-        return fail(err, ERR_DATA, where, "found %zu merges, expected at most %d", count, 4 * TOKEN_LIMIT);
-    size_t slots = table_size(count);
+    if (count > 16 * (size_t)TOKEN_LIMIT)
+        return fail(err, ERR_DATA, where, "found %zu merges, expected at most %d", count, 16 * TOKEN_LIMIT);
+    size_t slots = 16;
+    while (slots < 2 * count) slots *= 2;
     void *table;
     TRY(mem_alloc(slots * sizeof *b->merges, "the merges", &table, err));
     b->merges = table;
@@ -104,19 +44,25 @@ bool bpe_merges_start(Bpe *b, size_t count, const char *where, Err *err) {
     return true;
 }
 
+static void put_merge(Bpe *b, int32_t left, int32_t right, int32_t rank, int32_t id) {
+    MergeSlot *slot = merge_slot(b, pair_of(left, right));
+    if (slot->pair == EMPTY_PAIR) b->merge_count++;
+    *slot = (MergeSlot){.pair = pair_of(left, right), .rank = rank, .id = id}; // of two equal merges the later one counts
+}
+
 bool bpe_merge_put(Bpe *b, int32_t rank, const char *left, size_t left_size, const char *right, size_t right_size,
                    const char *where, Err *err) {
     Buf whole = {0};
+    size_t prefix = b->prefix ? strlen(b->prefix) : 0;
     buf_append(&whole, left, left_size);
-    buf_append(&whole, right, right_size);
-    int32_t a = bpe_find(b, left, left_size), c = bpe_find(b, right, right_size), id = bpe_find(b, whole.data, whole.size);
+    if (right_size >= prefix) buf_append(&whole, right + prefix, right_size - prefix);
+    int32_t a = vocabulary_find_model(b->v, left, left_size), c = vocabulary_find_model(b->v, right, right_size);
+    int32_t id = right_size < prefix ? -1 : vocabulary_find_model(b->v, whole.data, whole.size);
     buf_free(&whole);
     if (a < 0 || c < 0 || id < 0)
         return fail(err, ERR_DATA, where, "merge %d joins '%.60s' and '%.60s', but %s is not in the vocabulary", rank, left,
                     right, a < 0 ? "the first" : c < 0 ? "the second" : "the whole");
-    MergeSlot *slot = merge_slot(b, pair_of(a, c));
-    if (slot->pair == EMPTY_PAIR) b->merge_count++;
-    *slot = (MergeSlot){.pair = pair_of(a, c), .rank = rank, .id = id}; // of two equal merges the later one counts
+    put_merge(b, a, c, rank, id);
     return true;
 }
 
@@ -131,9 +77,191 @@ bool bpe_merge_put_line(Bpe *b, int32_t rank, const char *line, size_t size, con
     return ok;
 }
 
-// ---- merging a word ----------------------------------------------------------------------------------------------
+// ---- merges out of scores ---------------------------------------------------------------------------------------
+typedef struct Scored {
+    double score;
+    int32_t id;
+} Scored;
+static int compare_scored(const void *a, const void *b) {
+    const Scored *x = a, *y = b;
+    return x->score != y->score ? (x->score < y->score ? 1 : -1) : (x->id > y->id) - (x->id < y->id);
+}
+// The ways to cut one token in two tokens; with `put`, as merges of this rank.
+static size_t cut_token(Bpe *b, int32_t id, int32_t rank, bool put) {
+    const Token *t = &b->v->tokens[id];
+    const char *text = token_text(b->v, id);
+    size_t cuts = 0;
+    int n;
+    for (size_t at = 0; at < t->text_size; at += (size_t)n) {
+        code_at(text, at, &n);
+        if (at == 0) continue;
+        int32_t left = vocabulary_find_model(b->v, text, at);
+        int32_t right = left < 0 ? -1 : vocabulary_find_model(b->v, text + at, t->text_size - at);
+        if (right < 0) continue;
+        cuts++;
+        if (put) put_merge(b, left, right, rank, id);
+    }
+    return cuts;
+}
+bool bpe_merges_from_scores(Bpe *b, const double *scores, const char *where, Err *err) {
+    Scored *order = xcalloc((size_t)b->v->size, sizeof *order);
+    size_t count = 0, cuts = 0;
+    for (int32_t id = 0; id < b->v->size; id++) {
+        if (!b->v->tokens[id].model) continue;
+        size_t n = cut_token(b, id, 0, false);
+        if (n) order[count++] = (Scored){scores[id], id};
+        cuts += n;
+    }
+    qsort(order, count, sizeof *order, compare_scored);
+    bool ok = bpe_merges_start(b, cuts, where, err);
+    int32_t rank = -1;
+    for (size_t i = 0; ok && i < count; i++) { // equal scores have equal ranks: the leftmost pair goes first
+        if (i == 0 || order[i].score != order[i - 1].score) rank++;
+        cut_token(b, order[i].id, rank, true);
+    }
+    free(order);
+    return ok;
+}
+
+// ---- finishing -------------------------------------------------------------------------------------------------------
+static size_t seam_of(int32_t left, int32_t right) {
+    uint64_t h = ((uint64_t)(uint32_t)left << 21 | (uint32_t)right) * 0x9E3779B97F4A7C15u;
+    return (size_t)(h >> 44); // 20 bits
+}
+static bool seam_joins(const Bpe *b, int32_t left, int32_t right) {
+    size_t s = seam_of(left, right);
+    return b->seams[s / 64] >> (s % 64) & 1;
+}
+static int32_t last_code(const char *text, size_t size) {
+    int n;
+    size_t at = size - 1;
+    while (at > 0 && ((unsigned char)text[at] & 0xC0) == 0x80) at--;
+    return code_at(text, at, &n);
+}
+static bool is_substitute(const Bpe *b, int32_t id) { // stands for a character that has another text
+    const Token *t = &b->v->tokens[id];
+    return id == b->unknown || (b->byte_fallback && t->text_size == 6 && memcmp(token_text(b->v, id), "<0x", 3) == 0);
+}
+static void make_seams(Bpe *b) {
+    uint64_t *seams = xcalloc(SEAM_BITS / 64, sizeof *seams);
+    for (size_t i = 0; i <= b->merges_mask; i++) {
+        if (b->merges[i].pair == EMPTY_PAIR) continue;
+        int32_t left = (int32_t)(b->merges[i].pair >> 32), right = (int32_t)(uint32_t)b->merges[i].pair;
+        const Token *l = &b->v->tokens[left], *r = &b->v->tokens[right];
+        if (!l->text_size || !r->text_size || is_substitute(b, left) || is_substitute(b, right)) {
+            free(seams); // its text says nothing about what it stands for
+            return;
+        }
+        int n;
+        size_t s = seam_of(last_code(token_text(b->v, left), l->text_size), code_at(token_text(b->v, right), 0, &n));
+        seams[s / 64] |= (uint64_t)1 << (s % 64);
+    }
+    b->seams = seams;
+}
+
+static void find_characters(Bpe *b) {
+    b->character_ids = xmalloc(CHARACTER_IDS * sizeof *b->character_ids);
+    memset(b->character_ids, -1, CHARACTER_IDS * sizeof *b->character_ids);
+    for (int32_t id = 0; id < b->v->size; id++) {
+        const Token *t = &b->v->tokens[id];
+        int n;
+        if (!t->model || t->text_size == 0 || t->text_size > 3) continue;
+        int32_t code = code_at(token_text(b->v, id), 0, &n);
+        if ((uint32_t)n == t->text_size) b->character_ids[code] = id;
+    }
+}
+
+bool bpe_finish(Bpe *b, Err *err) {
+    for (int byte = 0; byte < 256; byte++) {
+        char c = (char)byte;
+        Buf letter = {0};
+        bytes_to_alphabet(&c, 1, &letter);
+        b->byte_ids[byte] = vocabulary_find_model(b->v, letter.data, letter.size);
+        b->fallback_ids[byte] = vocabulary_byte_token(b->v, byte);
+        buf_free(&letter);
+    }
+    if (!b->bytes) find_characters(b);
+    if (b->prefix || b->suffix) return true; // a token's text says nothing about where it may stand
+    if (!b->bytes) make_seams(b);
+    Ids ids = {0};
+    ModelScratch scratch = {0};
+    bool ok = true, ignore = b->ignore_merges;
+    b->ignore_merges = false;
+    uint64_t lengths = 0;
+    for (int32_t id = 0; ok && id < b->v->size; id++) {
+        Token *t = &b->v->tokens[id];
+        if (!t->model || !t->text_size || (b->bytes && !t->letters)) continue;
+        if (t->text_size > 256) continue; // rare, and costly to try
+        ids.count = 0;
+        if (b->bytes)
+            ok = bpe_encode(b, token_bytes(b->v, id), t->bytes_size, &scratch, &ids, err);
+        else
+            ok = bpe_encode(b, token_text(b->v, id), t->text_size, &scratch, &ids, err);
+        t->whole = ids.count == 1 && ids.data[0] == id;
+        if (!t->whole) continue;
+        uint32_t n = b->bytes ? t->bytes_size : t->text_size;
+        lengths |= (uint64_t)1 << (n < 63 ? n : 63);
+    }
+    b->short_tokens = lengths;
+    b->ignore_merges = ignore;
+    ids_free(&ids);
+    model_scratch_free(&scratch);
+    return ok;
+}
+
+// ---- working memory ----------------------------------------------------------------------------------------------------
+bool model_scratch_grow(ModelScratch *s, size_t count, size_t each, Err *err) {
+    size_t bytes;
+    if (!size_mul(count, each, &bytes)) return fail(err, ERR_DATA, "text", "a word of %zu bytes is too long", count);
+    if (bytes <= s->capacity) return true;
+    size_t capacity = s->capacity ? s->capacity : 4096;
+    while (capacity < bytes) capacity *= 2;
+    mem_free(s->memory);
+    s->memory = NULL;
+    s->capacity = 0;
+    TRY(mem_alloc(capacity, "a word", &s->memory, err));
+    s->capacity = capacity;
+    return true;
+}
+void model_scratch_free(ModelScratch *s) {
+    mem_free(s->memory);
+    buf_free(&s->word);
+}
+
+// ---- merging by going over the word -------------------------------------------------------------------------------------
+// symbols[0..count) -> the same, merged; the new count.
+static int32_t merge_short(const Bpe *b, int32_t *symbols, int32_t count) {
+    int32_t ranks[SHORT_WORD], ids[SHORT_WORD];
+    for (int32_t i = 0; i + 1 < count; i++) {
+        const MergeSlot *m = merge_slot(b, pair_of(symbols[i], symbols[i + 1]));
+        bool empty = m->pair == EMPTY_PAIR;
+        ranks[i] = empty ? INT32_MAX : m->rank;
+        ids[i] = m->id;
+    }
+    while (count > 1) {
+        int32_t best = 0;
+        for (int32_t i = 1; i + 1 < count; i++)
+            if (ranks[i] < ranks[best]) best = i;
+        if (ranks[best] == INT32_MAX) break;
+        symbols[best] = ids[best];
+        count--;
+        for (int32_t i = best + 1; i < count; i++) {
+            symbols[i] = symbols[i + 1];
+            ranks[i - 1] = ranks[i];
+            ids[i - 1] = ids[i];
+        }
+        for (int32_t i = best > 0 ? best - 1 : 0; i <= best && i + 1 < count; i++) {
+            const MergeSlot *m = merge_slot(b, pair_of(symbols[i], symbols[i + 1]));
+            ranks[i] = m->pair == EMPTY_PAIR ? INT32_MAX : m->rank;
+            ids[i] = m->id;
+        }
+    }
+    return count;
+}
+
+// ---- merging with a heap ---------------------------------------------------------------------------------------------
 typedef struct Symbol {
-    int32_t id; // -1: merged into the one before
+    int32_t id;            // -1: merged into the one before
     int32_t before, after; // neighbours; -1 at the ends
 } Symbol;
 typedef struct Candidate {
@@ -172,42 +300,6 @@ static void consider(const Bpe *b, const Symbol *symbols, int32_t at, Heap *heap
     if (m->pair == EMPTY_PAIR) return;
     heap_push(heap, (Candidate){.rank = m->rank, .at = at, .left = left, .right = right, .id = m->id});
 }
-
-// At most n - 1 candidates at the start and two more for each of n - 1 merges.
-static bool scratch_grow(BpeScratch *s, size_t size, Err *err) {
-    if (size <= s->capacity) return true;
-    size_t capacity = s->capacity ? s->capacity : 128, bytes;
-    while (capacity < size) capacity *= 2;
-    if (!size_mul(capacity, sizeof(Symbol) + 3 * sizeof(Candidate), &bytes))
-        return fail(err, ERR_DATA, "text", "a word of %zu bytes is too long", size);
-    mem_free(s->memory);
-    s->memory = NULL;
-    s->capacity = 0;
-    TRY(mem_alloc(bytes, "a word", &s->memory, err));
-    s->capacity = capacity;
-    return true;
-}
-void bpe_scratch_free(BpeScratch *s) {
-    mem_free(s->memory);
-    buf_free(&s->word);
-}
-
-static int32_t start_symbols(const Bpe *b, const char *word, size_t size, Symbol *symbols) {
-    int32_t count = 0;
-    bool after_unknown = false;
-    for (size_t i = 0; i < size; i++) {
-        int32_t id = b->byte_ids[(unsigned char)word[i]];
-        bool unknown = id < 0;
-        if (unknown) id = after_unknown && b->fuse_unknown ? -1 : b->unknown;
-        after_unknown = unknown;
-        if (id < 0) continue;
-        symbols[count] = (Symbol){.id = id, .before = count - 1, .after = count + 1};
-        count++;
-    }
-    if (count) symbols[count - 1].after = -1;
-    return count;
-}
-
 static void merge_all(const Bpe *b, Symbol *symbols, Heap *heap) {
     while (heap->count) {
         Candidate c = heap_pop(heap);
@@ -223,22 +315,138 @@ static void merge_all(const Bpe *b, Symbol *symbols, Heap *heap) {
     }
 }
 
-bool bpe_encode(const Bpe *b, const char *word, size_t size, BpeScratch *scratch, Ids *out, Err *err) {
-    if (b->ignore_merges && size <= b->longest_token) {
-        scratch->word.size = 0;
-        bytes_to_alphabet(word, size, &scratch->word);
-        int32_t id = bpe_find(b, scratch->word.data, scratch->word.size);
-        if (id >= 0) {
-            ids_push(out, id);
-            return true;
-        }
-    }
-    TRY(scratch_grow(scratch, size, err));
-    Symbol *symbols = scratch->memory;
-    Heap heap = {.data = (Candidate *)(symbols + scratch->capacity)};
-    int32_t count = start_symbols(b, word, size, symbols);
+// list[0..count), which lies in the scratch's memory: at most count - 1 candidates at the start and two more for each of
+// count - 1 merges.
+static int32_t merge_long(const Bpe *b, int32_t *list, int32_t count, void *memory) {
+    Symbol *symbols = memory;
+    Heap heap = {.data = (Candidate *)(symbols + count)};
+    for (int32_t i = 0; i < count; i++) symbols[i] = (Symbol){list[i], i - 1, i + 1 < count ? i + 1 : -1};
     for (int32_t i = 0; i + 1 < count; i++) consider(b, symbols, i, &heap);
     merge_all(b, symbols, &heap);
-    for (int32_t i = count ? 0 : -1; i >= 0; i = symbols[i].after) ids_push(out, symbols[i].id);
+    int32_t left = 0;
+    for (int32_t i = 0; i >= 0; i = symbols[i].after) list[left++] = symbols[i].id;
+    return left;
+}
+
+// ---- a word's first symbols ------------------------------------------------------------------------------------------
+static int32_t symbols_of_bytes(const Bpe *b, const char *word, size_t size, int32_t *symbols) {
+    int32_t count = 0;
+    bool after_unknown = false;
+    for (size_t i = 0; i < size; i++) {
+        int32_t id = b->byte_ids[(unsigned char)word[i]];
+        bool unknown = id < 0;
+        if (unknown) id = after_unknown && b->fuse_unknown ? -1 : b->unknown;
+        after_unknown = unknown;
+        if (id >= 0) symbols[count++] = id;
+    }
+    return count;
+}
+
+static int32_t character_id(const Bpe *b, const char *word, size_t at, int n) {
+    int m;
+    if (n < 4) return b->character_ids[code_at(word, at, &m)];
+    return vocabulary_find_model(b->v, word + at, (size_t)n);
+}
+// The character with the prefix or suffix of its place.
+static int32_t placed_id(const Bpe *b, const char *word, size_t size, size_t at, int n, Buf *text) {
+    text->size = 0;
+    if (b->prefix && at > 0) buf_puts(text, b->prefix);
+    buf_append(text, word + at, (size_t)n);
+    if (b->suffix && at + (size_t)n == size) buf_puts(text, b->suffix);
+    return vocabulary_find_model(b->v, text->data, text->size);
+}
+// The tokens of the bytes of an unknown character, if all are there.
+static int32_t fallback(const Bpe *b, const char *bytes, size_t size, int32_t *symbols) {
+    for (size_t i = 0; i < size; i++)
+        if (b->fallback_ids[(unsigned char)bytes[i]] < 0) return 0;
+    for (size_t i = 0; i < size; i++) symbols[i] = b->fallback_ids[(unsigned char)bytes[i]];
+    return (int32_t)size;
+}
+// Unknown characters without byte tokens are held back until the next known one, as the `tokenizers` package does it:
+// bytes of others may come before them. `symbols` has room for four a byte and the suffix's.
+static int32_t symbols_of_characters(const Bpe *b, const char *word, size_t size, int32_t *symbols, Buf *text) {
+    int32_t count = 0;
+    bool held = false;
+    int n;
+    for (size_t at = 0; at < size; at += (size_t)n) {
+        code_at(word, at, &n);
+        bool placed = b->prefix || b->suffix;
+        int32_t id = placed ? placed_id(b, word, size, at, n, text) : character_id(b, word, at, n);
+        if (id >= 0) {
+            if (held) symbols[count++] = b->unknown;
+            held = false;
+            symbols[count++] = id;
+            continue;
+        }
+        int32_t bytes = 0;
+        if (b->byte_fallback)
+            bytes = fallback(b, placed ? text->data : word + at, placed ? text->size : (size_t)n, symbols + count);
+        count += bytes;
+        if (bytes || b->unknown < 0) continue;
+        if (held && !b->fuse_unknown) symbols[count++] = b->unknown;
+        held = true;
+    }
+    if (held) symbols[count++] = b->unknown;
+    return count;
+}
+
+// ---- encoding --------------------------------------------------------------------------------------------------------
+static int32_t find_word(const Bpe *b, const char *word, size_t size) {
+    return b->bytes ? vocabulary_find_bytes(b->v, word, size) : vocabulary_find_model(b->v, word, size);
+}
+// A token that merging would give; -1 if the word is none.
+static int32_t whole_word(const Bpe *b, const char *word, size_t size) {
+    if (!(b->short_tokens >> (size < 63 ? size : 63) & 1)) return -1;
+    int32_t id = find_word(b, word, size);
+    return id >= 0 && b->v->tokens[id].whole ? id : -1;
+}
+
+static bool encode_part(const Bpe *b, const char *word, size_t size, ModelScratch *scratch, Ids *out, Err *err) {
+    int32_t few[SHORT_WORD], *symbols = few;
+    size_t affixes = (b->prefix ? strlen(b->prefix) : 0) + (b->suffix ? strlen(b->suffix) : 0);
+    size_t most = size * (1 + affixes); // each character gives at most as many symbols as bytes
+    if (most >= SHORT_WORD) {
+        if (size > INT32_MAX / 2 || most > INT32_MAX / 2) return fail(err, ERR_DATA, "text", "a word of %zu bytes is too long", size);
+        TRY(model_scratch_grow(scratch, most + 1, sizeof(Symbol) + 3 * sizeof(Candidate) + sizeof(int32_t), err));
+        symbols = (int32_t *)((char *)scratch->memory + (most + 1) * (sizeof(Symbol) + 3 * sizeof(Candidate)));
+    }
+    int32_t count = b->bytes ? symbols_of_bytes(b, word, size, symbols) : symbols_of_characters(b, word, size, symbols, &scratch->word);
+    if (count > 1) count = count <= SHORT_WORD ? merge_short(b, symbols, count) : merge_long(b, symbols, count, scratch->memory);
+    ids_append(out, symbols, count);
     return true;
+}
+
+static bool encode_word(const Bpe *b, const char *word, size_t size, ModelScratch *scratch, Ids *out, Err *err) {
+    int32_t id = whole_word(b, word, size);
+    if (id < 0) return encode_part(b, word, size, scratch, out, err);
+    ids_push(out, id);
+    return true;
+}
+
+// Cuts between two known characters that no merge joins.
+static bool encode_at_seams(const Bpe *b, const char *word, size_t size, ModelScratch *scratch, Ids *out, Err *err) {
+    size_t start = 0;
+    int32_t before = -1;
+    int n;
+    for (size_t at = 0; at < size; at += (size_t)n) {
+        int32_t code = code_at(word, at, &n);
+        bool known = character_id(b, word, at, n) >= 0;
+        if (known && before >= 0 && !seam_joins(b, before, code)) {
+            TRY(encode_word(b, word + start, at - start, scratch, out, err));
+            start = at;
+        }
+        before = known ? code : -1;
+    }
+    return encode_word(b, word + start, size - start, scratch, out, err);
+}
+
+bool bpe_encode(const Bpe *b, const char *word, size_t size, ModelScratch *scratch, Ids *out, Err *err) {
+    if (!size) return true;
+    int32_t id = b->ignore_merges ? find_word(b, word, size) : -1;
+    if (id >= 0) {
+        ids_push(out, id);
+        return true;
+    }
+    if (b->seams && size > 16) return encode_at_seams(b, word, size, scratch, out, err);
+    return encode_word(b, word, size, scratch, out, err);
 }

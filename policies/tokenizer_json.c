@@ -1,5 +1,5 @@
-// Reads tokenizer.json and its companions from a folder. What is read: a byte-level BPE model, its added tokens,
-// normaliser (none or NFC), pre-tokenizer, post-processor and decoder. Everything that changes ids or texts and isn't
+// Reads tokenizer.json and its companions from a folder: the model, its added tokens and, with the files that own them,
+// normaliser, pre-tokenizer, post-processor and decoder. Everything that changes ids or texts and isn't
 // known here is refused with the field's name and what is supported; what only concerns offsets, padding or
 // truncation is ignored.
 #include "tokenizer_parts.h"
@@ -41,26 +41,33 @@ static bool type_is(const json_t *object, const char *type) {
 }
 
 // ---- the model -----------------------------------------------------------------------------------------------
-static bool check_model(Reader *r, const json_t *model) {
+static bool find_model(Reader *r, const json_t *model) {
+    static const struct {
+        const char *type;
+        ModelKind kind;
+    } known[] = {{"BPE", MODEL_BPE}, {"Unigram", MODEL_UNIGRAM}, {"WordPiece", MODEL_WORDPIECE}, {"WordLevel", MODEL_WORDPIECE}};
     const char *type = get_text(model, "type");
     if (!json_is_object(model)) return fail(r->err, ERR_DATA, at(r, "model"), "is missing, expected an object");
-    if (type ? strcmp(type, "BPE") != 0 : !get(model, "merges"))
-        return fail(r->err, ERR_DATA, at(r, "model.type"), "found '%.40s', which is not supported; expected BPE (byte-level)",
-                    type ? type : "nothing");
-    if (json_is_true(get(model, "byte_fallback")))
-        return fail(r->err, ERR_DATA, at(r, "model.byte_fallback"),
-                    "found true, which is not supported; expected a byte-level BPE without byte fallback");
-    static const char *const empty[] = {"continuing_subword_prefix", "end_of_word_suffix"};
-    for (int i = 0; i < COUNT(empty); i++) {
-        const char *v = get_text(model, empty[i]);
-        if (v && v[0])
-            return fail(r->err, ERR_DATA, at(r, "model.%s", empty[i]), "found '%.40s', expected null or an empty text", v);
-    }
-    const json_t *dropout = get(model, "dropout");
+    if (!type && get(model, "merges")) type = "BPE"; // older files
+    for (int i = 0; type && i < COUNT(known); i++)
+        if (strcmp(known[i].type, type) == 0) {
+            r->t->model = known[i].kind;
+            return true;
+        }
+    return fail(r->err, ERR_DATA, at(r, "model.type"),
+                "found '%.40s', which is not supported; expected BPE, Unigram, WordPiece or WordLevel", type ? type : "nothing");
+}
+
+static bool check_model(Reader *r, const json_t *model) {
+    TRY(find_model(r, model));
+    const json_t *dropout = get(model, "dropout"), *vocab = get(model, "vocab");
     if (dropout && json_number_value(dropout) != 0)
         return fail(r->err, ERR_DATA, at(r, "model.dropout"), "found a dropout, expected null: encoding must be a function");
-    if (!json_is_object(get(model, "vocab"))) return fail(r->err, ERR_DATA, at(r, "model.vocab"), "expected an object");
-    if (!json_is_array(get(model, "merges"))) return fail(r->err, ERR_DATA, at(r, "model.merges"), "expected a list");
+    if (r->t->model == MODEL_UNIGRAM)
+        return json_is_array(vocab) || fail(r->err, ERR_DATA, at(r, "model.vocab"), "expected a list");
+    if (!json_is_object(vocab)) return fail(r->err, ERR_DATA, at(r, "model.vocab"), "expected an object");
+    if (r->t->model == MODEL_BPE && !json_is_array(get(model, "merges")))
+        return fail(r->err, ERR_DATA, at(r, "model.merges"), "expected a list");
     return true;
 }
 
@@ -76,38 +83,37 @@ static bool read_id(Reader *r, const json_t *v, const char *where, int32_t *id, 
 }
 
 static bool read_merge(Reader *r, const json_t *merge, int32_t rank) {
+    Bpe *b = &r->t->bpe;
     const char *where = at(r, "model.merges[%d]", rank);
     if (json_is_string(merge))
-        return bpe_merge_put_line(&r->t->bpe, rank, json_string_value(merge), json_string_length(merge), where, r->err);
-    const json_t *a = json_array_get(merge, 0), *b = json_array_get(merge, 1);
-    if (json_array_size(merge) != 2 || !json_is_string(a) || !json_is_string(b))
+        return bpe_merge_put_line(b, rank, json_string_value(merge), json_string_length(merge), where, r->err);
+    const json_t *left = json_array_get(merge, 0), *right = json_array_get(merge, 1);
+    if (json_array_size(merge) != 2 || !json_is_string(left) || !json_is_string(right))
         return fail(r->err, ERR_DATA, where, "expected two tokens, as a list of two texts or as one text");
-    return bpe_merge_put(&r->t->bpe, rank, json_string_value(a), json_string_length(a), json_string_value(b),
-                         json_string_length(b), where, r->err);
+    return bpe_merge_put(b, rank, json_string_value(left), json_string_length(left), json_string_value(right),
+                         json_string_length(right), where, r->err);
 }
 
-static bool read_vocabulary(Reader *r, const json_t *vocab) {
-    Bpe *b = &r->t->bpe;
-    const char *text;
-    json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)vocab, text, value) {
-        int32_t id = (int32_t)json_integer_value(value);
-        TRY(bpe_put(b, id, text, strlen(text), at(r, "model.vocab"), r->err));
-    }
+// Added tokens that the model doesn't have, and the index over all.
+static bool read_other_tokens(Reader *r) {
+    Vocabulary *v = &r->t->vocabulary;
+    bool repeats = r->t->model == MODEL_UNIGRAM;
+    TRY(vocabulary_index(v, repeats, at(r, "model.vocab"), r->err));
     for (int i = 0; i < r->t->added_count; i++) {
         const AddedToken *a = &r->t->added[i];
-        const json_t *known = json_object_get(vocab, a->text);
-        if (known && json_integer_value(known) != a->id)
+        int32_t known = vocabulary_find(v, a->text, a->size);
+        if (known >= 0 && known != a->id)
             return fail(r->err, ERR_DATA, at(r, "added_tokens[%d]", i), "'%.60s' has the id %d, but %d in the vocabulary",
-                        a->text, a->id, (int)json_integer_value(known));
-        if (!known) TRY(bpe_put(b, a->id, a->text, a->size, at(r, "added_tokens[%d]", i), r->err));
+                        a->text, a->id, known);
+        if (known < 0) TRY(vocabulary_put(v, a->id, a->text, a->size, false, at(r, "added_tokens[%d]", i), r->err));
     }
-    return bpe_index(b, at(r, "added_tokens"), r->err);
+    mem_free(v->by_text);
+    v->by_text = NULL;
+    return vocabulary_index(v, repeats, at(r, "added_tokens"), r->err);
 }
 
-static bool read_model(Reader *r, const json_t *model, int32_t size) {
-    Bpe *b = &r->t->bpe;
-    const json_t *vocab = get(model, "vocab"), *merges = get(model, "merges");
+static bool read_vocabulary(Reader *r, const json_t *vocab, int32_t size) {
+    Vocabulary *v = &r->t->vocabulary;
     const char *text;
     json_t *value;
     json_object_foreach((json_t *)(uintptr_t)vocab, text, value) {
@@ -117,17 +123,91 @@ static bool read_model(Reader *r, const json_t *model, int32_t size) {
         TRY(read_id(r, value, at(r, "%s", field), &id, &size));
     }
     if (size == 0) return fail(r->err, ERR_DATA, at(r, "model.vocab"), "is empty");
-    TRY(bpe_start(b, size, r->err));
-    TRY(read_vocabulary(r, vocab));
-    TRY(bpe_merges_start(b, json_array_size(merges), at(r, "model.merges"), r->err));
-    for (size_t i = 0; i < json_array_size(merges); i++) TRY(read_merge(r, json_array_get(merges, i), (int32_t)i));
+    TRY(vocabulary_start(v, size, r->err));
+    json_object_foreach((json_t *)(uintptr_t)vocab, text, value) {
+        int32_t id = (int32_t)json_integer_value(value);
+        TRY(vocabulary_put(v, id, text, strlen(text), true, at(r, "model.vocab"), r->err));
+    }
+    return read_other_tokens(r);
+}
+
+static bool find_unknown(Reader *r, const json_t *model, int32_t *out) {
+    const char *unknown = get_text(model, "unk_token");
+    *out = unknown ? vocabulary_find_model(&r->t->vocabulary, unknown, strlen(unknown)) : -1;
+    if (unknown && *out < 0)
+        return fail(r->err, ERR_DATA, at(r, "model.unk_token"), "'%.60s' is not in the vocabulary", unknown);
+    return true;
+}
+static char *text_or_null(const json_t *model, const char *key) {
+    const char *text = get_text(model, key);
+    return text && text[0] ? xstrdup(text) : NULL;
+}
+
+static bool read_bpe(Reader *r, const json_t *model, int32_t size) {
+    Tokenizer *t = r->t;
+    Bpe *b = &t->bpe;
+    const json_t *merges = get(model, "merges");
+    TRY(read_vocabulary(r, get(model, "vocab"), size));
+    b->v = &t->vocabulary;
+    b->prefix = text_or_null(model, "continuing_subword_prefix");
+    b->suffix = text_or_null(model, "end_of_word_suffix");
     b->ignore_merges = json_is_true(get(model, "ignore_merges"));
     b->fuse_unknown = json_is_true(get(model, "fuse_unk"));
-    const char *unknown = get_text(model, "unk_token");
-    if (unknown && !json_is_integer(json_object_get(vocab, unknown)))
-        return fail(r->err, ERR_DATA, at(r, "model.unk_token"), "'%.60s' is not in the vocabulary", unknown);
-    if (unknown) b->unknown = bpe_find(b, unknown, strlen(unknown));
+    b->byte_fallback = json_is_true(get(model, "byte_fallback"));
+    TRY(find_unknown(r, model, &b->unknown));
+    TRY(bpe_merges_start(b, json_array_size(merges), at(r, "model.merges"), r->err));
+    for (size_t i = 0; i < json_array_size(merges); i++) TRY(read_merge(r, json_array_get(merges, i), (int32_t)i));
+    return tokenizer_finish_bpe(t, r->err);
+}
+
+static bool read_unigram(Reader *r, const json_t *model, int32_t size) {
+    Vocabulary *v = &r->t->vocabulary;
+    Unigram *u = &r->t->unigram;
+    const json_t *vocab = get(model, "vocab"), *unknown = get(model, "unk_id");
+    size_t count = json_array_size(vocab);
+    if (count == 0 || count > TOKEN_LIMIT)
+        return fail(r->err, ERR_DATA, at(r, "model.vocab"), "found %zu tokens, expected 1 to %d", count, TOKEN_LIMIT);
+    if (size < (int32_t)count) size = (int32_t)count;
+    TRY(vocabulary_start(v, size, r->err));
+    u->v = v;
+    u->scores = xcalloc((size_t)size, sizeof *u->scores);
+    for (size_t i = 0; i < count; i++) {
+        const json_t *item = json_array_get(vocab, i), *text = json_array_get(item, 0), *score = json_array_get(item, 1);
+        const char *where = at(r, "model.vocab[%zu]", i);
+        if (json_array_size(item) != 2 || !json_is_string(text) || !json_is_number(score))
+            return fail(r->err, ERR_DATA, where, "expected a text and its score");
+        TRY(vocabulary_put(v, (int32_t)i, json_string_value(text), json_string_length(text), true, where, r->err));
+        u->scores[i] = json_number_value(score);
+    }
+    TRY(read_other_tokens(r));
+    u->unknown = -1;
+    if (unknown && (!json_is_integer(unknown) || json_integer_value(unknown) < 0 || json_integer_value(unknown) >= (json_int_t)count))
+        return fail(r->err, ERR_DATA, at(r, "model.unk_id"), "expected an id from 0 to %zu", count - 1);
+    if (unknown) u->unknown = (int32_t)json_integer_value(unknown);
+    u->byte_fallback = json_is_true(get(model, "byte_fallback"));
+    return unigram_finish(u, r->err);
+}
+
+static bool read_wordpiece(Reader *r, const json_t *model, int32_t size) {
+    WordPiece *w = &r->t->wordpiece;
+    const json_t *longest = get(model, "max_input_chars_per_word");
+    TRY(read_vocabulary(r, get(model, "vocab"), size));
+    TRY(find_unknown(r, model, &w->unknown));
+    w->v = &r->t->vocabulary;
+    if (type_is(model, "WordLevel")) return true;
+    const char *prefix = get_text(model, "continuing_subword_prefix");
+    w->prefix = xstrdup(prefix ? prefix : "##");
+    w->longest = json_integer_value(longest) > 0 ? (size_t)json_integer_value(longest) : 100;
     return true;
+}
+
+static bool read_model(Reader *r, const json_t *model, int32_t size) {
+    switch (r->t->model) {
+    case MODEL_UNIGRAM: return read_unigram(r, model, size);
+    case MODEL_WORDPIECE: return read_wordpiece(r, model, size);
+    case MODEL_BPE: break;
+    }
+    return read_bpe(r, model, size);
 }
 
 // ---- added tokens -----------------------------------------------------------------------------------------------
@@ -156,108 +236,16 @@ static bool read_added(Reader *r, const json_t *list, int32_t *size) {
     return true;
 }
 
-// ---- normaliser, post-processor, decoder -----------------------------------------------------------------------
-static bool read_normaliser(Reader *r, const json_t *j) {
-    if (!j) return true;
-    if (type_is(j, "NFC")) {
-        r->t->nfc = true;
-        return true;
-    }
-    const json_t *list = get(j, "normalizers");
-    if (!type_is(j, "Sequence") || !json_is_array(list)) {
-        const char *type = get_text(j, "type");
-        return fail(r->err, ERR_DATA, at(r, "normalizer"), "found %.40s, which is not supported; expected none or NFC",
-                    type ? type : "no type");
-    }
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const json_t *item = json_array_get(list, i);
-        if (type_is(item, "Sequence")) return fail(r->err, ERR_DATA, at(r, "normalizer"), "holds a sequence in a sequence");
-        TRY(read_normaliser(r, item));
-    }
-    return true;
-}
-
-// The ids that a template puts in the place of one special token.
-static bool put_special(Reader *r, const json_t *specials, const char *name, Ids *out) {
-    const json_t *ids = json_object_get(json_object_get(specials, name), "ids");
-    if (!json_array_size(ids))
-        return fail(r->err, ERR_DATA, at(r, "post_processor.special_tokens"), "lacks '%.60s', which the template uses", name);
-    for (size_t i = 0; i < json_array_size(ids); i++) {
-        const json_t *v = json_array_get(ids, i);
-        json_int_t id = json_is_integer(v) ? json_integer_value(v) : -1;
-        if (id < 0 || id >= r->t->bpe.size || !r->t->bpe.tokens[id].present)
-            return fail(r->err, ERR_DATA, at(r, "post_processor.special_tokens"),
-                        "'%.60s' has the id %lld, which no token has", name, (long long)id);
-        ids_push(out, (int32_t)id);
-    }
-    return true;
-}
-
-static bool read_template(Reader *r, const json_t *j) {
-    Ids now = {0};
-    const json_t *single = get(j, "single"), *specials = get(j, "special_tokens");
-    bool ok = json_array_size(single) <= 64 ||
-              fail(r->err, ERR_DATA, at(r, "post_processor.single"), "found more than 64 items");
-    for (size_t i = 0; ok && i < json_array_size(single); i++) {
-        const json_t *item = json_array_get(single, i);
-        const char *special = get_text(get(item, "SpecialToken"), "id"), *sequence = get_text(get(item, "Sequence"), "id");
-        if (special)
-            ok = put_special(r, specials, special, &now);
-        else if (sequence && strcmp(sequence, "A") == 0)
-            ids_append(&now, r->t->automatic, r->t->automatic_count);
-        else
-            ok = fail(r->err, ERR_DATA, at(r, "post_processor.single[%zu]", i), "expected a SpecialToken or the Sequence A");
-        if (ok && now.count > 1024) ok = fail(r->err, ERR_DATA, at(r, "post_processor"), "makes more than 1024 tokens");
-    }
-    if (!ok) {
-        ids_free(&now);
-        return false;
-    }
-    free(r->t->automatic);
-    r->t->automatic = now.data;
-    r->t->automatic_count = now.count;
-    return true;
-}
-
-static bool read_postprocessor(Reader *r, const json_t *j) {
-    if (!j || type_is(j, "ByteLevel")) return true; // ByteLevel changes offsets only
-    if (type_is(j, "TemplateProcessing")) return read_template(r, j);
-    const json_t *list = get(j, "processors");
-    if (!type_is(j, "Sequence") || !json_is_array(list)) {
-        const char *type = get_text(j, "type");
-        return fail(r->err, ERR_DATA, at(r, "post_processor"),
-                    "found %.40s, which is not supported; expected ByteLevel, TemplateProcessing or a sequence of these",
-                    type ? type : "no type");
-    }
-    if (json_array_size(list) > 16) return fail(r->err, ERR_DATA, at(r, "post_processor"), "found more than 16 stages");
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const json_t *item = json_array_get(list, i);
-        if (type_is(item, "Sequence")) return fail(r->err, ERR_DATA, at(r, "post_processor"), "holds a sequence in a sequence");
-        TRY(read_postprocessor(r, item));
-    }
-    return true;
-}
-
-static bool check_decoder(Reader *r, const json_t *j) {
-    const json_t *list = get(j, "decoders");
-    if (type_is(j, "Sequence") && json_array_size(list) == 1) j = json_array_get(list, 0);
-    if (type_is(j, "ByteLevel")) return true;
-    const char *type = get_text(j, "type");
-    return fail(r->err, ERR_DATA, at(r, "decoder"), "found %.40s, which is not supported; expected ByteLevel",
-                type ? type : "none");
-}
-
+// ---- the whole -------------------------------------------------------------------------------------------------
 static bool read_tokenizer(Reader *r, const json_t *root) {
     Tokenizer *t = r->t;
     int32_t size = 0;
     if (!json_is_object(root)) return fail(r->err, ERR_DATA, r->path, "expected an object");
     TRY(check_model(r, get(root, "model")));
-    TRY(read_normaliser(r, get(root, "normalizer")));
-    TRY(pretokenizer_from_json(get(root, "pre_tokenizer"), r->path, &t->pre, r->err));
-    TRY(check_decoder(r, get(root, "decoder")));
+    TRY(tokenizer_read_stages(t, get(root, "normalizer"), get(root, "pre_tokenizer"), get(root, "decoder"), r->path, r->err));
     TRY(read_added(r, get(root, "added_tokens"), &size));
     TRY(read_model(r, get(root, "model"), size));
-    TRY(read_postprocessor(r, get(root, "post_processor")));
+    TRY(tokenizer_read_post(t, get(root, "post_processor"), r->path, r->err));
     // Only our own character vocabularies split into characters; there a character outside is an error.
     t->strict = t->pre.steps[0].scanner == SCAN_CHARACTERS;
     return true;
@@ -270,7 +258,7 @@ static bool read_special(Reader *r, const json_t *config, const char *key, int32
     if (!v || *id >= 0) return true;
     const char *text = json_is_object(v) ? get_text(v, "content") : json_string_value(v);
     if (!text) return fail(r->err, ERR_DATA, at(r, "%s", key), "expected a text or an object with 'content'");
-    *id = bpe_find(&r->t->bpe, text, strlen(text));
+    *id = vocabulary_find(&r->t->vocabulary, text, strlen(text));
     return *id >= 0 || fail(r->err, ERR_DATA, at(r, "%s", key), "'%.60s' is not in the vocabulary", text);
 }
 static bool read_specials(Reader *r, const json_t *config) {
@@ -336,6 +324,5 @@ bool tokenizer_read_folder(Tokenizer *t, Err *err) {
     if (!ok) return false;
     AddedToken *added = t->added;
     t->added = NULL;
-    tokenizer_set_added(t, added, t->added_count);
-    return true;
+    return tokenizer_set_added(t, added, t->added_count, err);
 }

@@ -24,7 +24,7 @@ static bool put_characters(Tokenizer *t, const char *characters, size_t size, Er
                           characters + at);
         letters.size = 0;
         bytes_to_alphabet(characters + at, (size_t)n, &letters);
-        ok = ok && bpe_put(&t->bpe, id, letters.data, letters.size, "characters", err);
+        ok = ok && vocabulary_put(&t->vocabulary, id, letters.data, letters.size, true, "characters", err);
         at += (size_t)n;
     }
     buf_free(&letters);
@@ -38,27 +38,32 @@ bool tokenizer_read_characters(Tokenizer *t, const char *characters, Err *err) {
     if (!size) return fail(err, ERR_DATA, "characters", "is empty, expected at least one character");
     for (size_t at = 0; at < size; count++) at += (size_t)char_at(characters, size, at).size;
     if (count > 1 << 16) return fail(err, ERR_DATA, "characters", "holds %d characters, expected at most 65533", count - 3);
-    TRY(bpe_start(&t->bpe, count, err));
+    TRY(tokenizer_set_stages(t, NULL,
+                             "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": "
+                             "\"[\\\\s\\\\S]\"}, \"behavior\": \"Isolated\", \"invert\": false}, {\"type\": \"ByteLevel\", "
+                             "\"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": false}]}",
+                             "{\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, \"use_regex\": true}",
+                             err));
+    TRY(vocabulary_start(&t->vocabulary, count, err));
     for (int32_t id = 0; id < FIRST_CHARACTER_ID; id++)
-        TRY(bpe_put(&t->bpe, id, first_tokens[id], strlen(first_tokens[id]), "characters", err));
+        TRY(vocabulary_put(&t->vocabulary, id, first_tokens[id], strlen(first_tokens[id]), true, "characters", err));
     TRY(put_characters(t, characters, size, err));
-    TRY(bpe_index(&t->bpe, "characters", err));
+    TRY(vocabulary_index(&t->vocabulary, false, "characters", err));
+    t->bpe = (Bpe){.v = &t->vocabulary, .unknown = -1, .ignore_merges = true};
     TRY(bpe_merges_start(&t->bpe, 0, "characters", err));
-    t->bpe.ignore_merges = true;
+    TRY(tokenizer_finish_bpe(t, err));
     t->strict = true;
-    t->pre = (Pretokenizer){.count = 2, .steps = {{.scanner = SCAN_CHARACTERS}}};
     t->eos = EOS_ID;
     AddedToken *added = xcalloc(COUNT(first_tokens), sizeof *added);
     for (int32_t id = 0; id < FIRST_CHARACTER_ID; id++)
         added[id] = (AddedToken){
             .text = xstrdup(first_tokens[id]), .size = strlen(first_tokens[id]), .id = id, .special = id == EOS_ID};
-    tokenizer_set_added(t, added, FIRST_CHARACTER_ID);
-    return true;
+    return tokenizer_set_added(t, added, FIRST_CHARACTER_ID, err);
 }
 
 // ---- writing ---------------------------------------------------------------------------------------------------
 static json_t *text_of(const Tokenizer *t, int32_t id) {
-    return json_stringn(token_text(&t->bpe, id), t->bpe.tokens[id].text_size);
+    return json_stringn(token_text(&t->vocabulary, id), t->vocabulary.tokens[id].text_size);
 }
 
 static json_t *added_to_json(const Tokenizer *t) {
@@ -74,7 +79,8 @@ static json_t *added_to_json(const Tokenizer *t) {
 
 static int compare_ranks(const void *a, const void *b) {
     const MergeSlot *x = *(const MergeSlot *const *)a, *y = *(const MergeSlot *const *)b;
-    return (x->rank > y->rank) - (x->rank < y->rank);
+    if (x->rank != y->rank) return x->rank < y->rank ? -1 : 1;
+    return (x->pair > y->pair) - (x->pair < y->pair);
 }
 static json_t *merges_to_json(const Tokenizer *t) {
     const Bpe *b = &t->bpe;
@@ -95,13 +101,14 @@ static json_t *merges_to_json(const Tokenizer *t) {
 }
 
 static json_t *model_to_json(const Tokenizer *t) {
+    const Vocabulary *v = &t->vocabulary;
     const Bpe *b = &t->bpe;
-    json_t *vocab = json_object();
-    for (int32_t id = 0; id < b->size; id++)
-        if (b->tokens[id].present) json_object_set_new(vocab, token_text(b, id), json_integer(id));
-    return json_pack("{s:s, s:n, s:n, s:n, s:n, s:b, s:b, s:b, s:o, s:o}", "type", "BPE", "dropout", "unk_token",
-                     "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", 0, "byte_fallback", 0, "ignore_merges",
-                     b->ignore_merges, "vocab", vocab, "merges", merges_to_json(t));
+    json_t *vocab = json_object(), *unknown = b->unknown >= 0 ? text_of(t, b->unknown) : json_null();
+    for (int32_t id = 0; id < v->size; id++)
+        if (v->tokens[id].present) json_object_set_new(vocab, token_text(v, id), json_integer(id));
+    return json_pack("{s:s, s:n, s:o, s:n, s:n, s:b, s:b, s:b, s:o, s:o}", "type", "BPE", "dropout", "unk_token", unknown,
+                     "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", b->fuse_unknown, "byte_fallback",
+                     b->byte_fallback, "ignore_merges", b->ignore_merges, "vocab", vocab, "merges", merges_to_json(t));
 }
 
 static json_t *byte_level(void) {
@@ -118,7 +125,7 @@ static json_t *postprocessor_to_json(const Tokenizer *t) {
             json_array_append_new(single, json_pack("{s:{s:s, s:i}}", "Sequence", "id", "A", "type_id", 0));
             continue;
         }
-        const char *text = token_text(&t->bpe, id);
+        const char *text = token_text(&t->vocabulary, id);
         json_array_append_new(single, json_pack("{s:{s:s, s:i}}", "SpecialToken", "id", text, "type_id", 0));
         json_object_set_new(specials, text, json_pack("{s:s, s:[i], s:[s]}", "id", text, "ids", id, "tokens", text));
     }
@@ -151,13 +158,17 @@ static void write_file(json_t *value, const char *name, TokenizerFile *out) {
     json_decref(value);
 }
 
+static json_t *stage(const char *text) {
+    json_t *j = text ? json_loads(text, 0, NULL) : NULL;
+    return j ? j : json_null();
+}
+
 void tokenizer_build_files(const Tokenizer *t, TokenizerFile *out) {
     memset(out, 0, TOKENIZER_FILES * sizeof *out);
-    json_t *normaliser = t->nfc ? json_pack("{s:s}", "type", "NFC") : json_null();
     json_t *root = json_pack("{s:s, s:n, s:n, s:o, s:o, s:o, s:o, s:o, s:o}", "version", "1.0", "truncation", "padding",
-                             "added_tokens", added_to_json(t), "normalizer", normaliser, "pre_tokenizer",
-                             pretokenizer_to_json(&t->pre), "post_processor", postprocessor_to_json(t), "decoder",
-                             byte_level(), "model", model_to_json(t));
+                             "added_tokens", added_to_json(t), "normalizer", stage(t->normalizer_text), "pre_tokenizer",
+                             stage(t->pretokenizer_text), "post_processor", postprocessor_to_json(t), "decoder",
+                             stage(t->decoder_text), "model", model_to_json(t));
     write_file(root, tokenizer_file_names[0], &out[0]);
     write_file(config_to_json(t), tokenizer_file_names[1], &out[1]);
 }

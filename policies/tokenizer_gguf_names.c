@@ -1,0 +1,122 @@
+// The pre-tokenizers that GGUF files name ("tokenizer.ggml.pre"), as tokenizer.json writes them. A name that isn't here is
+// refused with the list of those that are: another split gives other ids, and nobody would see why.
+#include "tokenizer_parts.h"
+#include <stdio.h>
+#include <string.h>
+
+#define BYTE_LEVEL(regex)                                                                                    \
+    "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": " regex "}"
+#define SPLIT(pattern)                                                                                       \
+    "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"" pattern "\"}, \"behavior\": \"Isolated\", \"invert\": false}"
+#define SEQUENCE(steps) "{\"type\": \"Sequence\", \"pretokenizers\": [" steps "]}"
+#define SPLIT_ONE(pattern) SEQUENCE(SPLIT(pattern) ", " BYTE_LEVEL("false"))
+#define DIGITS "{\"type\": \"Digits\", \"individual_digits\": true}"
+
+// Twice escaped: once for C, once for JSON.
+#define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+#define SPACES "\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
+#define LLAMA3(numbers)                                                                                      \
+    CONTRACTIONS "|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|" numbers "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|" SPACES
+#define UPPER "[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]"
+#define LOWER "[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]"
+#define LEAD "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?"
+#define CASED(ending, numbers)                                                                               \
+    LEAD UPPER "*" LOWER "+" ending "|" LEAD UPPER "+" LOWER "*" ending "|" numbers                                \
+               "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n/]*|" SPACES
+#define DEEPSEEK3                                                                                            \
+    "[!\\\"#$%&'()*+,\\\\-./:;<=>?@\\\\[\\\\\\\\\\\\]^_`{|}~][A-Za-z]+|[^\\\\r\\\\n\\\\p{L}\\\\p{P}\\\\p{S}]?[\\\\p{L}\\\\p{M}]+"  \
+    "| ?[\\\\p{P}\\\\p{S}]+[\\\\r\\\\n]*|" SPACES
+#define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\\\p{L}+| ?\\\\p{N}+| ?[^\\\\s\\\\p{L}\\\\p{N}]+|\\\\s+(?!\\\\S)|\\\\s+"
+#define BLOOM " ?[^(\\\\s|.,!?…。，、।۔،)]+"
+// The letters of cased scripts, as DeepSeek's first models list them.
+#define DEEPSEEK_LETTERS                                                                                     \
+    "A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌ" \
+    "ῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃"
+
+static const char gpt2[] = BYTE_LEVEL("true");
+static const char llama3[] = SPLIT_ONE(LLAMA3("\\\\p{N}{1,3}"));
+static const char qwen2[] = SPLIT_ONE(LLAMA3("\\\\p{N}"));
+static const char digits_gpt2[] = SEQUENCE(DIGITS ", " BYTE_LEVEL("true"));
+static const char o200k[] = SPLIT_ONE(CASED(CONTRACTIONS "?", "\\\\p{N}{1,3}"));
+static const char bloom[] = SPLIT_ONE(BLOOM);
+static const char deepseek3[] = SEQUENCE(SPLIT("\\\\p{N}{1,3}") ", " SPLIT("[一-龥\u3040-ゟ゠-ヿ]+") ", " SPLIT(DEEPSEEK3) ", "
+                                         BYTE_LEVEL("false"));
+static const char qwen35[] = SPLIT_ONE(CONTRACTIONS
+    "|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{L}\\\\p{M}]+|\\\\p{N}| ?[^\\\\s\\\\p{L}\\\\p{M}\\\\p{N}]+[\\\\r\\\\n]*|" SPACES);
+static const char nfc[] = "{\"type\": \"NFC\"}";
+
+static const struct Known {
+    const char *name;
+    GgufPre pre;
+} known[] = {
+    {"gpt-2", {gpt2, NULL, false, false}},
+    // What readers of GGUF do where a converter did not know the model.
+    {"default",
+     {SEQUENCE(SPLIT("[\\\\p{P}\\\\$\\\\+<=>\\\\^~\\\\|]+") ", " SPLIT(GPT2) ", " SPLIT("\\\\p{N}+") ", "
+               SPLIT("[0-9][0-9][0-9]") ", " BYTE_LEVEL("false")), NULL, false, false}},
+    {"smollm", {digits_gpt2, NULL, false, false}},
+    {"llama-bpe", {llama3, NULL, true, true}},
+    {"qwen2", {qwen2, nfc, false, false}},
+    {"llama3", {llama3, NULL, true, true}},
+    {"llama-v3", {llama3, NULL, true, true}},
+    {"falcon3", {llama3, NULL, true, true}},
+    {"lfm2", {llama3, NULL, true, true}},
+    {"llama4", {o200k, NULL, false, false}},
+    {"gpt-4o", {o200k, NULL, false, false}},
+    {"tekken", {SPLIT_ONE(CASED("", "\\\\p{N}")), NULL, true, true}},
+    {"deepseek-llm",
+     {SEQUENCE(SPLIT("[\\\\r\\\\n]") ", " SPLIT("\\\\s?[" DEEPSEEK_LETTERS "]+") ", "
+               SPLIT("\\\\s?[!-/:-~！-／：-～‘-‟　-。]+") ", " SPLIT("\\\\s+$") ", " SPLIT("[一-龥ࠀ-一가-\uD7FF]+") ", "
+               DIGITS ", " BYTE_LEVEL("false")), NULL, false, false}},
+    {"deepseek-coder",
+     {SEQUENCE(SPLIT("[\\\\r\\\\n]") ", " SPLIT("\\\\s?\\\\p{L}+") ", " SPLIT("\\\\s?\\\\p{P}+") ", "
+               SPLIT("[一-龥ࠀ-一가-\uD7FF]+") ", " DIGITS ", " BYTE_LEVEL("false")), NULL, false, false}},
+    {"deepseek-v3", {deepseek3, NULL, false, false}},
+    {"hunyuan-dense", {deepseek3, NULL, false, false}},
+    {"deepseek-r1-qwen", {qwen2, nfc, false, false}},
+    {"qwen35", {qwen35, nfc, false, false}},
+    {"stablelm2", {qwen2, NULL, false, false}},
+    {"hunyuan", {qwen2, NULL, false, false}},
+    {"megrez", {qwen2, NULL, false, false}},
+    {"dbrx", {llama3, NULL, false, false}},
+    {"smaug-bpe", {llama3, NULL, false, false}},
+    {"chatglm-bpe", {llama3, NULL, false, false}},
+    {"glm4", {llama3, NULL, false, false}},
+    {"olmo", {gpt2, NULL, false, false}},
+    {"mpt", {gpt2, NULL, false, false}},
+    {"jais", {gpt2, NULL, false, false}},
+    {"trillion", {gpt2, NULL, false, false}},
+    {"phi-2", {gpt2, NULL, false, false}},
+    {"roberta-bpe", {gpt2, NULL, false, false}},
+    {"modern-bert", {gpt2, NULL, false, false}},
+    {"exaone4", {gpt2, NULL, false, false}},
+    {"granite-docling", {gpt2, NULL, false, false}},
+    {"starcoder", {digits_gpt2, NULL, false, false}},
+    {"refact", {digits_gpt2, NULL, false, false}},
+    {"command-r", {digits_gpt2, NULL, false, false}},
+    {"codeshell", {digits_gpt2, NULL, false, false}},
+    {"exaone", {digits_gpt2, NULL, false, false}},
+    {"minerva-7b", {digits_gpt2, NULL, false, false}},
+    {"bloom", {bloom, NULL, false, false}},
+    {"poro-chat", {bloom, NULL, false, false}},
+    {"gpt3-finnish", {bloom, NULL, false, false}},
+    {"viking", {SEQUENCE(SPLIT(BLOOM) ", " DIGITS ", " BYTE_LEVEL("false")), NULL, false, false}},
+    {"falcon",
+     {SEQUENCE(SPLIT("[\\\\p{P}\\\\$\\\\+<=>\\\\^~\\\\|`]+") ", " SPLIT(GPT2) ", " SPLIT("[0-9][0-9][0-9]") ", "
+               BYTE_LEVEL("false")), NULL, false, false}},
+};
+
+bool gguf_pre_find(const char *name, const char *path, GgufPre *out, Err *err) {
+    for (int i = 0; i < COUNT(known); i++)
+        if (strcmp(known[i].name, name) == 0) {
+            *out = known[i].pre;
+            return true;
+        }
+    char where[256];
+    Buf names = {0};
+    for (int i = 0; i < COUNT(known); i++) buf_printf(&names, i ? ", %s" : "%s", known[i].name);
+    snprintf(where, sizeof where, "%s: tokenizer.ggml.pre", path);
+    fail(err, ERR_DATA, where, "found '%.60s'; supported are %s", name, names.data);
+    buf_free(&names);
+    return false;
+}
