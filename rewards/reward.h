@@ -52,7 +52,7 @@ typedef struct Verdict {
 typedef struct RewardSpec {
     const char *script;  // name of a shipped reward ("correct") or a path ending in .lua
     double weight;
-    const char *task; // only samples of this task are scored; NULL: all
+    const char *task; // only samples of this task are scored; "*": of tasks that no other script is for; NULL: all
     // The spec's further keys, visible to the script as the global `options`; may be NULL. `allow` lists what the script may
     // do that others may not: "program.python", "program.c" (run.program).
     const json_t *options;

@@ -199,6 +199,19 @@ bool sandbox_protect(Sandbox *box, lua_CFunction body, void *context, char *mess
     return false;
 }
 
+static int set_options(lua_State *L) {
+    const json_t *options = lua_touserdata(L, 1);
+    if (options)
+        value_push(L, options);
+    else
+        lua_newtable(L);
+    lua_setglobal(L, "options");
+    return 0;
+}
+bool sandbox_options(Sandbox *box, const json_t *options, char *message, size_t message_size) {
+    return sandbox_protect(box, set_options, (void *)(uintptr_t)options, message, message_size);
+}
+
 bool sandbox_open(const char *name, const SandboxLimits *limits, Sandbox **out, Err *err) {
     *out = NULL;
     Sandbox *box = xcalloc(1, sizeof *box);

@@ -51,16 +51,6 @@ static bool read_source(const char *script, Buf *out, Err *err) {
     return false;
 }
 
-static int set_options(lua_State *L) {
-    const json_t *options = lua_touserdata(L, 1);
-    if (options)
-        value_push(L, options);
-    else
-        lua_newtable(L);
-    lua_setglobal(L, "options");
-    return 0;
-}
-
 // `allow = {"program.python"}` beside the script's name in a recipe: what it may do that others may not.
 static bool read_allow(const RewardSpec *spec, unsigned *programs, Err *err) {
     const json_t *allow = json_object_get(spec->options, "allow");
@@ -100,7 +90,7 @@ static bool open_script(const RewardSpec *spec, int index, const RewardLimits *l
     if (ok) {
         out->box->substream = (uint64_t)index;
         out->box->programs = programs;
-        ok = sandbox_protect(out->box, set_options, (void *)(uintptr_t)spec->options, message, sizeof message) ||
+        ok = sandbox_options(out->box, spec->options, message, sizeof message) ||
              fail(err, ERR_DATA, spec->script, "options: %s", message);
     }
     ok = ok && sandbox_load(out->box, source.data ? source.data : "", source.size, spec->script, err);
@@ -379,8 +369,12 @@ static void combine(Verdict *v, const Result *r, double weight) {
 }
 
 // Samples that are scored together answer one prompt, so they are of one task.
-static bool is_for(const ScoreScript *script, const RewardSample *samples) {
-    return !script->task || (samples[0].task && strcmp(script->task, samples[0].task) == 0);
+static bool is_for(const ScoreScripts *scripts, const ScoreScript *script, const RewardSample *samples) {
+    if (!script->task) return true;
+    if (strcmp(script->task, "*") != 0) return samples[0].task && strcmp(script->task, samples[0].task) == 0;
+    for (int i = 0; i < scripts->count; i++)
+        if (scripts->list[i].task && samples[0].task && strcmp(scripts->list[i].task, samples[0].task) == 0) return false;
+    return true;
 }
 
 void scripts_score(const ScoreScripts *scripts, const RewardSample *samples, int count, Verdict *out,
@@ -391,7 +385,7 @@ void scripts_score(const ScoreScripts *scripts, const RewardSample *samples, int
         results[i].state = VERDICT_ERROR; // until something better is known
     }
     for (int s = 0; s < scripts->count; s++) {
-        if (!is_for(&scripts->list[s], samples)) continue;
+        if (!is_for(scripts, &scripts->list[s], samples)) continue;
         Run run = {.script = &scripts->list[s], .only_look = count > 1};
         if (run.only_look) { // is it for groups?
             if (progress) progress(context, count);

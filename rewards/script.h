@@ -37,6 +37,8 @@ typedef struct Sandbox {
 // A state with the libraries loaded. NULL on failure of the machine (no memory), with `err` filled.
 bool sandbox_open(const char *name, const SandboxLimits *limits, Sandbox **out, Err *err) MUST_CHECK;
 void sandbox_close(Sandbox *box);
+// The global `options`: what a recipe says beside the script's name (NULL: an empty table). Before the state is frozen.
+bool sandbox_options(Sandbox *box, const json_t *options, char *message, size_t message_size) MUST_CHECK;
 // Compiles source (text only); it stays in the state. ERR_DATA with NAME:LINE.
 bool sandbox_load(Sandbox *box, const char *source, size_t size, const char *path, Err *err) MUST_CHECK;
 // Fixes the state as the one that sandbox_reset goes back to.

@@ -14,16 +14,9 @@
 
 const char *const mode_names[MODES] = {"think", "direct"};
 
-enum { RECIPE_BYTES = 1 << 20, MAX_ELEMENTS = 1000 };
+enum { RECIPE_BYTES = 1 << 20 };
 
-typedef struct Build {
-    Reading reading;
-    json_t *raw; // as the script returned it, with overrides in place
-    json_t *out; // resolved
-    Recipe *r;
-} Build;
-
-static json_t *raw_at(const json_t *raw, const char *path) {
+json_t *recipe_raw_at(const json_t *raw, const char *path) {
     char key[128];
     while (raw && *path) {
         size_t n = strcspn(path, ".");
@@ -32,107 +25,6 @@ static json_t *raw_at(const json_t *raw, const char *path) {
         path += n + (path[n] == '.');
     }
     return (json_t *)(uintptr_t)raw;
-}
-#define REJECT(b, code, path, ...)                                                                           \
-    recipe_fail(&(b)->reading, code, path, raw_at((b)->raw, path), err, __VA_ARGS__)
-
-static bool is_given(const json_t *section, const char *key) {
-    const json_t *v = json_object_get(section, key);
-    return v && !json_is_null(v);
-}
-static int int_of(const json_t *section, const char *key) { return (int)json_integer_value(json_object_get(section, key)); }
-static void set_int(json_t *section, const char *key, int64_t value) {
-    json_object_set_new(section, key, json_integer(value));
-}
-// A default that follows from other keys.
-static void set_int_default(json_t *section, const char *key, int64_t value) {
-    if (!is_given(section, key)) set_int(section, key, value);
-}
-
-// ---- lists of tasks, rewards and stages ------------------------------------------------------------------
-// "correct", {"correct"} and {"correct", weight=2} all become {"$kind":"correct", ...}.
-static void name_elements(json_t *list) {
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        json_t *element = json_array_get(list, i), *kind = element;
-        if (json_is_array(element) && json_array_size(element) == 1) kind = json_array_get(element, 0);
-        if (json_is_object(element)) kind = json_object_get(element, "$1");
-        if (!json_is_string(kind)) continue;
-        json_t *named = json_is_object(element) ? json_copy(element) : json_object();
-        json_object_set(named, "$kind", kind);
-        json_object_del(named, "$1");
-        json_array_set_new(list, i, named);
-    }
-}
-
-static bool unknown_kind(Build *b, const char *path, const char *what, const char *kind, const Variant *variants,
-                         Err *err) {
-    const char *names[16] = {0};
-    Buf all = {0};
-    for (int i = 0; variants[i].name && i < COUNT(names) - 1; i++) {
-        names[i] = variants[i].name;
-        buf_printf(&all, "%s%s", i ? ", " : "", names[i]);
-    }
-    const char *near = nearest_name(kind, names);
-    REJECT(b, ERR_DATA, path, "unknown %s '%.60s'%s%s%s; expected one of %s", what, kind, near ? ", did you mean '" : "",
-           near ? near : "", near ? "'?" : "", all.data);
-    buf_free(&all);
-    return false;
-}
-
-static bool list_size(Build *b, const char *key, const json_t *list, Err *err) {
-    size_t n = json_array_size(list);
-    return (n >= 1 && n <= MAX_ELEMENTS) ||
-           REJECT(b, ERR_DATA, key, "'%s': found %zu elements, expected 1 to %d", key, n, MAX_ELEMENTS);
-}
-
-// Elements whose first word names one of `variants`. Each resolved element has its kind under "kind".
-static bool resolve_variants(Build *b, const char *key, const char *what, const char *example, const Variant *variants,
-                             Err *err) {
-    json_t *list = json_object_get(b->out, key), *resolved = json_array(), *element;
-    json_incref(list);
-    json_object_set_new(b->out, key, resolved);
-    bool ok = list_size(b, key, list, err);
-    size_t i;
-    json_array_foreach(list, i, element) {
-        char path[64];
-        snprintf(path, sizeof path, "%s.%zu", key, i + 1);
-        const char *kind = json_string_value(json_object_get(element, "$kind"));
-        const Variant *v = variants;
-        while (ok && kind && v->name && strcmp(v->name, kind) != 0) v++;
-        if (ok && !kind) ok = REJECT(b, ERR_DATA, path, "'%s': expected a %s, such as %s", path, what, example);
-        if (ok && !v->name) ok = unknown_kind(b, path, what, kind, variants, err);
-        if (!ok) break;
-        json_t *out = json_object();
-        json_array_append_new(resolved, out);
-        ok = recipe_resolve_section(&b->reading, v->fields, element, path, NULL, out, err);
-        json_object_set_new(out, "kind", json_string(kind));
-    }
-    json_decref(list);
-    return ok;
-}
-
-static bool resolve_rewards(Build *b, Err *err) {
-    json_t *list = json_object_get(b->out, "rewards"), *resolved = json_array(), *element;
-    json_incref(list);
-    json_object_set_new(b->out, "rewards", resolved);
-    bool ok = list_size(b, "rewards", list, err);
-    size_t i;
-    json_array_foreach(list, i, element) {
-        char path[64];
-        snprintf(path, sizeof path, "rewards.%zu", i + 1);
-        json_t *script = json_object_get(element, "$kind");
-        if (ok && !script)
-            ok = REJECT(b, ERR_DATA, path, "'%s': expected a reward, such as {\"correct\"} or {\"./mine.lua\", weight=0.5}",
-                        path);
-        if (!ok) break;
-        json_t *out = json_object(), *options = json_object();
-        json_array_append_new(resolved, out);
-        ok = recipe_resolve_section(&b->reading, reward_fields, element, path, options, out, err);
-        json_object_set(out, "script", script);
-        json_object_set_new(out, "options", options);
-    }
-    json_decref(list);
-    return ok;
 }
 
 // ---- sections that hold for all stages -------------------------------------------------------------------
@@ -278,9 +170,8 @@ static bool check_task_weights(Build *b, Err *err) {
     size_t i;
     json_array_foreach(json_object_get(b->out, "tasks"), i, task) {
         sum += json_number_value(json_object_get(task, "weight"));
-        const char *kind = json_string_value(json_object_get(task, "kind"));
         bool chat = json_is_true(json_object_get(b->out, "chat"));
-        if (strcmp(kind, "jsonl") != 0 && !is_given(task, "style"))
+        if (json_object_get(task, "style") && !is_given(task, "style"))
             json_object_set_new(task, "style", json_string(chat ? "words" : "plain"));
     }
     return sum > 0 || REJECT(b, ERR_DATA, "tasks", "'tasks': all weights are 0, expected one above 0 at least");
@@ -433,93 +324,7 @@ static void complete_limits(Build *b) {
 
 // ---- files -----------------------------------------------------------------------------------------------
 // A relative path as seen from `first`, or from `second` if only that one leads to something.
-static char *locate(Arena *arena, const char *first, const char *second, const char *name) {
-    char *a = name[0] == '/' ? xstrdup(name) : path_join(first, name), *b = path_join(second, name);
-    const char *taken = name[0] != '/' && !file_exists(a) && file_exists(b) ? b : a;
-    while (strncmp(taken, "./", 2) == 0 && taken[2] != '/') taken += 2;
-    char *path = arena_strdup(arena, taken);
-    free(a);
-    free(b);
-    return path;
-}
-static bool locate_input(Build *b, const char *at, const char *what, const char *name, const char **out, Err *err) {
-    *out = locate(&b->r->arena, b->r->folder, ".", name);
-    return (file_exists(*out) && !file_is_folder(*out)) ||
-           REJECT(b, ERR_NOINPUT, at, "%s '%.200s' isn't there (looked beside the recipe and in the working folder)", what,
-                  name);
-}
-
-static bool shipped_reward(Build *b, const char *at, const char *name, Err *err) {
-    enum { MOST = 64 };
-    char stems[MOST][64];
-    const char *names[MOST + 1] = {0};
-    for (int i = 0; embedded_files[i].name && i < MOST; i++) {
-        const char *file = embedded_files[i].name, *dot = strrchr(file, '.');
-        snprintf(stems[i], sizeof stems[i], "%.*s", (int)(dot ? dot - file : (long)strlen(file)), file);
-        names[i] = stems[i];
-        if (dot && strcmp(dot, ".lua") == 0 && strcmp(stems[i], name) == 0) return true;
-    }
-    const char *near = nearest_name(name, names);
-    return REJECT(b, ERR_DATA, at, "unknown reward '%.60s'%s%s%s; expected a shipped one or a path that ends in .lua", name,
-                  near ? ", did you mean '" : "", near ? near : "", near ? "'?" : "");
-}
-
 // ---- storing ---------------------------------------------------------------------------------------------
-static void forget_json(void *value) { json_decref(value); }
-static const json_t *keep_json(Arena *arena, json_t *value) {
-    arena_defer(arena, forget_json, value);
-    return value;
-}
-
-static bool store_tasks(Build *b, Err *err) {
-    Recipe *r = b->r;
-    const json_t *list = json_object_get(b->out, "tasks");
-    r->task_count = (int)json_array_size(list);
-    r->tasks = ARENA_NEW(&r->arena, TaskSpec, r->task_count);
-    for (int i = 0; i < r->task_count; i++) {
-        const json_t *from = json_array_get(list, (size_t)i);
-        TaskSpec *task = &r->tasks[i];
-        task->kind = arena_strdup(&r->arena, json_string_value(json_object_get(from, "kind")));
-        const Variant *v = task_variants;
-        while (strcmp(v->name, task->kind) != 0) v++;
-        recipe_store(v->fields, from, task, &r->arena);
-        task->options = json_object();
-        keep_json(&r->arena, task->options);
-        json_object_set(task->options, "style", json_object_get(from, "style"));
-        if (!task->file) continue;
-        char at[64];
-        const char *path;
-        snprintf(at, sizeof at, "tasks.%d.file", i + 1);
-        TRY(locate_input(b, at, "data file", task->file, &path, err));
-        task->file = (char *)(uintptr_t)path;
-    }
-    return true;
-}
-
-static bool store_rewards(Build *b, Err *err) {
-    Recipe *r = b->r;
-    const json_t *list = json_object_get(b->out, "rewards");
-    r->reward_count = (int)json_array_size(list);
-    r->rewards = ARENA_NEW(&r->arena, RewardSpec, r->reward_count);
-    for (int i = 0; i < r->reward_count; i++) {
-        const json_t *from = json_array_get(list, (size_t)i);
-        RewardSpec *reward = &r->rewards[i];
-        char at[64];
-        snprintf(at, sizeof at, "rewards.%d", i + 1);
-        recipe_store(reward_fields, from, reward, &r->arena);
-        const char *script = arena_strdup(&r->arena, json_string_value(json_object_get(from, "script")));
-        size_t n = strlen(script);
-        if (n > 4 && strcmp(script + n - 4, ".lua") == 0)
-            TRY(locate_input(b, at, "reward script", script, &script, err));
-        else
-            TRY(shipped_reward(b, at, script, err));
-        reward->script = script;
-        json_t *options = json_object_get(from, "options");
-        if (json_object_size(options)) reward->options = keep_json(&r->arena, json_incref(options));
-    }
-    return true;
-}
-
 // The recipe's words for the correction, in the form that correction_compute takes.
 static void complete_correction(Stage *stage) {
     static const Pool pools[] = {POOL_TOKEN, POOL_SUM, POOL_MEAN};
@@ -553,7 +358,7 @@ static bool store_stages(Build *b, Err *err) {
         char at[64];
         const char *path;
         snprintf(at, sizeof at, "stages.%d.algo.objective", i + 1);
-        TRY(locate_input(b, at, "objective", stage->algo.objective, &path, err));
+        TRY(recipe_locate_input(b, at, "objective", stage->algo.objective, &path, err));
         stage->algo.objective = (char *)(uintptr_t)path;
     }
     return true;
@@ -576,10 +381,10 @@ static bool store(Build *b, Err *err) {
     recipe_store(recipe_fields, b->out, r, &r->arena);
     r->lora.seed = r->seed;
     if (r->model_path)
-        r->model_path = locate(&r->arena, ".", r->folder, r->model_path);
+        r->model_path = recipe_locate(&r->arena, ".", r->folder, r->model_path);
     else
         store_config(r);
-    return store_tasks(b, err) && store_rewards(b, err) && store_stages(b, err);
+    return recipe_store_tasks(b, err) && recipe_store_rewards(b, err) && store_stages(b, err);
 }
 
 // Moves what doesn't enter the hash under "outside" and hashes the rest.
@@ -606,15 +411,15 @@ static bool build(Build *b, const char *const *sets, Err *err) {
     static const char *const lists[] = {"tasks", "rewards", "stages"};
     if (!json_is_object(b->raw) || json_object_get(b->raw, "$1"))
         return REJECT(b, ERR_DATA, "", "found a list, expected a table with named keys: name=, tasks=, stages=, ...");
-    for (int i = 0; i < COUNT(lists); i++) name_elements(json_object_get(b->raw, lists[i]));
+    for (int i = 0; i < COUNT(lists); i++) recipe_name_elements(json_object_get(b->raw, lists[i]));
     for (; sets && *sets; sets++) TRY(recipe_apply_set(b->raw, *sets, err));
     TRY(share_sections(b, err));
     for (size_t i = 0; i < json_array_size(json_object_get(b->raw, "stages")); i++)
         preset_apply(json_array_get(json_object_get(b->raw, "stages"), i));
     TRY(recipe_resolve_section(&b->reading, recipe_fields, b->raw, "", NULL, b->out, err));
-    TRY(resolve_variants(b, "tasks", "task", "{\"arithmetic\", levels={1,2}}", task_variants, err));
-    TRY(resolve_rewards(b, err));
-    TRY(resolve_variants(b, "stages", "stage", "grpo{steps=100}", stage_variants, err));
+    TRY(recipe_resolve_tasks(b, err));
+    TRY(recipe_resolve_rewards(b, err));
+    TRY(recipe_resolve_variants(b, "stages", "stage", "grpo{steps=100}", stage_variants, err));
     TRY(complete_name(b, err) && complete_model(b, err) && check_task_weights(b, err) && complete_stages(b, err));
     complete_limits(b);
     TRY(store(b, err));
@@ -658,19 +463,6 @@ bool recipe_read(const char *path, const char *const *sets, Recipe **out, Err *e
 }
 
 // ---- the recipe of a run ---------------------------------------------------------------------------------
-// Back to the form that a script returns: kinds as first words, a reward's options beside its weight.
-static void unname_elements(json_t *list, const char *kind_key) {
-    json_t *element;
-    size_t i;
-    json_array_foreach(list, i, element) {
-        json_t *options = json_object_get(element, "options");
-        if (json_object_get(element, kind_key)) json_object_set(element, "$1", json_object_get(element, kind_key));
-        json_object_del(element, kind_key);
-        if (!json_is_object(options)) continue;
-        json_object_update_missing(element, options);
-        json_object_del(element, "options");
-    }
-}
 static bool unseal(json_t *resolved, const char *path, const char *run_folder, char **recipe_path, Err *err) {
     json_t *outside = json_object_get(resolved, "outside");
     if (!json_is_object(outside)) return fail(err, ERR_DATA, path, "lacks 'outside', expected a resolved recipe");
@@ -680,8 +472,8 @@ static bool unseal(json_t *resolved, const char *path, const char *run_folder, c
     json_object_del(resolved, "outside");
     json_object_del(resolved, "recipe");
     json_object_set_new(resolved, "run", json_string(run_folder)); // where it is now
-    unname_elements(json_object_get(resolved, "tasks"), "kind");
-    unname_elements(json_object_get(resolved, "rewards"), "script");
+    recipe_unname_elements(json_object_get(resolved, "tasks"), "kind");
+    recipe_unname_elements(json_object_get(resolved, "rewards"), "script");
     json_t *stages = json_object_get(resolved, "stages");
     for (size_t i = 0; i < json_array_size(stages); i++) {
         json_t *stage = json_array_get(stages, i);

@@ -2,6 +2,7 @@
 #ifndef RECKON_RECIPE_PARTS_H
 #define RECKON_RECIPE_PARTS_H
 #include "rl.h"
+#include <stdlib.h>
 
 // ---- the schema (recipe_schema.c) ------------------------------------------------------------------------
 typedef enum FieldKind {
@@ -44,6 +45,7 @@ typedef struct Variant {
 extern const Field recipe_fields[];       // into Recipe
 extern const Field reward_fields[];       // into RewardSpec; further keys are the script's options
 extern const Variant task_variants[];     // into TaskSpec
+extern const Field script_task_fields[];  // the same of a task in Lua; further keys are the script's options
 extern const Variant stage_variants[];    // into Stage, in the order of StageKind
 
 typedef struct Preset {
@@ -83,5 +85,45 @@ bool recipe_resolve_section(const Reading *r, const Field *fields, const json_t 
                             json_t *out, Err *err) MUST_CHECK;
 // Stores a resolved section into the struct that the fields' offsets speak of. Memory is the arena's.
 void recipe_store(const Field *fields, const json_t *resolved, void *into, Arena *arena);
+
+// ---- a recipe under construction (recipe.c) -----------------------------------------------------------------
+typedef struct Build {
+    Reading reading;
+    json_t *raw; // as the script returned it, with overrides in place
+    json_t *out; // resolved
+    Recipe *r;
+} Build;
+
+// What the script gave at a path, or NULL.
+json_t *recipe_raw_at(const json_t *raw, const char *path);
+#define REJECT(b, code, path, ...)                                                                           \
+    recipe_fail(&(b)->reading, code, path, recipe_raw_at((b)->raw, path), err, __VA_ARGS__)
+
+static inline bool is_given(const json_t *section, const char *key) {
+    const json_t *v = json_object_get(section, key);
+    return v && !json_is_null(v);
+}
+static inline int int_of(const json_t *section, const char *key) { return (int)json_integer_value(json_object_get(section, key)); }
+static inline void set_int(json_t *section, const char *key, int64_t value) {
+    json_object_set_new(section, key, json_integer(value));
+}
+// A default that follows from other keys.
+static inline void set_int_default(json_t *section, const char *key, int64_t value) {
+    if (!is_given(section, key)) set_int(section, key, value);
+}
+
+// ---- lists (recipe_lists.c) ------------------------------------------------------------------------------
+// "correct", {"correct"} and {"correct", weight=2} all become {"$kind":"correct", ...}, and back, as a script returns it.
+void recipe_name_elements(json_t *list);
+void recipe_unname_elements(json_t *list, const char *kind_key);
+// Elements whose first word names one of `variants`. Each resolved element has its kind under "kind".
+bool recipe_resolve_variants(Build *b, const char *key, const char *what, const char *example, const Variant *variants, Err *err) MUST_CHECK;
+bool recipe_resolve_tasks(Build *b, Err *err) MUST_CHECK;
+bool recipe_resolve_rewards(Build *b, Err *err) MUST_CHECK;
+bool recipe_store_tasks(Build *b, Err *err) MUST_CHECK;
+bool recipe_store_rewards(Build *b, Err *err) MUST_CHECK; // after the tasks
+// The path of a file that a recipe names: beside it, else in the working folder. The arena's.
+char *recipe_locate(Arena *arena, const char *first, const char *second, const char *name);
+bool recipe_locate_input(Build *b, const char *at, const char *what, const char *name, const char **out, Err *err) MUST_CHECK;
 
 #endif

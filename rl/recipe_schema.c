@@ -299,6 +299,12 @@ static const Field jsonl_fields[] = {
     TASK_WEIGHT,
     FIELD_END,
 };
+const Field script_task_fields[] = {
+    {"levels", FIELD_INTS, "levels of difficulty (default: all that the script has)", RANGE(1, 100),
+     AT_COUNTED(TaskSpec, levels, level_count)},
+    TASK_WEIGHT,
+    FIELD_END,
+};
 const Variant task_variants[] = {
     {"arithmetic", arithmetic_fields}, {"countdown", countdown_fields}, {"jsonl", jsonl_fields}, {0}};
 

@@ -56,8 +56,10 @@ typedef struct Stage {
 typedef struct TaskSpec {
     char *kind;       // "arithmetic", "countdown", "jsonl"
     char *file;       // jsonl: path, relative to the recipe
+    char *script;     // of a task in Lua: the name of one that comes with reckon, or a path; else NULL
     int *levels;      // procedural
     int level_count;
+    bool scores;      // of a task in Lua: it checks answers itself
     double weight;    // share among tasks
     json_t *options;  // the remaining keys, for the task itself
 } TaskSpec;
@@ -122,6 +124,7 @@ typedef struct Item {
     json_t *messages;
     char *truth;
     char *demonstration; // a chain of thought that leads to the answer, for cold-start SFT; may be NULL
+    char *wrong;         // an answer that isn't one, where the task knows such; may be NULL
     json_t *row;         // every column; for procedural tasks the problem's numbers
     uint64_t hash;       // of the problem's text
 } Item;

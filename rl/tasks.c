@@ -2,6 +2,7 @@
 // A training item is a pure function of (recipe, stage, index): any thread, rank or resumed run that asks for number i
 // gets the same one. Held-out items depend on nothing but the task and its level, so that runs with different seeds are
 // measured on the same questions; a problem is held out by a hash of itself, so that no seed can leak one into training.
+#include "task_script.h"
 #include "tasks_parts.h"
 #include "files.h"
 #include <stdio.h>
@@ -10,9 +11,11 @@
 
 static const Generator *const generators[] = {&arithmetic_generator, &countdown_generator};
 
+enum { MAX_LEVELS = 100 };
 typedef struct Task {
     const TaskSpec *spec;
-    const Generator *generator; // NULL: a dataset
+    const Generator *generator; // of a task in C, or NULL
+    TaskScript *script;         // of a task in Lua, or NULL; without both it is a dataset
     bool words;                 // style of procedural prompts
     Dataset dataset;
 } Task;
@@ -44,21 +47,42 @@ static void add_level(Tasks *t, int task, int group, TaskLevel level) {
     t->levels[t->level_count++] = (LevelEntry){level, task, group};
 }
 
+static bool open_dataset(Tasks *t, int index, Buf *described, Err *err) {
+    Task *task = &t->tasks[index];
+    TRY(dataset_read(task->spec->file, t->recipe->chat, t->recipe->held_out, &task->dataset, err));
+    buf_printf(described, "jsonl %s\n", task->dataset.hash);
+    for (int g = 0; g < task->dataset.group_count; g++) {
+        const DatasetGroup *group = &task->dataset.groups[g];
+        add_level(t, index, g, (TaskLevel){group->kind, group->level, group->distinct});
+    }
+    return true;
+}
+
+static bool open_script(Tasks *t, int index, Buf *described, Err *err) {
+    Task *task = &t->tasks[index];
+    TRY(task_script_open(task->spec->script, task->spec->options, &task->script, err));
+    const TaskAbout *about = task_script_about(task->script);
+    Buf options = {0};
+    json_write(task->spec->options, &options);
+    buf_printf(described, "%s %s %s\n", about->name, about->hash, options.data);
+    buf_free(&options);
+    for (int i = 0; i < task->spec->level_count; i++) {
+        int level = task->spec->levels[i];
+        if (level < 1 || level > about->levels)
+            return fail(err, ERR_DATA, about->name, "found level %d, expected one from 1 to %d", level, about->levels);
+        add_level(t, index, -1, (TaskLevel){about->name, level, task_script_distinct(task->script, level)});
+    }
+    return true;
+}
+
 static bool open_task(Tasks *t, int index, Buf *described, Err *err) {
     const Recipe *r = t->recipe;
     Task *task = &t->tasks[index];
     task->spec = &r->tasks[index];
     for (int i = 0; i < COUNT(generators); i++)
         if (strcmp(generators[i]->kind, task->spec->kind) == 0) task->generator = generators[i];
-    if (!task->generator) {
-        TRY(dataset_read(task->spec->file, r->chat, r->held_out, &task->dataset, err));
-        buf_printf(described, "jsonl %s\n", task->dataset.hash);
-        for (int g = 0; g < task->dataset.group_count; g++) {
-            const DatasetGroup *group = &task->dataset.groups[g];
-            add_level(t, index, g, (TaskLevel){group->kind, group->level, group->distinct});
-        }
-        return true;
-    }
+    if (task->spec->script) return open_script(t, index, described, err);
+    if (!task->generator) return open_dataset(t, index, described, err);
     const Generator *g = task->generator;
     const char *style = json_string_value(json_object_get(task->spec->options, "style"));
     task->words = style && strcmp(style, "words") == 0;
@@ -90,7 +114,7 @@ bool tasks_open(const Recipe *r, Tasks **out, Err *err) {
 }
 void tasks_close(Tasks *t) {
     if (!t) return;
-    for (int i = 0; i < t->task_count; i++) dataset_free(&t->tasks[i].dataset);
+    for (int i = 0; i < t->recipe->task_count; i++) dataset_free(&t->tasks[i].dataset), task_script_close(t->tasks[i].script);
     free(t->tasks);
     free(t->levels);
     free(t);
@@ -113,12 +137,27 @@ static void problem_item(const Task *task, const Problem *p, int level, Arena *a
     arena_defer(arena, release_json, out->row);
     out->hash = hash64(p->plain, strlen(p->plain));
 }
-static void dataset_item(const Item *from, Arena *arena, Item *out) {
+// One problem at random, in a form that its identity can be told from. False: the script failed.
+static bool draw_item(const Task *task, int level, Random *random, Arena *arena, Item *out, const char **identity, Err *err) {
+    if (task->script) {
+        uint64_t seed = (uint64_t)random_next(random) << 32;
+        return task_script_draw(task->script, level, seed | random_next(random), arena, out, identity, err);
+    }
+    Problem p;
+    task->generator->draw(random, level, &p);
+    problem_item(task, &p, level, arena, out);
+    *identity = arena_strdup(arena, p.identity);
+    return true;
+}
+static const char *kind_of(const Task *task) { return task->script ? task_script_about(task->script)->name : task->generator->kind; }
+
+static void copy_item(const Item *from, Arena *arena, Item *out) {
     *out = *from;
     out->kind = arena_strdup(arena, from->kind);
     out->prompt = arena_strdup(arena, from->prompt);
     out->truth = arena_strdup(arena, from->truth);
     if (from->demonstration) out->demonstration = arena_strdup(arena, from->demonstration);
+    if (from->wrong) out->wrong = arena_strdup(arena, from->wrong);
     arena_defer(arena, release_json, json_incref(out->row)); // `messages` is a part of it
 }
 
@@ -128,6 +167,7 @@ static bool among(const int *list, int count, int level) {
         if (list[i] == level) return true;
     return !list;
 }
+static bool is_dataset(const Task *task) { return !task->generator && !task->script; }
 // The task's levels that the stage asks for.
 static int stage_levels(const Task *task, const Stage *stage, int *levels) {
     int n = 0;
@@ -136,8 +176,8 @@ static int stage_levels(const Task *task, const Stage *stage, int *levels) {
     return n;
 }
 static double stage_weight(const Task *task, const Stage *stage) {
-    int levels[64];
-    return !task->generator || stage_levels(task, stage, levels) ? task->spec->weight : 0;
+    int levels[MAX_LEVELS];
+    return is_dataset(task) || stage_levels(task, stage, levels) ? task->spec->weight : 0;
 }
 
 // A seeded permutation of 0..count-1 as a function (no table): four Feistel rounds over the next power of four, walking
@@ -164,15 +204,13 @@ static uint64_t mix(uint64_t a, uint64_t b, uint64_t c) {
 
 static bool draw_problem(const Tasks *t, const Task *task, const Stage *stage, Random *random, Arena *arena, Item *out,
                          Err *err) {
-    int levels[64], n = stage_levels(task, stage, levels), level = levels[random_below(random, (uint32_t)n)];
-    Problem p;
+    int levels[MAX_LEVELS], n = stage_levels(task, stage, levels), level = levels[random_below(random, (uint32_t)n)];
     for (int attempt = 0; attempt < 100000; attempt++) {
-        task->generator->draw(random, level, &p);
-        if (split_held_out(task->generator->kind, p.identity, strlen(p.identity), t->recipe->held_out)) continue;
-        problem_item(task, &p, level, arena, out);
-        return true;
+        const char *identity;
+        TRY(draw_item(task, level, random, arena, out, &identity, err));
+        if (!split_held_out(kind_of(task), identity, strlen(identity), t->recipe->held_out)) return true;
     }
-    return fail(err, ERR_DATA, task->generator->kind, "level %d: no problem left to train on with held_out=%g", level,
+    return fail(err, ERR_DATA, kind_of(task), "level %d: no problem left to train on with held_out=%g", level,
                 t->recipe->held_out);
 }
 
@@ -196,13 +234,13 @@ bool tasks_train_item(const Tasks *t, const Stage *stage, uint64_t index, Arena 
         at -= weight;
     }
     if (!chosen) return fail(err, ERR_DATA, stage ? stage->name : "tasks", "no task has any of the stage's levels");
-    if (chosen->generator) return draw_problem(t, chosen, stage, &random, arena, out, err);
+    if (!is_dataset(chosen)) return draw_problem(t, chosen, stage, &random, arena, out, err);
     const Dataset *d = &chosen->dataset;
     uint64_t count = (uint64_t)d->train_count;
     // Alone, a dataset is passed through in epochs, each in an order of its own; in a mixture rows are drawn.
     uint64_t row = candidates == 1 ? permuted(index % count, count, mix(seed, stage_key, index / count))
                                    : (uint64_t)(random_double(&random) * (double)count);
-    dataset_item(&d->rows[d->train[row]].item, arena, out);
+    copy_item(&d->rows[d->train[row]].item, arena, out);
     return true;
 }
 
@@ -219,7 +257,8 @@ static bool add_hash(uint64_t *set, uint64_t mask, uint64_t hash) {
     }
 }
 
-static int draw_held_out(const Tasks *t, const Task *task, const TaskLevel *level, int count, Arena *arena, Item *out) {
+static bool draw_held_out(const Tasks *t, const Task *task, const TaskLevel *level, int count, Arena *arena, Item *out, int *found,
+                          Err *err) {
     char name[96];
     snprintf(name, sizeof name, "held out %s %d", level->kind, level->level);
     Random random = random_start(0, STREAM_TASKS, hash64(name, strlen(name)));
@@ -229,15 +268,18 @@ static int draw_held_out(const Tasks *t, const Task *task, const TaskLevel *leve
     // A small level may hold fewer than asked for: after 30 draws for each of its problems all have come up.
     int64_t draws = (int64_t)(100.0 * (count + 10) / t->recipe->held_out);
     if (level->distinct > 0 && 30 * level->distinct < draws) draws = 30 * level->distinct;
-    int found = 0;
-    for (Problem p; found < count && draws > 0; draws--) {
-        task->generator->draw(&random, level->level, &p);
-        if (!split_held_out(level->kind, p.identity, strlen(p.identity), t->recipe->held_out)) continue;
-        if (add_hash(seen, places - 1, hash64(p.plain, strlen(p.plain))))
-            problem_item(task, &p, level->level, arena, &out[found++]);
+    bool ok = true;
+    Arena scratch = {0};
+    for (; ok && *found < count && draws > 0; draws--) {
+        Item item;
+        const char *identity;
+        ok = draw_item(task, level->level, &random, &scratch, &item, &identity, err);
+        if (ok && split_held_out(level->kind, identity, strlen(identity), t->recipe->held_out) && add_hash(seen, places - 1, item.hash))
+            copy_item(&item, arena, &out[(*found)++]);
+        arena_reset(&scratch);
     }
     free(seen);
-    return found;
+    return ok;
 }
 
 bool tasks_held_out(const Tasks *t, int level_index, int count, Arena *arena, Item *out, int *found, Err *err) {
@@ -246,12 +288,9 @@ bool tasks_held_out(const Tasks *t, int level_index, int count, Arena *arena, It
         return fail(err, ERR_SOFTWARE, "tasks", "level number %d of %d", level_index, t->level_count);
     const LevelEntry *entry = &t->levels[level_index];
     const Task *task = &t->tasks[entry->task];
-    if (task->generator) {
-        *found = draw_held_out(t, task, &entry->level, count, arena, out);
-        return true;
-    }
+    if (!is_dataset(task)) return draw_held_out(t, task, &entry->level, count, arena, out, found, err);
     const Dataset *d = &task->dataset;
     for (int64_t i = 0; i < d->held_out_count && *found < count; i++)
-        if (d->rows[d->held_out[i]].group == entry->group) dataset_item(&d->rows[d->held_out[i]].item, arena, &out[(*found)++]);
+        if (d->rows[d->held_out[i]].group == entry->group) copy_item(&d->rows[d->held_out[i]].item, arena, &out[(*found)++]);
     return true;
 }
