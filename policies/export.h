@@ -18,6 +18,15 @@ typedef struct ExportOptions {
     const void *context;
 } ExportOptions;
 
+// An adapter (a PEFT folder) to be merged: `adds` and `add` of the options, with it as their context.
+typedef struct Merge Merge;
+bool merge_open(const char *folder, const Weights *w, Merge **out, Err *err) MUST_CHECK;
+void merge_close(Merge *m);
+bool merge_adds(const void *merge, const char *name);
+bool merge_add(const void *merge, const char *name, int64_t first, int64_t rows, int64_t columns, float *values);
+
+// The adapter of a PEFT folder, as it lies there, in a folder of its own.
+bool export_peft(const char *adapter, const char *folder, const ExportOptions *options, Err *err) MUST_CHECK;
 // config.json, generation_config.json, weights (in shards with an index where asked for), and the tokenizer's files, byte
 // for byte where the source is a folder.
 bool export_hf(const Weights *w, const char *folder, const ExportOptions *options, Err *err) MUST_CHECK;

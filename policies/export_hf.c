@@ -2,6 +2,7 @@
 // renamed. What the source folder says about itself is carried over byte for byte, but for the type of its weights.
 #include "export_parts.h"
 #include "files.h"
+#include "lora_files.h"
 #include "tokenizer.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -14,7 +15,7 @@
 static const char *const carried_files[] = {"tokenizer.json",   "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
                                             "vocab.json",       "merges.txt",            "tokenizer.model",         "chat_template.jinja",
                                             "chat_template.json"};
-enum { MAX_CARRIED = 1 << 28, MAX_CONFIG = 16 << 20 };
+enum { MAX_CARRIED = 1 << 30, MAX_CONFIG = 16 << 20 };
 
 static bool copy_file(const char *from_folder, const char *to_folder, const char *name, Err *err) {
     char *from = path_join(from_folder, name), *to = path_join(to_folder, name);
@@ -153,6 +154,30 @@ static bool put_in_place(const char *aside, const char *folder, bool replace, Er
     char *above = folder_above(folder);
     bool ok = folder_sync(above, err);
     free(above);
+    return ok;
+}
+
+bool export_peft(const char *adapter, const char *folder, const ExportOptions *options, Err *err) {
+    static const char *const files[] = {"adapter_config.json", "adapter_model.safetensors"};
+    Err ignored = {0};
+    LoraConfig c;
+    Safetensors *s = NULL;
+    char *config = path_join(adapter, files[0]), *tensors = path_join(adapter, files[1]);
+    bool ok = export_may_write(folder, options->replace, err) && lora_config_read(config, false, &c, err);
+    if (ok) lora_config_free(&c);
+    ok = ok && safetensors_open(tensors, &s, err); // whole, or nothing is written
+    if (s) safetensors_close(s);
+    free(config), free(tensors);
+    TRY(ok);
+    size_t n = strlen(folder);
+    while (n > 1 && folder[n - 1] == '/') n--;
+    char *place = xstrndup(folder, n), *aside = xasprintf("%s.part.%ld", place, (long)getpid());
+    ok = folder_make(aside, err);
+    bool made = ok;
+    for (int i = 0; ok && i < COUNT(files); i++) ok = copy_file(adapter, aside, files[i], err);
+    ok = ok && folder_sync(aside, err) && put_in_place(aside, place, options->replace, err);
+    if (made && !ok && !folder_remove(aside, &ignored)) log_line(LOG_WARN, "%s: %s", ignored.where, ignored.msg);
+    free(place), free(aside);
     return ok;
 }
 

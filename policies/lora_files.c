@@ -1,6 +1,7 @@
 // Adapters as PEFT lays them out: adapter_config.json and adapter_model.safetensors. What a configuration says and would
 // change the numbers is either done or refused. Every tensor of the file must have its place, and every place its tensor.
 // Beside them, of a checkpoint: base.json, the path and the hash of the weights that the adapter was trained on.
+#include "lora_files.h"
 #include "files.h"
 #include "model.h"
 #include <stdlib.h>
@@ -50,7 +51,7 @@ static bool read_targets(const json_t *c, const char *path, LoraConfig *out, Err
     }
     return true;
 }
-static bool read_config(const char *path, bool trained, LoraConfig *out, Err *err) {
+bool lora_config_read(const char *path, bool trained, LoraConfig *out, Err *err) {
     json_t *c = NULL;
     *out = (LoraConfig){0};
     TRY(json_read_file(path, MAX_JSON, &c, err));
@@ -68,9 +69,10 @@ static bool read_config(const char *path, bool trained, LoraConfig *out, Err *er
     json_decref(c);
     return ok;
 }
-static void free_config(LoraConfig *c) {
+void lora_config_free(LoraConfig *c) {
     for (int i = 0; i < c->target_count; i++) free(c->targets[i]);
     free(c->targets);
+    *c = (LoraConfig){0};
 }
 
 // ---- reading ---------------------------------------------------------------------------------------------
@@ -121,13 +123,13 @@ bool adapter_read(const Policy *p, const char *folder, bool trained, Adapter **o
     char *config = path_join(folder, "adapter_config.json"), *tensors = path_join(folder, "adapter_model.safetensors");
     LoraConfig c;
     *out = NULL;
-    bool ok = read_config(config, trained, &c, err) && adapter_make(p, &c, trained, config, out, err);
+    bool ok = lora_config_read(config, trained, &c, err) && adapter_make(p, &c, trained, config, out, err);
     if (ok && !read_tensors(p, *out, tensors, err)) {
         adapter_free(p, *out);
         *out = NULL;
         ok = false;
     }
-    free_config(&c);
+    lora_config_free(&c);
     free(config), free(tensors);
     return ok;
 }

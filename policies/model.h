@@ -2,6 +2,7 @@
 #ifndef RECKON_MODEL_H
 #define RECKON_MODEL_H
 #include "family.h"
+#include "lora_files.h"
 #include "ops.h"
 #include "policy.h"
 #include "weights.h"
@@ -65,13 +66,6 @@ typedef struct LoraLinear {
     LoraPart *parts;
     int part_count;
 } LoraLinear;
-typedef struct LoraConfig {
-    int32_t rank;
-    double alpha;
-    bool rslora;      // alpha / sqrt(rank) instead of alpha / rank
-    char **targets;   // [target_count] names of modules; none: all
-    int target_count;
-} LoraConfig;
 typedef struct Adapter {
     LoraConfig config;
     int32_t padded;         // rank
@@ -281,10 +275,6 @@ bool adapter_reserve(Policy *p, int64_t rows, Err *err) MUST_CHECK;
 size_t adapter_grad_scratch(const Adapter *a, int64_t rows, int groups, Dtype dtype);
 // Appends an adapter to the policy, which owns it then.
 void adapter_add(Policy *p, Adapter *a);
-static inline double lora_scale(const LoraConfig *c) { return c->alpha / (c->rslora ? __builtin_sqrt(c->rank) : c->rank); }
-// What a folder with an adapter says about its base; the caller frees *base. `hash` is empty where it doesn't say.
-bool adapter_base(const char *folder, char **base, char hash[65], Err *err) MUST_CHECK;
-bool folder_is_adapter(const char *folder);
 
 // What training changes, one after the other, from 0; NULL beyond the last.
 Parameter *trained_parameter(const Policy *p, int index);

@@ -13,6 +13,7 @@ static char *copy(GgufText text) { return xstrndup(text.data ? text.data : "", t
 
 static bool read_model_name(Tokenizer *t, const Gguf *g, bool *pieces, Err *err) {
     GgufText model = {0};
+    if (!gguf_find(g, "tokenizer.ggml.model")) return fail(err, ERR_NOINPUT, t->path, "has no tokenizer: metadata key 'tokenizer.ggml.model' is missing");
     TRY(gguf_get_text(g, "tokenizer.ggml.model", true, &model, err));
     *pieces = model.size == 5 && memcmp(model.data, "llama", 5) == 0;
     if (*pieces || (model.size == 4 && memcmp(model.data, "gpt2", 4) == 0)) return true;

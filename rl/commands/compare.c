@@ -1,6 +1,8 @@
 // `reckon compare`: what thinking is worth on held-out items, level by level, and what GRPO added.
+#include "adapters.h"
 #include "command.h"
 #include "target.h"
+#include <stdio.h>
 
 static int64_t last_step(const Recipe *r) {
     int64_t steps = 0;
@@ -23,17 +25,43 @@ static bool compare_finished(const Target *t, json_t **out, Err *err) {
     return ok;
 }
 
-static bool run(const Args *args, Err *err) {
-    Target t;
+// With adapters: a comparison of each, none of them on the ledger.
+static bool compare_adapters(const Args *args, Target *t, const AdapterList *adapters, Err *err) {
+    json_t *all = json_array(), *out = json_pack("{s:O}", "comparisons", all);
+    bool ok = true;
+    for (int i = 0; ok && i < adapters->count; i++) {
+        json_t *one = NULL;
+        const char *name = adapters_turn(adapters, t->policy, i);
+        ok = compare_run(t->policy, t->recipe, t->tasks, t->rewards, NULL, t->step, &one, err);
+        if (!ok) break;
+        json_object_set_new(one, "adapter", json_string(name));
+        json_array_append_new(all, one);
+        if (args_flag(args, "json")) continue;
+        printf("%s%s\n", i ? "\n" : "", name);
+        compare_print(one);
+    }
+    if (ok && args_flag(args, "json")) ok = print_json(out, err);
+    json_decref(out), json_decref(all);
+    return ok;
+}
+static bool compare_one(const Args *args, Target *t, Err *err) {
     json_t *out = NULL;
-    TRY(target_open(args->positional[0], args_text(args, "recipe", NULL), args_list(args, "set"), args_text(args, "device", NULL), &t, err));
-    t.recipe->compare_items = (int)args_int(args, "items", t.recipe->compare_items);
-    bool whole = t.run_folder && t.step == last_step(t.recipe) && !args_given(args, "items");
-    bool ok = whole ? compare_finished(&t, &out, err)
-                    : compare_run(t.policy, t.recipe, t.tasks, t.rewards, NULL, t.step, &out, err);
+    bool whole = t->run_folder && t->step == last_step(t->recipe) && !args_given(args, "items");
+    bool ok = whole ? compare_finished(t, &out, err) : compare_run(t->policy, t->recipe, t->tasks, t->rewards, NULL, t->step, &out, err);
     if (ok && args_flag(args, "json")) ok = print_json(out, err);
     else if (ok) compare_print(out);
     json_decref(out);
+    return ok;
+}
+
+static bool run(const Args *args, Err *err) {
+    Target t;
+    AdapterList adapters = {0};
+    TRY(target_open(args->positional[0], args_text(args, "recipe", NULL), args_list(args, "set"), args_text(args, "device", NULL), &t, err));
+    t.recipe->compare_items = (int)args_int(args, "items", t.recipe->compare_items);
+    bool ok = adapters_open(args, t.policy, &adapters, err) &&
+              (adapters.count ? compare_adapters(args, &t, &adapters, err) : compare_one(args, &t, err));
+    adapters_free(&adapters);
     target_close(&t);
     return ok;
 }
@@ -42,6 +70,7 @@ static const Option options[] = {
     {.name = "recipe", .kind = OPTION_TEXT, .value = "FILE", .help = "tasks, prompts and rewards for a MODEL"},
     {.name = "items", .letter = 'n', .kind = OPTION_INT, .value = "N", .help = "held-out items of each task and level (default: the recipe's compare.items)", .low = 1, .high = 1e6},
     {.name = "set", .kind = OPTION_LIST, .value = "KEY=VALUE", .help = "override a key of the recipe"},
+    OPTION_ADAPTERS,
     OPTION_DEVICE,
     {.name = "json", .kind = OPTION_FLAG, .help = "print one JSON document on stdout"},
     OPTION_END};

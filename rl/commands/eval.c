@@ -1,4 +1,5 @@
 // `reckon eval`: held-out accuracy of one or several models, by level and mode, with 95 % intervals.
+#include "adapters.h"
 #include "command.h"
 #include "target.h"
 #include <math.h>
@@ -15,7 +16,8 @@ static void print_evaluation(const json_t *result) {
     const char *mode = json_string_value(json_object_get(replayable, "mode"));
     size_t i;
     json_t *level;
-    printf("%s, %s mode (%.1f s)\n", json_string_value(json_object_get(result, "target")), mode,
+    const char *adapter = json_string_value(json_object_get(result, "adapter"));
+    printf("%s%s%s, %s mode (%.1f s)\n", json_string_value(json_object_get(result, "target")), adapter ? " with " : "", adapter ? adapter : "", mode,
            number(json_object_get(result, "measured"), "seconds"));
     printf("  %-20s %5s  %-24s %7s %9s %9s %9s\n", "task and level", "items", "accuracy (95 %)", "tokens", "truncated",
            "no score", "pass");
@@ -29,7 +31,7 @@ static void print_evaluation(const json_t *result) {
     }
 }
 
-static bool evaluate_mode(const Target *t, Mode mode, int items, int samples, json_t *results, Err *err) {
+static bool evaluate_mode(const Target *t, const char *adapter, Mode mode, int items, int samples, json_t *results, Err *err) {
     Evaluation e;
     TRY(evaluate(t->policy, t->recipe, t->tasks, t->rewards, mode, items, samples, &e, err));
     json_t *result = json_pack("{s:s,s:s,s:I,s:i,s:o,s:{s:f,s:f}}", "target", t->name, "model", t->model, "step",
@@ -38,6 +40,7 @@ static bool evaluate_mode(const Target *t, Mode mode, int items, int samples, js
                                e.seconds > 0 ? (double)e.new_tokens / e.seconds : 0.0);
     evaluation_free(&e);
     if (!result) return fail(err, ERR_DATA, t->name, "its name isn't UTF-8");
+    if (adapter) json_object_set_new(result, "adapter", json_string(adapter));
     json_array_append_new(results, result);
     return true;
 }
@@ -48,9 +51,14 @@ static bool evaluate_target(const Args *args, const char *path, json_t *results,
     int samples = (int)args_int(args, "samples", 0);
     TRY(target_open(path, args_text(args, "recipe", NULL), args_list(args, "set"), args_text(args, "device", NULL), &t, err));
     int items = (int)args_int(args, "items", t.recipe->compare_items);
-    bool ok = true;
-    for (Mode m = 0; ok && m < MODES; m++)
-        if (!strcmp(mode, "both") || !strcmp(mode, mode_names[m])) ok = evaluate_mode(&t, m, items, samples, results, err);
+    AdapterList adapters = {0};
+    bool ok = adapters_open(args, t.policy, &adapters, err);
+    for (int i = 0; ok && i < adapters_turns(&adapters); i++) {
+        const char *adapter = adapters_turn(&adapters, t.policy, i);
+        for (Mode m = 0; ok && m < MODES; m++)
+            if (!strcmp(mode, "both") || !strcmp(mode, mode_names[m])) ok = evaluate_mode(&t, adapter, m, items, samples, results, err);
+    }
+    adapters_free(&adapters);
     target_close(&t);
     return ok;
 }
@@ -76,6 +84,7 @@ static const Option options[] = {
     {.name = "items", .letter = 'n', .kind = OPTION_INT, .value = "N", .help = "held-out items of each task and level (default: the recipe's compare.items)", .low = 1, .high = 1e6},
     {.name = "samples", .kind = OPTION_INT, .value = "N", .help = "sampled answers an item; 0: one greedy answer (default)", .low = 0, .high = 1024},
     {.name = "set", .kind = OPTION_LIST, .value = "KEY=VALUE", .help = "override a key of the recipe"},
+    OPTION_ADAPTERS,
     OPTION_DEVICE,
     {.name = "json", .kind = OPTION_FLAG, .help = "print one JSON document on stdout"},
     OPTION_END};

@@ -1,4 +1,5 @@
 // reckon generate: completions of a prompt, with the log-probability of every token.
+#include "adapters.h"
 #include "command.h"
 #include "ids.h"
 #include "policy.h"
@@ -37,7 +38,7 @@ static bool completion_json(const Policy *p, const Completion *c, json_t **out, 
     return ok;
 }
 
-static bool print_rollout(const Args *args, const Policy *p, const Rollout *rollout, Err *err) {
+static bool rollout_json(const Policy *p, const Rollout *rollout, json_t **out, Err *err) {
     double seconds = rollout->prefill_seconds + rollout->decode_seconds;
     json_t *all = json_array();
     bool ok = true;
@@ -46,15 +47,44 @@ static bool print_rollout(const Args *args, const Policy *p, const Rollout *roll
         ok = completion_json(p, &rollout->completions[i], &one, err);
         json_array_append_new(all, one);
     }
-    json_t *out = json_pack("{s:o,s:f}", "completions", all, "tokens_per_second", seconds > 0 ? (double)rollout->new_tokens / seconds : 0.0);
-    if (ok && args_flag(args, "json")) ok = print_json(out, err);
-    for (int32_t i = 0; ok && !args_flag(args, "json") && i < rollout->count; i++) {
-        const char *text = json_string_value(json_object_get(json_array_get(all, (size_t)i), "text"));
+    *out = json_pack("{s:o,s:f}", "completions", all, "tokens_per_second", seconds > 0 ? (double)rollout->new_tokens / seconds : 0.0);
+    return ok;
+}
+static void print_texts(const json_t *result) {
+    const json_t *one;
+    const char *name = json_string_value(json_object_get(result, "adapter"));
+    size_t i;
+    if (name) printf("[%s]\n", name);
+    json_array_foreach(json_object_get(result, "completions"), i, one) {
+        const char *text = json_string_value(json_object_get(one, "text"));
         for (const char *c = text ? text : ""; *c; c++)
             if ((unsigned char)*c >= 0x20 || *c == '\n' || *c == '\t') putchar(*c); // a terminal must not obey a model
         putchar('\n');
     }
-    json_decref(out);
+}
+
+// One document without --adapter or with one; with several, one of each adapter.
+static bool answer(const Args *args, Policy *p, const RolloutRequest *requests, int count, Err *err) {
+    AdapterList adapters;
+    TRY(adapters_open(args, p, &adapters, err));
+    json_t *results = json_array(), *out = results;
+    bool ok = true;
+    for (int i = 0; ok && i < adapters_turns(&adapters); i++) {
+        const char *name = adapters_turn(&adapters, p, i);
+        Rollout rollout = {0};
+        json_t *one = NULL;
+        ok = policy_rollout(p, requests, count, NULL, &rollout, err) && rollout_json(p, &rollout, &one, err);
+        rollout_free(&rollout);
+        if (one && name) json_object_set_new(one, "adapter", json_string(name));
+        if (one) json_array_append_new(results, one);
+        if (ok && !args_flag(args, "json")) print_texts(one);
+    }
+    if (adapters.count > 1) out = json_pack("{s:O}", "adapters", results);
+    else if (ok) out = json_incref(json_array_get(results, 0));
+    if (ok && args_flag(args, "json")) ok = print_json(out, err);
+    if (out != results) json_decref(out);
+    json_decref(results);
+    adapters_free(&adapters);
     return ok;
 }
 
@@ -76,9 +106,7 @@ static bool generate(const Args *args, Policy *p, Err *err) {
                                                     .top_p = args_number(args, "top-p", 1), .min_p = args_number(args, "min-p", 0),
                                                     .max_tokens = (int32_t)args_int(args, "max-tokens", 128), .stop = args_list(args, "stop"),
                                                     .ignore_eos = args_flag(args, "ignore-eos"), .think_tokens = (int32_t)args_int(args, "think-tokens", 0)}};
-    Rollout rollout = {0};
-    ok = ok && policy_rollout(p, requests, count, NULL, &rollout, err) && print_rollout(args, p, &rollout, err);
-    rollout_free(&rollout);
+    ok = ok && answer(args, p, requests, count, err);
     for (int i = 0; i < count; i++) ids_free(&lists[i]);
     free(lists), free(requests);
     return ok;
@@ -108,6 +136,7 @@ static const Option options[] = {
     {.name = "seed", .kind = OPTION_INT, .value = "S", .help = "of the draws (0)"},
     {.name = "think-tokens", .kind = OPTION_INT, .value = "N", .help = "close open thinking after N tokens with a given </think>", .low = 1, .high = 1e6},
     {.name = "ignore-eos", .kind = OPTION_FLAG, .help = "go on past end-of-sequence tokens"},
+    OPTION_ADAPTERS,
     {.name = "precision", .kind = OPTION_CHOICE, .value = "fp32|bf16", .help = "of weights and activations (fp32)"},
     {.name = "raw", .kind = OPTION_FLAG, .help = "the prompt is plain text"},
     {.name = "chat", .kind = OPTION_FLAG, .help = "the prompt is a user's message (the default where the model has a chat template)"},
@@ -120,7 +149,8 @@ const Command command_generate = {
     .name = "generate",
     .summary = "complete a prompt",
     .usage = "MODEL --prompt TEXT|--ids FILE [-n N] [--max-tokens N] [--temperature T] [--seed S] --json",
-    .detail = "MODEL is a Hugging Face folder or a .gguf file. The same seed gives the same tokens, whatever the number of completions.",
+    .detail = "MODEL is a Hugging Face folder, a .gguf file or a PEFT adapter's folder. The same seed gives the same tokens, whatever the\n"
+              "number of completions. With several --adapter the base is loaded once, and each answers in turn.",
     .example = "reckon generate models/SmolLM2-135M-Instruct.Q4_1.gguf --prompt 'What is 17 + 25?' --temperature 0 --precision bf16",
     .positional_min = 1,
     .positional_max = 1,

@@ -1,6 +1,7 @@
 // Adapters: PEFT's numbers, invariants 1 and 2 with an adapter on, what is frozen stays, the base alone as a view, and files
 // that say what can't be done.
 #include "invariants.h"
+#include "export.h"
 #include "files.h"
 #include <unistd.h>
 
@@ -88,6 +89,27 @@ static void check_grads(Policy *p, const json_t *cases) {
     }
     batch_free(&b);
 }
+// W + s B A, in either format, gives what the adapter gives.
+static void merged(const char *name, const json_t *cases) {
+    for (int gguf = 0; gguf < 2; gguf++) {
+        Err err = {0};
+        Weights *w;
+        Merge *m;
+        Policy *p;
+        char base[256], adapter[256];
+        snprintf(base, sizeof base, "%s/models/%s", TEST_DATA, name);
+        snprintf(adapter, sizeof adapter, "%s/models/%s-lora", TEST_DATA, name);
+        OK(weights_open(base, false, &w, &err));
+        OK(merge_open(adapter, w, &m, &err));
+        ExportOptions o = {.type = "F32", .add = merge_add, .adds = merge_adds, .context = m};
+        if (gguf) OK(export_gguf(w, inside("merged.gguf"), &o, &err));
+        else OK(export_hf(w, inside("merged"), &o, &err));
+        merge_close(m), weights_close(w);
+        OK(policy_open(inside(gguf ? "merged.gguf" : "merged"), &(PolicyOptions){.threads = 1, .device = "cpu"}, &p, &err));
+        check_logprobs(p, cases, 1e-4);
+        policy_close(p);
+    }
+}
 static void golden(void) {
     static const char *const names[] = {"llama-tied", "qwen2"};
     for (int i = 0; i < COUNT(names); i++) {
@@ -121,8 +143,9 @@ static void golden(void) {
             CHECK(same && memcmp(same, safetensors_bytes(a, t.name), t.bytes) == 0);
         }
         safetensors_close(a), safetensors_close(c);
-        folder_end();
         policy_close(p);
+        merged(names[i], cases);
+        folder_end();
         json_decref(cases);
     }
 }
