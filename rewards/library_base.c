@@ -186,8 +186,10 @@ lua_Integer library_ordered_keys(lua_State *L, int index) {
         lua_pop(L, 1);
         lua_pushvalue(L, -1);
         lua_rawseti(L, -3, ++count);
-        sandbox_charge(L, 8); // the same whether or not they happen to lie in order
+        sandbox_charge(L, 8);
     }
+    // For sorting, the same whether or not they happen to lie in order.
+    if (count > 1) sandbox_charge(L, (uint64_t)count * (uint64_t)(64 - __builtin_clzll((unsigned long long)count)) / 2);
     if (sorted) return count;
     Key *keys = lua_newuserdatauv(L, (size_t)count * sizeof *keys, 0); // strings in it are held by the array
     for (lua_Integer i = 0; i < count; i++) {

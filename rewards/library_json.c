@@ -5,8 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utf8proc.h>
 
-enum { MAX_DEPTH = 100, MAX_TEXT = 1 << 20 };
+enum { MAX_DEPTH = 100, MAX_TEXT = 1 << 20, MAX_NAMES = 1024 };
 
 // ---- to Lua ----------------------------------------------------------------------------------------------------------
 static void push_null(lua_State *L) { lua_pushlightuserdata(L, NULL); }
@@ -84,6 +85,7 @@ static int compare_names(const void *a, const void *b) {
 
 // All keys are strings without NUL; they are taken in order, so that the first error is always the same one.
 static json_t *convert_object(Conversion *c, size_t n, int depth) {
+    if (n > MAX_NAMES) return refuse(c, "more than 1024 names"); // each is looked up by walking
     json_t *object = json_object();
     size_t path = strlen(c->path), count = 0;
     const char **names = xcalloc(n, sizeof *names);
@@ -184,25 +186,15 @@ bool value_to_json(lua_State *L, int index, int *functions, json_t **out, char *
 // ---- the library -----------------------------------------------------------------------------------------------------
 // Memory that isn't Lua's must not be lost when pushing its content raises, so that is done in a protected call of
 // our own; whatever it raised is raised again once the memory is freed.
-typedef struct Held {
-    json_t *value;
-    char *text;
-} Held;
-
 static int push_held(lua_State *L) {
-    Held *held = lua_touserdata(L, 1);
-    if (held->value)
-        value_push(L, held->value);
-    else
-        lua_pushstring(L, held->text);
+    value_push(L, lua_touserdata(L, 1));
     return 1;
 }
-static int give_held(lua_State *L, Held *held) {
+static int give_held(lua_State *L, json_t *value) {
     lua_pushcfunction(L, push_held);
-    lua_pushlightuserdata(L, held);
+    lua_pushlightuserdata(L, value);
     int status = lua_pcall(L, 1, 1, 0);
-    json_decref(held->value);
-    free(held->text);
+    json_decref(value);
     return status == LUA_OK ? 1 : lua_error(L);
 }
 
@@ -210,9 +202,9 @@ static int decode(lua_State *L) {
     size_t size;
     const char *text = luaL_checklstring(L, 1, &size);
     Err err = {0};
-    Held held = {0};
+    json_t *value = NULL;
     sandbox_charge(L, 100 + 2 * size);
-    if (size > MAX_TEXT || !json_parse(text, size, "json", 1, &held.value, &err)) {
+    if (size > MAX_TEXT || !json_parse(text, size, "json", 1, &value, &err)) {
         lua_pushnil(L);
         if (size > MAX_TEXT)
             lua_pushfstring(L, "text of more than %d bytes", MAX_TEXT);
@@ -220,36 +212,160 @@ static int decode(lua_State *L) {
             lua_pushfstring(L, "%s: %s", err.where, err.msg);
         return 2;
     }
-    return give_held(L, &held);
+    return give_held(L, value);
 }
 
-static uint64_t tree_size(lua_State *L, int depth) { // values below the one on top, with the lengths of strings
-    uint64_t size = 1;
-    if (lua_type(L, -1) == LUA_TSTRING) return 1 + lua_rawlen(L, -1) / 8;
-    if (lua_type(L, -1) != LUA_TTABLE || depth > MAX_DEPTH) return 1;
-    luaL_checkstack(L, 4, NULL);
-    lua_Unsigned keys = 0;
-    for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
-        sandbox_charge(L, 1);
-        size += tree_size(L, depth + 1);
-        keys++;
+// ---- writing ---------------------------------------------------------------------------------------------------------
+// The text grows in a block of Lua's memory, so that the budget bounds it and an error loses nothing. Objects are written
+// in the order of their keys. Fuel is taken for each value and its bytes before they are written.
+typedef struct Encoder {
+    lua_State *L;
+    int block; // where `data` lies on the stack
+    char *data;
+    size_t size, capacity;
+    char path[160]; // of the value at hand, "steps[1].text"
+} Encoder;
+
+static void put(Encoder *e, const char *text, size_t size) {
+    if (size > e->capacity - e->size) {
+        size_t capacity = 2 * e->capacity + size;
+        char *data = lua_newuserdatauv(e->L, capacity, 0);
+        memcpy(data, e->data, e->size);
+        lua_replace(e->L, e->block);
+        e->data = data, e->capacity = capacity;
     }
-    return size + keys * keys / 16; // objects are written by looking each key up by walking
+    memcpy(e->data + e->size, text, size);
+    e->size += size;
+}
+_Noreturn static void reject(Encoder *e, const char *what) {
+    luaL_error(e->L, "json.encode: %s%s%s", e->path, e->path[0] ? ": " : "", what);
+    __builtin_unreachable();
+}
+
+static void put_string(Encoder *e, const char *text, size_t size) {
+    static const char escapes[32] = {['\b'] = 'b', ['\f'] = 'f', ['\n'] = 'n', ['\r'] = 'r', ['\t'] = 't'};
+    sandbox_charge(e->L, size / 8);
+    put(e, "\"", 1);
+    size_t plain = 0; // where what isn't yet written starts
+    for (size_t i = 0; i < size;) {
+        unsigned char c = (unsigned char)text[i];
+        utf8proc_int32_t point;
+        utf8proc_ssize_t n = c < 0x80 ? 1 : utf8proc_iterate((const utf8proc_uint8_t *)text + i, (utf8proc_ssize_t)(size - i), &point);
+        if (n <= 0) reject(e, "a string that isn't valid UTF-8");
+        i += (size_t)n;
+        if (c >= 0x20 && c != '"' && c != '\\') continue;
+        char escaped[8] = {'\\', c >= 0x20 ? (char)c : escapes[c]};
+        int length = escaped[1] ? 2 : snprintf(escaped, sizeof escaped, "\\u%04X", c);
+        put(e, text + plain, i - 1 - plain);
+        put(e, escaped, (size_t)length);
+        plain = i;
+    }
+    put(e, text + plain, size - plain);
+    put(e, "\"", 1);
+}
+
+static void put_number(Encoder *e) {
+    char text[64];
+    if (lua_isinteger(e->L, -1)) {
+        put(e, text, (size_t)snprintf(text, sizeof text, "%lld", (long long)lua_tointeger(e->L, -1)));
+        return;
+    }
+    double x = lua_tonumber(e->L, -1);
+    if (!isfinite(x)) reject(e, "a number that isn't finite");
+    json_t *value = json_real(x);
+    size_t size = json_dumpb(value, text, sizeof text, JSON_ENCODE_ANY | JSON_REAL_PRECISION(17));
+    json_decref(value);
+    put(e, text, size);
+}
+
+static void put_value(Encoder *e, int depth);
+
+// The table on top, whose keys 1..n are `keys`.
+static void put_array(Encoder *e, lua_Integer n, int depth) {
+    size_t path = strlen(e->path);
+    put(e, "[", 1);
+    for (lua_Integer i = 1; i <= n; i++) {
+        if (i > 1) put(e, ",", 1);
+        snprintf(e->path + path, sizeof e->path - path, "[%lld]", (long long)i);
+        lua_rawgeti(e->L, -1, i);
+        put_value(e, depth + 1);
+        lua_pop(e->L, 1);
+    }
+    put(e, "]", 1);
+    e->path[path] = 0;
+}
+
+// The table lies below its ordered keys, which are on top.
+static void put_object(Encoder *e, lua_Integer n, int depth) {
+    lua_State *L = e->L;
+    size_t path = strlen(e->path), size;
+    put(e, "{", 1);
+    for (lua_Integer i = 1; i <= n; i++) {
+        if (i > 1) put(e, ",", 1);
+        lua_rawgeti(L, -1, i);
+        const char *key = lua_tolstring(L, -1, &size);
+        snprintf(e->path + path, sizeof e->path - path, "%s%s", path ? "." : "", key);
+        put_string(e, key, size);
+        put(e, ":", 1);
+        lua_rawget(L, -3);
+        put_value(e, depth + 1);
+        lua_pop(L, 1);
+    }
+    put(e, "}", 1);
+    e->path[path] = 0;
+}
+
+static void put_table(Encoder *e, int depth) {
+    lua_State *L = e->L;
+    lua_Integer count = library_ordered_keys(L, -1), integers = 0, strings = 0, n = (lua_Integer)lua_rawlen(L, -2);
+    for (lua_Integer i = 1; i <= count; i++) {
+        lua_rawgeti(L, -1, i);
+        if (lua_type(L, -1) == LUA_TSTRING && strlen(lua_tostring(L, -1)) == lua_rawlen(L, -1)) strings++;
+        else if (lua_isinteger(L, -1) && lua_tointeger(L, -1) >= 1 && lua_tointeger(L, -1) <= n) integers++;
+        lua_pop(L, 1);
+    }
+    if (strings + integers != count) reject(e, "a key that is neither a string nor in 1..n");
+    if (strings && integers) reject(e, "both names and numbers as keys");
+    if (integers != n && !strings) reject(e, "a list with holes");
+    if (!integers) put_object(e, count, depth);
+    lua_pop(L, 1);
+    if (integers) put_array(e, n, depth);
+}
+
+// The value on top, which stays there.
+static void put_value(Encoder *e, int depth) {
+    lua_State *L = e->L;
+    if (depth > MAX_DEPTH) reject(e, "nested more than 100 deep, or a cycle");
+    luaL_checkstack(L, 8, "json.encode");
+    sandbox_charge(L, 4);
+    switch (lua_type(L, -1)) {
+    case LUA_TBOOLEAN: lua_toboolean(L, -1) ? put(e, "true", 4) : put(e, "false", 5); break;
+    case LUA_TNUMBER: put_number(e); break;
+    case LUA_TSTRING: {
+        size_t size;
+        const char *text = lua_tolstring(L, -1, &size);
+        put_string(e, text, size);
+        break;
+    }
+    case LUA_TTABLE: put_table(e, depth); break;
+    case LUA_TLIGHTUSERDATA: put(e, "null", 4); break;
+    default: {
+        char what[64];
+        snprintf(what, sizeof what, "a %s, expected data", luaL_typename(L, -1));
+        reject(e, what);
+    }
+    }
 }
 
 static int encode(lua_State *L) {
-    char message[256];
-    json_t *value;
+    Encoder e = {.L = L, .block = 1, .capacity = 256};
     luaL_checkany(L, 1);
     lua_settop(L, 1);
-    uint64_t size = tree_size(L, 1);
-    sandbox_charge(L, 4 * size);
-    if (size > MAX_TEXT) return luaL_error(L, "json.encode: more than %d values", MAX_TEXT);
-    if (!value_to_json(L, 1, NULL, &value, message, sizeof message)) return luaL_error(L, "json.encode: %s", message);
-    Held held = {.text = json_dumps(value, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17))};
-    json_decref(value);
-    if (!held.text) sandbox_exhaust(L, EXHAUSTED_MEMORY);
-    return give_held(L, &held);
+    e.data = lua_newuserdatauv(L, e.capacity, 0);
+    lua_insert(L, 1);
+    put_value(&e, 1);
+    lua_pushlstring(L, e.data, e.size);
+    return 1;
 }
 
 void library_json(lua_State *L) {

@@ -12,6 +12,7 @@
 #include <pcre2.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utf8proc.h>
 
 enum { SLOTS = 32, MAX_PATTERN = 4096, MAX_CAPTURES = 30, HEAP_KIB = 8192, OUT_OF_FUEL = -100 };
 
@@ -102,15 +103,21 @@ static int callout(pcre2_callout_block *block, void *context) {
     return 0;
 }
 
-// True and the offsets in the expressions' match data, or false.
+// True and the offsets in the expressions' match data, or false. With PCRE2_NO_UTF_CHECK (the text is known to be UTF-8) only
+// the part that was looked through is read, else all of it.
 static bool match(lua_State *L, pcre2_code *code, const char *text, size_t size, size_t start, uint32_t options) {
     Expressions *e = sandbox_of(L)->expressions;
     uint32_t back_references = 0;
     pcre2_pattern_info(code, PCRE2_INFO_BACKREFMAX, &back_references);
     Meter meter = {.fuel = &sandbox_of(L)->fuel_left, .position = start, .extra = back_references ? size / 32 : 0};
-    sandbox_charge(L, 10 + (size - start) / 8);
+    bool known = options & PCRE2_NO_UTF_CHECK;
+    sandbox_charge(L, 10 + (known ? 0 : (size - start) / 8));
     pcre2_set_callout(e->match, callout, &meter);
     int status = pcre2_match(code, (PCRE2_SPTR)text, size, start, options, e->data, e->match);
+    if (known && (status > 0 || status == PCRE2_ERROR_NOMATCH)) {
+        size_t stopped = status > 0 ? pcre2_get_ovector_pointer(e->data)[0] : size;
+        sandbox_charge(L, stopped > start ? (stopped - start) / 8 : 0);
+    }
     if (status > 0) return true;
     if (status == PCRE2_ERROR_NOMATCH) return false;
     if (status == OUT_OF_FUEL || status == PCRE2_ERROR_MATCHLIMIT) sandbox_exhaust(L, EXHAUSTED_FUEL);
@@ -168,16 +175,26 @@ static int find_or_match(lua_State *L, bool find) {
 static int re_find(lua_State *L) { return find_or_match(L, true); }
 static int re_match(lua_State *L) { return find_or_match(L, false); }
 
+static bool is_utf8(lua_State *L, const char *text, size_t size) {
+    utf8proc_int32_t point;
+    sandbox_charge(L, size / 8);
+    for (utf8proc_ssize_t n; size; text += n, size -= (size_t)n) {
+        n = (unsigned char)*text < 0x80 ? 1 : utf8proc_iterate((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)size, &point);
+        if (n <= 0) return false;
+    }
+    return true;
+}
+
 // Walks all matches; an empty one is retried anchored and not empty, then passed over by a character.
 typedef struct Walk {
     const char *text;
     size_t size, next, start, end; // start, end: of the match found
-    uint32_t options;
+    uint32_t options, known; // known: PCRE2_NO_UTF_CHECK if all of the text is UTF-8, else 0
 } Walk;
 
 static bool next_match(lua_State *L, pcre2_code *code, Walk *w) {
     while (w->next <= w->size) {
-        bool found = match(L, code, w->text, w->size, w->next, w->options);
+        bool found = match(L, code, w->text, w->size, w->next, w->options | w->known);
         if (found) {
             const PCRE2_SIZE *at = pcre2_get_ovector_pointer(sandbox_of(L)->expressions->data);
             w->start = at[0];
@@ -201,6 +218,7 @@ static int re_all(lua_State *L) {
     pcre2_code *code = compile(L, 2);
     uint32_t captures = capture_count(code);
     lua_Integer n = 0;
+    w.known = is_utf8(L, w.text, w.size) ? PCRE2_NO_UTF_CHECK : 0;
     lua_newtable(L);
     while (next_match(L, code, &w)) {
         if (captures == 0) {
@@ -247,6 +265,7 @@ static int re_replace(lua_State *L) {
     uint32_t captures = capture_count(code);
     lua_Integer n = 0;
     luaL_Buffer b;
+    w.known = is_utf8(L, w.text, w.size) ? PCRE2_NO_UTF_CHECK : 0;
     luaL_buffinit(L, &b);
     for (; next_match(L, code, &w); n++) {
         luaL_addlstring(&b, w.text + copied, w.start - copied);

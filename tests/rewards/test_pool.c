@@ -393,6 +393,33 @@ static void overlong_is_punished_softly(void) {
     reward_pool_close(pool);
 }
 
+// ---- fuel ----------------------------------------------------------------------------------------------------------------
+// Ten times the work costs about ten times the fuel, for calls whose work isn't seen by the interpreter.
+static void fuel_follows_work(void) {
+    static const char *const works[] = {
+        "local t = {} for i = 1, n do t['k' .. i] = i end local s = json.encode(t)", "json.decode('[' .. ('1,'):rep(n) .. '1]')",
+        "local t = {} for i = 1, n do t[i] = (i * 7919) % 10007 end table.sort(t)", "local s = (('ab'):rep(n)):upper()", "text.words(('ab '):rep(n))",
+        "local t = {} for i = 1, n do t['k' .. i] = i end for k in pairs(t) do end", "re.all(('ab'):rep(n // 10), 'a')",
+        "shape.repetition(('a b c '):rep(n), 3)", "text.language(('한 a '):rep(n), 'ko')", "extract.final(('<answer>'):rep(n))", "(('ab'):rep(n)):gsub('a', 'xy')",
+    };
+    RewardLimits limits = reward_default_limits();
+    for (int i = 0; i < COUNT(works); i++) {
+        char *source = xasprintf("return function(s) local n = s.tokens do %s end return 1 end", works[i]);
+        RewardPool *pool = open_pool(source, 1, &limits, NULL);
+        free(source);
+        double fuel[2];
+        for (int k = 0; k < 2; k++) {
+            RewardSample s = sample_of("x", NULL);
+            s.tokens = k ? 20000 : 2000;
+            Verdict v = score(pool, &s);
+            if (v.state != VERDICT_SCORED) FAIL("%s: %s", works[i], v.why);
+            fuel[k] = (double)v.fuel;
+        }
+        reward_pool_close(pool);
+        if (!(fuel[0] >= 100 && fuel[1] > 6 * fuel[0] && fuel[1] < 20 * fuel[0])) FAIL("%s: fuel %g, then %g", works[i], fuel[0], fuel[1]);
+    }
+}
+
 // ---- determinism ---------------------------------------------------------------------------------------------------------
 enum { MANY = 300 };
 static void score_many(int workers, bool backwards, Verdict *out) {
@@ -589,6 +616,7 @@ static const Test tests[] = {
     {"groups_are_scored_together", groups_are_scored_together},
     {"hostile_completions", hostile_completions},
     {"overlong_is_punished_softly", overlong_is_punished_softly},
+    {"fuel_follows_work", fuel_follows_work},
     {"same_scores_everywhere", same_scores_everywhere},
     {"a_death_is_forgiven_once", a_death_is_forgiven_once},
     {"the_clock_kills_twice", the_clock_kills_twice},

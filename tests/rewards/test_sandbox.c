@@ -138,6 +138,14 @@ static const char *const truths[] = {
     // json, text, re, verify
     "json.decode('{\"a\":[1,null,\"x\"],\"b\":null}').a[2] == json.null and json.decode('{\"b\":null}').b == nil",
     "json.encode({b={1,2}, a='x'}) == '{\"a\":\"x\",\"b\":[1,2]}' and select('#', json.decode('[1')) == 2",
+    "json.encode({1, 2.5, 'a\\n\\1\\\"/\\\\', true, json.null, {}, 1e20, -0.0}) == '[1,2.5,\"a\\\\n\\\\u0001\\\\\"/\\\\\\\\\",true,null,{},1e20,-0.0]'",
+    "json.encode('x') == '\"x\"' and json.encode({[1]='a'}) == '[\"a\"]' and json.encode({b={c=1,a={2}}}) == '{\"b\":{\"a\":[2],\"c\":1}}'",
+    "(function() local t = {} for i = 1, 300 do t['k' .. i] = ('y'):rep(i) end local u = json.decode(json.encode(t)) for k, v in pairs(t) do "
+    "if u[k] ~= v then return false end end return true end)()",
+    "select(2, pcall(json.encode, {a={0/0}})):find('json.encode: a[1]: a number that isn', 1, true) == 1 and select(2, pcall(json.encode, {1, x=2})):find('both names') == 14",
+    "select(2, pcall(json.encode, {1, nil, 3})):find('holes') == 26 and select(2, pcall(json.encode, {[1.5]=1})):find('neither') and "
+    "select(2, pcall(json.encode, {b='\\xff'})):find('b: a string that isn') and select(2, pcall(json.encode, print)):find('a function, expected data') ~= nil",
+    "(function() local t = {} t.t = t return select(2, pcall(json.encode, t)):find('nested more than 100') ~= nil end)()",
     "text.trim('  a b\\n') == 'a b' and #text.words(' a  b c ') == 3 and text.count('aaa', 'aa') == 1",
     "#text.lines('a\\nb\\n') == 2 and text.split('a,b,,c', ',')[3] == '' and text.length('h\xC3\xA9\xFF') == 3",
     "text.starts('abc', 'ab') and text.ends('abc', 'bc') and text.contains('abc', 'b') and not text.ends('c', 'bc')",
