@@ -102,7 +102,8 @@ static void make_header(const GgufMetadata *m, const ExportTensor *tensors, int 
         put(out, (uint64_t)t->type->gguf_id, 4), put(out, offset, 8);
         offset += padded(t->bytes);
     }
-    put(out, 0, (int)(padded(out->size) - out->size));
+    static const uint8_t zeros[ALIGNMENT];
+    buf_append(out, zeros, (size_t)(padded(out->size) - out->size));
 }
 static bool write_tensors(int fd, const ExportTensor *tensors, int count, const char *path, Err *err) {
     static const uint8_t zeros[ALIGNMENT];

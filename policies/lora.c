@@ -87,9 +87,11 @@ static void join(Adapter *a, const Parameter *w, LoraLinear *l, bool trained, in
     l->parts = a->parts + *parts;
     l->A = add_parameter(a, trained, count * a->padded, w->K, a->names + *names);
     for (int i = 0; i < w->part_count; i++) {
+        char module[96];
+        module_of(&w->parts[i], module);
+        if (!is_target(&a->config, module)) continue;
         LoraPart *part = &l->parts[l->part_count];
-        module_of(&w->parts[i], part->module);
-        if (!is_target(&a->config, part->module)) continue;
+        memcpy(part->module, module, sizeof module);
         part->row = w->parts[i].row, part->rows = w->parts[i].rows;
         add_name(a, names, part->module, "A", (int64_t)l->part_count * a->padded, a->config.rank);
         l->A->part_count++;
