@@ -112,6 +112,14 @@ static bool read_other_tokens(Reader *r) {
     return vocabulary_index(v, repeats, at(r, "added_tokens"), r->err);
 }
 
+// Tables are as long as the highest id: a short file may not ask for long ones.
+static bool check_gaps(Reader *r, size_t names, int32_t size) {
+    enum { GAPS = 65536 };
+    names += (size_t)r->t->added_count;
+    if ((size_t)size <= names * 8 + GAPS) return true;
+    return fail(r->err, ERR_DATA, at(r, "model.vocab"), "has ids up to %d, but names %zu tokens: expected fewer gaps", size - 1, names);
+}
+
 static bool read_vocabulary(Reader *r, const json_t *vocab, int32_t size) {
     Vocabulary *v = &r->t->vocabulary;
     const char *text;
@@ -123,6 +131,7 @@ static bool read_vocabulary(Reader *r, const json_t *vocab, int32_t size) {
         TRY(read_id(r, value, at(r, "%s", field), &id, &size));
     }
     if (size == 0) return fail(r->err, ERR_DATA, at(r, "model.vocab"), "is empty");
+    TRY(check_gaps(r, json_object_size(vocab), size));
     TRY(vocabulary_start(v, size, r->err));
     json_object_foreach((json_t *)(uintptr_t)vocab, text, value) {
         int32_t id = (int32_t)json_integer_value(value);
@@ -168,6 +177,7 @@ static bool read_unigram(Reader *r, const json_t *model, int32_t size) {
     if (count == 0 || count > TOKEN_LIMIT)
         return fail(r->err, ERR_DATA, at(r, "model.vocab"), "found %zu tokens, expected 1 to %d", count, TOKEN_LIMIT);
     if (size < (int32_t)count) size = (int32_t)count;
+    TRY(check_gaps(r, count, size));
     TRY(vocabulary_start(v, size, r->err));
     u->v = v;
     u->scores = xcalloc((size_t)size, sizeof *u->scores);

@@ -31,8 +31,13 @@ static bool has(const Node *n, NodeKind kind) {
 }
 
 // ---- scalars ------------------------------------------------------------------------------------------------------
+static bool counts(const Node *n) { // n!, binomials and their kind
+    bool here = n && (n->kind == NODE_FACTORIAL || (n->kind == NODE_FUNCTION && n->op >= FUNCTION_BINOMIAL && n->op <= FUNCTION_LCM));
+    return here || (n && is_scalar(n) && (counts(n->left) || counts(n->right)));
+}
 static bool equal_at_points(Work *w, const Node *a, int sign_a, const Node *b, int sign_b) {
     int agreed = 0;
+    w->whole_points = counts(a) || counts(b);
     bool symbols = has(a, NODE_SYMBOL) || has(b, NODE_SYMBOL), complex = has(a, NODE_CONSTANT) || has(b, NODE_CONSTANT);
     size_t used = w->used;
     for (int point = 0; point < (symbols ? POINTS : 1) && !w->spent; point++) {
@@ -70,8 +75,15 @@ static bool scalars_equal(Work *w, const Node *a, int sign_a, const Node *b, int
 // ---- relations ----------------------------------------------------------------------------------------------------
 static bool is_relation(const Node *n, int op) { return n->kind == NODE_RELATION && n->count == 2 && n->last->relation == op; }
 
-static bool names_a_function(const Node *n) { // f(x)
-    return n->kind == NODE_MULTIPLY && n->left->kind == NODE_SYMBOL && n->left->text.size == 1 && strchr("fghFGPQpq", *n->left->text.data);
+static bool is_differential(const Node *n) { // dy; d, \partial or their powers times a symbol
+    return n->kind == NODE_MULTIPLY && n->right->kind == NODE_SYMBOL && n->left->kind == NODE_SYMBOL && n->left->text.size == 1 && *n->left->text.data == 'd';
+}
+static bool names_a_function(const Node *n) { // f(x), f'(x), f^{-1}(x), dy/dx, \sin\theta
+    if (n->kind == NODE_DIVIDE) return is_differential(n->left) && is_differential(n->right);
+    if (n->kind == NODE_FUNCTION) return n->left->kind == NODE_SYMBOL && n->op != FUNCTION_ABS;
+    if (n->kind != NODE_MULTIPLY) return false;
+    const Node *f = n->left->kind == NODE_POWER ? n->left->left : n->left;
+    return f->kind == NODE_SYMBOL && f->text.size && strchr("fghFGPQpq", *f->text.data) && (f->text.size == 1 || f->text.data[1] == '\'' || f->text.data[1] == '_');
 }
 static bool same_symbol(const Node *a, const Node *b) {
     return a->kind == NODE_SYMBOL && b->kind == NODE_SYMBOL && a->text.size == b->text.size && memcmp(a->text.data, b->text.data, a->text.size) == 0;
@@ -140,7 +152,7 @@ static int mirrored(int op) { return op == '<' ? '>' : op == '>' ? '<' : op == '
 static bool is_inequality(int op) { return op == '<' || op == '>' || op == 'l' || op == 'g'; }
 
 static bool relations_equal(Work *w, const Node *a, const Node *b) {
-    if (a->count != 2 || b->count != 2) return false;
+    if (a->count != 2 || b->count != 2 || has(a->last, NODE_PLUS_MINUS) || has(b->last, NODE_PLUS_MINUS)) return false;
     int x = a->last->relation, y = b->last->relation;
     if ((x == '=' && y == '=') || (x == '!' && y == '!')) return proportional(w, a, false, b, false, false);
     if (!is_inequality(x) || !is_inequality(y)) return false;
@@ -162,6 +174,24 @@ static Node *interval(Work *w, char open, const Node *low, const Node *high, cha
     return w->spent ? NULL : n;
 }
 
+// |x| < 2, |x - 1| <= 3; NULL if it isn't one.
+static Node *interval_of_distance(Work *w, const Node *a, int op, const Node *b) {
+    if ((op != '<' && op != 'l') || a->kind != NODE_FUNCTION || a->op != FUNCTION_ABS || !is_scalar(b) || has(b, NODE_SYMBOL)) return NULL;
+    const Node *inside = a->left, *center = NULL;
+    bool sum = inside->kind == NODE_ADD || inside->kind == NODE_SUBTRACT;
+    if (sum && inside->left->kind == NODE_SYMBOL && !has(inside->right, NODE_SYMBOL)) center = inside->right;
+    else if (inside->kind != NODE_SYMBOL) return NULL;
+    Node *low = work_node(w, NODE_NEGATE), *high = work_node(w, NODE_NEGATE);
+    low->left = (Node *)(uintptr_t)b, high->left = low;
+    if (center) {
+        NodeKind back = inside->kind == NODE_ADD ? NODE_SUBTRACT : NODE_ADD;
+        Node *ends[2] = {work_node(w, back), work_node(w, back)};
+        ends[0]->left = low, ends[1]->left = high;
+        ends[0]->right = ends[1]->right = (Node *)(uintptr_t)center;
+        low = ends[0], high = ends[1];
+    }
+    return w->spent ? NULL : interval(w, op == '<' ? '(' : '[', low, high, op == '<' ? ')' : ']');
+}
 // x > 3, 3 < x <= 5 as an interval; NULL if it isn't one.
 static Node *interval_of(Work *w, const Node *n) {
     if (n->kind != NODE_RELATION) return NULL;
@@ -172,7 +202,8 @@ static Node *interval_of(Work *w, const Node *n) {
             const Node *t = a;
             a = b, b = t, op = mirrored(op);
         }
-        if (a->kind != NODE_SYMBOL || !is_scalar(b) || has(b, NODE_SYMBOL)) return NULL;
+        if (a->kind != NODE_SYMBOL) return interval_of_distance(w, a, op, b);
+        if (!is_scalar(b) || has(b, NODE_SYMBOL)) return NULL;
         if (op == '<' || op == 'l') return interval(w, '(', NULL, b, op == '<' ? ')' : ']');
         return interval(w, op == '>' ? '(' : '[', b, NULL, ')');
     }
@@ -229,6 +260,9 @@ static void add_elements(Work *w, const Node *n, Elements *out) {
 
 static bool elements_equal(Work *w, const Element *a, const Element *b) {
     if (is_scalar(a->node) && is_scalar(b->node)) return scalars_equal(w, a->node, a->sign, b->node, b->sign);
+    const Node *name, *said_a = is_scalar(a->node) ? a->node : stated_value(a->node, &name), *said_b = is_scalar(b->node) ? b->node : stated_value(b->node, &name);
+    bool one_states = is_scalar(a->node) || is_scalar(b->node); // -5 and x = -5, where the first may come from plus-minus
+    if (one_states && said_a && said_b && is_scalar(said_a) && is_scalar(said_b)) return scalars_equal(w, said_a, a->sign, said_b, b->sign);
     return equal(w, a->node, b->node);
 }
 // Each of `a` has its equal in `b`.
@@ -272,16 +306,19 @@ static bool ratio_equal(Work *w, const Node *ratio, const Node *scalar) { // 3:1
     return scalars_equal(w, &quotient, 1, scalar, 1);
 }
 
+static bool is_column(const Node *matrix, const Node *bracket) { // (1, 2) and [[1], [2]] may be columns
+    return matrix->columns == 1 && ((bracket->open == '(' && bracket->close == ')') || (bracket->open == '[' && bracket->close == ']'));
+}
 static bool kinds_equal(Work *w, const Node *a, const Node *b) {
     if (a->kind == NODE_BRACKET && b->kind == NODE_BRACKET) return brackets_equal(w, a, b);
     if (a->kind == NODE_MATRIX && b->kind == NODE_MATRIX) return a->rows == b->rows && a->columns == b->columns && in_order(w, a, b);
     if (a->kind == NODE_RATIO && b->kind == NODE_RATIO) return in_order(w, a, b);
     if (a->kind == NODE_RATIO) return ratio_equal(w, a, b);
     if (b->kind == NODE_RATIO) return ratio_equal(w, b, a);
-    if (a->kind == NODE_BRACKET && b->kind == NODE_LIST) return a->open == '(' && in_order(w, a, b);
-    if (a->kind == NODE_LIST && b->kind == NODE_BRACKET) return b->open == '(' && in_order(w, a, b);
-    if (a->kind == NODE_MATRIX && b->kind == NODE_BRACKET) return a->columns == 1 && b->open == '(' && in_order(w, a, b);
-    if (a->kind == NODE_BRACKET && b->kind == NODE_MATRIX) return b->columns == 1 && a->open == '(' && in_order(w, a, b);
+    if (a->kind == NODE_BRACKET && b->kind == NODE_LIST) return a->open == '(' && a->close == ')' && in_order(w, a, b);
+    if (a->kind == NODE_LIST && b->kind == NODE_BRACKET) return b->open == '(' && b->close == ')' && in_order(w, a, b);
+    if (a->kind == NODE_MATRIX && b->kind == NODE_BRACKET) return is_column(a, b) && in_order(w, a, b);
+    if (a->kind == NODE_BRACKET && b->kind == NODE_MATRIX) return is_column(b, a) && in_order(w, a, b);
     if (is_collection(a) || is_collection(b)) return collections_equal(w, a, b);
     return is_scalar(a) && is_scalar(b) && scalars_equal(w, a, 1, b, 1);
 }
@@ -340,6 +377,12 @@ static bool leaves_work_undone(const Node *truth, const Node *answer) {
 
 // ---- text ---------------------------------------------------------------------------------------------------------
 enum { PLAIN_LIMIT = 1024 };
+static bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+// Whether an exclamation mark after these characters is a factorial: after 5, n and (n+1), not after Yes.
+static bool is_operand(const char *text, size_t n) {
+    char c = text[n - 1];
+    return (c >= '0' && c <= '9') || c == ')' || c == ']' || c == '}' || (is_letter(c) && (n == 1 || !is_letter(text[n - 2])));
+}
 // Without dressing; case is kept for a single letter only. Returns the length, 0 if it is too long.
 static size_t plain_text(TextSpan t, char *out) {
     static const char *const dropped[] = {"\\text", "\\mathrm", "\\textbf", "\\mathbf", "\\textrm", "\\mbox", "\\left", "\\right", "\\,", "\\;", "\\!",
@@ -365,8 +408,9 @@ static size_t plain_text(TextSpan t, char *out) {
         }
         t.data += skip, t.size -= skip;
     }
-    while (n > 1 && strchr(".,;:!?", out[n - 1])) n--;
+    while (n > 1 && strchr(".,;:!?", out[n - 1]) && !(out[n - 1] == '!' && is_operand(out, n - 1))) n--;
     if (n > 2 && out[0] == '(' && out[n - 1] == ')') memmove(out, out + 1, n -= 2);
+    if (n == 2 && out[1] == ')' && is_letter(out[0])) n = 1; // C)
     for (size_t i = 0; n > 1 && i < n; i++)
         if (out[i] >= 'A' && out[i] <= 'Z') out[i] = (char)(out[i] + 32);
     return n;
@@ -435,6 +479,7 @@ static Reading read_text(Work *w, TextSpan text, bool truth, bool decimal_comma)
         r.node = parse_answer(w, part, formula, decimal_comma);
         if (!r.node) r.node = parse_leading(w, part, &rest);
         if (r.node && find_denied(part)) r.node = NULL;
+        if (!r.node) r.text = without_ending(part);
         if (r.node || truth) return r;
     }
     if (!truth && find_last_number(text, &part)) {
@@ -469,6 +514,24 @@ static bool has_tags(TextSpan t) {
     return false;
 }
 
+// 5m, 20g in plain text: a letter right after a number, which parse_answer takes for a symbol, as its unit.
+static Node *read_glued_unit(Work *w, TextSpan t) {
+    Parser p = {.work = w, .at = t.data, .end = t.data + t.size};
+    Rational number;
+    bool minus = t.size && *t.data == '-';
+    p.at += minus;
+    if (t.size < 2 || !strchr("mgsLlh", t.data[t.size - 1]) || !parse_number(&p, &number) || p.at + 1 != p.end) return NULL;
+    Node *n = node_number(&p, &number);
+    n->number.negative = minus;
+    return unit_read(w, (TextSpan){p.at, 1}, &n->unit) ? n : NULL;
+}
+static bool equal_with_glued_units(Work *w, TextSpan truth, TextSpan answer, const Node *x, const Node *y) {
+    Node *glued_truth = read_glued_unit(w, truth), *glued_answer = read_glued_unit(w, answer);
+    if (glued_truth) x = glued_truth;
+    if (glued_answer) y = glued_answer;
+    return (glued_truth || glued_answer) && x && y && x->kind == NODE_NUMBER && y->kind == NODE_NUMBER && equal(w, x, y);
+}
+
 static bool compare(Work *w, TextSpan truth, TextSpan answer) {
     bool comma_a = may_have_decimal_comma(truth), comma_b = may_have_decimal_comma(answer);
     for (int a = 0; a <= comma_a; a++)
@@ -477,7 +540,7 @@ static bool compare(Work *w, TextSpan truth, TextSpan answer) {
             Reading x = read_text(w, truth, true, a), y = read_text(w, answer, false, b);
             if (w->spent) return false;
             if (x.node && y.node && !leaves_work_undone(x.node, y.node) && equal(w, x.node, y.node)) return true;
-            if (texts_equal(x.text, y.text)) return true;
+            if (texts_equal(x.text, y.text) || equal_with_glued_units(w, truth, answer, x.node, y.node)) return true;
         }
     return false;
 }

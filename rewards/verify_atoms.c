@@ -188,10 +188,25 @@ static Node *based_number(Parser *p, TextSpan digits) { // after the underscore
     return n;
 }
 
+// A0_{16}: letters among the digits; how many, 0 if no such number stands here.
+static size_t letter_digits(const Parser *p) {
+    size_t n = 0, letters = 0;
+    for (; p->at + n < p->end && ((p->at[n] >= '0' && p->at[n] <= '9') || (p->at[n] >= 'A' && p->at[n] <= 'Z')); n++) letters += p->at[n] >= 'A';
+    const char *after = p->at + n;
+    if (!letters || p->end - after < 3 || *after != '_') return 0;
+    after += 1 + (after[1] == '{');
+    return digit_run(after, p->end) == 2 ? n : 0;
+}
+
 static Node *parse_numeral(Parser *p) {
     Rational number, rest;
     size_t used;
     const char *start = p->at;
+    size_t hexadecimal = letter_digits(p);
+    if (hexadecimal) {
+        p->at += hexadecimal + 1;
+        return based_number(p, (TextSpan){start, hexadecimal});
+    }
     if (words_number(p->work, (TextSpan){p->at, (size_t)(p->end - p->at)}, &number, &used)) {
         p->at += used;
         return node_number(p, &number);
@@ -289,9 +304,31 @@ static Node *parse_bracket(Parser *p, char open) {
     return n;
 }
 
+// "x |" or "x :" of a set given by its condition; past it if it stands here.
+static bool take_set_variable(Parser *p) {
+    static const char *const bars[] = {"\\mid", "\\vert", "\\colon", "|", ":", NULL};
+    Parser q = *p;
+    char bar;
+    parse_blanks(&q);
+    if (parse_letters(&q) != 1) return false;
+    q.at++;
+    if (parse_command(&q, "in")) {
+        if (!parse_take(&q, "\\mathbb{R}") && !parse_take(&q, "\\mathbb R")) return false;
+    } else {
+        parse_take(&q, "∈ℝ");
+    }
+    if (!take_close(&q, bars, &bar)) return false;
+    p->at = q.at;
+    return true;
+}
+
 static Node *parse_set(Parser *p) {
     static const char *const closes[] = {"\\}", "\\rbrace", "}", NULL};
     char close;
+    if (take_set_variable(p)) {
+        Node *condition = parse_items(p);
+        return p->failed || condition->kind < NODE_LIST || !take_close(p, closes, &close) ? parse_fail(p) : condition;
+    }
     if (take_close(p, closes, &close)) return work_node(p->work, NODE_EMPTY);
     p->brackets++;
     Node *n = parse_items(p);
@@ -343,11 +380,27 @@ static Node *parse_matrix(Parser *p, TextSpan name) {
     return m;
 }
 
+static Node *parse_cases(Parser *p) { // equations that hold together; functions given piece by piece are not read
+    Node *list = work_node(p->work, NODE_LIST);
+    while (!p->failed && !parse_take(p, "\\end{cases}")) {
+        Node *row = parse_items(p);
+        if (p->failed || row->kind != NODE_RELATION || list->count == MAX_ITEMS) return parse_fail(p);
+        node_append(list, row);
+        parse_take(p, ",");
+        parse_take(p, "\\\\");
+    }
+    return list;
+}
+
 static Node *parse_environment(Parser *p) { // after \begin
     static const char *const matrices[] = {"pmatrix", "bmatrix", "matrix", "Bmatrix", "vmatrix", "smallmatrix", "array"};
     if (!parse_take(p, "{")) return parse_fail(p);
     const char *close = memchr(p->at, '}', (size_t)(p->end - p->at));
     TextSpan name = {p->at, close ? (size_t)(close - p->at) : 0};
+    if (name.size == 5 && memcmp(name.data, "cases", 5) == 0) {
+        p->at = close + 1;
+        return parse_cases(p);
+    }
     for (int i = 0; close && i < COUNT(matrices); i++)
         if (name.size == strlen(matrices[i]) && memcmp(name.data, matrices[i], name.size) == 0) {
             p->at = close + 1;
@@ -454,6 +507,8 @@ static Node *parse_function(Parser *p, Function f) {
 static Node *parse_symbol(Parser *p, size_t size) {
     TextSpan name = {p->at, size};
     p->at += size;
+    while (p->at < p->end && *p->at == '\'') p->at++, name.size++; // f'
+    size = name.size;
     if (p->at < p->end && *p->at == '_') { // x_1, x_{10}
         p->at++;
         if (p->at < p->end && *p->at == '{') {
@@ -467,10 +522,22 @@ static Node *parse_symbol(Parser *p, size_t size) {
     }
     Node *n = work_node(p->work, NODE_SYMBOL);
     n->text = name;
-    if (size == 1 && name.size == 1 && (*name.data == 'e' || *name.data == 'i')) {
+    if (name.size == 1 && (*name.data == 'e' || *name.data == 'i')) {
         n->kind = NODE_CONSTANT;
         n->op = *name.data;
     }
+    return n;
+}
+
+// A Greek letter as such is the symbol that its command makes.
+static Node *parse_greek(Parser *p) {
+    static const struct { const char *letter, *command; } letters[] = {
+        {"α", "\\alpha"}, {"β", "\\beta"}, {"γ", "\\gamma"}, {"δ", "\\delta"}, {"ε", "\\epsilon"}, {"ζ", "\\zeta"}, {"η", "\\eta"}, {"θ", "\\theta"}, {"ι", "\\iota"}, {"κ", "\\kappa"},
+        {"λ", "\\lambda"}, {"μ", "\\mu"}, {"ν", "\\nu"}, {"ξ", "\\xi"}, {"ρ", "\\rho"}, {"σ", "\\sigma"}, {"τ", "\\tau"}, {"υ", "\\upsilon"}, {"φ", "\\phi"}, {"χ", "\\chi"}, {"ψ", "\\psi"},
+        {"ω", "\\omega"}, {"Γ", "\\Gamma"}, {"Δ", "\\Delta"}, {"Θ", "\\Theta"}, {"Λ", "\\Lambda"}, {"Ξ", "\\Xi"}, {"Π", "\\Pi"}, {"Σ", "\\Sigma"}, {"Φ", "\\Phi"}, {"Ψ", "\\Psi"}, {"Ω", "\\Omega"}};
+    Node *n = parse_symbol(p, 2);
+    for (int i = 0; n->kind == NODE_SYMBOL && n->text.size == 2 && i < COUNT(letters); i++)
+        if (memcmp(n->text.data, letters[i].letter, 2) == 0) n->text = (TextSpan){letters[i].command, strlen(letters[i].command)};
     return n;
 }
 
@@ -497,7 +564,8 @@ static Node *parse_letter_run(Parser *p) {
     if (run == 3 && parse_looks(p, "inf")) return parse_constant(p, 'o', 3);
     if (run == 8 && (parse_looks(p, "infinity") || parse_looks(p, "Infinity"))) return parse_constant(p, 'o', 8);
     bool word = letters_go_on(p, run);
-    if (!p->math && (run > 1 || word) && words_number(p->work, (TextSpan){p->at, (size_t)(p->end - p->at)}, &number, &used)) {
+    bool article = run == 1 && (*p->at | 32) == 'a' && p->end - p->at > 2 && p->at[1] == ' '; // a hundred, a third
+    if (!p->math && (run > 1 || word || article) && words_number(p->work, (TextSpan){p->at, (size_t)(p->end - p->at)}, &number, &used)) {
         p->at += used;
         return node_number(p, &number);
     }
@@ -547,15 +615,32 @@ static Node *parse_text(Parser *p, TextSpan content) {
     return n;
 }
 
+// \angle ABC, \vec{v}, \overline{AB}: one name; its length, 0 if none stands here.
+static size_t decorated_name(const Parser *p) {
+    static const char *const marks[] = {"angle", "triangle", "vec", "overline", "bar", "hat", "widehat", "overrightarrow", "overleftrightarrow", "mathbb", "mathcal"};
+    Parser q = *p;
+    for (int i = 0; i < COUNT(marks); i++) {
+        if (!parse_command(&q, marks[i])) continue;
+        while (q.at < q.end && *q.at == ' ') q.at++;
+        bool brace = q.at < q.end && *q.at == '{';
+        q.at += brace;
+        int letters = parse_letters(&q);
+        q.at += letters;
+        if (!letters || (brace && (q.at >= q.end || *q.at != '}'))) return 0;
+        return (size_t)(q.at + brace - p->at);
+    }
+    return 0;
+}
+
 static Node *parse_known_command(Parser *p) {
     static const char *const greek[] = {"alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "vartheta", "iota",
                                         "kappa", "lambda", "mu", "nu", "xi", "rho", "sigma", "tau", "upsilon", "phi", "varphi", "chi", "psi",
-                                        "omega", "Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Phi", "Psi", "Omega", "ell", "hbar",
-                                        "mathbb{R}", "mathbb{N}", "mathbb{Z}", "mathbb{Q}", "mathbb{C}", "R", "N", "Z"};
+                                        "omega", "Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Phi", "Psi", "Omega", "ell", "hbar", "R", "N", "Z"};
     TextSpan content;
     if (parse_command(p, "pi")) return parse_constant(p, 'p', 0);
     if (parse_command(p, "infty")) return parse_constant(p, 'o', 0);
     if (parse_command(p, "emptyset") || parse_command(p, "varnothing")) return work_node(p->work, NODE_EMPTY);
+    if (parse_take(p, "\\mathbb{R}") || parse_take(p, "\\mathbb R") || parse_take(p, "\\mathbf{R}")) return node_reals(p->work);
     if (parse_command(p, "begin")) return parse_environment(p);
     if (parse_command(p, "boxed") || parse_command(p, "fbox")) return parse_group(p);
     if (parse_command(p, "lvert")) return parse_bars(p, "\\rvert");
@@ -571,6 +656,8 @@ static Node *parse_known_command(Parser *p) {
         return p->failed || !parse_command(p, "rceil") ? parse_fail(p) : n;
     }
     if (parse_text_command(p, &content)) return parse_text(p, content);
+    size_t decorated = decorated_name(p);
+    if (decorated) return parse_symbol(p, decorated);
     for (int i = 0; i < COUNT(greek); i++) {
         size_t n = strlen(greek[i]);
         if (!parse_looks(p, "\\") || (size_t)(p->end - p->at) <= n || memcmp(p->at + 1, greek[i], n) != 0) continue;
@@ -603,6 +690,7 @@ static Node *parse_unicode(Parser *p) {
     static const struct { const char *mark; int what; } marks[] = {{"\xCF\x80", 'p'}, {"\xE2\x88\x9E", 'o'}, {"\xF0\x9D\x9C\x8B", 'p'}};
     for (int i = 0; i < COUNT(marks); i++)
         if (parse_looks(p, marks[i].mark)) return parse_constant(p, marks[i].what, strlen(marks[i].mark));
+    if (parse_take(p, "\xE2\x84\x9D")) return node_reals(p->work);
     if (parse_take(p, "\xE2\x88\x85")) return work_node(p->work, NODE_EMPTY);
     if (parse_take(p, "\xE2\x88\x9A") || parse_take(p, "\xE2\x88\x9B")) {
         bool cube = p->at[-1] == '\x9B';
@@ -615,7 +703,7 @@ static Node *parse_unicode(Parser *p) {
         }
         return p->failed ? n : function_node(p, cube ? FUNCTION_ROOT : FUNCTION_SQRT, n, three);
     }
-    if ((*p->at & 0xFE) == 0xCE && p->end - p->at > 1) return parse_symbol(p, 2); // Greek
+    if ((*p->at & 0xFE) == 0xCE && p->end - p->at > 1) return parse_greek(p);
     return parse_numeral(p);
 }
 
@@ -624,7 +712,7 @@ Node *parse_atom(Parser *p) {
     parse_blanks(p);
     Node *n;
     if (p->failed || p->at >= p->end) n = parse_fail(p);
-    else if (digit(p->at, p->end) || *p->at == '.') n = parse_numeral(p);
+    else if (digit(p->at, p->end) || *p->at == '.' || letter_digits(p)) n = parse_numeral(p);
     else if (*p->at == '\\') n = parse_backslash(p);
     else if (*p->at == '(') p->at++, n = parse_bracket(p, '(');
     else if (*p->at == '[') p->at++, n = parse_bracket(p, '[');

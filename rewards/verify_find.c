@@ -136,15 +136,18 @@ void find_answer(TextSpan text, Found *out) {
         return;
     }
     bool dollars = !prices(text);
-    size_t at = 0, start, end = 0, parts = 0;
+    size_t at = 0, start, end = 0, parts = 0, first = 0;
     TextSpan formula;
     while (text.size && next_formula(text, &at, dollars, &formula, &start)) {
         TextSpan between = {text.data + end, start - end};
+        if (!parts) first = start;
         if (parts && !joins(between)) out->count = 0;
         if (out->count == MAX_SEGMENTS) out->count = 0;
         out->list[out->count++] = (Segment){.text = last_line(formula), .math = true};
         parts++, end = at;
     }
+    TextSpan sign = {text.data, parts == 1 ? first : 0};
+    if (parts == 1 && (starts(sign, "-") || starts(sign, "\xE2\x88\x92")) && text_trim(sign).size < 4) out->list[0].text = text; // -$5$
     TextSpan rest = from(text, end);
     if (out->count && find_after_cue(rest, &after)) out->count = 0;
     if (out->count) {
@@ -157,8 +160,8 @@ void find_answer(TextSpan text, Found *out) {
 
 // ---- sentences ----------------------------------------------------------------------------------------------------
 static size_t cue_at(TextSpan t) {
-    static const char *const cues[] = {"answer is:", "answer is", "answer:", "answer :", "answer =", "result is", "####", "정답은", "답은", "정답:", "정답 :", "답:", "답 :",
-                                       "答えは", "答え:", "答え：", "答案是", "正解は", "đáp án là", "đáp án:", "đáp số:", "đáp số là", "kết quả là", "정답은:", "정답："};
+    static const char *const cues[] = {"answer is:", "answer is", "answer:", "answer :", "answer =", "result is", "answers are", "solutions are", "roots are", "zeros are", "values are", "solution is", "####", "정답은", "답은", "정답:", "정답 :", "답:", "답 :",
+                                       "答えは", "答え:", "答え：", "答案是", "正解は", "áp án là", "áp án đúng là", "áp án:", "áp số:", "áp số là", "ết quả là", "ết quả:", "정답은:", "정답："}; // Đáp and đáp
     for (int i = 0; i < COUNT(cues); i++) {
         size_t n = strlen(cues[i]), k = 0;
         if (t.size < n) continue;
@@ -192,7 +195,9 @@ static bool is_taken_back(TextSpan before) { // "42 or 43", "not 42": no answer
     while (before.size && (is_blank(before.data[before.size - 1]) || before.data[before.size - 1] == '$')) before.size--;
     for (int i = 0; i < COUNT(words); i++) {
         size_t n = strlen(words[i]);
+        bool blank = *words[i] == ' ' && before.size == n - 1; // the text begins with it
         if (before.size > n && memcmp(before.data + before.size - n, words[i], n) == 0) return true;
+        if (blank && memcmp(before.data, words[i] + 1, n - 1) == 0) return true;
     }
     return false;
 }
@@ -203,6 +208,17 @@ bool find_denied(TextSpan after) { // 42가 아니다, 42ではない
     for (int i = 0; i < COUNT(words); i++)
         if (memmem(after.data, after.size, words[i], strlen(words[i]))) return true;
     return false;
+}
+
+// Where the bracket opens that closes at `close`; `otherwise` if nowhere before it.
+static size_t bracket_start(TextSpan text, size_t close, size_t otherwise) {
+    int open = 0;
+    for (size_t i = close + 1; i > 0 && i + 400 > close; i--) {
+        char c = text.data[i - 1];
+        open += c == ')' || c == ']' ? 1 : c == '(' || c == '[' ? -1 : 0;
+        if (!open) return i - 1;
+    }
+    return otherwise;
 }
 
 // The word with the last digit, from where a number can begin in it: the sign, bracket or digit before.
@@ -241,6 +257,9 @@ bool find_last_number(TextSpan text, TextSpan *out) {
     while (start < last && !is_digit(text.data[start]) && !strchr("-+.($[{", text.data[start]) && !starts(from(text, start), "√") &&
            !starts(from(text, start), "−") && !starts(from(text, start), "€") && !starts(from(text, start), "₩") && !starts(from(text, start), "\\"))
         start++;
+    size_t close = last;
+    while (close < text.size && is_blank(text.data[close])) close++;
+    if (close < text.size && (text.data[close] == ')' || text.data[close] == ']')) start = bracket_start(text, close, start); // the point (2, -3)
     *out = from(text, start);
     return !is_taken_back((TextSpan){text.data, begin}) && !find_denied(from(text, last));
 }

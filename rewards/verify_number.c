@@ -83,22 +83,21 @@ static bool whole_subtract(Work *w, const Whole *a, const Whole *b, Whole *out) 
 }
 // Products of two numbers that fit may need twice the limbs when they are only to be compared.
 static bool whole_multiply(Work *w, const Whole *a, const Whole *b, int limit, Whole *out) {
-    *out = (Whole){0};
-    int size = a->size + b->size;
-    if (size > limit || !work_step(w, 1 + (uint64_t)a->size * (uint64_t)b->size / 16)) return false;
-    out->limb = work_alloc(w, (size_t)(size > 0 ? size : 1) * sizeof *out->limb);
-    if (!out->limb) return false;
-    out->size = size;
+    Whole product = {.size = a->size + b->size}; // `out` may be a factor
+    if (product.size > limit || !work_step(w, 1 + (uint64_t)a->size * (uint64_t)b->size / 16)) return false;
+    product.limb = work_alloc(w, (size_t)(product.size > 0 ? product.size : 1) * sizeof *product.limb);
+    if (!product.limb) return false;
     for (int i = 0; i < a->size; i++) {
         uint64_t carry = 0;
         for (int j = 0; j < b->size; j++) {
-            carry += (uint64_t)a->limb[i] * b->limb[j] + out->limb[i + j];
-            out->limb[i + j] = (uint32_t)carry;
+            carry += (uint64_t)a->limb[i] * b->limb[j] + product.limb[i + j];
+            product.limb[i + j] = (uint32_t)carry;
             carry >>= 32;
         }
-        out->limb[i + b->size] = (uint32_t)carry;
+        product.limb[i + b->size] = (uint32_t)carry;
     }
-    whole_trim(out);
+    whole_trim(&product);
+    *out = product;
     return true;
 }
 static bool whole_product(Work *w, const Whole *a, const Whole *b, Whole *out) {

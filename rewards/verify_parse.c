@@ -89,6 +89,14 @@ void node_append(Node *parent, Node *child) {
     parent->last = child;
     parent->count++;
 }
+Node *node_reals(Work *w) {
+    Node *n = work_node(w, NODE_BRACKET), *low = work_node(w, NODE_NEGATE), *high = work_node(w, NODE_INFINITY);
+    low->left = work_node(w, NODE_INFINITY);
+    if (w->spent) return n;
+    n->open = '(', n->close = ')';
+    node_append(n, low), node_append(n, high);
+    return n;
+}
 static bool scalar(const Node *n) { return n->kind < NODE_LIST; }
 
 // ---- factors ------------------------------------------------------------------------------------------------------
@@ -136,6 +144,13 @@ static bool degrees_follow(Parser *p) { // after "^"
     return false;
 }
 
+static bool power_follows(const Parser *p) {
+    if (!parse_looks(p, "**")) return parse_looks(p, "^");
+    const char *next = p->at + 2; // else the end of something in bold
+    while (next < p->end && *next == ' ') next++;
+    return next < p->end && *next > ' ' && !strchr("*.,;:", *next) && !(*next & 0x80);
+}
+
 static Node *parse_factor(Parser *p) {
     if (++p->depth > MAX_DEPTH) return parse_fail(p);
     Node *n = parse_atom(p), *e;
@@ -144,7 +159,7 @@ static Node *parse_factor(Parser *p) {
         parse_blanks(p);
         if (superscripts(p, &e)) {
             n = node_binary(p, NODE_POWER, n, e);
-        } else if (parse_looks(p, "**") || parse_looks(p, "^")) {
+        } else if (power_follows(p)) {
             p->at += *p->at == '*' ? 2 : 1;
             if (degrees_follow(p)) n = node_binary(p, NODE_DEGREES, n, NULL);
             else n = node_binary(p, NODE_POWER, n, parse_exponent(p));
@@ -187,7 +202,7 @@ static char take_operator(Parser *p, const Node *left) {
         {"\\cdot", '*'}, {"\\times", '*'}, {"\\ast", '*'}, {"\\div", '/'}, {"\xC3\x97", '*'}, {"\xC2\xB7", '*'}, {"\xE2\x8B\x85", '*'},
         {"\xE2\x88\x99", '*'}, {"\xE2\x88\x97", '*'}, {"\xC3\xB7", '/'}, {"\xE2\x88\x95", '/'}, {"\xE2\x81\x84", '/'}, {"*", '*'}, {"/", '/'}};
     parse_blanks(p);
-    for (int i = 0; i < COUNT(signs); i++)
+    for (int i = 0; i < COUNT(signs) && !parse_looks(p, "**"); i++)
         if (parse_looks(p, signs[i].word)) {
             p->at += strlen(signs[i].word);
             return signs[i].op;
@@ -358,10 +373,14 @@ static const char *unit_end(const Parser *p) {
     return q.at;
 }
 
+static bool holds_number(const Node *n) {
+    return n && (n->kind == NODE_NUMBER || (n->kind == NODE_CONSTANT && n->op == 'p') || (scalar(n) && (holds_number(n->left) || holds_number(n->right))));
+}
 static bool take_unit(Parser *p, Node *n) {
     const char *end = unit_end(p);
     TextSpan text = text_trim((TextSpan){p->at, (size_t)(end - p->at)});
     if (!text.size || !unit_read(p->work, text, &n->unit)) return false;
+    if (!n->unit.dimension && (!holds_number(n) || find_denied(text))) return false; // "The answer is": letters and words, no value and its unit
     p->at = end;
     return true;
 }
@@ -390,7 +409,11 @@ static Node *parse_quantity(Parser *p) {
     if (p->at == p->end || !take_unit(p, n)) return n;
     parse_blanks(p);
     if (n->unit.dimension == UNIT_PERCENT) return node_binary(p, NODE_PERCENT, n, NULL);
-    while (!p->failed && n->unit.dimension && n->kind == NODE_NUMBER && digit_at(p)) {
+    for (Parser after; !p->failed && n->unit.dimension && n->kind == NODE_NUMBER;) {
+        after = *p;
+        if (parse_take(&after, "and ")) parse_blanks(&after); // 6 hours and 30 minutes
+        if (!digit_at(&after)) break;
+        *p = after;
         Node *more = parse_sum(p);
         if (p->failed || more->kind != NODE_NUMBER || !take_unit(p, more) || more->unit.dimension != n->unit.dimension)
             return parse_fail(p);
@@ -405,6 +428,18 @@ static Node *parse_quantity(Parser *p) {
 }
 
 // ---- unions, relations, lists -------------------------------------------------------------------------------------
+// All real numbers but one, as x != that one; p stands after \setminus.
+static Node *parse_without(Parser *p, const Node *all) {
+    Node *set = parse_quantity(p), *symbol = work_node(p->work, NODE_SYMBOL), *relation = work_node(p->work, NODE_RELATION);
+    bool reals = all->kind == NODE_BRACKET && all->count == 2 && all->last->kind == NODE_INFINITY && all->first->kind == NODE_NEGATE;
+    if (p->failed || !reals || set->kind != NODE_SET || set->count != 1 || !scalar(set->first)) return parse_fail(p);
+    symbol->text = (TextSpan){"x", 1};
+    set->first->relation = '!';
+    set->first->next = NULL;
+    node_append(relation, symbol), node_append(relation, set->first);
+    return relation;
+}
+
 static Node *parse_union(Parser *p) {
     Node *n = parse_quantity(p), *all = NULL;
     while (!p->failed) {
@@ -426,6 +461,7 @@ static Node *parse_union(Parser *p) {
         node_append(all, right);
         n = right;
     }
+    if (!p->failed && !all && n->kind == NODE_BRACKET && (parse_command(p, "setminus") || parse_command(p, "backslash"))) return parse_without(p, n);
     return all ? all : n;
 }
 
@@ -497,6 +533,16 @@ static Node *parse_item(Parser *p) {
     return relation ? relation : n;
 }
 
+// 1과 3, 1と3: "and", written right after what it joins.
+static size_t joining_particle(const Parser *p) {
+    static const char *const particles[] = {"과 ", "와 ", "と"};
+    for (int i = 0; i < COUNT(particles); i++) {
+        size_t n = strlen(particles[i]);
+        const char *next = p->at + n;
+        if (parse_looks(p, particles[i]) && next < p->end && ((*next >= '0' && *next <= '9') || *next == '-' || *next == '$')) return n;
+    }
+    return 0;
+}
 static size_t separator_size(const Parser *p) {
     static const char *const words[] = {",", ";", "\xE3\x80\x81", "\xEF\xBC\x8C", "\xEF\xBC\x9B", "\\text{ or }", "\\text{or}", "\\text{ and }",
                                         "\\text{and}", "\\mathrm{or}", "\\lor", "\\vee", "\\quad", "or ", "and ", "\xEB\x98\x90\xEB\x8A\x94 ",
@@ -508,7 +554,7 @@ static size_t separator_size(const Parser *p) {
             bool word = words[i][n - 1] == ' ' && (words[i][0] & 0x40);
             if (!word || p->at[-1] == ' ' || p->at[-1] == '$' || p->at[-1] == '}') return n;
         }
-    return 0;
+    return joining_particle(p);
 }
 static bool separator_here(const Parser *p) { return separator_size(p) > 0; }
 static bool take_separator(Parser *p) {
@@ -554,6 +600,7 @@ static TextSpan strip_edges(TextSpan t) {
             if (t.size >= n && memcmp(t.data + t.size - n, edges[i], n) == 0) t.size -= n, again = true;
         }
         if (t.size > 1 && strchr(".,;:?", t.data[t.size - 1])) t.size--, again = true;
+        while (t.size > 1 && (*t.data == '=' || (*t.data == '.' && (t.data[1] < '0' || t.data[1] > '9')))) t.data++, t.size--, again = true; // "... = 5"
     }
     return t;
 }
@@ -568,8 +615,23 @@ static bool only_a_word(TextSpan t) { // "east": text, not a product of letters
     return letters > 1;
 }
 
+// Answers in words that mean a set: NULL if this is none.
+static Node *parse_set_in_words(Work *w, TextSpan t) {
+    static const struct { const char *words; bool all; } sets[] = {
+        {"{}", false}, {"empty set", false}, {"the empty set", false}, {"null set", false}, {"공집합", false}, {"空集合", false}, {"tập rỗng", false}, {"all real numbers", true}, {"all reals", true},
+        {"all real numbers x", true}, {"the set of all real numbers", true}, {"모든 실수", true}, {"すべての実数", true}, {"全ての実数", true}, {"mọi số thực", true}};
+    for (int i = 0; i < COUNT(sets); i++) {
+        size_t n = strlen(sets[i].words), k = 0;
+        while (k < n && k < t.size && ((t.data[k] >= 'A' && t.data[k] <= 'Z' ? t.data[k] | 32 : t.data[k]) == sets[i].words[k])) k++;
+        if (k == n && t.size == n) return sets[i].all ? node_reals(w) : work_node(w, NODE_EMPTY);
+    }
+    return NULL;
+}
+
 Node *parse_answer(Work *w, TextSpan text, bool math, bool decimal_comma) {
     text = strip_edges(text);
+    Node *set = parse_set_in_words(w, text);
+    if (set) return set;
     if (text.size == 0 || text.size > ANSWER_LIMIT) return NULL;
     Parser p = {.work = w, .at = text.data, .end = text.data + text.size, .math = math, .decimal_comma = decimal_comma};
     if (only_a_word(text) && !(math && text.size < 4)) {

@@ -84,6 +84,7 @@ typedef struct Work {
     TextSpan symbols[MAX_SYMBOLS];
     int symbol_count;
     int nested; // comparisons inside of comparisons
+    bool whole_points; // symbols stand for whole numbers
 } Work;
 void *work_alloc(Work *w, size_t bytes); // zeroed; NULL once spent
 Node *work_node(Work *w, NodeKind kind); // never NULL
@@ -135,6 +136,7 @@ bool parse_number(Parser *p, Rational *out); // digits, separators, point, expon
 Node *node_binary(Parser *p, NodeKind kind, Node *left, Node *right);
 Node *node_number(Parser *p, const Rational *number);
 void node_append(Node *parent, Node *child);
+Node *node_reals(Work *w); // the interval of all real numbers
 
 // ---- words and units ----------------------------------------------------------------------------------------------
 // Number words, or digits followed by a multiplier (3만, 2 million), at the start of `text`; false if there are none.
@@ -143,6 +145,7 @@ bool words_number(Work *w, TextSpan text, Rational *out, size_t *used);
 size_t words_minus(TextSpan text); // length of a leading word for minus, 0 if there is none
 // A unit, counter, or other words that may follow a number; false if they can't. `known` ones have a dimension.
 bool unit_read(Work *w, TextSpan text, Unit *out);
+TextSpan without_ending(TextSpan text); // less a particle or "is" at its end: B입니다, Dです
 bool unit_is_letter_unit(TextSpan word); // m, g, s and other one-letter units; cm and other short ones
 
 // ---- values -------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@
 #include <string.h>
 
 enum { LENGTH = 1, MASS, VOLUME, TIME, AREA, CUBE, SPEED, DOLLARS, WON, YEN, DONG, EUROS, POUNDS, CELSIUS, FAHRENHEIT, KELVIN, ANGLE,
-       ENERGY, POWER, FORCE, PRESSURE, FREQUENCY, CURRENT, VOLTAGE, BYTES, ACCELERATION, DENSITY, RESISTANCE };
+       ENERGY, POWER, FORCE, PRESSURE, FREQUENCY, CURRENT, VOLTAGE, BYTES, ACCELERATION, DENSITY, RESISTANCE, RADIANS };
 
 static const struct { const char *name; int dimension; uint32_t above, below; } units[] = {
     {"mm", LENGTH, 1, 1000}, {"cm", LENGTH, 1, 100}, {"dm", LENGTH, 1, 10}, {"m", LENGTH, 1, 1}, {"km", LENGTH, 1000, 1}, {"nm", LENGTH, 1, 1000000000},
@@ -42,7 +42,7 @@ static const struct { const char *name; int dimension; uint32_t above, below; } 
     {"dong", DONG, 1, 1}, {"đồng", DONG, 1, 1}, {"VND", DONG, 1, 1}, {"đ", DONG, 1, 1}, {"euros", EUROS, 1, 1}, {"euro", EUROS, 1, 1}, {"EUR", EUROS, 1, 1},
     {"poundssterling", POUNDS, 1, 1},
     {"°C", CELSIUS, 1, 1}, {"C", CELSIUS, 1, 1}, {"degreesCelsius", CELSIUS, 1, 1}, {"°F", FAHRENHEIT, 1, 1}, {"F", FAHRENHEIT, 1, 1},
-    {"degreesFahrenheit", FAHRENHEIT, 1, 1}, {"K", KELVIN, 1, 1}, {"degrees", ANGLE, 1, 1}, {"degree", ANGLE, 1, 1}, {"deg", ANGLE, 1, 1}, {"도", ANGLE, 1, 1},
+    {"degreesFahrenheit", FAHRENHEIT, 1, 1}, {"K", KELVIN, 1, 1}, {"degrees", ANGLE, 1, 1}, {"degree", ANGLE, 1, 1}, {"deg", ANGLE, 1, 1}, {"rad", RADIANS, 1, 1}, {"radian", RADIANS, 1, 1}, {"radians", RADIANS, 1, 1}, {"도", ANGLE, 1, 1},
     {"度", ANGLE, 1, 1}, {"độ", ANGLE, 1, 1}, {"J", ENERGY, 1, 1}, {"kJ", ENERGY, 1000, 1}, {"joules", ENERGY, 1, 1}, {"W", POWER, 1, 1}, {"kW", POWER, 1000, 1},
     {"watts", POWER, 1, 1}, {"N", FORCE, 1, 1}, {"newtons", FORCE, 1, 1}, {"Pa", PRESSURE, 1, 1}, {"kPa", PRESSURE, 1000, 1}, {"Hz", FREQUENCY, 1, 1},
     {"kHz", FREQUENCY, 1000, 1}, {"A", CURRENT, 1, 1}, {"V", VOLTAGE, 1, 1}, {"MB", BYTES, 1000000, 1}, {"GB", BYTES, 1000000000, 1}, {"KB", BYTES, 1000, 1},
@@ -118,6 +118,14 @@ bool unit_read(Work *w, TextSpan text, Unit *out) {
         if (c == '\\') return false;
     }
     return text.size > 1; // a single letter is a symbol, unless it is a unit
+}
+
+TextSpan without_ending(TextSpan t) {
+    size_t cut;
+    while (t.size && (strchr(" .\n*", t.data[t.size - 1]) || (t.size > 3 && memcmp(t.data + t.size - 3, "。", 3) == 0))) t.size -= t.data[t.size - 1] & 0x80 ? 3 : 1;
+    for (int i = 0; i < COUNT(endings); i++)
+        if (ends_with(t.data, t.size, endings[i], &cut)) return (TextSpan){t.data, cut};
+    return t;
 }
 
 bool unit_is_letter_unit(TextSpan word) {

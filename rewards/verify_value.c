@@ -250,13 +250,14 @@ static Value function_value(Work *w, const Node *n, int sign, int point) {
 
 // ---- points -------------------------------------------------------------------------------------------------------
 // The first half of the points are positive, the others of mixed signs; all are small quotients, so that polynomials
-// stay exact. A name gets its value by where it stands in the comparison's list of names.
+// stay exact. Where a function is defined for whole numbers only, they are small whole numbers. A name gets its value by where it stands in the comparison's list of names.
 static Value symbol_value(Work *w, TextSpan name, int point) {
     static const int8_t above[] = {7, 11, 13, 5, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61};
     int i = 0;
     while (i < w->symbol_count && (w->symbols[i].size != name.size || memcmp(w->symbols[i].data, name.data, name.size) != 0)) i++;
     if (i == MAX_SYMBOLS) return bad_value();
     if (i == w->symbol_count) w->symbols[w->symbol_count++] = name;
+    if (w->whole_points) return whole_value(w, 3 + i + 2 * point + i * point);
     Value v = divide(w, whole_value(w, above[(i + 3 * point) % MAX_SYMBOLS] + point), whole_value(w, 3 + 2 * point + i % 3));
     if (point >= POINTS / 2 && (i + point) % 2 == 0 && !v.bad) v.q.negative = true;
     return v;

@@ -80,6 +80,7 @@ typedef struct Sum {
     Rational total, section, unit;
     bool has_unit, any;
     uint64_t last_big, last_multiplier, last_small;
+    bool tens; // the section is a ten in one word: sixteen, twenty
     int plain_run; // units in a row without multipliers: digits of a number
 } Sum;
 
@@ -94,6 +95,11 @@ static bool times(Sum *s, Rational *a, uint64_t by) {
 static bool plus(Sum *s, Rational *a, const Rational *b) { return rational_add(s->work, a, b, false, a); }
 
 static bool take_small(Sum *s, uint64_t by) {
+    if (by == 100 && s->tens) { // sixteen hundred, twenty-five hundred
+        if (s->has_unit && !plus(s, &s->section, &s->unit)) return false;
+        s->has_unit = s->tens = false, s->last_multiplier = s->last_small = 100;
+        return times(s, &s->section, 100);
+    }
     if (by >= s->last_small) return false; // 십백: no such number
     s->last_small = by;
     if (!s->has_unit && !rational_whole(s->work, 1, &s->unit)) return false;
@@ -128,6 +134,7 @@ static bool take_word(Sum *s, const Word *word) {
         return true;
     case WORD_TEN:
         if (s->has_unit || s->last_small <= 10 || !rational_whole(s->work, word->value, &r)) return false;
+        s->tens = s->last_small == UINT64_MAX && s->last_big == UINT64_MAX;
         s->last_small = 10;
         return plus(s, &s->section, &r);
     case WORD_SMALL: return take_small(s, word->value);
@@ -263,10 +270,73 @@ static bool read_fraction(Work *w, TextSpan text, Rational *out, size_t *used) {
 }
 
 static const struct { const char *text; uint8_t above, below; } fractions[] = {
-    {"half", 1, 2}, {"a half", 1, 2}, {"one half", 1, 2}, {"one third", 1, 3}, {"two thirds", 2, 3}, {"one quarter", 1, 4}, {"a quarter", 1, 4},
-    {"three quarters", 3, 4}, {"three fourths", 3, 4}, {"one fourth", 1, 4}, {"one-half", 1, 2}, {"one-third", 1, 3}, {"two-thirds", 2, 3},
-    {"one-fourth", 1, 4}, {"three-fourths", 3, 4}, {"three-quarters", 3, 4}, {"절반", 1, 2}, {"半分", 1, 2}, {"một nửa", 1, 2}, {"a dozen", 12, 1},
+    {"half", 1, 2}, {"절반", 1, 2}, {"半分", 1, 2}, {"một nửa", 1, 2}, {"a dozen", 12, 1},
 };
+
+// "point", digit words: three point one four, 삼 점 일사, 三点一四, ba phẩy năm.
+static bool read_decimals(Work *w, TextSpan rest, Rational *number, size_t *used) {
+    static const char *const points[] = {"point", "phẩy", "점", "点"};
+    size_t at = blanks_at(rest), n = 0, end = 0;
+    char digits[24];
+    int count = 0;
+    for (int i = 0; i < COUNT(points) && !n; i++)
+        if (rest.size - at > strlen(points[i]) && memcmp(rest.data + at, points[i], strlen(points[i])) == 0) n = strlen(points[i]);
+    if (!n) return true;
+    for (at += n; count < COUNT(digits);) {
+        TextSpan t = {rest.data + at, rest.size - at};
+        size_t gap = blanks_at(t);
+        bool apart;
+        const Word *word = word_at((TextSpan){t.data + gap, t.size - gap}, &apart);
+        if (!word || word->kind != WORD_UNIT) break;
+        digits[count++] = (char)('0' + word->value);
+        end = at += gap + strlen(word->text);
+    }
+    Rational part;
+    if (!count) return true; // 24点: points of another kind
+    *used += end;
+    return rational_digits(w, digits, count, count, &part) && rational_add(w, number, &part, false, number);
+}
+
+// three fifths, a third, two and three quarters: of a number and how it goes on.
+static bool ordinal_at(TextSpan t, bool one, uint64_t *below, size_t *used) {
+    static const struct { const char *text; uint16_t below; } ordinals[] = {
+        {"half", 2}, {"halves", 2}, {"third", 3}, {"fourth", 4}, {"quarter", 4}, {"fifth", 5}, {"sixth", 6}, {"seventh", 7}, {"eighth", 8}, {"ninth", 9},
+        {"tenth", 10}, {"eleventh", 11}, {"twelfth", 12}, {"fifteenth", 15}, {"sixteenth", 16}, {"twentieth", 20}, {"hundredth", 100}, {"thousandth", 1000}};
+    for (int i = 0; i < COUNT(ordinals); i++) {
+        size_t n = strlen(ordinals[i].text);
+        if (t.size < n || memcmp(t.data, ordinals[i].text, n) != 0) continue;
+        bool many = t.data[n - 1] == 's';
+        if (!many && t.size > n && t.data[n] == 's') n++, many = true;
+        if (many == one || (t.size > n && letter((unsigned char)t.data[n]))) continue; // twenty-fifth is no fraction
+        *below = ordinals[i].below, *used = n;
+        return true;
+    }
+    return false;
+}
+static bool read_english_fraction(Work *w, TextSpan text, Rational *out, size_t *used) {
+    int words;
+    bool pure;
+    size_t n = 0, tail;
+    uint64_t value;
+    Rational below, part;
+    int64_t above;
+    if (text.size > 2 && (*text.data | 32) == 'a' && text.data[1] == ' ') {
+        if (!rational_whole(w, 1, out)) return false;
+        n = 1;
+    } else if (!read_phrase(w, text, out, &n, &words, &pure) || !pure) {
+        return false;
+    }
+    TextSpan rest = {text.data + n, text.size - n};
+    size_t gap = blanks_at(rest);
+    TextSpan next = {rest.data + gap, rest.size - gap};
+    if (next.size > 4 && memcmp(next.data, "and ", 4) == 0 && read_english_fraction(w, (TextSpan){next.data + 4, next.size - 4}, &part, &tail)) {
+        *used = n + gap + 4 + tail;
+        return rational_compare(w, &part, &(Rational){.above = part.below, .below = part.below}) < 0 && rational_add(w, out, &part, false, out);
+    }
+    if (!gap || !rational_small(out, &above) || !ordinal_at(next, above == 1, &value, &tail)) return false;
+    *used = n + gap + tail;
+    return rational_whole(w, value, &below) && rational_divide(w, out, &below, out);
+}
 
 bool words_number(Work *w, TextSpan text, Rational *out, size_t *used) {
     int words;
@@ -284,7 +354,15 @@ bool words_number(Work *w, TextSpan text, Rational *out, size_t *used) {
         return rational_whole(w, fractions[i].above, out) && rational_whole(w, fractions[i].below, &below) && rational_divide(w, out, &below, out);
     }
     if (read_fraction(w, text, out, used)) return true;
-    if (!read_phrase(w, text, out, used, &words, &pure)) return false;
+    if (letter((unsigned char)*text.data) && read_english_fraction(w, text, out, used)) return true;
+    size_t article = text.size > 2 && (*text.data | 32) == 'a' && text.data[1] == ' ' ? 2 : 0; // a hundred
+    bool apart;
+    TextSpan phrase = {text.data + article, text.size - article};
+    const Word *first = article ? word_at(phrase, &apart) : NULL;
+    if (article && (!first || (first->kind != WORD_SMALL && first->kind != WORD_BIG))) return false;
+    if (!read_phrase(w, phrase, out, used, &words, &pure)) return false;
+    *used += article;
+    if (pure && !read_decimals(w, (TextSpan){text.data + *used, text.size - *used}, out, used)) return false;
     return stands_alone(text, *used, words, pure);
 }
 

@@ -191,7 +191,7 @@ static void execute(void *shared) {
         uint8_t *data = xmalloc(current.size);
 #else
         // Not every time: vector code that looks beyond an end, as it may, is slow next to a page without access.
-        uint8_t *data = current.number < 0 || current.number % 8 == 0 ? current.guarded + FUZZ_INPUT - current.size : current.plain;
+        uint8_t *data = current.number < 0 || current.number % 32 == 0 ? current.guarded + FUZZ_INPUT - current.size : current.plain;
 #endif
         if (current.size) memcpy(data, current.input, current.size);
         current.target->run(shared, data, current.size);

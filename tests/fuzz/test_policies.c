@@ -3,6 +3,7 @@
 #include "fuzz.h"
 #include "files.h"
 #include "gguf.h"
+#include "template.h"
 #include "tokenizer.h"
 #include "weights.h"
 #include <math.h>
@@ -265,7 +266,7 @@ static const char *const tokenizer_words[] = {
 
 static void *tokenizer_start(FuzzCorpus *seeds) {
     OneFile *s = xcalloc(1, sizeof *s);
-    static const char *const names[] = {"bytelevel", "characters", "metaspace", "unigram"};
+    static const char *const names[] = {"bytelevel", "characters", "metaspace", "unigram", "wordpiece"};
     s->file = fuzz_file_open("t/tokenizer.json");
     s->folder = path_join(fuzz_folder(), "t");
     for (int i = 0; i < COUNT(names); i++) {
@@ -329,8 +330,7 @@ static const char *const template_words[] = {
     "| selectattr('role','equalto','user')", "| list", "| default('x')", "| map(attribute='role')", "is defined", "is none", "is string", "is mapping", "not in", "range(1000000000)", "raise_exception('no')", "strftime_now('%d %b %Y')", "{% macro f(a, b=1) %}",
     "{% endmacro %}", "f(1)", "{% break %}", "{% continue %}", "'a' * 1000000", "~", "//", "%", "**", "[::-1]", ".split('</think>')", ".strip()", ".startswith('a')", ".items()", "caller()", "{% generation %}", "{% raw %}", "{% endraw %}", "{% filter upper %}", NULL};
 typedef struct TemplateShared {
-    OneFile files;
-    json_t *messages;
+    json_t *messages, *tools;
 } TemplateShared;
 static void *template_start(FuzzCorpus *seeds) {
     static const char *const sources[] = {
@@ -342,34 +342,36 @@ static void *template_start(FuzzCorpus *seeds) {
     };
     TemplateShared *s = xcalloc(1, sizeof *s);
     Err err = {0};
-    fuzz_file_copy("c/tokenizer.json", TEST_DATA "/fuzz/tokenizer_json/characters.json");
-    s->files.file = fuzz_file_open("c/chat_template.jinja");
-    s->files.folder = path_join(fuzz_folder(), "c");
     static const char messages[] = "[{\"role\":\"system\",\"content\":\"Be short.\"},{\"role\":\"user\",\"content\":\" <b>1+1=?</b> \"},{\"role\":\"assistant\",\"content\":\"<think>\\n1\\n</think>\\n2\"},{\"role\":\"user\",\"content\":\"\xED\x95\x9C\"}]";
     if (!json_parse(messages, sizeof messages - 1, "messages", 1, &s->messages, &err)) fuzz_broken("%s", err.msg);
+    s->tools = json_pack("[{s:s, s:{s:s, s:s, s:{s:s, s:{}}}}]", "type", "function", "function", "name", "f", "description", "\"<&>", "parameters", "type", "object", "properties");
     for (int i = 0; i < COUNT(sources); i++) corpus_add_text(seeds, sources[i]);
     corpus_add_file(seeds, TEST_DATA "/tokenizers/smollm-style/chat_template.jinja");
     return s;
 }
 static void template_fuzz(void *shared, const uint8_t *data, size_t size) {
     TemplateShared *s = shared;
-    Tokenizer *t;
+    Template *t;
     Err err = {0};
-    Buf out = {0};
-    fuzz_file_set(&s->files.file, data, size);
-    if (!tokenizer_open(s->files.folder, &t, &err)) {
+    json_t *utf8 = json_stringn((const char *)data, size); // what reads templates refuses other bytes
+    json_decref(utf8);
+    if (!utf8) return;
+    if (!template_compile((const char *)data, size, "template", &t, &err)) {
         FUZZ_CHECK(refused(&err) && !t);
         return;
     }
-    if (!tokenizer_chat(t, s->messages, size % 2, &out, &err)) refused(&err);
-    buf_free(&out);
-    tokenizer_close(t);
+    for (int tools = 0; tools < 2; tools++) {
+        ChatRequest request = {.messages = s->messages, .tools = tools ? s->tools : NULL, .bos = "<s>", .eos = "</s>", .add_generation_prompt = tools, .now = 1700000000};
+        TemplateResult result = {0};
+        if (!chat_render(t, &request, &result, &err)) refused(&err);
+        for (int i = 0; i < result.span_count; i++) FUZZ_CHECK(result.spans[i].start <= result.spans[i].end);
+        template_result_free(&result);
+    }
+    template_free(t);
 }
 static void template_stop(void *shared) {
     TemplateShared *s = shared;
-    json_decref(s->messages);
-    fuzz_file_close(&s->files.file);
-    free(s->files.folder);
+    json_decref(s->messages), json_decref(s->tools);
     free(s);
 }
 

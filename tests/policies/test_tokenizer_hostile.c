@@ -87,6 +87,7 @@ static void malformed_tokenizers(void) {
         {"\"c\": 3", "\"c\": 2", "model.vocab", "id 2 belongs to two tokens"},
         {"\"c\": 3", "\"c\": -1", "model.vocab['c']", "an id out of range"},
         {"\"c\": 3", "\"c\": 4194304", "model.vocab['c']", "expected an id from 0 to 4194303"},
+        {"\"c\": 3", "\"c\": 4194303", "model.vocab", "expected fewer gaps"},
         {"\"c\": 3", "\"c\": 99999999999999999", "model.vocab['c']", "an id out of range"},
         {"\"c\": 3", "\"c\": 1.5", "model.vocab['c']", "no integer"},
         {"\"c\": 3", "\"c\": \"3\"", "model.vocab['c']", "no integer"},

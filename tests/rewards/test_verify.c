@@ -38,6 +38,25 @@ static void rows_of_our_own(void) {
     CHECK(rows >= 300);
 }
 
+// [truth, [equal answers], [different answers]]
+static bool judge_group(void *context, json_t *row, long line, Err *err) {
+    const char *truth = json_string_value(json_array_get(row, 0));
+    for (size_t want = 0; want < 2; want++) {
+        const json_t *answers = json_array_get(row, 2 - want);
+        for (size_t i = 0; i < json_array_size(answers); i++, ++*(int *)context) {
+            const char *answer = json_string_value(json_array_get(answers, i));
+            if (same(truth, answer) != want) return fail(err, ERR_FAILED, truth, "line %ld: '%s' should be %s", line, answer, want ? "equal" : "different");
+        }
+    }
+    return true;
+}
+static void groups_of_our_own(void) {
+    Err err = {0};
+    int answers = 0;
+    OK(json_lines(TEST_DATA "/rewards/verify_groups.jsonl", 1 << 16, judge_group, &answers, &err));
+    CHECK(answers >= 2000);
+}
+
 static char *repeat(const char *piece, int times) {
     Buf b = {0};
     for (int i = 0; i < times; i++) buf_puts(&b, piece);
@@ -109,6 +128,7 @@ static void tags_and_nul_are_no_part_of_an_answer(void) {
 static const Test tests[] = {
     {"the_reference_table", the_reference_table},
     {"rows_of_our_own", rows_of_our_own},
+    {"groups_of_our_own", groups_of_our_own},
     {"work_is_bounded", work_is_bounded},
     {"damaged_rows", damaged_rows},
     {"tags_and_nul_are_no_part_of_an_answer", tags_and_nul_are_no_part_of_an_answer},
