@@ -107,32 +107,48 @@ typedef struct EmbedArgs {
     const int32_t *tokens; // [T]
     Dtype dtype;
     const void *table;     // packed [V, C]
+    float scale;           // of what is read; 0: it stays as it is
     float *y;              // [T, C]
 } EmbedArgs;
 typedef struct EmbedGradArgs {
     int64_t T, C;
     const int32_t *tokens;
+    float scale;     // as forward
     const float *dy; // [T, C]
     float *dtable;   // [V, C] +=
 } EmbedGradArgs;
 
 // ---- RMSNorm (Zhang and Sennrich 2019) -------------------------------------------------------------------
-// y = x * rstd * weight, rstd = 1 / sqrt(mean(x^2) + eps)
+// y = x * rstd * w, rstd = 1 / sqrt(mean(x^2) + eps), w = weight, or 1 + weight. A token's row may hold several rows of C
+// beside each other, each with a norm of its own and all with the same weight: the heads of q, or of k.
 typedef struct RmsnormArgs {
     int64_t T, C;
-    const float *x;      // [T, C]
+    int32_t heads;       // rows of C in a token's; 0: one
+    const float *x;      // [T, ldx]
+    int64_t ldx;         // 0: heads * C
     const float *weight; // [C]
+    bool offset;         // w is 1 + weight
     float eps;
     Dtype dtype;
-    void *y;             // act [T, C]
-    float *rstd;         // [T], or NULL
+    Store store;
+    void *y;             // [T, ldy]; may be x where it is fp32 and lies the same way
+    int64_t ldy;         // 0: heads * C
+    float *rstd;         // [T, heads], or NULL
 } RmsnormArgs;
 typedef struct RmsnormGradArgs {
     int64_t T, C;
-    const float *x, *weight, *rstd;
-    const float *dy; // [T, C]
-    float *dx;       // [T, C] +=
-    float *dweight;  // [C] +=
+    int32_t heads;
+    const float *x;
+    int64_t ldx;
+    const float *weight, *rstd;
+    bool offset;
+    const float *dy;  // [T, lddy]
+    int64_t lddy;     // 0: heads * C
+    bool written;     // dx is act of `dtype` and written; otherwise it is fp32 and added to
+    Dtype dtype;
+    void *dx;         // [T, lddx]
+    int64_t lddx;     // 0: heads * C
+    float *dweight;   // [C] +=
     Segments segments;
 } RmsnormGradArgs;
 
@@ -149,10 +165,11 @@ static inline int64_t page_elements(int64_t kv_heads, int64_t D) { return kv_hea
 typedef struct RopeArgs {
     int64_t T;
     int32_t heads, kv_heads, D;
+    int32_t rotary;           // how many of a head's elements, from the first on, are rotated; even; 0: all
     Dtype dtype;
     const float *qkv;         // [T, (H + 2K) D]
-    const int32_t *position;  // [T]
-    const float *cos_sin;     // [positions][2][D/2]: cosines, then sines
+    const int32_t *position;  // [T] into cos_sin
+    const float *cos_sin;     // [positions][2][rotary/2]: cosines, then sines
     void *q;                  // act [T, H D]
     void *pages;              // act, page_elements each
     const int64_t *slot_start; // [T + 1] into slot
@@ -161,7 +178,7 @@ typedef struct RopeArgs {
 // dqkv from dq [T, H D] and dpages (fp32, layout [page][kv head][2][32][D'], both keys and values by position).
 typedef struct RopeGradArgs {
     int64_t T;
-    int32_t heads, kv_heads, D;
+    int32_t heads, kv_heads, D, rotary;
     Dtype dtype;
     const int32_t *position;
     const float *cos_sin;
@@ -169,16 +186,19 @@ typedef struct RopeGradArgs {
     const float *dpages;
     const int64_t *slot_start, *slot;
     void *dqkv; // act [T, (H + 2K) D]
+    float *dqk; // [T, (H + K) D]: where q's and k's go instead, not rounded, for the norms before the rotation; or NULL
 } RopeGradArgs;
 
 // ---- attention -------------------------------------------------------------------------------------------
-// Query row t belongs to head group h / (H/K); it sees positions 0 .. position[t] of its sequence. Pages are walked in
-// order with a running maximum (Milakov and Gimelshein 2018), for decoding, prefill and training alike.
+// Query row t belongs to head group h / (H/K); it sees positions 0 .. position[t] of its sequence, or the last `window` of
+// them. The pages that it sees are walked in order with a running maximum (Milakov and Gimelshein 2018), for decoding,
+// prefill and training alike; the others are skipped where that saves work.
 typedef struct AttentionArgs {
     int64_t T;
     int32_t heads, kv_heads, D;
     Dtype dtype;
     float scale;
+    int32_t window;             // how many positions a row sees at most, its own included; 0: all
     const void *q;              // act [T, H D]
     const int32_t *position;    // [T]
     const int32_t *table_start; // [T] index into table of the row's sequence
@@ -205,15 +225,19 @@ typedef struct AttentionGradArgs {
 } AttentionGradArgs;
 
 // ---- feed-forward ----------------------------------------------------------------------------------------
-// y = silu(gate) * up (Shazeer 2020), gate_up [T, 2F]: gate first.
+// y = f(gate) * up (Shazeer 2020), gate_up [T, 2F]: gate first. f is silu, or gelu by its tanh form (Hendrycks and Gimpel
+// 2016): x sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3)).
+typedef enum Gate { GATE_SILU, GATE_GELU_TANH } Gate;
 typedef struct SwigluArgs {
     int64_t T, F;
+    Gate gate;
     Dtype dtype;
     const void *gate_up; // act [T, 2F]
     void *y;             // act [T, F]
 } SwigluArgs;
 typedef struct SwigluGradArgs {
     int64_t T, F;
+    Gate gate;
     Dtype dtype;
     const void *gate_up; // act [T, 2F]
     const float *dy;     // [T, F]
@@ -375,7 +399,7 @@ typedef struct LatentAttentionGradArgs {
 } LatentAttentionGradArgs;
 
 // ---- head ------------------------------------------------------------------------------------------------
-// logits[m, v] = inv_temperature[m] * sum_k x[m, k] w[v, k]. The vocabulary is walked in blocks of 256; each gives its
+// logits[m, v] = inv_temperature[m] * cap(sum_k x[m, k] w[v, k]), cap(l) = softcap tanh(l / softcap). The vocabulary is walked in blocks of 256; each gives its
 // maximum, its sum of exp and its sum of exp * (logit - maximum); blocks are merged in order. With kept sets, logits
 // outside count as minus infinity. logprob = (logit - max) - log(sum); entropy = log(sum) - (sum e*(l - max)) / sum.
 enum { VOCAB_BLOCK = 256 };
@@ -388,6 +412,7 @@ typedef struct HeadArgs {
     const void *x;  // act [M, C]
     const void *w;  // packed [V, C]
     const float *inv_temperature; // [M]
+    float softcap;             // 0: logits aren't capped
     const int32_t *target;     // [M], or NULL
     const int64_t *kept_start; // [M + 1], or NULL: no truncation
     const int32_t *kept;       // ascending per row
@@ -398,7 +423,7 @@ typedef struct HeadArgs {
     float *scratch;            // head_scratch() bytes
 } HeadArgs;
 size_t head_scratch(int threads);
-// dlogits[m, v] (act, [M, V'], padding zero): inv_temperature * (dlogprob * (1[v = target] - p) - dentropy * p * (log p + H)).
+// dlogits[m, v] (act, [M, V'], padding zero): cap' * inv_temperature * (dlogprob * (1[v = target] - p) - dentropy * p * (log p + H)).
 typedef struct HeadGradArgs {
     HeadArgs forward; // logprob and logits aren't used
     const float *dlogprob; // [M]

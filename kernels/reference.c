@@ -3,6 +3,21 @@
 #include "reference.h"
 #include <stdlib.h>
 
+// Cephes' tanhf: a polynomial near zero, beyond it 1 - 2 / (exp(2x) + 1).
+static float tanh_reference(float x) {
+    float size = x < 0 ? -x : x, z = x * x;
+    if (size >= 0.625f) {
+        float y = 1.0f - 2.0f / (exp_reference(size + size) + 1.0f);
+        return x < 0 ? -y : y;
+    }
+    float p = -5.70498872745e-3f;
+    p = fmaf(p, z, 2.06390887954e-2f);
+    p = fmaf(p, z, -5.37397155531e-2f);
+    p = fmaf(p, z, 1.33314422036e-1f);
+    p = fmaf(p, z, -3.33332819422e-1f);
+    return fmaf(p * z, x, x);
+}
+
 // ---- products --------------------------------------------------------------------------------------------
 
 void pack_reference(const Team *team, const PackArgs *a) {
@@ -108,57 +123,77 @@ void matmul_grad_reference(const Team *team, const MatmulGradArgs *a) {
 void embed_reference(const Team *team, const EmbedArgs *a) {
     ONLY_FIRST
     for (int64_t t = 0; t < a->T; t++)
-        for (int64_t c = 0; c < a->C; c++)
-            a->y[t * a->C + c] = get(a->table, packed_index(a->tokens[t], c, a->C, a->dtype), a->dtype);
+        for (int64_t c = 0; c < a->C; c++) {
+            float x = get(a->table, packed_index(a->tokens[t], c, a->C, a->dtype), a->dtype);
+            a->y[t * a->C + c] = a->scale != 0 ? x * a->scale : x;
+        }
 }
 
 void embed_grad_reference(const Team *team, const EmbedGradArgs *a) {
     ONLY_FIRST
     for (int64_t t = 0; t < a->T; t++)
-        for (int64_t c = 0; c < a->C; c++) a->dtable[a->tokens[t] * a->C + c] += a->dy[t * a->C + c];
+        for (int64_t c = 0; c < a->C; c++) a->dtable[a->tokens[t] * a->C + c] += a->dy[t * a->C + c] * (a->scale != 0 ? a->scale : 1.0f);
 }
+
+static float norm_weight(const float *weight, int64_t c, bool offset) { return offset ? 1.0f + weight[c] : weight[c]; }
 
 void rmsnorm_reference(const Team *team, const RmsnormArgs *a) {
     ONLY_FIRST
-    for (int64_t t = 0; t < a->T; t++) {
-        const float *x = a->x + t * a->C;
+    int64_t heads = a->heads ? a->heads : 1, ldx = a->ldx ? a->ldx : heads * a->C, ldy = a->ldy ? a->ldy : heads * a->C;
+    for (int64_t i = 0; i < a->T * heads; i++) {
+        const float *x = a->x + i / heads * ldx + i % heads * a->C;
+        int64_t y = i / heads * ldy + i % heads * a->C;
         float lanes[16] = {0};
         for (int64_t c = 0; c < a->C; c++) lanes[c % 16] = fmaf(x[c], x[c], lanes[c % 16]);
         float rstd = 1.0f / sqrtf(tree_sum(lanes) / (float)a->C + a->eps);
-        if (a->rstd) a->rstd[t] = rstd;
-        for (int64_t c = 0; c < a->C; c++) put(a->y, t * a->C + c, x[c] * rstd * a->weight[c], a->dtype);
+        if (a->rstd) a->rstd[i] = rstd;
+        for (int64_t c = 0; c < a->C; c++) {
+            float value = x[c] * rstd * norm_weight(a->weight, c, a->offset);
+            if (a->store == ADD_F32) value = ((float *)a->y)[y + c] + value;
+            put(a->y, y + c, value, a->store == STORE_ACT ? a->dtype : DTYPE_F32);
+        }
     }
 }
 
 void rmsnorm_grad_reference(const Team *team, const RmsnormGradArgs *a) {
     ONLY_FIRST
-    for (int64_t t = 0; t < a->T; t++) {
-        const float *x = a->x + t * a->C, *dy = a->dy + t * a->C;
-        float lanes[16] = {0}, r = a->rstd[t];
-        for (int64_t c = 0; c < a->C; c++) lanes[c % 16] = fmaf(dy[c] * a->weight[c], x[c] * r, lanes[c % 16]);
+    int64_t heads = a->heads ? a->heads : 1, row = heads * a->C;
+    int64_t ldx = a->ldx ? a->ldx : row, lddy = a->lddy ? a->lddy : row, lddx = a->lddx ? a->lddx : row;
+    for (int64_t i = 0; i < a->T * heads; i++) {
+        const float *x = a->x + i / heads * ldx + i % heads * a->C, *dy = a->dy + i / heads * lddy + i % heads * a->C;
+        int64_t dx = i / heads * lddx + i % heads * a->C;
+        float lanes[16] = {0}, r = a->rstd[i];
+        for (int64_t c = 0; c < a->C; c++) lanes[c % 16] = fmaf(dy[c] * norm_weight(a->weight, c, a->offset), x[c] * r, lanes[c % 16]);
         float mean = tree_sum(lanes) / (float)a->C;
         for (int64_t c = 0; c < a->C; c++) {
-            a->dx[t * a->C + c] += r * (dy[c] * a->weight[c] - x[c] * r * mean);
+            float d = r * (dy[c] * norm_weight(a->weight, c, a->offset) - x[c] * r * mean);
+            if (a->written)
+                put(a->dx, dx + c, d, a->dtype);
+            else
+                ((float *)a->dx)[dx + c] += d;
             a->dweight[c] = fmaf(dy[c], x[c] * r, a->dweight[c]);
         }
     }
 }
 
-static void rotate(const float *x, const float *cosine, const float *sine, int64_t D, float sign, float *y) {
-    for (int64_t i = 0; i < D / 2; i++) {
-        y[i] = x[i] * cosine[i] - x[i + D / 2] * (sign * sine[i]);
-        y[i + D / 2] = x[i + D / 2] * cosine[i] + x[i] * (sign * sine[i]);
+// The first R of D elements in halves; the others stay.
+static void rotate(const float *x, const float *cosine, const float *sine, int64_t R, int64_t D, float sign, float *y) {
+    for (int64_t i = 0; i < R / 2; i++) {
+        y[i] = x[i] * cosine[i] - x[i + R / 2] * (sign * sine[i]);
+        y[i + R / 2] = x[i + R / 2] * cosine[i] + x[i] * (sign * sine[i]);
     }
+    for (int64_t i = R; i < D; i++) y[i] = x[i];
 }
 
 void rope_reference(const Team *team, const RopeArgs *a) {
     ONLY_FIRST
-    int64_t D = a->D, Dp = head_padded(D), columns = (a->heads + 2 * a->kv_heads) * D, page = page_elements(a->kv_heads, D);
+    int64_t D = a->D, R = a->rotary ? a->rotary : D, Dp = head_padded(D), columns = (a->heads + 2 * a->kv_heads) * D;
+    int64_t page = page_elements(a->kv_heads, D);
     float row[512];
     for (int64_t t = 0; t < a->T; t++) {
-        const float *x = a->qkv + t * columns, *cosine = a->cos_sin + a->position[t] * D;
+        const float *x = a->qkv + t * columns, *cosine = a->cos_sin + a->position[t] * R;
         for (int h = 0; h < a->heads + a->kv_heads; h++) {
-            rotate(x + h * D, cosine, cosine + D / 2, D, 1, row);
+            rotate(x + h * D, cosine, cosine + R / 2, R, D, 1, row);
             for (int64_t d = 0; d < D && h < a->heads; d++) put(a->q, (t * a->heads + h) * D + d, row[d], a->dtype);
             for (int64_t i = a->slot_start[t]; i < a->slot_start[t + 1] && h >= a->heads; i++) {
                 int64_t base = a->slot[i] / PAGE * page + (h - a->heads) * 2 * PAGE * Dp, slot = a->slot[i] % PAGE;
@@ -171,15 +206,25 @@ void rope_reference(const Team *team, const RopeArgs *a) {
     }
 }
 
+// The gradient of head h (of q and k, counted through) of token t.
+static void put_dqk(const RopeGradArgs *a, int64_t t, int h, const float *row) {
+    for (int64_t d = 0; d < a->D; d++) {
+        if (a->dqk)
+            a->dqk[(t * (a->heads + a->kv_heads) + h) * a->D + d] = row[d];
+        else
+            put(a->dqkv, (t * (a->heads + 2 * a->kv_heads) + h) * a->D + d, row[d], a->dtype);
+    }
+}
 void rope_grad_reference(const Team *team, const RopeGradArgs *a) {
     ONLY_FIRST
-    int64_t D = a->D, Dp = head_padded(D), columns = (a->heads + 2 * a->kv_heads) * D, page = page_elements(a->kv_heads, D);
+    int64_t D = a->D, R = a->rotary ? a->rotary : D, Dp = head_padded(D), columns = (a->heads + 2 * a->kv_heads) * D;
+    int64_t page = page_elements(a->kv_heads, D);
     float row[512], sum[2][512];
     for (int64_t t = 0; t < a->T; t++) {
-        const float *cosine = a->cos_sin + a->position[t] * D;
+        const float *cosine = a->cos_sin + a->position[t] * R;
         for (int h = 0; h < a->heads; h++) {
-            rotate(a->dq + (t * a->heads + h) * D, cosine, cosine + D / 2, D, -1, row);
-            for (int64_t d = 0; d < D; d++) put(a->dqkv, t * columns + h * D + d, row[d], a->dtype);
+            rotate(a->dq + (t * a->heads + h) * D, cosine, cosine + R / 2, R, D, -1, row);
+            put_dqk(a, t, h, row);
         }
         for (int h = 0; h < a->kv_heads; h++) {
             memset(sum, 0, sizeof sum);
@@ -189,13 +234,20 @@ void rope_grad_reference(const Team *team, const RopeGradArgs *a) {
                     sum[0][d] += a->dpages[at];
                     sum[1][d] += a->dpages[at + PAGE * Dp];
                 }
-            rotate(sum[0], cosine, cosine + D / 2, D, -1, row);
-            for (int64_t d = 0; d < D; d++) {
-                put(a->dqkv, t * columns + (a->heads + h) * D + d, row[d], a->dtype);
-                put(a->dqkv, t * columns + (a->heads + a->kv_heads + h) * D + d, sum[1][d], a->dtype);
-            }
+            rotate(sum[0], cosine, cosine + R / 2, R, D, -1, row);
+            put_dqk(a, t, a->heads + h, row);
+            for (int64_t d = 0; d < D; d++) put(a->dqkv, t * columns + (a->heads + a->kv_heads + h) * D + d, sum[1][d], a->dtype);
         }
     }
+}
+
+// 2 sqrt(2/pi) (x + 0.044715 x^3), and its slope.
+static float gelu_argument(float x) { return 1.5957691216057308f * x * fmaf(0.044715f, x * x, 1.0f); }
+static float gelu_slope(float x) { return 1.5957691216057308f * fmaf(0.134145f, x * x, 1.0f); }
+static float gate_value(Gate gate, float x) { return x * sigmoid(gate == GATE_SILU ? x : gelu_argument(x)); }
+static float gate_slope(Gate gate, float x) {
+    float s = sigmoid(gate == GATE_SILU ? x : gelu_argument(x));
+    return gate == GATE_SILU ? s * fmaf(x, 1.0f - s, 1.0f) : s * fmaf(x * gelu_slope(x), 1.0f - s, 1.0f);
 }
 
 void swiglu_reference(const Team *team, const SwigluArgs *a) {
@@ -203,7 +255,7 @@ void swiglu_reference(const Team *team, const SwigluArgs *a) {
     for (int64_t t = 0; t < a->T; t++)
         for (int64_t f = 0; f < a->F; f++) {
             float g = get(a->gate_up, t * 2 * a->F + f, a->dtype), u = get(a->gate_up, (t * 2 + 1) * a->F + f, a->dtype);
-            put(a->y, t * a->F + f, g * sigmoid(g) * u, a->dtype);
+            put(a->y, t * a->F + f, gate_value(a->gate, g) * u, a->dtype);
         }
 }
 
@@ -213,9 +265,8 @@ void swiglu_grad_reference(const Team *team, const SwigluGradArgs *a) {
         for (int64_t f = 0; f < a->F; f++) {
             int64_t gate = t * 2 * a->F + f, up = gate + a->F;
             float g = get(a->gate_up, gate, a->dtype), u = get(a->gate_up, up, a->dtype), dy = a->dy[t * a->F + f];
-            float s = sigmoid(g);
-            put(a->dgate_up, gate, dy * u * (s * fmaf(g, 1.0f - s, 1.0f)), a->dtype);
-            put(a->dgate_up, up, dy * (g * s), a->dtype);
+            put(a->dgate_up, gate, dy * u * gate_slope(a->gate, g), a->dtype);
+            put(a->dgate_up, up, dy * gate_value(a->gate, g), a->dtype);
         }
 }
 
@@ -242,25 +293,31 @@ static float score(const AttentionArgs *a, int64_t t, int h, int64_t keys, int j
     return s * a->scale;
 }
 
+// The first position that row t sees.
+static int64_t first_seen(const AttentionArgs *a, int64_t t) {
+    return a->window && a->position[t] >= a->window ? a->position[t] + 1 - (int64_t)a->window : 0;
+}
+
 void attention_reference(const Team *team, const AttentionArgs *a) {
     ONLY_FIRST
     int64_t D = a->D, Dp = head_padded(D), page = page_elements(a->kv_heads, D);
     for (int64_t t = 0; t < a->T; t++)
         for (int h = 0; h < a->heads; h++) {
             float max = -INFINITY, sum = 0, out[512] = {0};
-            for (int64_t c = 0; c * PAGE <= a->position[t]; c++) {
-                int64_t left = a->position[t] + 1 - c * PAGE, valid = left < PAGE ? left : PAGE;
+            int64_t start = first_seen(a, t);
+            for (int64_t c = start / PAGE; c * PAGE <= a->position[t]; c++) {
+                int64_t left = a->position[t] + 1 - c * PAGE, valid = left < PAGE ? left : PAGE, from = start > c * PAGE ? start - c * PAGE : 0;
                 int64_t keys = a->table[a->table_start[t] + c] * page + h / (a->heads / a->kv_heads) * 2 * PAGE * Dp;
                 float s[PAGE], top = max, lanes[16];
-                for (int j = 0; j < valid; j++) s[j] = score(a, t, h, keys, j), top = s[j] > top ? s[j] : top;
+                for (int64_t j = from; j < valid; j++) s[j] = score(a, t, h, keys, (int)j), top = s[j] > top ? s[j] : top;
                 float factor = exp_reference(max - top);
-                for (int j = 0; j < PAGE; j++) s[j] = j < valid ? exp_reference(s[j] - top) : 0.0f;
+                for (int j = 0; j < PAGE; j++) s[j] = j >= from && j < valid ? exp_reference(s[j] - top) : 0.0f;
                 for (int i = 0; i < 16; i++) lanes[i] = s[i] + s[i + 16];
                 sum = sum * factor + tree_sum(lanes);
                 max = top;
                 for (int64_t d = 0; d < D; d++) {
                     out[d] *= factor;
-                    for (int j = 0; j < valid; j++) out[d] = fmaf(s[j], get(a->pages, keys + PAGE * Dp + j * Dp + d, a->dtype), out[d]);
+                    for (int64_t j = from; j < valid; j++) out[d] = fmaf(s[j], get(a->pages, keys + PAGE * Dp + j * Dp + d, a->dtype), out[d]);
                 }
             }
             for (int64_t d = 0; d < D; d++) put(a->y, (t * a->heads + h) * D + d, out[d] * (1.0f / sum), a->dtype);
@@ -268,13 +325,13 @@ void attention_reference(const Team *team, const AttentionArgs *a) {
         }
 }
 
-// One query head against one page: adds to dq, dk, dv.
-static void grad_row(const AttentionGradArgs *b, int64_t t, int h, int64_t page, int valid) {
+// One query head against positions [from, valid) of one page: adds to dq, dk, dv.
+static void grad_row(const AttentionGradArgs *b, int64_t t, int h, int64_t page, int from, int valid) {
     const AttentionArgs *a = &b->forward;
     int64_t D = a->D, Dp = head_padded(D), at = t * a->heads + h;
     int64_t keys = page * page_elements(a->kv_heads, D) + h / (a->heads / a->kv_heads) * 2 * PAGE * Dp, values = keys + PAGE * Dp;
     float ds[PAGE];
-    for (int j = 0; j < valid; j++) {
+    for (int j = from; j < valid; j++) {
         float p = exp_reference(score(a, t, h, keys, j) - a->lse[at]), dp = 0;
         for (int64_t d = 0; d < D; d++) dp = fmaf(b->dy[at * D + d], get(a->pages, values + j * Dp + d, a->dtype), dp);
         ds[j] = p * (dp - b->delta[at]) * a->scale;
@@ -285,7 +342,7 @@ static void grad_row(const AttentionGradArgs *b, int64_t t, int h, int64_t page,
         }
     }
     for (int64_t d = 0; d < D; d++)
-        for (int j = 0; j < valid; j++)
+        for (int j = from; j < valid; j++)
             b->dq[at * D + d] = fmaf(ds[j], get(a->pages, keys + d * PAGE + j, a->dtype), b->dq[at * D + d]);
 }
 
@@ -304,10 +361,10 @@ void attention_grad_reference(const Team *team, const AttentionGradArgs *b) {
     memset(b->dpages + first * page, 0, (size_t)((last - first) * page) * sizeof(float));
     for (int64_t p = first; p < last; p++)
         for (int64_t t = 0; t < a->T; t++)
-            for (int64_t c = 0; c * PAGE <= a->position[t]; c++) {
+            for (int64_t start = first_seen(a, t), c = start / PAGE; c * PAGE <= a->position[t]; c++) {
                 if (a->table[a->table_start[t] + c] != p) continue;
-                int64_t left = a->position[t] + 1 - c * PAGE;
-                for (int h = 0; h < a->heads; h++) grad_row(b, t, h, p, (int)(left < PAGE ? left : PAGE));
+                int64_t left = a->position[t] + 1 - c * PAGE, from = start > c * PAGE ? start - c * PAGE : 0;
+                for (int h = 0; h < a->heads; h++) grad_row(b, t, h, p, (int)from, (int)(left < PAGE ? left : PAGE));
             }
 }
 
@@ -317,7 +374,10 @@ static float logit(const HeadArgs *a, int64_t m, int64_t v) {
     if (v >= a->V) return -INFINITY;
     bool kept = !a->kept_start;
     for (int64_t i = kept ? 0 : a->kept_start[m]; !kept && i < a->kept_start[m + 1]; i++) kept = a->kept[i] == v;
-    return kept ? product(a->x, m * a->C, a->w, v, a->C, a->dtype) * a->inv_temperature[m] : -INFINITY;
+    if (!kept) return -INFINITY;
+    float l = product(a->x, m * a->C, a->w, v, a->C, a->dtype);
+    if (a->softcap != 0) l = a->softcap * tanh_reference(l / a->softcap);
+    return l * a->inv_temperature[m];
 }
 
 static VocabStats stats_of(const float *row) {
@@ -377,11 +437,15 @@ void head_grad_reference(const Team *team, const HeadGradArgs *g) {
     int64_t padded = vocab_padded(a->V);
     for (int64_t m = 0; m < a->M; m++)
         for (int64_t v = 0; v < padded; v++) {
-            float lp = logit(a, m, v) - a->max[m] - a->log_sum[m], p = exp_reference(lp);
+            float l = logit(a, m, v), lp = l - a->max[m] - a->log_sum[m], p = exp_reference(lp);
             float h = g->dentropy ? g->dentropy[m] : 0.0f;
             float d = p * fmaf(h, (lp > -200.0f ? lp : -200.0f) + a->entropy[m], g->dlogprob[m]);
             float out = (0.0f - d) * a->inv_temperature[m];
             if (v == a->target[m]) out = out + g->dlogprob[m] * a->inv_temperature[m];
+            if (a->softcap != 0) { // 1 - tanh^2, of what was capped and scaled
+                float capped = l / (a->softcap * a->inv_temperature[m]);
+                out = out * (l == -INFINITY ? 0.0f : fmaf(0.0f - capped, capped, 1.0f));
+            }
             put(g->dlogits, m * padded + v, out, a->dtype);
         }
 }

@@ -17,6 +17,7 @@ bool workspace_reserve(Policy *p, int64_t rows, Err *err) {
     RESERVE(w->gate_up, act_bytes(p, rows * 2 * c->feed_forward));
     RESERVE(w->ff, act_bytes(p, rows * c->feed_forward));
     RESERVE(w->rstd, rows * 4);
+    if (c->norm_placement != NORM_BEFORE) RESERVE(w->branch, rows * c->width * 4);
     RESERVE(w->final, act_bytes(p, rows * c->width));
     w->rows = rows;
     return true;
@@ -28,12 +29,28 @@ static void release_all(const Policy *p, void *const *memory, int count) {
 
 void workspace_free(Policy *p) {
     Workspace *w = &p->work;
-    void *const memory[] = {w->h, w->x, w->qkv, w->q, w->attention, w->gate_up, w->ff, w->rstd, w->final,
+    void *const memory[] = {w->h, w->x, w->qkv, w->q, w->attention, w->gate_up, w->ff, w->rstd, w->final, w->branch,
                             w->lora_u, w->lora_du, w->lora_wide};
     release_all(p, memory, COUNT(memory));
     *w = (Workspace){0};
 }
 
+// What the norms of outputs, of q and of k need besides.
+static bool kept_reserve_norms(Policy *p, Kept *k, int64_t rows, Err *err) {
+    const ModelConfig *c = &p->config;
+    if (c->qk_norm != QK_NORM_NONE) {
+        RESERVE(k->qkv, rows * qkv_width(c) * 4);
+        RESERVE(k->q_rstd, rows * c->heads * 4);
+        RESERVE(k->k_rstd, rows * c->kv_heads * 4);
+    }
+    if (c->norm_placement != NORM_BEFORE) {
+        RESERVE(k->attention_out, rows * c->width * 4);
+        RESERVE(k->ffn_out, rows * c->width * 4);
+        RESERVE(k->post_rstd1, rows * 4);
+        RESERVE(k->post_rstd2, rows * 4);
+    }
+    return true;
+}
 static bool kept_reserve(Policy *p, int64_t rows, Err *err) {
     Training *t = &p->training;
     const ModelConfig *c = &p->config;
@@ -48,6 +65,7 @@ static bool kept_reserve(Policy *p, int64_t rows, Err *err) {
         RESERVE(k->attention, act_bytes(p, rows * q_width(c)));
         RESERVE(k->gate_up, act_bytes(p, rows * 2 * c->feed_forward));
         RESERVE(k->lse, rows * c->heads * 4);
+        TRY(kept_reserve_norms(p, k, rows, err));
     }
     return true;
 }
@@ -84,6 +102,7 @@ bool training_reserve(Policy *p, const Packed *b, int64_t pages, bool keep, Err 
         RESERVE(t->dwide, rows * wide * 4);
         RESERVE(t->dq, rows * q_width(c) * 4);
         RESERVE(t->delta, rows * c->heads * 4);
+        if (c->qk_norm != QK_NORM_NONE) RESERVE(t->dqk, rows * (c->heads + c->kv_heads) * D * 4);
         RESERVE(t->dact, act_bytes(p, rows * wide));
         t->rows = rows;
     }
@@ -117,13 +136,14 @@ void training_free(Policy *p) {
     Training *t = &p->training;
     for (int l = 0; t->kept && l < p->config.layers; l++) {
         Kept *k = &t->kept[l];
-        void *const memory[] = {k->h_in, k->h_mid, k->rstd1, k->rstd2, k->q, k->attention, k->gate_up, k->lse};
+        void *const memory[] = {k->h_in, k->h_mid, k->rstd1, k->rstd2, k->q, k->attention, k->gate_up, k->lse, k->qkv, k->q_rstd, k->k_rstd,
+                                k->attention_out, k->ffn_out, k->post_rstd1, k->post_rstd2};
         release_all(p, memory, COUNT(memory));
     }
-    void *const memory[] = {t->h_last, t->rstd_last, t->page_memory, t->dh, t->dwide, t->dq, t->delta, t->dact, t->dpages,
+    void *const memory[] = {t->h_last, t->rstd_last, t->page_memory, t->dh, t->dwide, t->dq, t->dqk, t->delta, t->dact, t->dpages,
                             t->head_x, t->head_dx, t->dlogits, t->logprob, t->entropy, t->max, t->log_sum, t->stats, t->scratch};
     release_all(p, memory, COUNT(memory));
     stage_free(p, &t->stage), stage_free(p, &t->coefficients);
-    free(t->kept), free(t->inv_temperature_host), free(t->target_segment), free(t->chunks), free(t->chunk_segments);
+    free(t->kept), free(t->inv_temperature_host), free(t->angle), free(t->target_segment), free(t->chunks), free(t->chunk_segments);
     *t = (Training){0};
 }

@@ -1,6 +1,6 @@
 // config.json in both generations of Hugging Face keys (rope_theta + rope_scaling + torch_dtype; rope_parameters +
-// dtype). A family is a row of defaults. Any key that would change the numbers and that isn't supported is an error
-// naming it; keys about training, caching or provenance are passed over.
+// dtype). A family is a row of defaults and rules (family.c). A key that isn't known is an error, and so is one that is
+// known and asks for what the family doesn't have; only keys about generation, training, caching or provenance are passed over.
 #include "config_parts.h"
 #include "family.h"
 #include <inttypes.h>
@@ -8,54 +8,284 @@
 #include <stdio.h>
 #include <string.h>
 
-// ---- what isn't supported --------------------------------------------------------------------------------
-static bool check_rope(const json_t *rope, const char *path, const char *key, Err *err) {
-    if (!rope) return true;
-    if (!json_is_object(rope)) return wrong(path, key, rope, "an object or null", err);
-    const json_t *type = key_of(rope, "rope_type") ? key_of(rope, "rope_type") : key_of(rope, "type");
-    if (type && (!json_is_string(type) || strcmp(json_string_value(type), "default") != 0)) {
-        char name[64];
-        snprintf(name, sizeof name, "%s.rope_type", key);
-        return wrong(path, name, type, "\"default\": scaled rotary positions are not supported", err);
-    }
-    const char *inner;
+typedef struct Reader {
+    const json_t *config;
+    const char *path;
+    const Family *family;
+    ModelConfig *out;
+} Reader;
+
+// ---- which keys there may be -----------------------------------------------------------------------------
+static const char *const options[] = {
+    "model_type", "num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size",
+    "vocab_size", "max_position_embeddings", "original_max_position_embeddings", "rms_norm_eps", "initializer_range", "tie_word_embeddings",
+    "attention_bias", "mlp_bias", "hidden_act", "hidden_activation", "sliding_window", "use_sliding_window", "max_window_layers",
+    "sliding_window_pattern", "layer_types", "rope_theta", "rope_local_base_freq", "rope_scaling", "rope_parameters", "partial_rotary_factor",
+    "query_pre_attn_scalar", "final_logit_softcapping", "bos_token_id", "eos_token_id", "pad_token_id",
+};
+// They change no number of a pass over given tokens.
+static const char *const harmless[] = {
+    "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache", "name_or_path", "auto_map", "pretraining_tp",
+    "attention_dropout", "resid_pdrop", "embd_pdrop", "hidden_dropout", "attn_implementation", "cache_implementation", "is_llama_config",
+    "transformers.js_config", "return_dict", "return_dict_in_generate", "output_hidden_states", "output_attentions", "output_scores",
+    "torchscript", "use_bfloat16", "pruned_heads", "chunk_size_feed_forward", "max_length", "min_length", "do_sample", "early_stopping",
+    "num_beams", "num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty",
+    "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences",
+    "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens",
+    "begin_suppress_tokens", "finetuning_task", "id2label", "label2id", "num_labels", "tokenizer_class", "prefix", "sep_token_id",
+    "decoder_start_token_id", "task_specific_params", "problem_type", "tf_legacy_loss", "classifier_dropout", "license",
+};
+// Known, and supported only where they say no.
+static const char *const refused[] = {
+    "use_bidirectional_attention", "attn_logit_softcapping", "clip_qkv", "qk_layernorm", "use_qk_norm", "use_mrope", "rope_interleaved",
+    "is_encoder_decoder", "is_decoder", "add_cross_attention", "cross_attention_hidden_size", "tie_encoder_decoder",
+};
+static bool listed(const char *key, const char *const *list, int count) {
+    for (int i = 0; i < count; i++)
+        if (strcmp(key, list[i]) == 0) return true;
+    return false;
+}
+static bool check_key(const Reader *r, const char *key, const json_t *value, Err *err) {
+    bool passed = key[0] == '_' || strncmp(key, "unsloth", 7) == 0;
+    if (json_is_null(value) || passed || listed(key, options, COUNT(options)) || listed(key, harmless, COUNT(harmless))) return true;
+    if (strcmp(key, "quantization_config") == 0)
+        return fail(err, ERR_DATA, r->path, "quantization_config is not supported, expected weights in F32, F16 or BF16");
+    if (listed(key, refused, COUNT(refused))) return json_is_false(value) || wrong(r->path, key, value, "false or null: not supported", err);
+    Buf known = {0};
+    for (int i = 0; i < COUNT(options); i++) buf_printf(&known, "%s%s", i ? ", " : "", options[i]);
+    fail(err, ERR_DATA, r->path, "%.60s is not supported; options are %s", key, known.data);
+    buf_free(&known);
+    return false;
+}
+static bool check_keys(const Reader *r, Err *err) {
+    const char *key;
     json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)rope, inner, value) {
-        bool fine = !strcmp(inner, "rope_type") || !strcmp(inner, "type") || !strcmp(inner, "rope_theta") || json_is_null(value) ||
-                    (!strcmp(inner, "partial_rotary_factor") && json_number_value(value) == 1);
-        if (!fine)
-            return fail(err, ERR_DATA, path, "%s.%.60s is not supported, expected only rope_type \"default\" and rope_theta", key, inner);
+    json_object_foreach((json_t *)(uintptr_t)r->config, key, value) TRY(check_key(r, key, value, err));
+    return true;
+}
+
+// ---- rotary positions ------------------------------------------------------------------------------------
+static const struct {
+    const char *name;
+    RopeKind kind;
+    const char *keys; // besides those of every kind
+} rope_kinds[] = {
+    {"default", ROPE_DEFAULT, " "},
+    {"linear", ROPE_LINEAR, " factor "},
+    {"dynamic", ROPE_DYNAMIC, " factor "},
+    {"llama3", ROPE_LLAMA3, " factor low_freq_factor high_freq_factor original_max_position_embeddings "},
+    {"yarn", ROPE_YARN, " factor beta_fast beta_slow mscale mscale_all_dim attention_factor truncate finetuned original_max_position_embeddings "},
+    {"longrope", ROPE_LONGROPE, " factor short_factor long_factor attention_factor original_max_position_embeddings "},
+    {"su", ROPE_LONGROPE, " factor short_factor long_factor attention_factor original_max_position_embeddings "},
+};
+static bool has_word(const char *words, const char *word) {
+    size_t n = strlen(word);
+    for (const char *at = strstr(words, word); at; at = strstr(at + 1, word))
+        if (at[-1] == ' ' && at[n] == ' ') return true;
+    return false;
+}
+
+static bool rope_kind(const Reader *r, const json_t *rope, const char *name, int *out, Err *err) {
+    const json_t *type = key_of(rope, "rope_type") ? key_of(rope, "rope_type") : key_of(rope, "type");
+    const char *text = type ? json_string_value(type) : "default";
+    bool fused_yarn = text && strcmp(text, "yarn") == 0 && r->family->partial_rotary; // an older name of longrope there
+    Buf known = {0};
+    char key[64];
+    for (*out = 0; text && *out < COUNT(rope_kinds); ++*out)
+        if (strcmp(fused_yarn ? "longrope" : text, rope_kinds[*out].name) == 0) return true;
+    for (int i = 0; i + 1 < COUNT(rope_kinds); i++) buf_printf(&known, "%s\"%s\"", i ? ", " : "one of ", rope_kinds[i].name);
+    snprintf(key, sizeof key, "%s.rope_type", name);
+    wrong(r->path, key, type, known.data, err);
+    buf_free(&known);
+    return false;
+}
+static bool rope_keys(const Reader *r, const json_t *rope, const char *name, int kind, Err *err) {
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)rope, key, value) {
+        if (json_is_null(value) || has_word(" rope_type type rope_theta partial_rotary_factor ", key) || has_word(rope_kinds[kind].keys, key)) continue;
+        return fail(err, ERR_DATA, r->path, "%s.%.60s is not supported with rope_type \"%s\", expected only rope_theta%.*s", name, key,
+                    rope_kinds[kind].name, (int)strlen(rope_kinds[kind].keys) - 1, rope_kinds[kind].keys);
     }
     return true;
 }
-static bool check_activation(const json_t *config, const char *path, Err *err) {
-    const json_t *v = key_of(config, "hidden_act");
-    const char *name = json_string_value(v);
-    return !v || (name && (!strcmp(name, "silu") || !strcmp(name, "swish"))) ||
-           wrong(path, "hidden_act", v, "\"silu\": other activations are not supported", err);
+static bool rope_factors(const Reader *r, const json_t *rope, const char *key, double *out, Err *err) {
+    const json_t *list = key_of(rope, key), *item;
+    size_t i, pairs = (size_t)config_rotary(r->out) / 2;
+    char expected[64];
+    snprintf(expected, sizeof expected, "a list of %zu numbers above 0", pairs);
+    if (!json_is_array(list) || json_array_size(list) != pairs || pairs > MAX_ROPE_FACTORS) return wrong(r->path, key, list, expected, err);
+    json_array_foreach(list, i, item) {
+        out[i] = json_number_value(item);
+        if (!(out[i] > 0)) return wrong(r->path, key, item, expected, err);
+    }
+    return true;
 }
-static bool check_windows(const json_t *config, const char *path, Err *err) {
-    bool window = false;
-    TRY(get_bool(config, path, "use_sliding_window", &window, err));
-    if (window) return fail(err, ERR_DATA, path, "use_sliding_window is true, expected false: windows are not supported");
-    const json_t *types = key_of(config, "layer_types"), *type;
+static bool rope_numbers(const Reader *r, const json_t *rope, RopeConfig *out, Err *err) {
+    const char *path = r->path;
+    const json_t *original = key_of(r->config, "original_max_position_embeddings");
+    TRY(get_number(rope, path, "factor", &out->factor, err));
+    TRY(get_number(rope, path, "low_freq_factor", &out->low_frequency, err));
+    TRY(get_number(rope, path, "high_freq_factor", &out->high_frequency, err));
+    TRY(get_number(rope, path, "mscale", &out->mscale, err));
+    TRY(get_number(rope, path, "mscale_all_dim", &out->mscale_all_dim, err));
+    TRY(get_number(rope, path, "attention_factor", &out->attention_factor, err));
+    if (out->kind == ROPE_YARN) {
+        out->beta_fast = 32, out->beta_slow = 1, out->truncate = true;
+        TRY(get_number(rope, path, "beta_fast", &out->beta_fast, err));
+        TRY(get_number(rope, path, "beta_slow", &out->beta_slow, err));
+        TRY(get_bool(rope, path, "truncate", &out->truncate, err));
+    }
+    if (out->kind == ROPE_DYNAMIC) out->original_positions = r->out->max_positions;
+    if (out->kind == ROPE_LLAMA3 || out->kind == ROPE_YARN || out->kind == ROPE_LONGROPE) {
+        bool outside = original && !r->out->local_rope; // then it counts before the inner one
+        out->original_positions = r->family->original_positions ? r->family->original_positions : r->out->max_positions;
+        TRY(get_int(outside ? r->config : rope, path, "original_max_position_embeddings", false, &out->original_positions, err));
+    }
+    if (out->kind != ROPE_LONGROPE) return true;
+    return rope_factors(r, rope, "short_factor", out->short_factor, err) && rope_factors(r, rope, "long_factor", out->long_factor, err);
+}
+static bool read_rope_object(const Reader *r, const json_t *rope, const char *name, RopeConfig *out, Err *err) {
+    int kind;
+    if (!rope) return true;
+    if (!json_is_object(rope)) return wrong(r->path, name, rope, "an object or null", err);
+    TRY(rope_kind(r, rope, name, &kind, err));
+    TRY(rope_keys(r, rope, name, kind, err));
+    TRY(get_number(rope, r->path, "rope_theta", &out->theta, err));
+    out->kind = rope_kinds[kind].kind;
+    return rope_numbers(r, rope, out, err);
+}
+static bool read_partial_rotary(const Reader *r, const json_t *rope, Err *err) {
+    double part = 1;
+    TRY(get_number(r->config, r->path, "partial_rotary_factor", &part, err));
+    if (json_is_object(rope)) TRY(get_number(rope, r->path, "partial_rotary_factor", &part, err));
+    if (part == 1) return true;
+    if (!r->family->partial_rotary || !(part > 0 && part < 1))
+        return fail(err, ERR_DATA, r->path, "partial_rotary_factor is %g, expected %s: not supported", part, r->family->partial_rotary ? "0 to 1" : "1");
+    r->out->rotary_width = (int32_t)(r->out->head_width * part);
+    return r->out->rotary_width > 0 || fail(err, ERR_DATA, r->path, "partial_rotary_factor is %g, which leaves no element of %d", part, r->out->head_width);
+}
+static bool read_rope(const Reader *r, Err *err) {
+    ModelConfig *c = r->out;
+    const json_t *scaling = key_of(r->config, "rope_scaling"), *parameters = key_of(r->config, "rope_parameters");
+    const char *name = scaling ? "rope_scaling" : "rope_parameters";
+    TRY(get_number(r->config, r->path, "rope_theta", &c->rope[0].theta, err));
+    if (!c->local_rope) {
+        const json_t *rope = scaling ? scaling : parameters;
+        if (key_of(r->config, "rope_local_base_freq")) return fail(err, ERR_DATA, r->path, "rope_local_base_freq is not supported by %s models", c->model_type);
+        if (scaling && json_is_object(parameters)) TRY(get_number(parameters, r->path, "rope_theta", &c->rope[0].theta, err));
+        return read_partial_rotary(r, rope, err) && read_rope_object(r, rope, name, &c->rope[0], err);
+    }
+    TRY(get_number(r->config, r->path, "rope_local_base_freq", &c->rope[1].theta, err));
+    TRY(read_partial_rotary(r, NULL, err));
+    if (parameters && !json_is_object(parameters)) return wrong(r->path, "rope_parameters", parameters, "an object or null", err);
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)parameters, key, value)
+        if (strcmp(key, "full_attention") && strcmp(key, "sliding_attention"))
+            return fail(err, ERR_DATA, r->path, "rope_parameters.%.60s is not supported, expected only full_attention and sliding_attention", key);
+    TRY(read_rope_object(r, key_of(parameters, "full_attention"), "rope_parameters.full_attention", &c->rope[0], err));
+    TRY(read_rope_object(r, key_of(parameters, "sliding_attention"), "rope_parameters.sliding_attention", &c->rope[1], err));
+    if (!scaling) return true;
+    double theta = c->rope[0].theta;
+    c->rope[0] = (RopeConfig){.theta = theta};
+    return read_rope_object(r, scaling, "rope_scaling", &c->rope[0], err);
+}
+
+// ---- windows ---------------------------------------------------------------------------------------------
+static bool read_layer_types(const Reader *r, const json_t *types, Err *err) {
+    const json_t *type;
     size_t i;
-    json_array_foreach(types, i, type)
-        if (!json_is_string(type) || strcmp(json_string_value(type), "full_attention") != 0)
-            return wrong(path, "layer_types", type, "\"full_attention\" in every layer: windows are not supported", err);
+    if (!json_is_array(types) || json_array_size(types) != (size_t)r->out->layers)
+        return wrong(r->path, "layer_types", types, "a list with one entry a layer", err);
+    json_array_foreach(types, i, type) {
+        const char *name = json_string_value(type);
+        bool window = name && strcmp(name, "sliding_attention") == 0;
+        if (!window && !(name && strcmp(name, "full_attention") == 0))
+            return wrong(r->path, "layer_types", type, "\"full_attention\" or \"sliding_attention\"", err);
+        r->out->layer[i] = window ? LAYER_WINDOW : 0;
+    }
     return true;
 }
-static bool check_supported(const json_t *config, const char *path, Err *err) {
-    TRY(check_rope(key_of(config, "rope_parameters"), path, "rope_parameters", err));
-    TRY(check_rope(key_of(config, "rope_scaling"), path, "rope_scaling", err));
-    TRY(check_activation(config, path, err));
-    TRY(check_windows(config, path, err));
-    double rotary = 1;
-    TRY(get_number(config, path, "partial_rotary_factor", &rotary, err));
-    if (rotary != 1) return wrong(path, "partial_rotary_factor", key_of(config, "partial_rotary_factor"), "1: not supported", err);
-    if (key_of(config, "quantization_config"))
-        return fail(err, ERR_DATA, path, "quantization_config is not supported, expected weights in F32, F16 or BF16");
+// Which layers have a window where `layer_types` doesn't say.
+static bool window_rule(const Reader *r, Err *err) {
+    ModelConfig *c = r->out;
+    int32_t first = r->family->full_layers, pattern = 6;
+    const json_t *full = key_of(r->config, "max_window_layers");
+    if (full && !(json_is_integer(full) && json_integer_value(full) >= 0 && json_integer_value(full) <= INT32_MAX))
+        return wrong(r->path, "max_window_layers", full, "an integer from 0", err);
+    if (full) first = (int32_t)json_integer_value(full);
+    TRY(get_int(r->config, r->path, "sliding_window_pattern", false, &pattern, err));
+    for (int i = 0; i < c->layers; i++) {
+        bool window = r->family->windows == WINDOWS_ALL || (r->family->windows == WINDOWS_UPPER && i >= first) ||
+                      (r->family->windows == WINDOWS_PATTERN && (i + 1) % pattern != 0);
+        c->layer[i] = window ? LAYER_WINDOW : 0;
+    }
     return true;
+}
+static bool read_windows(const Reader *r, Err *err) {
+    ModelConfig *c = r->out;
+    const json_t *types = key_of(r->config, "layer_types");
+    bool used = false, any = false;
+    WindowRule rule = r->family->windows;
+    if (rule == WINDOWS_UPPER) {
+        TRY(get_bool(r->config, r->path, "use_sliding_window", &used, err));
+    } else {
+        bool asked = rule != WINDOWS_NONE;
+        TRY(get_bool(r->config, r->path, "use_sliding_window", &asked, err));
+        used = rule != WINDOWS_NONE;
+        if (asked != used) return wrong(r->path, "use_sliding_window", key_of(r->config, "use_sliding_window"), used ? "true: not supported" : "false: windows are not supported", err);
+    }
+    if (rule == WINDOWS_NONE && key_of(r->config, "sliding_window"))
+        return wrong(r->path, "sliding_window", key_of(r->config, "sliding_window"), "null: windows are not supported by this family", err);
+    if (used) {
+        if (!json_object_get(r->config, "sliding_window")) c->window = r->family->default_window;
+        TRY(get_int(r->config, r->path, "sliding_window", false, &c->window, err));
+        if (c->window || rule == WINDOWS_PATTERN) TRY(window_rule(r, err));
+    }
+    bool all = used && c->window && rule == WINDOWS_ALL;
+    if (types) TRY(read_layer_types(r, types, err));
+    for (int i = 0; i < c->layers; i++) {
+        any |= c->layer[i] & LAYER_WINDOW;
+        if (all && !(c->layer[i] & LAYER_WINDOW)) return wrong(r->path, "layer_types", types, "\"sliding_attention\" in every layer of this family", err);
+    }
+    if (any && !c->window) return fail(err, ERR_DATA, r->path, "layer_types has \"sliding_attention\", but there is no sliding_window");
+    if (!any) c->window = 0;
+    return true;
+}
+
+// ---- other options ---------------------------------------------------------------------------------------
+static bool read_activation_key(const Reader *r, const char *key, Err *err) {
+    const json_t *v = key_of(r->config, key);
+    const char *name = json_string_value(v);
+    if (!v) return true;
+    if (name && (!strcmp(name, "silu") || !strcmp(name, "swish")))
+        r->out->activation = ACTIVATION_SILU;
+    else if (name && (!strcmp(name, "gelu_pytorch_tanh") || !strcmp(name, "gelu_new")))
+        r->out->activation = ACTIVATION_GELU_TANH;
+    else
+        return wrong(r->path, key, v, "\"silu\" or \"gelu_pytorch_tanh\": other activations are not supported", err);
+    return true;
+}
+static bool read_biases(const Reader *r, Err *err) {
+    ModelConfig *c = r->out;
+    BiasRule rule = r->family->bias;
+    bool attention = false;
+    TRY(get_bool(r->config, r->path, "attention_bias", &attention, err));
+    TRY(get_bool(r->config, r->path, "mlp_bias", &c->mlp_bias, err));
+    if (rule == BIAS_NONE && attention) return wrong(r->path, "attention_bias", key_of(r->config, "attention_bias"), "false: not supported by this family", err);
+    if (rule != BIAS_ALL && c->mlp_bias) return wrong(r->path, "mlp_bias", key_of(r->config, "mlp_bias"), "false: not supported by this family", err);
+    c->qkv_bias = rule == BIAS_QKV || attention;
+    c->output_bias = rule != BIAS_QKV && attention;
+    return true;
+}
+static bool read_scores(const Reader *r, Err *err) {
+    static const char *const keys[] = {"query_pre_attn_scalar", "final_logit_softcapping"};
+    for (int i = 0; i < COUNT(keys); i++)
+        if (r->family->query_scalar == 0 && key_of(r->config, keys[i]))
+            return wrong(r->path, keys[i], key_of(r->config, keys[i]), "null: not supported by this family", err);
+    TRY(get_number(r->config, r->path, keys[0], &r->out->query_scalar, err));
+    return get_number(r->config, r->path, keys[1], &r->out->logit_softcap, err);
 }
 
 // ---- special tokens --------------------------------------------------------------------------------------
@@ -82,6 +312,13 @@ static bool get_stops(const json_t *config, const json_t *generation, const char
     }
     return true;
 }
+static bool read_tokens(const Reader *r, const json_t *generation, Err *err) {
+    TRY(get_token(generation, r->path, "bos_token_id", &r->out->bos_id, err));
+    TRY(get_token(r->config, r->path, "bos_token_id", &r->out->bos_id, err));
+    TRY(get_token(generation, r->path, "pad_token_id", &r->out->pad_id, err));
+    TRY(get_token(r->config, r->path, "pad_token_id", &r->out->pad_id, err));
+    return get_stops(r->config, generation, r->path, r->out, err);
+}
 
 // ---- reading ---------------------------------------------------------------------------------------------
 static bool read_family(const json_t *config, const char *path, const Family **out, Err *err) {
@@ -89,7 +326,7 @@ static bool read_family(const json_t *config, const char *path, const Family **o
     *out = json_is_string(type) ? family_find(json_string_value(type)) : NULL;
     if (*out) return true;
     Buf known = {0};
-    for (int i = 0; family_at(i); i++) buf_printf(&known, "%s\"%s\"", i ? " or " : "", family_at(i)->model_type);
+    for (int i = 0; family_at(i); i++) buf_printf(&known, "%s\"%s\"", i ? ", " : "one of ", family_at(i)->model_type);
     wrong(path, "model_type", type, known.data, err);
     buf_free(&known);
     return false;
@@ -101,168 +338,37 @@ static bool read_shapes(const json_t *config, const char *path, ModelConfig *out
     TRY(get_int(config, path, "intermediate_size", true, &out->feed_forward, err));
     TRY(get_int(config, path, "vocab_size", true, &out->vocabulary, err));
     TRY(get_int(config, path, "max_position_embeddings", false, &out->max_positions, err));
+    if (out->layers > MAX_LAYERS) return fail(err, ERR_DATA, path, "num_hidden_layers is %d, expected 1 to %d", out->layers, MAX_LAYERS);
     out->kv_heads = out->heads;
     TRY(get_int(config, path, "num_key_value_heads", false, &out->kv_heads, err));
-    if (!key_of(config, "head_dim")) {
-        if (out->width % out->heads != 0)
-            return fail(err, ERR_DATA, path, "num_attention_heads is %d, which doesn't divide hidden_size %d, and head_dim isn't given",
-                        out->heads, out->width);
-        out->head_width = out->width / out->heads;
-    }
-    return get_int(config, path, "head_dim", false, &out->head_width, err);
-}
-static bool read_numbers(const json_t *config, const char *path, ModelConfig *out, Err *err) {
-    out->norm_eps = 1e-6;
-    out->rope[0].theta = 10000;
-    out->initializer_range = 0.02;
-    TRY(get_number(config, path, "rms_norm_eps", &out->norm_eps, err));
-    TRY(get_number(config, path, "initializer_range", &out->initializer_range, err));
-    TRY(get_number(config, path, "rope_theta", &out->rope[0].theta, err));
-    const json_t *rope = key_of(config, "rope_parameters"); // the newer home of rope_theta counts
-    return get_number(rope ? rope : key_of(config, "rope_scaling"), path, "rope_theta", &out->rope[0].theta, err);
+    if (json_is_null(json_object_get(config, "head_dim"))) out->head_width = 0;
+    TRY(get_int(config, path, "head_dim", false, &out->head_width, err));
+    if (out->head_width) return true;
+    if (out->width % out->heads != 0)
+        return fail(err, ERR_DATA, path, "num_attention_heads is %d, which doesn't divide hidden_size %d, and head_dim isn't given", out->heads, out->width);
+    out->head_width = out->width / out->heads;
+    return true;
 }
 
 bool config_from_json(const json_t *config, const json_t *generation_config, const char *path, ModelConfig *out, Err *err) {
-    const Family *family;
-    *out = (ModelConfig){.bos_id = -1, .pad_id = -1};
+    Reader r = {.config = config, .path = path, .out = out};
+    memset(out, 0, sizeof *out);
+    out->bos_id = out->pad_id = -1;
     if (!json_is_object(config)) return wrong(path, "the configuration", config, "an object", err);
     if (generation_config && !json_is_object(generation_config))
         return wrong(path, "the generation configuration", generation_config, "an object", err);
-    TRY(read_family(config, path, &family, err));
-    family_options(family, out);
-    TRY(check_supported(config, path, err));
+    TRY(read_family(config, path, &r.family, err));
+    family_options(r.family, out);
+    TRY(check_keys(&r, err));
     TRY(read_shapes(config, path, out, err));
-    TRY(read_numbers(config, path, out, err));
+    TRY(get_number(config, path, "rms_norm_eps", &out->norm_eps, err));
+    TRY(get_number(config, path, "initializer_range", &out->initializer_range, err));
     TRY(get_bool(config, path, "tie_word_embeddings", &out->tied, err));
-    if (family->bias == BIAS_ALL) {
-        TRY(get_bool(config, path, "attention_bias", &out->qkv_bias, err));
-        TRY(get_bool(config, path, "mlp_bias", &out->mlp_bias, err));
-        out->output_bias = out->qkv_bias;
-    }
-    TRY(get_token(generation_config, path, "bos_token_id", &out->bos_id, err));
-    TRY(get_token(config, path, "bos_token_id", &out->bos_id, err));
-    TRY(get_token(generation_config, path, "pad_token_id", &out->pad_id, err));
-    TRY(get_token(config, path, "pad_token_id", &out->pad_id, err));
-    TRY(get_stops(config, generation_config, path, out, err));
+    TRY(read_activation_key(&r, "hidden_act", err) && read_activation_key(&r, "hidden_activation", err));
+    TRY(read_biases(&r, err));
+    TRY(read_scores(&r, err));
+    TRY(read_windows(&r, err));
+    TRY(read_rope(&r, err));
+    TRY(read_tokens(&r, generation_config, err));
     return config_check(out, path, err);
-}
-
-// ---- checking --------------------------------------------------------------------------------------------
-static bool check_tokens(const ModelConfig *c, const char *where, Err *err) {
-    if (c->stop_count < 0 || c->stop_count > MAX_STOP_IDS) return fail(err, ERR_DATA, where, "%d end tokens, expected at most %d", c->stop_count, MAX_STOP_IDS);
-    if (c->bos_id < -1 || c->bos_id >= c->vocabulary)
-        return fail(err, ERR_DATA, where, "bos_token_id is %d, expected less than vocab_size %d", c->bos_id, c->vocabulary);
-    if (c->pad_id < -1 || c->pad_id >= c->vocabulary)
-        return fail(err, ERR_DATA, where, "pad_token_id is %d, expected less than vocab_size %d", c->pad_id, c->vocabulary);
-    for (int i = 0; i < c->stop_count; i++)
-        if (c->stop_ids[i] < 0 || c->stop_ids[i] >= c->vocabulary)
-            return fail(err, ERR_DATA, where, "eos_token_id is %d, expected less than vocab_size %d", c->stop_ids[i], c->vocabulary);
-    return true;
-}
-bool config_check(const ModelConfig *c, const char *where, Err *err) {
-    // Bounds far above any model, and low enough that products of three of them fit 64 bits.
-    const struct {
-        const char *name;
-        int32_t value, limit;
-    } ranges[] = {
-        {"num_hidden_layers", c->layers, MAX_LAYERS},       {"hidden_size", c->width, 1 << 18},
-        {"num_attention_heads", c->heads, 4096},      {"num_key_value_heads", c->kv_heads, 4096},
-        {"head_dim", c->head_width, 4096},            {"intermediate_size", c->feed_forward, 1 << 20},
-        {"vocab_size", c->vocabulary, 1 << 24},       {"max_position_embeddings", c->max_positions, INT32_MAX},
-    };
-    for (int i = 0; i < COUNT(ranges); i++)
-        if (ranges[i].value < 1 || ranges[i].value > ranges[i].limit)
-            return fail(err, ERR_DATA, where, "%s is %d, expected 1 to %d", ranges[i].name, ranges[i].value, ranges[i].limit);
-    const Family *family = family_find(c->model_type);
-    if (!family) return fail(err, ERR_DATA, where, "model_type '%.31s' isn't supported", c->model_type);
-    // What config.json has no key for can't be saved, so it can't be had.
-    if (family->bias == BIAS_ALL ? c->qkv_bias != c->output_bias : !c->qkv_bias || c->output_bias || c->mlp_bias)
-        return fail(err, ERR_DATA, where, "biases on %s%s%s aren't those of a %s model", c->qkv_bias ? "q, k, v " : "",
-                    c->output_bias ? "o " : "", c->mlp_bias ? "gate, up, down " : "", c->model_type);
-    if (c->heads % c->kv_heads != 0)
-        return fail(err, ERR_DATA, where, "num_key_value_heads is %d, expected a divisor of num_attention_heads %d", c->kv_heads, c->heads);
-    if (c->head_width % 2 != 0) return fail(err, ERR_DATA, where, "head_dim is %d, expected an even number", c->head_width);
-    if (!(c->norm_eps > 0 && c->norm_eps < 1)) return fail(err, ERR_DATA, where, "rms_norm_eps is %g, expected more than 0 and less than 1", c->norm_eps);
-    if (!(c->rope[0].theta >= 1 && c->rope[0].theta <= 1e12)) return fail(err, ERR_DATA, where, "rope_theta is %g, expected 1 to 1e12", c->rope[0].theta);
-    if (!(c->initializer_range >= 0 && c->initializer_range <= 10))
-        return fail(err, ERR_DATA, where, "initializer_range is %g, expected 0 to 10", c->initializer_range);
-    return check_tokens(c, where, err);
-}
-
-// ---- writing ---------------------------------------------------------------------------------------------
-static json_t *token_or_null(int32_t id) { return id < 0 ? json_null() : json_integer(id); }
-static json_t *stops_json(const ModelConfig *c) {
-    if (c->stop_count == 0) return json_null();
-    if (c->stop_count == 1) return json_integer(c->stop_ids[0]);
-    json_t *list = json_array();
-    for (int i = 0; i < c->stop_count; i++) json_array_append_new(list, json_integer(c->stop_ids[i]));
-    return list;
-}
-json_t *config_to_json(const ModelConfig *c, const char *dtype) {
-    const Family *family = family_find(c->model_type);
-    json_t *j = json_object(), *architectures = json_array(), *rope = json_object();
-    if (family) json_array_append_new(architectures, json_string(family->architecture));
-    json_object_set_new(j, "architectures", architectures);
-    json_object_set_new(j, "model_type", json_string(c->model_type));
-    json_object_set_new(j, "num_hidden_layers", json_integer(c->layers));
-    json_object_set_new(j, "hidden_size", json_integer(c->width));
-    json_object_set_new(j, "num_attention_heads", json_integer(c->heads));
-    json_object_set_new(j, "num_key_value_heads", json_integer(c->kv_heads));
-    json_object_set_new(j, "head_dim", json_integer(c->head_width));
-    json_object_set_new(j, "intermediate_size", json_integer(c->feed_forward));
-    json_object_set_new(j, "vocab_size", json_integer(c->vocabulary));
-    json_object_set_new(j, "max_position_embeddings", json_integer(c->max_positions));
-    json_object_set_new(j, "hidden_act", json_string("silu"));
-    json_object_set_new(j, "rms_norm_eps", json_real(c->norm_eps));
-    json_object_set_new(j, "initializer_range", json_real(c->initializer_range));
-    json_object_set_new(j, "attention_dropout", json_real(0));
-    // Both generations: older readers take rope_theta, newer ones rope_parameters.
-    json_object_set_new(j, "rope_theta", json_real(c->rope[0].theta));
-    json_object_set_new(rope, "rope_type", json_string("default"));
-    json_object_set_new(rope, "rope_theta", json_real(c->rope[0].theta));
-    json_object_set_new(j, "rope_parameters", rope);
-    json_object_set_new(j, "tie_word_embeddings", json_boolean(c->tied));
-    if (family && family->bias == BIAS_ALL) {
-        json_object_set_new(j, "attention_bias", json_boolean(c->qkv_bias));
-        json_object_set_new(j, "mlp_bias", json_boolean(c->mlp_bias));
-    } else {
-        json_object_set_new(j, "use_sliding_window", json_false());
-    }
-    json_object_set_new(j, "bos_token_id", token_or_null(c->bos_id));
-    json_object_set_new(j, "pad_token_id", token_or_null(c->pad_id));
-    json_object_set_new(j, "eos_token_id", stops_json(c));
-    json_object_set_new(j, "torch_dtype", json_string(dtype));
-    json_object_set_new(j, "use_cache", json_true());
-    return j;
-}
-
-json_t *config_generation_json(const ModelConfig *c) {
-    json_t *g = json_object(), *stops = json_array();
-    for (int i = 0; i < c->stop_count; i++) json_array_append_new(stops, json_integer(c->stop_ids[i]));
-    if (c->bos_id >= 0) json_object_set_new(g, "bos_token_id", json_integer(c->bos_id));
-    if (c->pad_id >= 0) json_object_set_new(g, "pad_token_id", json_integer(c->pad_id));
-    if (c->stop_count) json_object_set(g, "eos_token_id", stops);
-    json_decref(stops);
-    return g;
-}
-
-// ---- counting --------------------------------------------------------------------------------------------
-// Elements of one layer's matrices: q, k, v, o, gate, up, down.
-static int64_t layer_matrices(const ModelConfig *c) {
-    int64_t width = c->width, q = (int64_t)c->heads * c->head_width, kv = (int64_t)c->kv_heads * c->head_width;
-    return width * (2 * q + 2 * kv) + 3 * width * c->feed_forward;
-}
-int64_t config_parameters(const ModelConfig *c) {
-    int64_t width = c->width, q = (int64_t)c->heads * c->head_width, kv = (int64_t)c->kv_heads * c->head_width;
-    int64_t layer = layer_matrices(c) + 2 * width; // two norms
-    if (c->qkv_bias) layer += q + 2 * kv;
-    if (c->output_bias) layer += width;
-    if (c->mlp_bias) layer += 2 * (int64_t)c->feed_forward + width;
-    return c->layers * layer + width + (c->tied ? 1 : 2) * width * c->vocabulary;
-}
-// Matrix products and attention's two (scores, then values); norms, rotations and activations are left out, as is usual.
-double config_flops(const ModelConfig *c, double context, bool with_head) {
-    double attention = 4.0 * c->heads * c->head_width * context;
-    double head = with_head ? 2.0 * c->width * c->vocabulary : 0;
-    return c->layers * (2.0 * (double)layer_matrices(c) + attention) + head;
 }

@@ -64,7 +64,7 @@ typedef struct ModelConfig {
     bool embedding_scaled;    // by the root of the width
     double query_scalar;      // scores are divided by its root; 0: head_width
     double logit_softcap;     // logits become cap * tanh(logit / cap); 0: they don't
-    int32_t rotary_width;     // how many of a head's elements are rotated; 0: all
+    int32_t rotary_width;     // how many of a head's elements are rotated (rounded up to pairs); 0: all
     int32_t window;           // how many positions windowed layers see, their own included; 0: there are none
     uint8_t layer[MAX_LAYERS];
     bool local_rope;          // windowed layers turn by rope[1]
@@ -74,9 +74,18 @@ typedef struct ModelConfig {
     int32_t stop_count;
 } ModelConfig;
 
-static inline int32_t config_rotary(const ModelConfig *c) { return c->rotary_width ? c->rotary_width : c->head_width; }
+static inline int32_t config_rotary(const ModelConfig *c) { return c->rotary_width ? (c->rotary_width + 1) / 2 * 2 : c->head_width; }
 static inline int32_t config_window(const ModelConfig *c, int layer) { return c->layer[layer] & LAYER_WINDOW ? c->window : 0; }
 static inline int config_rope(const ModelConfig *c, int layer) { return c->local_rope && c->layer[layer] & LAYER_WINDOW ? 1 : 0; }
+
+// The longest sequence: what the model was trained for, times what its rotary positions are stretched by.
+static inline int32_t config_context(const ModelConfig *c) {
+    const RopeConfig *r = &c->rope[0];
+    double positions = c->max_positions, longest = positions;
+    if (r->kind == ROPE_LINEAR || r->kind == ROPE_DYNAMIC) longest = positions * r->factor;
+    if (r->kind == ROPE_YARN && r->original_positions * r->factor > positions) longest = r->original_positions * r->factor;
+    return longest < 2147483647.0 ? (int32_t)longest : INT32_MAX;
+}
 
 // Both generations of Hugging Face keys. An unknown model_type or an option that isn't supported is an error that
 // names the key, what was found and what is supported; nothing is ignored that would change the numbers.

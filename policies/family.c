@@ -1,12 +1,26 @@
 // The table of families and the tensors of a model. Adding a family that differs from another by options only is a row
-// here; a new kind of layer also is a TensorRole and its rows in layer_tensors.
+// here; a new kind of layer also is a TensorRole and its rows in attention_tensors or feed_forward_tensors.
 #include "family.h"
 #include <stdio.h>
 #include <string.h>
 
 static const Family families[] = {
-    {"llama", "LlamaForCausalLM", "llama", true, 2048, BIAS_ALL},
-    {"qwen2", "Qwen2ForCausalLM", "qwen2", false, 32768, BIAS_QKV},
+    {.model_type = "llama", .architecture = "LlamaForCausalLM", .gguf = "llama", .gguf_interleaved = true, .max_positions = 2048,
+     .norm_eps = 1e-6, .theta = 10000, .bias = BIAS_ALL},
+    {.model_type = "mistral", .architecture = "MistralForCausalLM", .gguf = "llama", .gguf_interleaved = true, .max_positions = 4096 * 32,
+     .norm_eps = 1e-6, .theta = 10000, .windows = WINDOWS_ALL, .default_window = 4096},
+    {.model_type = "qwen2", .architecture = "Qwen2ForCausalLM", .gguf = "qwen2", .max_positions = 32768, .norm_eps = 1e-6, .theta = 10000,
+     .bias = BIAS_QKV, .windows = WINDOWS_UPPER, .default_window = 4096, .full_layers = 28},
+    {.model_type = "qwen3", .architecture = "Qwen3ForCausalLM", .gguf = "qwen3", .max_positions = 32768, .norm_eps = 1e-6, .theta = 10000,
+     .bias = BIAS_ATTENTION, .windows = WINDOWS_UPPER, .default_window = 4096, .full_layers = 28, .head_width = 128, .qk_norm = QK_NORM_HEADS},
+    {.model_type = "gemma3_text", .architecture = "Gemma3ForCausalLM", .gguf = "gemma3", .max_positions = 131072, .norm_eps = 1e-6,
+     .theta = 1e6, .local_theta = 1e4, .bias = BIAS_ATTENTION, .windows = WINDOWS_PATTERN, .default_window = 4096, .head_width = 256,
+     .query_scalar = 256, .tied = true, .qk_norm = QK_NORM_HEADS, .norm_placement = NORM_AROUND, .norm_offset = true,
+     .embedding_scaled = true, .activation = ACTIVATION_GELU_TANH},
+    {.model_type = "phi3", .architecture = "Phi3ForCausalLM", .gguf = "phi3", .max_positions = 4096, .original_positions = 4096,
+     .norm_eps = 1e-5, .theta = 10000, .windows = WINDOWS_ALL, .fused = true, .partial_rotary = true},
+    {.model_type = "olmo2", .architecture = "Olmo2ForCausalLM", .gguf = "olmo2", .max_positions = 2048, .norm_eps = 1e-5, .theta = 10000,
+     .bias = BIAS_ATTENTION, .qk_norm = QK_NORM_WHOLE, .norm_placement = NORM_AFTER},
 };
 
 const Family *family_at(int index) { return index < COUNT(families) ? &families[index] : NULL; }
@@ -18,7 +32,21 @@ const Family *family_find(const char *model_type) {
 void family_options(const Family *f, ModelConfig *out) {
     snprintf(out->model_type, sizeof out->model_type, "%s", f->model_type);
     out->max_positions = f->max_positions;
+    out->norm_eps = f->norm_eps;
+    out->initializer_range = 0.02;
+    out->tied = f->tied;
     out->qkv_bias = f->bias == BIAS_QKV;
+    out->fused = f->fused;
+    out->norm_placement = f->norm_placement;
+    out->qk_norm = f->qk_norm;
+    out->norm_offset = f->norm_offset;
+    out->activation = f->activation;
+    out->embedding_scaled = f->embedding_scaled;
+    out->query_scalar = f->query_scalar;
+    out->head_width = f->head_width;
+    out->local_rope = f->local_theta != 0;
+    out->rope[0] = (RopeConfig){.theta = f->theta};
+    out->rope[1] = (RopeConfig){.theta = f->local_theta};
 }
 
 // ---- tensors ---------------------------------------------------------------------------------------------
@@ -55,29 +83,40 @@ static bool visit_rows(const Walk *w, int layer, const Row *rows, int count, Err
 
 static bool attention_tensors(const Walk *w, const ModelConfig *c, int layer, Err *err) {
     int64_t C = c->width, q = (int64_t)c->heads * c->head_width, kv = (int64_t)c->kv_heads * c->head_width;
+    bool before = c->norm_placement != NORM_AFTER, after = c->norm_placement != NORM_BEFORE, qk = c->qk_norm != QK_NORM_NONE;
+    bool whole = c->qk_norm == QK_NORM_WHOLE, split = !c->fused;
     const Row rows[] = {
-        {true, ROLE_ATTENTION_NORM, false, "input_layernorm", "attn_norm", C, 0, 0},
-        {true, ROLE_QKV, false, "self_attn.q_proj", "attn_q", q, C, c->heads},
-        {true, ROLE_QKV, false, "self_attn.k_proj", "attn_k", kv, C, c->kv_heads},
-        {true, ROLE_QKV, false, "self_attn.v_proj", "attn_v", kv, C, 0},
+        {before, ROLE_ATTENTION_NORM, false, "input_layernorm", "attn_norm", C, 0, 0},
+        {c->fused, ROLE_QKV, false, "self_attn.qkv_proj", "attn_qkv", q + 2 * kv, C, 0},
+        {split, ROLE_QKV, false, "self_attn.q_proj", "attn_q", q, C, c->heads},
+        {split, ROLE_QKV, false, "self_attn.k_proj", "attn_k", kv, C, c->kv_heads},
+        {split, ROLE_QKV, false, "self_attn.v_proj", "attn_v", kv, C, 0},
         {c->qkv_bias, ROLE_QKV, true, "self_attn.q_proj", "attn_q", q, 0, c->heads},
         {c->qkv_bias, ROLE_QKV, true, "self_attn.k_proj", "attn_k", kv, 0, c->kv_heads},
         {c->qkv_bias, ROLE_QKV, true, "self_attn.v_proj", "attn_v", kv, 0, 0},
+        {qk, ROLE_Q_NORM, false, "self_attn.q_norm", "attn_q_norm", whole ? q : c->head_width, 0, 0},
+        {qk, ROLE_K_NORM, false, "self_attn.k_norm", "attn_k_norm", whole ? kv : c->head_width, 0, 0},
         {true, ROLE_OUTPUT, false, "self_attn.o_proj", "attn_output", C, q, 0},
         {c->output_bias, ROLE_OUTPUT, true, "self_attn.o_proj", "attn_output", C, 0, 0},
+        {after, ROLE_ATTENTION_POST_NORM, false, "post_attention_layernorm", "post_attention_norm", C, 0, 0},
     };
     return visit_rows(w, layer, rows, COUNT(rows), err);
 }
 static bool feed_forward_tensors(const Walk *w, const ModelConfig *c, int layer, Err *err) {
     int64_t C = c->width, F = c->feed_forward;
+    bool before = c->norm_placement != NORM_AFTER, after = c->norm_placement != NORM_BEFORE, split = !c->fused;
+    // Where a block's output has a norm too, the name "post_attention" is that one's.
+    const char *norm = after ? "pre_feedforward_layernorm" : "post_attention_layernorm";
     const Row rows[] = {
-        {true, ROLE_FFN_NORM, false, "post_attention_layernorm", "ffn_norm", C, 0, 0},
-        {true, ROLE_GATE_UP, false, "mlp.gate_proj", "ffn_gate", F, C, 0},
-        {true, ROLE_GATE_UP, false, "mlp.up_proj", "ffn_up", F, C, 0},
+        {before, ROLE_FFN_NORM, false, norm, "ffn_norm", C, 0, 0},
+        {c->fused, ROLE_GATE_UP, false, "mlp.gate_up_proj", "ffn_up", 2 * F, C, 0},
+        {split, ROLE_GATE_UP, false, "mlp.gate_proj", "ffn_gate", F, C, 0},
+        {split, ROLE_GATE_UP, false, "mlp.up_proj", "ffn_up", F, C, 0},
         {c->mlp_bias, ROLE_GATE_UP, true, "mlp.gate_proj", "ffn_gate", F, 0, 0},
         {c->mlp_bias, ROLE_GATE_UP, true, "mlp.up_proj", "ffn_up", F, 0, 0},
         {true, ROLE_DOWN, false, "mlp.down_proj", "ffn_down", C, F, 0},
         {c->mlp_bias, ROLE_DOWN, true, "mlp.down_proj", "ffn_down", C, 0, 0},
+        {after, ROLE_FFN_POST_NORM, false, "post_feedforward_layernorm", "post_ffw_norm", C, 0, 0},
     };
     return visit_rows(w, layer, rows, COUNT(rows), err);
 }

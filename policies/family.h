@@ -13,12 +13,33 @@ typedef enum BiasRule {
     BIAS_ALL        // the same, and on the feed-forward where `mlp_bias` says so
 } BiasRule;
 
+// How layers come by windows.
+typedef enum WindowRule {
+    WINDOWS_NONE,
+    WINDOWS_ALL,    // every layer, where `sliding_window` is a number
+    WINDOWS_UPPER,  // where `use_sliding_window` says so: those that `layer_types` names, or all from `max_window_layers` on
+    WINDOWS_PATTERN // those that `layer_types` names, or all but every `sliding_window_pattern`-th
+} WindowRule;
+
 typedef struct Family {
     const char *model_type, *architecture;
     const char *gguf;          // its name in GGUF files
     bool gguf_interleaved;     // where the rows of q and k lie in interleaved rotary order
-    int32_t max_positions;     // where config.json doesn't say
+    // Where config.json doesn't say:
+    int32_t max_positions, original_positions; // 0: the former
+    int32_t default_window, full_layers;       // of `sliding_window` and `max_window_layers`
+    int32_t head_width;                        // 0: the width shared out to the heads
+    double norm_eps, theta, local_theta;       // local_theta 0: windowed layers turn as the others do
+    bool tied;
     BiasRule bias;
+    WindowRule windows;
+    bool partial_rotary;  // `partial_rotary_factor` may be below 1
+    double query_scalar;  // where `query_pre_attn_scalar` may say; 0: it may not
+    // Fixed, as in ModelConfig:
+    bool fused, norm_offset, embedding_scaled;
+    NormPlacement norm_placement;
+    QkNorm qk_norm;
+    Activation activation; // the usual one
 } Family;
 
 const Family *family_find(const char *model_type); // NULL: unknown
@@ -31,10 +52,14 @@ typedef enum TensorRole {
     ROLE_EMBEDDING,
     ROLE_ATTENTION_NORM,
     ROLE_QKV,
+    ROLE_Q_NORM,
+    ROLE_K_NORM,
     ROLE_OUTPUT,
+    ROLE_ATTENTION_POST_NORM,
     ROLE_FFN_NORM,
     ROLE_GATE_UP,
     ROLE_DOWN,
+    ROLE_FFN_POST_NORM,
     ROLE_FINAL_NORM,
     ROLE_HEAD
 } TensorRole;

@@ -64,12 +64,12 @@ static void lora_backward(const Backward *b, const LoraLinear *a, const Linear *
                                                .w = a->A->transposed, .store = ADD_F32, .y = dx, .ldy = K});
 }
 
-void linear_backward(const Backward *b, const Linear *l, const void *x, const void *dy, float *dx) {
+void linear_backward(const Backward *b, const Linear *l, const void *x, const void *dy, Store store, float *dx) {
     const Policy *p = b->p;
     const Parameter *w = l->weight;
     const LoraLinear *a = lora_of(p, l);
     if (w->trained) weight_gradient(b, w, x, w->K, dy, w->N, l->bias ? l->bias->gradient : NULL);
     p->device->matmul(p->device, &(MatmulArgs){.M = b->pass.T, .N = w->K, .K = w->N, .dtype = p->dtype, .x = dy, .ldx = w->N,
-                                               .w = w->transposed, .store = STORE_F32, .y = dx, .ldy = w->K});
+                                               .w = w->transposed, .store = store, .y = dx, .ldy = w->K});
     if (a) lora_backward(b, a, l, x, dy, dx);
 }

@@ -81,9 +81,10 @@ typedef struct Adapter {
 
 // What a layer is made of; a family's layers lack what is NULL.
 typedef struct Layer {
-    Parameter *attention_norm;
+    Parameter *attention_norm, *attention_post_norm; // of the block's input, of its output
     Linear qkv, output;
-    Parameter *ffn_norm;
+    Parameter *q_norm, *k_norm;
+    Parameter *ffn_norm, *ffn_post_norm;
     Linear gate_up, down;
 } Layer;
 
@@ -111,6 +112,7 @@ void stage_free(const Policy *p, Stage *s);
 typedef struct Pass {
     int64_t T;
     const int32_t *tokens, *position;  // [T]
+    const int32_t *angle;              // [T] rows of cos_sin where they aren't the positions; NULL: they are
     const int32_t *table_start, *table; // [T], page numbers
     const int64_t *slot_start, *slot;  // [T + 1]
     char *pages;                       // act; layer l begins at pages + l * layer_bytes
@@ -125,6 +127,8 @@ typedef struct Kept {
     float *rstd1, *rstd2;
     void *q, *attention, *gate_up; // act [T, HD], [T, HD], [T, 2F]
     float *lse;          // [T, H]
+    float *qkv, *q_rstd, *k_rstd;  // before the norms of q and k: [T, (H + 2K) D], [T, H], [T, K]; where there are any
+    float *attention_out, *ffn_out, *post_rstd1, *post_rstd2; // [T, C] before the norms of outputs, [T]
 } Kept;
 
 typedef struct Workspace {
@@ -132,6 +136,7 @@ typedef struct Workspace {
     float *h;            // [T, C] residual stream
     void *x;             // act [T, C] normed
     float *qkv;          // [T, (H + 2K) D]
+    float *branch;       // [T, C] a block's output, where it is normed before it joins the stream
     void *q, *attention; // act [T, H D]
     void *gate_up, *ff;  // act [T, 2F], [T, F]
     float *rstd;
@@ -159,6 +164,7 @@ typedef struct Training {
     float *h_last, *rstd_last;    // before the last norm
     char *page_memory;            // [layers][pages]
     float *dh, *dwide, *dq, *delta; // [T, C], [T, max width], [T, H D], [T, H]
+    float *dqk;                   // [T, (H + K) D] before the norms of q and k, where there are any
     void *dact;                   // act [T, max width]
     float *dpages;
     void *head_x;                 // act [R, C]
@@ -169,6 +175,7 @@ typedef struct Training {
     void *scratch;                // of matmul_grad
     size_t scratch_bytes;
     float *inv_temperature_host;  // [R]
+    int32_t *angle;               // host [T], or NULL: Pass.angle
     int32_t *target_segment;      // host [groups + 1]: targets of each group
     struct HeadChunk *chunks;     // host
     int32_t *chunk_segments;      // host, the segments of chunk after chunk
@@ -218,7 +225,7 @@ struct Policy {
     int part_count;
     Parameter *embedding, *final_norm, *head; // head == embedding where tied
     Layer *layers;
-    float *cos_sin; // [positions][2][D/2]
+    float *cos_sin[2]; // [positions][2][R/2] by config_rope; R elements of a head are rotated
     int64_t cos_sin_positions;
     Workspace work;
     Training training;
@@ -255,8 +262,9 @@ static inline size_t page_bytes(const Policy *p) {
 
 // y [T, N] of x, act [T, K].
 void linear_forward(const Policy *p, const Linear *l, int64_t T, const void *x, Store store, void *y);
-// dx [T, K] is written; the gradients of weight and bias grow by what dy, act [T, N], gives.
-void linear_backward(const Backward *b, const Linear *l, const void *x, const void *dy, float *dx);
+// dx [T, K] is written or added to; the gradients of weight and bias grow by what dy, act [T, N], gives.
+// `store` of dx: STORE_F32 or ADD_F32.
+void linear_backward(const Backward *b, const Linear *l, const void *x, const void *dy, Store store, float *dx);
 
 // ---- adapters (lora.c, lora_files.c) ----
 static inline const LoraLinear *lora_of(const Policy *p, const Linear *l) {
@@ -293,8 +301,13 @@ bool workspace_reserve(Policy *p, int64_t rows, Err *err) MUST_CHECK;
 void workspace_free(Policy *p);
 bool training_reserve(Policy *p, const Packed *b, int64_t pages, bool keep, Err *err) MUST_CHECK;
 void training_free(Policy *p);
-// RoPE's table for positions below `positions`.
+// RoPE's tables for positions below `positions`, as they are within the original length.
 bool rope_reserve(Policy *p, int64_t positions, Err *err) MUST_CHECK;
+// Where angles depend on the length of the whole sequence, and this is beyond the original length: longest such position,
+// 0 where there is no such limit. Sampling can't go there: a token's numbers would change with those after it.
+int64_t rope_limit(const ModelConfig *c);
+// Rows behind those tables, and training.angle, for the sequences of a batch that are beyond it.
+bool rope_stretch(Policy *p, const Packed *b, Err *err) MUST_CHECK;
 
 void paging_build(const Packed *batch, Paging *out);
 void paging_free(Paging *paging);

@@ -20,9 +20,9 @@ bool packed_check(const Policy *p, const Packed *b, Err *err) {
             int64_t length = (int64_t)group->prompt_length + b->sequences[group->first_sequence + s].length;
             if (length > longest) longest = length;
         }
-        if (longest > p->config.max_positions)
+        if (longest > config_context(&p->config))
             return fail(err, ERR_DATA, "context", "a sequence of %lld tokens, the model has %d positions", (long long)longest,
-                        p->config.max_positions);
+                        config_context(&p->config));
     }
     return b->temperature > 0 || fail(err, ERR_DATA, "temperature", "found %g, expected more than 0", b->temperature);
 }

@@ -12,6 +12,10 @@
 static Parameter **layer_slot(Layer *l, TensorRole role, bool bias) {
     switch (role) {
     case ROLE_ATTENTION_NORM: return &l->attention_norm;
+    case ROLE_Q_NORM: return &l->q_norm;
+    case ROLE_K_NORM: return &l->k_norm;
+    case ROLE_ATTENTION_POST_NORM: return &l->attention_post_norm;
+    case ROLE_FFN_POST_NORM: return &l->ffn_post_norm;
     case ROLE_QKV: return bias ? &l->qkv.bias : &l->qkv.weight;
     case ROLE_OUTPUT: return bias ? &l->output.bias : &l->output.weight;
     case ROLE_FFN_NORM: return &l->ffn_norm;
@@ -29,7 +33,8 @@ static Parameter **slot_of(Policy *p, const TensorSpec *t) {
     }
 }
 static bool is_norm(TensorRole role) {
-    return role == ROLE_ATTENTION_NORM || role == ROLE_FFN_NORM || role == ROLE_FINAL_NORM;
+    return role == ROLE_ATTENTION_NORM || role == ROLE_ATTENTION_POST_NORM || role == ROLE_FFN_NORM || role == ROLE_FFN_POST_NORM ||
+           role == ROLE_Q_NORM || role == ROLE_K_NORM || role == ROLE_FINAL_NORM;
 }
 
 static bool count_tensor(void *context, const TensorSpec *t, Err *err) {
@@ -290,7 +295,7 @@ bool policy_create(const ModelConfig *config, Tokenizer *tokenizer, uint64_t see
         float *values = xmalloc((size_t)(q->N * q->K) * 4);
         bool norm = is_norm(q->role);
         for (int64_t j = 0; j < q->N * q->K; j++)
-            values[j] = q->matrix ? (float)(config->initializer_range * random_normal(&r)) : norm ? 1.0f : 0.0f;
+            values[j] = q->matrix ? (float)(config->initializer_range * random_normal(&r)) : norm && !config->norm_offset ? 1.0f : 0.0f;
         bool ok = parameter_alloc(p, q, err) && parameter_set(p, q, values, err);
         free(values);
         if (!ok) {
@@ -343,7 +348,8 @@ void policy_close(Policy *p) {
         d->release(d, p->discard);
         workspace_free(p);
         training_free(p);
-        d->release(d, p->cos_sin);
+        d->release(d, p->cos_sin[0]);
+        d->release(d, p->cos_sin[1]);
         d->release(d, p->head_scratch);
         d->release(d, p->norm_partial);
         device_close(p->device);

@@ -110,9 +110,13 @@ static bool request_check(const Policy *p, const RolloutRequest *r, int32_t inde
     snprintf(where, sizeof where, "prompt %d", index);
     if (r->prompt_length < 1 || r->samples < 1) return fail(err, ERR_DATA, where, "is empty, expected at least one token and one sample");
     if (r->sampling.max_tokens < 1) return fail(err, ERR_DATA, where, "max_tokens is %d, expected at least 1", r->sampling.max_tokens);
-    if ((int64_t)r->prompt_length + r->sampling.max_tokens > p->config.max_positions)
+    int64_t longest = (int64_t)r->prompt_length + r->sampling.max_tokens;
+    if (longest > config_context(&p->config))
         return fail(err, ERR_DATA, where, "%d tokens of prompt and max_tokens %d exceed the model's %d positions", r->prompt_length,
-                    r->sampling.max_tokens, p->config.max_positions);
+                    r->sampling.max_tokens, config_context(&p->config));
+    if (rope_limit(&p->config) && longest > rope_limit(&p->config))
+        return fail(err, ERR_DATA, where, "%d tokens of prompt and max_tokens %d, expected at most %lld together: beyond, this model's rotary positions "
+                    "depend on how long the sequence becomes", r->prompt_length, r->sampling.max_tokens, (long long)rope_limit(&p->config));
     for (int32_t i = 0; i < r->prompt_length; i++)
         if (r->prompt[i] < 0 || r->prompt[i] >= p->config.vocabulary)
             return fail(err, ERR_DATA, where, "id %d at place %d, expected 0 to %d", r->prompt[i], i, p->config.vocabulary - 1);
@@ -302,7 +306,8 @@ static void head_and_draw(const Round *r, const void *x, bool next) {
     const Scheduler *s = r->s;
     const Device *d = p->device;
     d->head(d, &(HeadArgs){.M = r->rows, .V = p->config.vocabulary, .C = p->config.width, .dtype = p->dtype, .x = x,
-                           .w = p->head->packed, .inv_temperature = r->inv_temperature, .logits = s->logits,
+                           .w = p->head->packed, .inv_temperature = r->inv_temperature,
+                           .softcap = (float)p->config.logit_softcap, .logits = s->logits,
                            .entropy = s->entropy, .stats = s->stats, .scratch = p->head_scratch});
     d->sample(d, &(SampleArgs){.M = r->rows, .V = p->config.vocabulary, .logits = s->logits, .stats = s->stats,
                                .entropy = s->entropy, .rows = r->sample, .order = s->order, .truncated = s->truncates});

@@ -45,6 +45,8 @@ uint16_t half_from_float(float x) {
     return (uint16_t)(sign | ((rest - 0x38000000u + 0xfffu + (rest >> 13 & 1)) >> 13));
 }
 
+float bf16_to_float(uint16_t x) { return float_of_bits((uint32_t)x << 16); }
+
 // ---- plain types -----------------------------------------------------------------------------------------
 static void decode_f32(const uint8_t *in, int64_t n, float *out) { memcpy(out, in, (size_t)n * 4); }
 static void decode_f16(const uint8_t *in, int64_t n, float *out) {

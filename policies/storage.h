@@ -28,6 +28,7 @@ bool storage_encode(const StorageType *type, const float *in, int64_t blocks, co
                     uint8_t *out, Err *err) MUST_CHECK;
 
 uint16_t bf16_from_float(float x); // nearest, ties to even; NaN stays NaN
+float bf16_to_float(uint16_t x);
 uint16_t half_from_float(float x); // the same, to IEEE half; beyond its range infinity
 float half_to_float(uint16_t h);   // exact
 

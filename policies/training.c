@@ -11,7 +11,8 @@ static HeadArgs head_args(const Policy *p, int64_t from, int64_t count) {
     int64_t blocks = vocab_padded(p->config.vocabulary) / VOCAB_BLOCK;
     return (HeadArgs){.M = count, .V = p->config.vocabulary, .C = p->config.width, .dtype = p->dtype,
                       .x = (const char *)t->head_x + act_bytes(p, from * p->config.width), .w = p->head->packed,
-                      .inv_temperature = s->inv_temperature + from, .target = s->target + from,
+                      .inv_temperature = s->inv_temperature + from,
+                      .softcap = (float)p->config.logit_softcap, .target = s->target + from,
                       .kept_start = s->kept_start ? s->kept_start + from : NULL, .kept = s->kept,
                       .logprob = t->logprob + from, .entropy = t->entropy + from, .max = t->max + from,
                       .log_sum = t->log_sum + from, .stats = t->stats + from * blocks, .scratch = p->head_scratch};
@@ -85,6 +86,7 @@ static bool stage_batch(Policy *p, const Packed *b, Err *err) {
                            .max_position = g->max_position, .max_run = g->max_run}};
     STAGE_ADD(&t->stage, b->tokens, T, &s->pass.tokens);
     STAGE_ADD(&t->stage, g->position, T, &s->pass.position);
+    STAGE_ADD(&t->stage, t->angle, t->angle ? T : 0, &s->pass.angle);
     STAGE_ADD(&t->stage, g->table_start, T, &s->pass.table_start);
     STAGE_ADD(&t->stage, g->table, g->table_count, &s->pass.table);
     STAGE_ADD(&t->stage, g->slot_start, T + 1, &s->pass.slot_start);
@@ -112,7 +114,7 @@ static bool forward_queue(Policy *p, const Packed *batch, bool keep, Err *err) {
     paging_build(batch, &p->paging);
     TRY(training_reserve(p, batch, p->paging.page_count, keep, err));
     TRY(workspace_reserve(p, batch->token_count, err));
-    TRY(rope_reserve(p, p->paging.max_position + 1, err));
+    TRY(rope_reserve(p, p->paging.max_position + 1, err) && rope_stretch(p, batch, err));
     TRY(find_segments(p, batch, err));
     TRY(stage_batch(p, batch, err));
     transformer_forward(p, &t->staged.pass, keep ? t->kept : NULL);

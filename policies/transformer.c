@@ -6,37 +6,88 @@
 // Gradients are added to. Tokens ascend in every sum over tokens, whole groups at a time, so that neither threads nor a
 // split into microbatches change a bit.
 #include "model.h"
+#include "storage.h"
 #include <math.h>
 
 // ---- forward ---------------------------------------------------------------------------------------------
-static void normalise(const Policy *p, int64_t T, const float *x, const Parameter *weight, void *y, float *rstd) {
-    p->device->rmsnorm(p->device, &(RmsnormArgs){.T = T, .C = p->config.width, .x = x, .weight = weight->values,
-                                                 .eps = (float)p->config.norm_eps, .dtype = p->dtype, .y = y, .rstd = rstd});
+static RmsnormArgs norm_args(const Policy *p, int64_t T, const Parameter *weight, const float *x, float *rstd) {
+    return (RmsnormArgs){.T = T, .C = weight->N, .x = x, .weight = weight->values, .offset = p->config.norm_offset,
+                         .eps = (float)p->config.norm_eps, .dtype = p->dtype, .rstd = rstd};
+}
+// What a block reads of the residual stream h [T, C]: normed where the block has a norm before it.
+static void block_input(const Policy *p, int64_t T, const Parameter *weight, const float *h, void *y, float *rstd) {
+    const Device *d = p->device;
+    if (!weight) {
+        d->convert(d, &(ConvertArgs){.count = T * p->config.width, .dtype = p->dtype, .x = h, .y = y});
+        return;
+    }
+    RmsnormArgs norm = norm_args(p, T, weight, h, rstd);
+    norm.y = y;
+    d->rmsnorm(d, &norm);
+}
+// h [T, C] += what a block gives for x, normed first where the block has a norm behind it; `branch` [T, C] keeps it as it was.
+static void block_output(const Policy *p, int64_t T, const Linear *l, const void *x, const Parameter *post, float *branch, float *rstd, float *h) {
+    if (!post) {
+        linear_forward(p, l, T, x, ADD_F32, h);
+        return;
+    }
+    linear_forward(p, l, T, x, STORE_F32, branch);
+    RmsnormArgs norm = norm_args(p, T, post, branch, rstd);
+    norm.store = ADD_F32, norm.y = h;
+    p->device->rmsnorm(p->device, &norm);
+}
+// The norms of q and k: of each head, or of all together.
+static int32_t normed_heads(const Parameter *weight, int64_t width) { return (int32_t)(width / weight->N); }
+static void norm_qk(const Policy *p, int64_t T, const Layer *l, float *qkv, const Kept *kept) {
+    const ModelConfig *c = &p->config;
+    int64_t columns = qkv_width(c), k_width = (int64_t)c->kv_heads * c->head_width;
+    if (!l->q_norm) return;
+    if (kept) p->device->copy(p->device, kept->qkv, qkv, (size_t)(T * columns) * 4);
+    for (int key = 0; key < 2; key++) {
+        const Parameter *weight = key ? l->k_norm : l->q_norm;
+        float *x = qkv + (key ? q_width(c) : 0);
+        RmsnormArgs norm = norm_args(p, T, weight, x, kept ? key ? kept->k_rstd : kept->q_rstd : NULL);
+        norm.heads = normed_heads(weight, key ? k_width : q_width(c));
+        norm.ldx = norm.ldy = columns, norm.store = STORE_F32, norm.y = x;
+        p->device->rmsnorm(p->device, &norm);
+    }
+}
+static float score_scale(const ModelConfig *c) { return (float)(1.0 / sqrt(c->query_scalar != 0 ? c->query_scalar : (double)c->head_width)); }
+static Gate gate_of(const ModelConfig *c) { return c->activation == ACTIVATION_GELU_TANH ? GATE_GELU_TANH : GATE_SILU; }
+// The root of the width, rounded as the embedding is.
+static float embedding_scale(const Policy *p) {
+    float root = (float)sqrt((double)p->config.width);
+    if (!p->config.embedding_scaled) return 0;
+    return p->dtype == DTYPE_BF16 ? bf16_to_float(bf16_from_float(root)) : root;
 }
 static AttentionArgs attention_args(const Policy *p, const Pass *pass, int layer, const void *q, void *y, float *lse) {
     const ModelConfig *c = &p->config;
     return (AttentionArgs){.T = pass->T, .heads = c->heads, .kv_heads = c->kv_heads, .D = c->head_width, .dtype = p->dtype,
-                           .scale = (float)(1.0 / sqrt((double)c->head_width)), .q = q, .position = pass->position,
+                           .scale = score_scale(c), .window = config_window(c, layer), .q = q, .position = pass->position,
                            .table_start = pass->table_start, .table = pass->table,
                            .pages = pass->pages + (size_t)layer * pass->layer_bytes, .y = y, .lse = lse,
                            .max_position = pass->max_position, .max_run = pass->max_run};
 }
+
+static const int32_t *angles_of(const Pass *pass) { return pass->angle ? pass->angle : pass->position; }
 
 static void attention_block(Policy *p, const Pass *pass, int layer, const Kept *kept) {
     const ModelConfig *c = &p->config;
     const Layer *l = &p->layers[layer];
     Workspace *w = &p->work;
     const Device *d = p->device;
+    int rope = config_rope(c, layer);
     void *q = kept ? kept->q : w->q, *y = kept ? kept->attention : w->attention;
-    normalise(p, pass->T, w->h, l->attention_norm, w->x, kept ? kept->rstd1 : w->rstd);
+    block_input(p, pass->T, l->attention_norm, w->h, w->x, kept ? kept->rstd1 : w->rstd);
     linear_forward(p, &l->qkv, pass->T, w->x, STORE_F32, w->qkv);
-    d->rope(d, &(RopeArgs){.T = pass->T, .heads = c->heads, .kv_heads = c->kv_heads, .D = c->head_width, .dtype = p->dtype,
-                           .qkv = w->qkv, .position = pass->position, .cos_sin = p->cos_sin, .q = q,
-                           .pages = pass->pages + (size_t)layer * pass->layer_bytes, .slot_start = pass->slot_start,
-                           .slot = pass->slot});
+    norm_qk(p, pass->T, l, w->qkv, kept);
+    d->rope(d, &(RopeArgs){.T = pass->T, .heads = c->heads, .kv_heads = c->kv_heads, .D = c->head_width,
+                           .rotary = config_rotary(c), .dtype = p->dtype, .qkv = w->qkv, .position = angles_of(pass),
+                           .cos_sin = p->cos_sin[rope], .q = q, .pages = pass->pages + (size_t)layer * pass->layer_bytes,
+                           .slot_start = pass->slot_start, .slot = pass->slot});
     AttentionArgs attention = attention_args(p, pass, layer, q, y, kept ? kept->lse : NULL);
     d->attention(d, &attention);
-    linear_forward(p, &l->output, pass->T, y, ADD_F32, w->h);
+    block_output(p, pass->T, &l->output, y, l->attention_post_norm, kept ? kept->attention_out : w->branch, kept ? kept->post_rstd1 : w->rstd, w->h);
 }
 
 static void feed_forward_block(Policy *p, const Pass *pass, int layer, const Kept *kept) {
@@ -44,10 +95,11 @@ static void feed_forward_block(Policy *p, const Pass *pass, int layer, const Kep
     Workspace *w = &p->work;
     const Device *d = p->device;
     void *gate_up = kept ? kept->gate_up : w->gate_up;
-    normalise(p, pass->T, w->h, l->ffn_norm, w->x, kept ? kept->rstd2 : w->rstd);
+    block_input(p, pass->T, l->ffn_norm, w->h, w->x, kept ? kept->rstd2 : w->rstd);
     linear_forward(p, &l->gate_up, pass->T, w->x, STORE_ACT, gate_up);
-    d->swiglu(d, &(SwigluArgs){.T = pass->T, .F = p->config.feed_forward, .dtype = p->dtype, .gate_up = gate_up, .y = w->ff});
-    linear_forward(p, &l->down, pass->T, w->ff, ADD_F32, w->h);
+    d->swiglu(d, &(SwigluArgs){.T = pass->T, .F = p->config.feed_forward, .gate = gate_of(&p->config), .dtype = p->dtype,
+                               .gate_up = gate_up, .y = w->ff});
+    block_output(p, pass->T, &l->down, w->ff, l->ffn_post_norm, kept ? kept->ffn_out : w->branch, kept ? kept->post_rstd2 : w->rstd, w->h);
 }
 
 void transformer_forward(Policy *p, const Pass *pass, Kept *kept) {
@@ -56,7 +108,7 @@ void transformer_forward(Policy *p, const Pass *pass, Kept *kept) {
     Workspace *w = &p->work;
     size_t row_bytes = (size_t)pass->T * (size_t)c->width * 4;
     d->embed(d, &(EmbedArgs){.T = pass->T, .C = c->width, .tokens = pass->tokens, .dtype = p->dtype,
-                             .table = p->embedding->packed, .y = w->h});
+                             .table = p->embedding->packed, .scale = embedding_scale(p), .y = w->h});
     for (int layer = 0; layer < c->layers; layer++) {
         Kept *k = kept ? &kept[layer] : NULL;
         if (k) d->copy(d, k->h_in, w->h, row_bytes);
@@ -65,20 +117,41 @@ void transformer_forward(Policy *p, const Pass *pass, Kept *kept) {
         feed_forward_block(p, pass, layer, k);
     }
     if (kept) d->copy(d, p->training.h_last, w->h, row_bytes);
-    normalise(p, pass->T, w->h, p->final_norm, w->final, kept ? p->training.rstd_last : w->rstd);
+    block_input(p, pass->T, p->final_norm, w->h, w->final, kept ? p->training.rstd_last : w->rstd);
 }
 
 // ---- backward --------------------------------------------------------------------------------------------
+static RmsnormGradArgs norm_grad_args(const Backward *b, Parameter *weight, const float *x, const float *rstd, const float *dy) {
+    const Policy *p = b->p;
+    return (RmsnormGradArgs){.T = b->pass.T, .C = weight->N, .x = x, .weight = weight->values, .offset = p->config.norm_offset,
+                             .rstd = rstd, .dy = dy, .dtype = p->dtype, .dweight = weight->gradient, .segments = b->groups};
+}
+// The gradient of a norm before a block joins the stream's.
 static void norm_gradient(const Backward *b, Parameter *weight, const float *x, const float *rstd, const float *dy) {
     const Policy *p = b->p;
-    p->device->rmsnorm_grad(p->device, &(RmsnormGradArgs){.T = b->pass.T, .C = p->config.width, .x = x,
-                                                          .weight = weight->values, .rstd = rstd, .dy = dy,
-                                                          .dx = p->training.dh, .dweight = weight->gradient,
-                                                          .segments = b->groups});
+    RmsnormGradArgs norm = norm_grad_args(b, weight, x, rstd, dy);
+    norm.dx = p->training.dh;
+    p->device->rmsnorm_grad(p->device, &norm);
 }
-static void to_act(const Backward *b, const float *x, int64_t count, void *y) {
+// The gradient of what a block gave, rounded for its products, from the stream's: through the norm behind it where there is one.
+static void output_gradient(const Backward *b, Parameter *post, const float *branch, const float *rstd) {
     const Policy *p = b->p;
-    p->device->convert(p->device, &(ConvertArgs){.count = count, .dtype = p->dtype, .x = x, .y = y});
+    const Training *t = &p->training;
+    if (!post) {
+        p->device->convert(p->device, &(ConvertArgs){.count = b->pass.T * p->config.width, .dtype = p->dtype, .x = t->dh, .y = t->dact});
+        return;
+    }
+    RmsnormGradArgs norm = norm_grad_args(b, post, branch, rstd, t->dh);
+    norm.written = true, norm.dx = t->dact;
+    p->device->rmsnorm_grad(p->device, &norm);
+}
+// From the gradient of a block's first product (in dact) into the stream: through the norm before it where there is one.
+static void input_gradient(const Backward *b, const Linear *l, Parameter *norm, const float *h, const float *rstd) {
+    Policy *p = b->p;
+    const Training *t = &p->training;
+    block_input(p, b->pass.T, norm, h, p->work.x, NULL);
+    linear_backward(b, l, p->work.x, t->dact, norm ? STORE_F32 : ADD_F32, norm ? t->dwide : t->dh);
+    if (norm) norm_gradient(b, norm, h, rstd, t->dwide);
 }
 
 static void feed_forward_gradient(const Backward *b, int layer) {
@@ -86,16 +159,32 @@ static void feed_forward_gradient(const Backward *b, int layer) {
     const Device *d = p->device;
     const Layer *l = &p->layers[layer];
     const Kept *k = &p->training.kept[layer];
-    Training *t = &p->training;
+    const Training *t = &p->training;
     int64_t T = b->pass.T, F = p->config.feed_forward;
-    d->swiglu(d, &(SwigluArgs){.T = T, .F = F, .dtype = p->dtype, .gate_up = k->gate_up, .y = p->work.ff});
-    to_act(b, t->dh, T * p->config.width, t->dact);
-    linear_backward(b, &l->down, p->work.ff, t->dact, t->dwide);
-    d->swiglu_grad(d, &(SwigluGradArgs){.T = T, .F = F, .dtype = p->dtype, .gate_up = k->gate_up, .dy = t->dwide,
+    Gate gate = gate_of(&p->config);
+    d->swiglu(d, &(SwigluArgs){.T = T, .F = F, .gate = gate, .dtype = p->dtype, .gate_up = k->gate_up, .y = p->work.ff});
+    output_gradient(b, l->ffn_post_norm, k->ffn_out, k->post_rstd2);
+    linear_backward(b, &l->down, p->work.ff, t->dact, STORE_F32, t->dwide);
+    d->swiglu_grad(d, &(SwigluGradArgs){.T = T, .F = F, .gate = gate, .dtype = p->dtype, .gate_up = k->gate_up, .dy = t->dwide,
                                         .dgate_up = t->dact});
-    normalise(p, T, k->h_mid, l->ffn_norm, p->work.x, NULL);
-    linear_backward(b, &l->gate_up, p->work.x, t->dact, t->dwide);
-    norm_gradient(b, l->ffn_norm, k->h_mid, k->rstd2, t->dwide);
+    input_gradient(b, &l->gate_up, l->ffn_norm, k->h_mid, k->rstd2);
+}
+
+// From the gradients of normed q and k (dqk) to those of the product (dact); v's are there already.
+static void qk_norm_gradient(const Backward *b, const Layer *l, const Kept *k) {
+    const Policy *p = b->p;
+    const ModelConfig *c = &p->config;
+    const Training *t = &p->training;
+    int64_t k_width = (int64_t)c->kv_heads * c->head_width;
+    for (int key = 0; key < 2; key++) {
+        Parameter *weight = key ? l->k_norm : l->q_norm;
+        int64_t at = key ? q_width(c) : 0;
+        RmsnormGradArgs norm = norm_grad_args(b, weight, k->qkv + at, key ? k->k_rstd : k->q_rstd, t->dqk + at);
+        norm.heads = normed_heads(weight, key ? k_width : q_width(c));
+        norm.ldx = norm.lddx = qkv_width(c), norm.lddy = q_width(c) + k_width;
+        norm.written = true, norm.dx = (char *)t->dact + act_bytes(p, at);
+        p->device->rmsnorm_grad(p->device, &norm);
+    }
 }
 
 static void attention_gradient(const Backward *b, int layer) {
@@ -104,23 +193,23 @@ static void attention_gradient(const Backward *b, int layer) {
     const Device *d = p->device;
     const Layer *l = &p->layers[layer];
     const Kept *k = &p->training.kept[layer];
-    Training *t = &p->training;
-    int64_t T = b->pass.T;
-    to_act(b, t->dh, T * c->width, t->dact);
-    linear_backward(b, &l->output, k->attention, t->dact, t->dwide);
+    const Training *t = &p->training;
+    int rope = config_rope(c, layer);
+    output_gradient(b, l->attention_post_norm, k->attention_out, k->post_rstd1);
+    linear_backward(b, &l->output, k->attention, t->dact, STORE_F32, t->dwide);
     d->attention_grad(d, &(AttentionGradArgs){.forward = attention_args(p, &b->pass, layer, k->q, k->attention, k->lse),
                                               .unit_count = b->groups.count, .unit = t->staged.unit,
                                               .unit_page = t->staged.unit_page, .dy = t->dwide, .dq = t->dq,
                                               .dpages = t->dpages, .delta = t->delta,
                                               .page_first_row = t->staged.page_first_row,
                                               .page_last_row = t->staged.page_last_row, .page_count = p->paging.page_count});
-    d->rope_grad(d, &(RopeGradArgs){.T = T, .heads = c->heads, .kv_heads = c->kv_heads, .D = c->head_width,
-                                    .dtype = p->dtype, .position = b->pass.position, .cos_sin = p->cos_sin, .dq = t->dq,
-                                    .dpages = t->dpages, .slot_start = b->pass.slot_start, .slot = b->pass.slot,
-                                    .dqkv = t->dact});
-    normalise(p, T, k->h_in, l->attention_norm, p->work.x, NULL);
-    linear_backward(b, &l->qkv, p->work.x, t->dact, t->dwide);
-    norm_gradient(b, l->attention_norm, k->h_in, k->rstd1, t->dwide);
+    d->rope_grad(d, &(RopeGradArgs){.T = b->pass.T, .heads = c->heads, .kv_heads = c->kv_heads, .D = c->head_width,
+                                    .rotary = config_rotary(c), .dtype = p->dtype, .position = angles_of(&b->pass),
+                                    .cos_sin = p->cos_sin[rope], .dq = t->dq, .dpages = t->dpages,
+                                    .slot_start = b->pass.slot_start, .slot = b->pass.slot, .dqkv = t->dact,
+                                    .dqk = l->q_norm ? t->dqk : NULL});
+    if (l->q_norm) qk_norm_gradient(b, l, k);
+    input_gradient(b, &l->qkv, l->attention_norm, k->h_in, k->rstd1);
 }
 
 void transformer_backward(const Backward *b) {
@@ -134,6 +223,6 @@ void transformer_backward(const Backward *b) {
         attention_gradient(b, layer);
     }
     if (!p->embedding->trained) return;
-    d->embed_grad(d, &(EmbedGradArgs){.T = b->pass.T, .C = p->config.width, .tokens = b->pass.tokens, .dy = t->dh,
+    d->embed_grad(d, &(EmbedGradArgs){.T = b->pass.T, .C = p->config.width, .tokens = b->pass.tokens, .scale = embedding_scale(p), .dy = t->dh,
                                       .dtable = p->embedding->gradient});
 }

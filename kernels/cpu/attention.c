@@ -20,6 +20,11 @@ static Geometry geometry_of(const AttentionArgs *a) {
     return g;
 }
 
+// The first position that the row at `position` sees.
+INLINE int64_t first_seen(const AttentionArgs *a, int64_t position) {
+    return a->window && position >= a->window ? position + 1 - a->window : 0;
+}
+
 // ---- forward ---------------------------------------------------------------------------------------------
 typedef struct Softmax {
     float max, sum;
@@ -45,10 +50,15 @@ INLINE void scores_of(const float (*q)[MAX_D], const void *pages, int64_t keys, 
     }
 }
 
-// One chunk of one row: scores become weights; returns the factor for what was summed before.
-INLINE float softmax_chunk(Softmax *s, float *scores, int valid) {
+// One chunk of one row, of which positions [begin, valid) are seen: scores become weights; returns the factor for what
+// was summed before.
+INLINE float softmax_chunk(Softmax *s, float *scores, int begin, int valid) {
     v16 a = v_first(v_load(scores), valid, v_set1(MINUS_INFINITY));
     v16 b = v_first(v_load(scores + 16), valid - 16, v_set1(MINUS_INFINITY));
+    if (begin > 0) {
+        a = v_first(v_set1(MINUS_INFINITY), begin, a);
+        b = v_first(v_set1(MINUS_INFINITY), begin - 16, b);
+    }
     float top = v_largest(v_max(a, b)), max = top > s->max ? top : s->max;
     float lanes[16];
     v_store(lanes, v_exp(v_set1(s->max - max)));
@@ -61,13 +71,13 @@ INLINE float softmax_chunk(Softmax *s, float *scores, int valid) {
     return lanes[0];
 }
 
-INLINE void add_values(float *out, const float *weights, const void *pages, int64_t values, int64_t Dp, int valid, bool half,
-                       float factor) {
+INLINE void add_values(float *out, const float *weights, const void *pages, int64_t values, int64_t Dp, int begin, int valid,
+                       bool half, float factor) {
     for (int64_t c = 0; c < Dp; c += 64) {
         int width = (int)(Dp - c < 64 ? (Dp - c) / 16 : 4);
         v16 acc[4], scale = v_set1(factor);
         for (int i = 0; i < width; i++) acc[i] = v_mul(v_load(out + c + i * 16), scale);
-        for (int j = 0; j < valid; j++) {
+        for (int j = begin; j < valid; j++) {
             v16 weight = v_set1(weights[j]);
             for (int i = 0; i < width; i++)
                 acc[i] = v_fma(weight, act_load(pages, values + j * Dp + c + i * 16, half), acc[i]);
@@ -86,14 +96,15 @@ INLINE void attend(const AttentionArgs *a, const Geometry *g, int64_t t, int h0,
         FOR_LANES(g->D) lanes_store(q[r], c, lanes_load(a->q, (t * a->heads + h0 + r) * g->D + c, n, half), n, false);
     }
     const int32_t *table = a->table + a->table_start[t];
-    int64_t length = (int64_t)a->position[t] + 1, head = h0 / g->group * g->head;
-    for (int64_t chunk = 0; chunk * PAGE < length; chunk++) {
+    int64_t length = (int64_t)a->position[t] + 1, start = first_seen(a, length - 1), head = h0 / g->group * g->head;
+    for (int64_t chunk = start / PAGE; chunk * PAGE < length; chunk++) {
+        int begin = (int)(start > chunk * PAGE ? start - chunk * PAGE : 0);
         int valid = (int)(length - chunk * PAGE < PAGE ? length - chunk * PAGE : PAGE);
         int64_t keys = table[chunk] * g->page + head, values = keys + PAGE * g->Dp;
         scores_of((const float(*)[MAX_D])q, a->pages, keys, g->D, rows, half, a->scale, scores);
         for (int r = 0; r < rows; r++) {
-            float factor = softmax_chunk(&state[r], scores[r], valid);
-            add_values(out[r], scores[r], a->pages, values, g->Dp, valid, half, factor);
+            float factor = softmax_chunk(&state[r], scores[r], begin, valid);
+            add_values(out[r], scores[r], a->pages, values, g->Dp, begin, valid, half, factor);
         }
     }
     for (int r = 0; r < rows; r++) {
@@ -139,7 +150,7 @@ typedef struct PageScratch {
 typedef struct GradTile {
     int rows;
     int64_t at[ROWS]; // row * heads + head
-    int valid[ROWS];
+    int begin[ROWS], valid[ROWS]; // positions of the page that the row sees
     float q[ROWS][MAX_D], dy[ROWS][MAX_D];
 } GradTile;
 
@@ -159,20 +170,23 @@ static void widen_page(const AttentionArgs *a, const Geometry *g, int64_t keys, 
 
 // Rows of `sum` [32][Dp] grow by weights[r][j] * x[r], rows ascending. A row adds nothing to positions it doesn't see,
 // not even zero times an infinity.
-INLINE void add_outer(float *sum, const float (*weights)[PAGE], const float (*x)[MAX_D], const int *valid, int64_t Dp, int rows) {
-    int least = PAGE, most = 0;
+INLINE void add_outer(float *sum, const float (*weights)[PAGE], const float (*x)[MAX_D], const int *begin, const int *valid, int64_t Dp,
+                      int rows) {
+    int first = PAGE, all_from = 0, least = PAGE, most = 0;
     for (int r = 0; r < rows; r++) {
+        first = begin[r] < first ? begin[r] : first;
+        all_from = begin[r] > all_from ? begin[r] : all_from;
         least = valid[r] < least ? valid[r] : least;
         most = valid[r] > most ? valid[r] : most;
     }
-    for (int j = 0; j < most; j++)
+    for (int j = first; j < most; j++)
         for (int64_t c = 0; c < Dp; c += 16) {
             v16 acc = v_load(sum + j * Dp + c);
-            if (j < least) {
+            if (j >= all_from && j < least) {
                 for (int r = 0; r < rows; r++) acc = v_fma(v_set1(weights[r][j]), v_load(x[r] + c), acc);
             } else {
                 for (int r = 0; r < rows; r++)
-                    if (j < valid[r]) acc = v_fma(v_set1(weights[r][j]), v_load(x[r] + c), acc);
+                    if (j >= begin[r] && j < valid[r]) acc = v_fma(v_set1(weights[r][j]), v_load(x[r] + c), acc);
             }
             v_store(sum + j * Dp + c, acc);
         }
@@ -188,17 +202,18 @@ INLINE void grad_rows(const AttentionGradArgs *g_args, const Geometry *g, const 
         for (int c = 0; c < PAGE; c += 16) {
             v16 p = v_first(v_exp(v_sub(v_load(weights[r] + c), lse)), t->valid[r] - c, v_zero());
             v16 ds = v_mul(v_mul(p, v_sub(v_load(dscores[r] + c), delta)), scale);
-            v_store(weights[r] + c, p);
-            v_store(dscores[r] + c, v_first(ds, t->valid[r] - c, v_zero()));
+            ds = v_first(ds, t->valid[r] - c, v_zero());
+            v_store(weights[r] + c, v_first(v_zero(), t->begin[r] - c, p));
+            v_store(dscores[r] + c, v_first(v_zero(), t->begin[r] - c, ds));
         }
     }
-    add_outer(s->dvalues, (const float(*)[PAGE])weights, t->dy, t->valid, g->Dp, rows);
-    add_outer(s->dkeys, (const float(*)[PAGE])dscores, t->q, t->valid, g->Dp, rows);
+    add_outer(s->dvalues, (const float(*)[PAGE])weights, t->dy, t->begin, t->valid, g->Dp, rows);
+    add_outer(s->dkeys, (const float(*)[PAGE])dscores, t->q, t->begin, t->valid, g->Dp, rows);
     for (int r = 0; r < rows; r++) {
         float *dq = g_args->dq + t->at[r] * g->D;
         FOR_LANES(g->D) {
             v16 acc = lanes_load(dq, c, n, false);
-            for (int j = 0; j < t->valid[r]; j++)
+            for (int j = t->begin[r]; j < t->valid[r]; j++)
                 acc = v_fma(v_set1(dscores[r][j]), v_load(s->keys + j * g->Dp + c), acc);
             lanes_store(dq, c, acc, n, false);
         }
@@ -231,11 +246,12 @@ static void grad_page(const AttentionGradArgs *g_args, const Geometry *g, int un
         int chunk = 0, chunks = longest / PAGE + 1;
         while (chunk < chunks && a->table[start + chunk] != page) chunk++;
         for (; chunk < chunks && t < run; t++) {
-            int64_t valid = (int64_t)a->position[t] + 1 - chunk * PAGE;
-            if (valid <= 0) continue;
+            int64_t valid = (int64_t)a->position[t] + 1 - chunk * PAGE, begin = first_seen(a, a->position[t]) - chunk * PAGE;
+            if (valid <= 0 || begin >= PAGE) continue;
             for (int h = kv_head * g->group; h < (kv_head + 1) * g->group; h++) {
                 int r = tile->rows++;
                 tile->at[r] = t * a->heads + h;
+                tile->begin[r] = (int)(begin > 0 ? begin : 0);
                 tile->valid[r] = (int)(valid < PAGE ? valid : PAGE);
                 FOR_LANES(g->D) {
                     lanes_store(tile->q[r], c, lanes_load(a->q, tile->at[r] * g->D + c, n, half), n, false);

@@ -21,6 +21,11 @@ static void block_logits(const HeadArgs *a, int64_t block, int64_t m0, int64_t r
         float *row = out + r * ld;
         v16 scale = v_set1(a->inv_temperature[m0 + r]);
         for (int64_t c = columns; c < VOCAB_BLOCK; c++) row[c] = MINUS_INFINITY;
+        if (a->softcap != 0) {
+            v16 cap = v_set1(a->softcap);
+            for (int c = 0; c < VOCAB_BLOCK; c += 16) v_store(row + c, v_mul(cap, v_tanh(v_div(v_load(row + c), cap))));
+            for (int64_t c = columns; c < VOCAB_BLOCK; c++) row[c] = MINUS_INFINITY;
+        }
         for (int c = 0; c < VOCAB_BLOCK; c += 16) v_store(row + c, v_mul(v_load(row + c), scale));
         // A negative scale is refused upstream, so -inf stays -inf.
     }
@@ -118,6 +123,16 @@ void V(head)(const Team *team, const HeadArgs *a) {
     }
 }
 
+// The slope of the cap, 1 - tanh^2, of capped and scaled logits; 0 where there is no logit.
+static void cap_slopes(const HeadArgs *a, int64_t m, const float *row, float *slopes) {
+    v16 range = v_set1(a->softcap * a->inv_temperature[m]);
+    for (int c = 0; c < VOCAB_BLOCK; c += 16) {
+        v16 l = v_load(row + c), capped = v_div(l, range);
+        v16 slope = v_fma(v_sub(v_zero(), capped), capped, v_set1(1.0f));
+        v_store(slopes + c, v_if_less(v_set1(MINUS_INFINITY), l, slope, v_if_nan(l, l, v_zero())));
+    }
+}
+
 void V(head_grad)(const Team *team, const HeadGradArgs *g) {
     const HeadArgs *a = &g->forward;
     bool half = a->dtype == DTYPE_BF16;
@@ -127,7 +142,7 @@ void V(head_grad)(const Team *team, const HeadGradArgs *g) {
         team_share(team, blocks, 1, &b_from, &b_to);
     else
         team_share(team, a->M, 4, &m_from, &m_to);
-    float *tile = a->scratch + (int64_t)team->thread * TILE * VOCAB_BLOCK;
+    float *tile = a->scratch + (int64_t)team->thread * TILE * VOCAB_BLOCK, slopes[VOCAB_BLOCK] = {0};
     for (int64_t b = b_from; b < b_to; b++)
         for (int64_t m = m_from; m < m_to; m += TILE) {
             int64_t rows = m_to - m < TILE ? m_to - m : TILE, v0 = b * VOCAB_BLOCK;
@@ -139,6 +154,7 @@ void V(head_grad)(const Team *team, const HeadGradArgs *g) {
                 v16 shift = v_set1(a->max[r]), log_sum = v_set1(a->log_sum[r]), scale = v_set1(a->inv_temperature[r]);
                 v16 d1 = v_set1(g->dlogprob[r]), d2 = v_set1(g->dentropy ? g->dentropy[r] : 0.0f);
                 v16 entropy = v_set1(a->entropy[r]), least = v_set1(-200.0f);
+                if (a->softcap != 0) cap_slopes(a, r, row, slopes);
                 for (int c = 0; c < VOCAB_BLOCK; c += 16) {
                     v16 lp = v_sub(v_sub(v_load(row + c), shift), log_sum), p = v_exp(lp);
                     v16 d = v_mul(p, v_fma(d2, v_add(v_max(lp, least), entropy), d1));
@@ -147,6 +163,7 @@ void V(head_grad)(const Team *team, const HeadGradArgs *g) {
                 int64_t target = a->target[r] - v0;
                 if (target >= 0 && target < VOCAB_BLOCK)
                     row[target] = row[target] + g->dlogprob[r] * a->inv_temperature[r];
+                for (int c = 0; a->softcap != 0 && c < VOCAB_BLOCK; c += 16) v_store(row + c, v_mul(v_load(row + c), v_load(slopes + c)));
                 for (int c = 0; c < VOCAB_BLOCK; c += 16)
                     act_store(g->dlogits, r * padded + v0 + c, v_load(row + c), half);
             }

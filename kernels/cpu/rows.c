@@ -15,96 +15,112 @@ void V(embed)(const Team *team, const EmbedArgs *a) {
         int64_t row = a->tokens[t], base = row / PANEL * depth * PANEL + row % PANEL * step;
         float *y = a->y + t * a->C;
         for (int64_t c = 0; c < a->C; c++) y[c] = act_get(a->table, base + c / step * PANEL * step + c % step, half);
+        for (int64_t c = 0; c < a->C && a->scale != 0; c++) y[c] *= a->scale;
     }
 }
 
 void V(embed_grad)(const Team *team, const EmbedGradArgs *a) {
     int64_t from, to;
+    float scale = a->scale != 0 ? a->scale : 1.0f;
     team_share(team, a->C, 16, &from, &to);
     for (int64_t t = 0; t < a->T; t++) {
         float *d = a->dtable + a->tokens[t] * a->C;
         const float *dy = a->dy + t * a->C;
-        for (int64_t c = from; c < to; c++) d[c] += dy[c];
+        for (int64_t c = from; c < to; c++) d[c] += dy[c] * scale;
     }
 }
 
 // ---- RMSNorm ---------------------------------------------------------------------------------------------
+INLINE v16 norm_weight(const float *weight, int64_t c, int64_t n, bool offset) {
+    v16 w = lanes_load(weight, c, n, false);
+    return offset ? v_add(v_set1(1.0f), w) : w;
+}
+
 void V(rmsnorm)(const Team *team, const RmsnormArgs *a) {
-    bool half = is_half(a->dtype);
-    int64_t from, to;
-    team_share(team, a->T, 1, &from, &to);
-    for (int64_t t = from; t < to; t++) {
-        const float *x = a->x + t * a->C;
+    int64_t from, to, heads = a->heads ? a->heads : 1, ldx = a->ldx ? a->ldx : heads * a->C, ldy = a->ldy ? a->ldy : heads * a->C;
+    bool half = a->store == STORE_ACT && is_half(a->dtype);
+    team_share(team, a->T * heads, 1, &from, &to);
+    for (int64_t i = from; i < to; i++) {
+        const float *x = a->x + i / heads * ldx + i % heads * a->C;
+        int64_t y = i / heads * ldy + i % heads * a->C;
         v16 sum = v_zero();
         FOR_LANES(a->C) {
             v16 v = lanes_load(x, c, n, false);
             sum = v_fma(v, v, sum);
         }
         float mean = v_sum(sum) / (float)a->C, rstd = 1.0f / sqrtf(mean + a->eps);
-        if (a->rstd) a->rstd[t] = rstd;
+        if (a->rstd) a->rstd[i] = rstd;
         v16 scale = v_set1(rstd);
         FOR_LANES(a->C) {
-            v16 v = v_mul(v_mul(lanes_load(x, c, n, false), scale), lanes_load(a->weight, c, n, false));
-            lanes_store(a->y, t * a->C + c, v, n, half);
+            v16 v = v_mul(v_mul(lanes_load(x, c, n, false), scale), norm_weight(a->weight, c, n, a->offset));
+            if (a->store == ADD_F32) v = v_add(lanes_load(a->y, y + c, n, false), v);
+            lanes_store(a->y, y + c, v, n, half);
         }
     }
 }
 
-// With xhat = x rstd and g = dy weight: dx = rstd (g - xhat mean(g xhat)); dweight = sum_t dy xhat.
+// With xhat = x rstd and g = dy w: dx = rstd (g - xhat mean(g xhat)); dweight = sum_t dy xhat.
 void V(rmsnorm_grad)(const Team *team, const RmsnormGradArgs *a) {
-    int64_t from, to;
-    team_share(team, a->T, 1, &from, &to);
-    for (int64_t t = from; t < to; t++) {
-        const float *x = a->x + t * a->C, *dy = a->dy + t * a->C;
-        v16 sum = v_zero(), rstd = v_set1(a->rstd[t]);
+    int64_t from, to, heads = a->heads ? a->heads : 1, row = heads * a->C;
+    int64_t ldx = a->ldx ? a->ldx : row, lddy = a->lddy ? a->lddy : row, lddx = a->lddx ? a->lddx : row;
+    bool half = a->written && is_half(a->dtype);
+    team_share(team, a->T * heads, 1, &from, &to);
+    for (int64_t i = from; i < to; i++) {
+        const float *x = a->x + i / heads * ldx + i % heads * a->C, *dy = a->dy + i / heads * lddy + i % heads * a->C;
+        int64_t dx = i / heads * lddx + i % heads * a->C;
+        v16 sum = v_zero(), rstd = v_set1(a->rstd[i]);
         FOR_LANES(a->C) {
-            v16 g = v_mul(lanes_load(dy, c, n, false), lanes_load(a->weight, c, n, false));
+            v16 g = v_mul(lanes_load(dy, c, n, false), norm_weight(a->weight, c, n, a->offset));
             sum = v_fma(g, v_mul(lanes_load(x, c, n, false), rstd), sum);
         }
         v16 mean = v_set1(v_sum(sum) / (float)a->C);
-        float *dx = a->dx + t * a->C;
         FOR_LANES(a->C) {
-            v16 g = v_mul(lanes_load(dy, c, n, false), lanes_load(a->weight, c, n, false));
+            v16 g = v_mul(lanes_load(dy, c, n, false), norm_weight(a->weight, c, n, a->offset));
             v16 xhat = v_mul(lanes_load(x, c, n, false), rstd);
             v16 d = v_mul(rstd, v_sub(g, v_mul(xhat, mean)));
-            lanes_store(dx, c, v_add(lanes_load(dx, c, n, false), d), n, false);
+            lanes_store(a->dx, dx + c, a->written ? d : v_add(lanes_load(a->dx, dx + c, n, false), d), n, half);
         }
     }
     team_share(team, a->C, 16, &from, &to);
     for (int64_t c = from; c < to; c += 16) {
         int64_t n = to - c < 16 ? to - c : 16;
         v16 sum = lanes_load(a->dweight, c, n, false);
-        for (int64_t t = 0; t < a->T; t++) {
-            v16 xhat = v_mul(lanes_load(a->x, t * a->C + c, n, false), v_set1(a->rstd[t]));
-            sum = v_fma(lanes_load(a->dy, t * a->C + c, n, false), xhat, sum);
+        for (int64_t i = 0; i < a->T * heads; i++) {
+            int64_t in_row = i % heads * a->C + c;
+            v16 xhat = v_mul(lanes_load(a->x, i / heads * ldx + in_row, n, false), v_set1(a->rstd[i]));
+            sum = v_fma(lanes_load(a->dy, i / heads * lddy + in_row, n, false), xhat, sum);
         }
         lanes_store(a->dweight, c, sum, n, false);
     }
 }
 
 // ---- RoPE and the pages ----------------------------------------------------------------------------------
-INLINE void rotate(const float *x, const float *cosine, const float *sine, int half_width, float sign, float *y) {
+// The first R of D elements in halves; the others stay.
+INLINE void rotate(const float *x, const float *cosine, int R, int D, float sign, float *y) {
+    int half_width = R / 2;
+    const float *sine = cosine + half_width;
     for (int i = 0; i < half_width; i++) {
         float a = x[i], b = x[i + half_width], s = sign * sine[i];
         y[i] = a * cosine[i] - b * s;
         y[i + half_width] = b * cosine[i] + a * s;
     }
+    for (int i = R; i < D; i++) y[i] = x[i];
 }
 
 void V(rope)(const Team *team, const RopeArgs *a) {
     bool half = is_half(a->dtype);
-    int64_t from, to, D = a->D, Dp = head_padded(D), columns = (a->heads + 2 * a->kv_heads) * D;
+    int64_t from, to, D = a->D, R = a->rotary ? a->rotary : D, Dp = head_padded(D), columns = (a->heads + 2 * a->kv_heads) * D;
     int64_t page = page_elements(a->kv_heads, D);
     float row[512];
     team_share(team, a->T, 1, &from, &to);
     for (int64_t t = from; t < to; t++) {
-        const float *x = a->qkv + t * columns, *cosine = a->cos_sin + (int64_t)a->position[t] * D, *sine = cosine + D / 2;
+        const float *x = a->qkv + t * columns, *cosine = a->cos_sin + (int64_t)a->position[t] * R;
         for (int h = 0; h < a->heads; h++) {
-            rotate(x + h * D, cosine, sine, (int)(D / 2), 1.0f, row);
+            rotate(x + h * D, cosine, (int)R, (int)D, 1.0f, row);
             FOR_LANES(D) lanes_store(a->q, (t * a->heads + h) * D + c, v_load(row + c), n, half);
         }
         for (int h = 0; h < a->kv_heads; h++) {
-            rotate(x + (a->heads + h) * D, cosine, sine, (int)(D / 2), 1.0f, row);
+            rotate(x + (a->heads + h) * D, cosine, (int)R, (int)D, 1.0f, row);
             const float *value = x + (a->heads + a->kv_heads + h) * D;
             for (int64_t i = a->slot_start[t]; i < a->slot_start[t + 1]; i++) {
                 int64_t slot = a->slot[i] % PAGE, keys = a->slot[i] / PAGE * page + h * 2 * PAGE * Dp;
@@ -118,17 +134,27 @@ void V(rope)(const Team *team, const RopeArgs *a) {
     }
 }
 
+// The gradient of head h (of q and k, counted through) of token t.
+INLINE void store_dqk(const RopeGradArgs *a, int64_t t, int64_t h, const float *row, bool half) {
+    int64_t rounded = (t * (a->heads + 2 * a->kv_heads) + h) * a->D, exact = (t * (a->heads + a->kv_heads) + h) * a->D;
+    FOR_LANES(a->D) {
+        if (a->dqk)
+            lanes_store(a->dqk, exact + c, v_load(row + c), n, false);
+        else
+            lanes_store(a->dqkv, rounded + c, v_load(row + c), n, half);
+    }
+}
 void V(rope_grad)(const Team *team, const RopeGradArgs *a) {
     bool half = is_half(a->dtype);
-    int64_t from, to, D = a->D, Dp = head_padded(D), columns = (a->heads + 2 * a->kv_heads) * D;
+    int64_t from, to, D = a->D, R = a->rotary ? a->rotary : D, Dp = head_padded(D), columns = (a->heads + 2 * a->kv_heads) * D;
     int64_t page = page_elements(a->kv_heads, D);
     float sum[2][512], row[512];
     team_share(team, a->T, 1, &from, &to);
     for (int64_t t = from; t < to; t++) {
-        const float *cosine = a->cos_sin + (int64_t)a->position[t] * D, *sine = cosine + D / 2;
+        const float *cosine = a->cos_sin + (int64_t)a->position[t] * R;
         for (int h = 0; h < a->heads; h++) {
-            rotate(a->dq + (t * a->heads + h) * D, cosine, sine, (int)(D / 2), -1.0f, row);
-            FOR_LANES(D) lanes_store(a->dqkv, t * columns + h * D + c, v_load(row + c), n, half);
+            rotate(a->dq + (t * a->heads + h) * D, cosine, (int)R, (int)D, -1.0f, row);
+            store_dqk(a, t, h, row, half);
         }
         for (int h = 0; h < a->kv_heads; h++) {
             memset(sum, 0, sizeof sum);
@@ -137,17 +163,27 @@ void V(rope_grad)(const Team *team, const RopeGradArgs *a) {
                 const float *dv = dk + PAGE * Dp;
                 for (int64_t d = 0; d < D; d++) sum[0][d] += dk[d], sum[1][d] += dv[d];
             }
-            rotate(sum[0], cosine, sine, (int)(D / 2), -1.0f, row);
-            int64_t k = t * columns + (a->heads + h) * D, v = k + a->kv_heads * D;
-            FOR_LANES(D) {
-                lanes_store(a->dqkv, k + c, v_load(row + c), n, half);
-                lanes_store(a->dqkv, v + c, v_load(sum[1] + c), n, half);
-            }
+            rotate(sum[0], cosine, (int)R, (int)D, -1.0f, row);
+            store_dqk(a, t, a->heads + h, row, half);
+            int64_t v = t * columns + (a->heads + a->kv_heads + h) * D;
+            FOR_LANES(D) lanes_store(a->dqkv, v + c, v_load(sum[1] + c), n, half);
         }
     }
 }
 
-// ---- SwiGLU ----------------------------------------------------------------------------------------------
+// ---- SwiGLU and its like ---------------------------------------------------------------------------------
+// What the gate's sigmoid is of: x, or 2 sqrt(2/pi) (x + 0.044715 x^3).
+INLINE v16 gate_argument(Gate gate, v16 x) {
+    if (gate == GATE_SILU) return x;
+    return v_mul(v_mul(v_set1(1.5957691216057308f), x), v_fma(v_set1(0.044715f), v_mul(x, x), v_set1(1.0f)));
+}
+INLINE v16 gate_slope(Gate gate, v16 x, v16 s) {
+    v16 one = v_set1(1.0f), inner = x;
+    if (gate == GATE_GELU_TANH)
+        inner = v_mul(x, v_mul(v_set1(1.5957691216057308f), v_fma(v_set1(0.134145f), v_mul(x, x), one)));
+    return v_mul(s, v_fma(inner, v_sub(one, s), one));
+}
+
 void V(swiglu)(const Team *team, const SwigluArgs *a) {
     bool half = is_half(a->dtype);
     int64_t from, to;
@@ -156,24 +192,22 @@ void V(swiglu)(const Team *team, const SwigluArgs *a) {
         int64_t gate = t * 2 * a->F, up = gate + a->F;
         FOR_LANES(a->F) {
             v16 g = lanes_load(a->gate_up, gate + c, n, half), u = lanes_load(a->gate_up, up + c, n, half);
-            lanes_store(a->y, t * a->F + c, v_mul(v_mul(g, v_sigmoid(g)), u), n, half);
+            lanes_store(a->y, t * a->F + c, v_mul(v_mul(g, v_sigmoid(gate_argument(a->gate, g))), u), n, half);
         }
     }
 }
 
-// silu'(g) = s (1 + g (1 - s)), s = sigmoid(g).
+// With s = sigmoid(u(g)): (g s)' = s (1 + g u'(g) (1 - s)).
 void V(swiglu_grad)(const Team *team, const SwigluGradArgs *a) {
     bool half = is_half(a->dtype);
     int64_t from, to;
-    v16 one = v_set1(1.0f);
     team_share(team, a->T, 1, &from, &to);
     for (int64_t t = from; t < to; t++) {
         int64_t gate = t * 2 * a->F, up = gate + a->F;
         FOR_LANES(a->F) {
             v16 g = lanes_load(a->gate_up, gate + c, n, half), u = lanes_load(a->gate_up, up + c, n, half);
-            v16 dy = lanes_load(a->dy, t * a->F + c, n, false), s = v_sigmoid(g);
-            v16 slope = v_mul(s, v_fma(g, v_sub(one, s), one));
-            lanes_store(a->dgate_up, gate + c, v_mul(v_mul(dy, u), slope), n, half);
+            v16 dy = lanes_load(a->dy, t * a->F + c, n, false), s = v_sigmoid(gate_argument(a->gate, g));
+            lanes_store(a->dgate_up, gate + c, v_mul(v_mul(dy, u), gate_slope(a->gate, g, s)), n, half);
             lanes_store(a->dgate_up, up + c, v_mul(dy, v_mul(g, s)), n, half);
         }
     }

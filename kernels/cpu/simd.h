@@ -242,6 +242,17 @@ INLINE v16 v_exp(v16 x) {
     p = v_if_less(x, v_set1(-87.336544f), v_zero(), p);
     return v_if_nan(x, x, p);
 }
+// Cephes' tanhf: a polynomial near zero, beyond it 1 - 2 / (exp(2|x|) + 1) with x's sign.
+INLINE v16 v_tanh(v16 x) {
+    v16 z = v_mul(x, x), size = v_max(x, v_sub(v_zero(), x)), one = v_set1(1.0f), p = v_set1(-5.70498872745e-3f);
+    v16 far = v_sub(one, v_div(v_set1(2.0f), v_add(v_exp(v_add(size, size)), one)));
+    p = v_fma(p, z, v_set1(2.06390887954e-2f));
+    p = v_fma(p, z, v_set1(-5.37397155531e-2f));
+    p = v_fma(p, z, v_set1(1.33314422036e-1f));
+    p = v_fma(p, z, v_set1(-3.33332819422e-1f));
+    v16 near = v_fma(v_mul(p, z), x, x);
+    return v_if_nan(x, x, v_if_less(size, v_set1(0.625f), near, v_if_less(x, v_zero(), v_sub(v_zero(), far), far)));
+}
 INLINE v16 v_sigmoid(v16 x) { return v_div(v_set1(1.0f), v_add(v_set1(1.0f), v_exp(v_sub(v_zero(), x)))); }
 
 #endif

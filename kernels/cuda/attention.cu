@@ -3,6 +3,7 @@
 //   scores x = (q . k) * (scale * log2 e), a tensor-core chain over D; page after page: the running maximum, weights
 //   2^(x - maximum), their sum (a thread's eight, then the quad), outputs rescaled, then two tensor-core products of 16
 //   positions with the weights rounded to bf16; a split of SPLIT_PAGES pages starts anew, splits are merged ascending.
+//   With a window a row begins at the page of the first position it sees: pages before that leave its state as it starts.
 //
 //   tiles   bf16, prefill and training. Grid: windows of consecutive tokens (the last first, they see most) x kv heads x
 //           halves of the columns where D > 128;
@@ -31,21 +32,26 @@ static __device__ __forceinline__ float quad_sum(float x) {
     return x + __shfl_xor_sync(0xffffffffu, x, 2);
 }
 // Scales scores and hides what row i / 8 of each half doesn't see; the maxima of the quad's columns.
-static __device__ __forceinline__ void scale_scores(float s[4][4], float scale, const int valid[2], bool all_seen, float top[2]) {
+static __device__ __forceinline__ void scale_scores(float s[4][4], float scale, const Sight &see, float top[2]) {
+    bool all = all_seen(see);
     top[0] = top[1] = -INFINITY;
 #pragma unroll
     for (int n = 0; n < 4; n++)
 #pragma unroll
         for (int e = 0; e < 4; e++) {
             float x = s[n][e] * scale;
-            if (!all_seen && n * 8 + lane_column() + e % 2 >= valid[e / 2]) x = -INFINITY;
+            int position = n * 8 + lane_column() + e % 2;
+            if (!all && (position < see.low[e / 2] || position >= see.valid[e / 2])) x = -INFINITY;
             s[n][e] = x;
             top[e / 2] = fmaxf(top[e / 2], x);
         }
     top[0] = quad_max(top[0]), top[1] = quad_max(top[1]);
 }
-// What is subtracted before the power. Where all scores are minus infinity the first split gives NaN, as a softmax over
-// nothing does; a later one adds nothing.
+// What is subtracted before the power. Where all scores are minus infinity the row's first split gives NaN, as a softmax over
+// nothing does; a later one adds nothing, and neither does a page before the row's window.
+static __device__ __forceinline__ bool begins(int start, int chunk) { // the page is of the first split of a row that sees positions from `start`
+    return chunk / SPLIT_PAGES == start / SPLIT && start < (chunk + 1) * PAGE;
+}
 static __device__ __forceinline__ float base_of(float max, bool first_split) { return !first_split && max == -INFINITY ? 0.0f : max; }
 // Scores of row half `i` become weights; their sum.
 static __device__ __forceinline__ float weigh(float s[4][4], int i, float base) {
@@ -115,7 +121,7 @@ template <int DT, int MT> static __device__ __forceinline__ void tile_start(Tile
 template <int DT, int MT> static __device__ __forceinline__ void tile_page(Tile<DT, MT> &t, const TileArgs &p, int chunk, const bf16 *keys) {
 #pragma unroll
     for (int m = 0; m < MT; m++) {
-        if (t.rows[m].most < chunk * PAGE) continue;
+        if (unseen(t.rows[m], chunk)) continue;
         float s[4][4], top[2], factor[2];
         uint32_t weights[2][4];
         Sight see = sight_of(t.rows[m], chunk * PAGE);
@@ -127,10 +133,10 @@ template <int DT, int MT> static __device__ __forceinline__ void tile_page(Tile<
             else
                 for (int i = 0; i < 4; i++) a[i] = t.q[m][step % (DT <= 128 ? DT / 16 : 1)][i];
         }, keys);
-        scale_scores(s, p.scale, see.valid, see.least >= PAGE, top);
+        scale_scores(s, p.scale, see, top);
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            float max = fmaxf(t.split[m][i].max, top[i]), base = base_of(max, chunk < SPLIT_PAGES);
+            float max = fmaxf(t.split[m][i].max, top[i]), base = base_of(max, begins(t.rows[m].start[i], chunk));
             factor[i] = exp2_approx(t.split[m][i].max - base);
             t.split[m][i].sum = fmaf(t.split[m][i].sum, factor[i], weigh(s, i, base));
             t.split[m][i].max = max;
@@ -150,11 +156,13 @@ template <int DT, int MT> static __device__ __forceinline__ void tile_split_end(
 #pragma unroll
     for (int m = 0; m < MT; m++) {
         float old_factor[2], new_factor[2];
-        bool joins[2];
+        bool joins[2], kept[2]; // what there is already
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            joins[i] = first > 0 && t.rows[m].position[i] >= first * PAGE;
-            if (first == 0) t.total[m][i] = t.split[m][i];
+            bool begun = first > t.rows[m].start[i] / SPLIT * SPLIT_PAGES;
+            joins[i] = begun && t.rows[m].position[i] >= first * PAGE;
+            if (!begun) t.total[m][i] = t.split[m][i];
+            kept[i] = begun;
             if (joins[i]) merge(&t.total[m][i], t.split[m][i], &old_factor[i], &new_factor[i]);
             t.split[m][i] = Softmax{-INFINITY, 0};
         }
@@ -163,7 +171,7 @@ template <int DT, int MT> static __device__ __forceinline__ void tile_split_end(
 #pragma unroll
             for (int e = 0; e < 4; e++) {
                 float *total = totals + ((m * (Tile<DT, MT>::COLUMNS / 8) + n) * 4 + e) * THREADS + threadIdx.x, value = t.out[m][n][e];
-                if (first > 0) value = joins[e / 2] ? merged(*total, value, old_factor[e / 2], new_factor[e / 2]) : *total;
+                if (kept[e / 2]) value = joins[e / 2] ? merged(*total, value, old_factor[e / 2], new_factor[e / 2]) : *total;
                 if (!last) *total = value;
                 t.out[m][n][e] = last ? value : 0.0f;
             }
@@ -202,20 +210,20 @@ static __global__ void __launch_bounds__(THREADS, DT > 128 ? 1 : 2) attention_ti
     const bf16 *pages = (const bf16 *)a.pages + (int64_t)cut.kv_head * 2 * PAGE * Dp;
     for (int64_t from = window; from < end;) {
         Run run = find_run(a, from, end);
-        int count = run.last / PAGE + 1;
+        int count = run.last / PAGE + 1, begin = run.first / PAGE;
         auto load = [&](int chunk, int32_t number) {
             bf16 *stage = shared + chunk % STAGES * Stage::ELEMENTS;
             copy_keys<DT>(stage, pages + number * page, Dp, threadIdx.x, THREADS);
             copy_values<Tile<DT, MT>::COLUMNS>(stage + Stage::KEYS, pages + number * page, Dp, blockIdx.z * 128, threadIdx.x, THREADS);
         };
-        for (int chunk = 0; chunk < STAGES - 1; chunk++) {
+        for (int chunk = begin; chunk < begin + STAGES - 1; chunk++) {
             if (chunk < count) load(chunk, run.table[chunk]);
             cp_async_commit();
         }
         Tile<DT, MT> t;
         tile_start(t, p, run, cut);
-        int32_t ahead = STAGES - 1 < count ? run.table[STAGES - 1] : 0;
-        for (int chunk = 0; chunk < count; chunk++) {
+        int32_t ahead = begin + STAGES - 1 < count ? run.table[begin + STAGES - 1] : 0;
+        for (int chunk = begin; chunk < count; chunk++) {
             cp_async_wait<STAGES - 2>();
             __syncthreads(); // the page is there, and nobody reads the stage that is filled next
             if (chunk + STAGES - 1 < count) load(chunk + STAGES - 1, ahead);
@@ -223,7 +231,7 @@ static __global__ void __launch_bounds__(THREADS, DT > 128 ? 1 : 2) attention_ti
             if (chunk + STAGES < count) ahead = run.table[chunk + STAGES];
             tile_page(t, p, chunk, shared + chunk % STAGES * Stage::ELEMENTS);
             bool last = chunk == count - 1;
-            if (last && count <= SPLIT_PAGES) {
+            if (last && chunk / SPLIT_PAGES == begin / SPLIT_PAGES) {
                 for (int m = 0; m < MT; m++) t.total[m][0] = t.split[m][0], t.total[m][1] = t.split[m][1];
             } else if (last || (chunk + 1) % SPLIT_PAGES == 0) {
                 tile_split_end(t, chunk / SPLIT_PAGES * SPLIT_PAGES, last, totals);
@@ -275,14 +283,14 @@ template <int DT> struct Decode {
 
 // Weights of the warp's page `chunk` (if it is one of `count`), from scores in s, to shared memory.
 template <int DT>
-static __device__ __forceinline__ void decode_weights(const Decode<DT> &d, DecodeShared<DT> *shared, float s[4][4], int chunk, int count) {
+static __device__ __forceinline__ void decode_weights(const Decode<DT> &d, DecodeShared<DT> *shared, float s[4][4], int chunk, int count, int start) {
     int warp = threadIdx.x / 32, row = lane_row();
     if (chunk < count) {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             float before = d.split[i].max;
             for (int w = 0; w < warp; w++) before = fmaxf(before, shared->top[w][row + i * 8]);
-            float base = base_of(fmaxf(before, shared->top[warp][row + i * 8]), chunk < SPLIT_PAGES);
+            float base = base_of(fmaxf(before, shared->top[warp][row + i * 8]), begins(start, chunk));
             float sum = weigh(s, i, base);
             if (threadIdx.x % 4 == 0) {
                 shared->factor[warp][row + i * 8] = exp2_approx(before - base);
@@ -298,9 +306,15 @@ static __device__ __forceinline__ void decode_weights(const Decode<DT> &d, Decod
     }
 }
 
+// All rows of a decoding block are one token's.
+static __device__ __forceinline__ Sight decode_sight(int position, int start, int chunk) {
+    int valid = min(position + 1 - chunk * PAGE, (int)PAGE), low = max(start - chunk * PAGE, 0);
+    return Sight{{low, low}, {valid, valid}, low, low, valid, valid};
+}
+
 // The warp's columns of up to four pages from `first` on.
 template <int DT>
-static __device__ __forceinline__ void decode_outputs(Decode<DT> &d, DecodeShared<DT> *shared, int first, int count, int position) {
+static __device__ __forceinline__ void decode_outputs(Decode<DT> &d, DecodeShared<DT> *shared, int first, int count, int position, int start) {
     int row = lane_row(), column = threadIdx.x / 32 * (DT / WARPS);
     for (int w = 0; w < WARPS && first + w < count; w++) {
         float factor[2] = {shared->factor[w][row], shared->factor[w][row + 8]};
@@ -316,9 +330,7 @@ static __device__ __forceinline__ void decode_outputs(Decode<DT> &d, DecodeShare
         uint32_t weights[2][4];
         load_a(weights[0], shared->weights[w], WEIGHT_PITCH);
         load_a(weights[1], shared->weights[w] + 16, WEIGHT_PITCH);
-        int valid = min(position + 1 - (first + w) * PAGE, (int)PAGE);
-        Sight see = {{valid, valid}, valid, valid};
-        add_product<DT / WARPS, true>(d.out, weights, shared->values[w] + column, Page<DT>::PITCH, see);
+        add_product<DT / WARPS, true>(d.out, weights, shared->values[w] + column, Page<DT>::PITCH, decode_sight(position, start, first + w));
     }
 }
 
@@ -347,7 +359,7 @@ template <int DT> static __device__ __forceinline__ void decode_split_join(Decod
 // of the round, keys of the next (as soon as the scores are done), values of the next (as soon as the outputs are).
 template <int DT>
 static __device__ __forceinline__ void decode_pages(Decode<DT> &d, DecodeShared<DT> *shared, const DecodeArgs &p, const bf16 *pages,
-                                                    const int32_t *table, int position, int first, int count) {
+                                                    const int32_t *table, int position, int start, int first, int count) {
     int warp = threadIdx.x / 32, Dp = (int)padded_width(p.a.D);
     int64_t page = page_stride(p.a.kv_heads, p.a.D);
     auto load_keys = [&](int chunk) {
@@ -363,30 +375,29 @@ static __device__ __forceinline__ void decode_pages(Decode<DT> &d, DecodeShared<
     for (int round = first; round < count; round += WARPS) {
         int chunk = round + warp;
         float s[4][4], top[2] = {-INFINITY, -INFINITY};
-        if (round % SPLIT_PAGES == 0) decode_split_start(d);
+        if (round == first || round % SPLIT_PAGES == 0) decode_split_start(d);
         cp_async_wait<1>();
         __syncwarp(); // the warp's own keys are there
         if (chunk < count) {
-            int valid[2] = {position + 1 - chunk * PAGE, position + 1 - chunk * PAGE};
             page_scores<DT, DT <= 128>(s, [&](uint32_t a[4], int step) {
                 if (DT > 128)
                     load_rows(a, d.q_row[0], d.q_row[1], step, p.a.D);
                 else
                     for (int i = 0; i < 4; i++) a[i] = d.q[step % (DT <= 128 ? DT / 16 : 1)][i];
             }, shared->keys[warp]);
-            scale_scores(s, p.scale, valid, valid[0] >= PAGE, top);
+            scale_scores(s, p.scale, decode_sight(position, start, chunk), top);
         }
         if (threadIdx.x % 4 == 0)
             for (int i = 0; i < 2; i++) shared->top[warp][lane_row() + i * 8] = top[i];
         __syncwarp();
         load_keys(chunk + WARPS);
         __syncthreads(); // maxima of all four pages
-        decode_weights(d, shared, s, chunk, count);
+        decode_weights(d, shared, s, chunk, count, start);
         cp_async_wait<1>();
         __syncthreads(); // weights and values of all four pages
-        decode_outputs(d, shared, round, count, position);
+        decode_outputs(d, shared, round, count, position, start);
         bool ends = round + WARPS >= count || (round + WARPS) % SPLIT_PAGES == 0;
-        if (ends && p.splits == 1) decode_split_join(d, round < SPLIT_PAGES);
+        if (ends && p.splits == 1) decode_split_join(d, round / SPLIT_PAGES == start / SPLIT);
         __syncthreads(); // all have read them
         load_values(chunk + WARPS);
     }
@@ -429,14 +440,14 @@ static __device__ __forceinline__ void decode_store_part(const Decode<DT> &d, co
     }
 }
 // The parts of a row's splits, ascending, into its outputs. Other blocks wrote them: they are read past this one's L1.
-static __device__ void decode_merge(const DecodeArgs &p, const Cut &cut, int64_t t, int splits) {
+static __device__ void decode_merge(const DecodeArgs &p, const Cut &cut, int64_t t, int begin, int splits) {
     for (int h = threadIdx.x / 32; h < cut.heads; h += WARPS) {
         int64_t at = t * p.a.heads + cut.first_head + h;
         const volatile float *states = (const float *)(p.states + at * p.splits), *parts = p.parts + at * p.splits * p.a.D;
         for (int c = threadIdx.x % 32; c < p.a.D; c += 32) {
-            Softmax all = {states[0], states[1]};
-            float total = parts[c];
-            for (int split = 1; split < splits; split++) {
+            Softmax all = {states[begin * 2], states[begin * 2 + 1]};
+            float total = parts[(int64_t)begin * p.a.D + c];
+            for (int split = begin + 1; split < splits; split++) {
                 float old_factor, new_factor;
                 merge(&all, Softmax{states[split * 2], states[split * 2 + 1]}, &old_factor, &new_factor);
                 total = merged(total, parts[(int64_t)split * p.a.D + c], old_factor, new_factor);
@@ -452,10 +463,11 @@ template <int DT> static __global__ void __launch_bounds__(THREADS, DT <= 96 ? 4
     const AttentionArgs &a = p.a;
     int64_t t = blockIdx.x;
     Cut cut = cut_of(a);
-    int position = a.position[t], count = position / PAGE + 1, first = 0, splits = (count + SPLIT_PAGES - 1) / SPLIT_PAGES;
+    int position = a.position[t], count = position / PAGE + 1, splits = (count + SPLIT_PAGES - 1) / SPLIT_PAGES;
+    int start = first_seen(a, position), first = start / PAGE / WARPS * WARPS, begin = start / SPLIT; // pages in rounds of WARPS
     if (p.splits > 1) {
-        first = (int)blockIdx.z * SPLIT_PAGES;
-        if (first >= count) return;
+        first = max(first, (int)blockIdx.z * SPLIT_PAGES);
+        if (first >= count || (int)blockIdx.z < begin) return;
         count = min(count, first + SPLIT_PAGES);
     }
     Decode<DT> d;
@@ -466,7 +478,7 @@ template <int DT> static __global__ void __launch_bounds__(THREADS, DT <= 96 ? 4
 #pragma unroll
     for (int step = 0; step < (DT <= 128 ? DT / 16 : 0); step++) load_rows(d.q[step], d.q_row[0], d.q_row[1], step, a.D);
     const bf16 *pages = (const bf16 *)a.pages + (int64_t)cut.kv_head * 2 * PAGE * padded_width(a.D);
-    decode_pages(d, shared, p, pages, a.table + a.table_start[t], position, first, count);
+    decode_pages(d, shared, p, pages, a.table + a.table_start[t], position, start, first, count);
     if (p.splits == 1) {
         decode_store(d, p, cut, t);
         return;
@@ -477,9 +489,9 @@ template <int DT> static __global__ void __launch_bounds__(THREADS, DT <= 96 ? 4
     unsigned *ticket = p.tickets + t * gridDim.y + blockIdx.y;
     if (threadIdx.x == 0) shared->ticket = atomicAdd(ticket, 1u);
     __syncthreads();
-    if (shared->ticket != (unsigned)splits - 1) return;
+    if (shared->ticket != (unsigned)(splits - begin) - 1) return;
     __threadfence();
-    decode_merge(p, cut, t, splits);
+    decode_merge(p, cut, t, begin, splits);
     if (threadIdx.x == 0) *ticket = 0;
 }
 
@@ -503,19 +515,19 @@ static __global__ void __launch_bounds__(THREADS) attention_plain_kernel(Attenti
     int64_t at = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32, D = a.D, Dp = padded_width(D);
     if (at >= a.T * a.heads) return;
     int64_t t = at / a.heads, page = page_stride(a.kv_heads, D), head = at % a.heads / (a.heads / a.kv_heads) * 2 * PAGE * Dp;
-    int lane = threadIdx.x % 32, position = a.position[t];
+    int lane = threadIdx.x % 32, position = a.position[t], start = first_seen(a, position);
     const float *q = (const float *)a.q + at * D;
     const int32_t *table = a.table + a.table_start[t];
     float out[LANE_COLUMNS] = {0}, total[LANE_COLUMNS] = {0};
     Softmax split = {-INFINITY, 0}, all = {-INFINITY, 0};
-    for (int chunk = 0; chunk * PAGE <= position; chunk++) {
+    for (int chunk = start / PAGE; chunk * PAGE <= position; chunk++) {
         const float *keys = (const float *)a.pages + table[chunk] * page + head, *values = keys + PAGE * Dp;
-        int valid = min(position + 1 - chunk * PAGE, (int)PAGE);
+        int valid = min(position + 1 - chunk * PAGE, (int)PAGE), low = max(start - chunk * PAGE, 0);
         float s = 0;
         for (int64_t d = 0; d < D; d++) s = fmaf(q[d], keys[d * PAGE + lane], s);
-        s = lane < valid ? s * a.scale : -INFINITY;
+        s = lane >= low && lane < valid ? s * a.scale : -INFINITY;
         float top = s == s ? s : -INFINITY; // a NaN isn't a maximum, as in the slow twin
-        float max = fmaxf(split.max, warp_max(top)), base = base_of(max, chunk < SPLIT_PAGES), factor = expf(split.max - base);
+        float max = fmaxf(split.max, warp_max(top)), base = base_of(max, begins(start, chunk)), factor = expf(split.max - base);
         float weight = expf(s - base);
         split.sum = fmaf(split.sum, factor, warp_sum(weight));
         split.max = max;
@@ -524,14 +536,14 @@ static __global__ void __launch_bounds__(THREADS) attention_plain_kernel(Attenti
             int64_t c = lane + i * 32;
             if (i * 32 >= D) break;
             out[i] *= factor;
-            for (int j = 0; j < valid; j++) {
+            for (int j = low; j < valid; j++) {
                 float w = __shfl_sync(0xffffffffu, weight, j);
                 if (c < D) out[i] = fmaf(w, values[j * Dp + c], out[i]);
             }
         }
         if ((chunk + 1) % SPLIT_PAGES && (chunk + 1) * PAGE <= position) continue;
         float largest = fmaxf(all.max, split.max), old_factor = expf(all.max - largest), new_factor = expf(split.max - largest);
-        bool first = chunk < SPLIT_PAGES;
+        bool first = chunk / SPLIT_PAGES == start / SPLIT;
         all = first ? split : Softmax{largest, fmaf(split.sum, new_factor, all.sum * old_factor)};
 #pragma unroll
         for (int i = 0; i < LANE_COLUMNS; i++) {

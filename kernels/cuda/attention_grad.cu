@@ -57,7 +57,7 @@ static __device__ int find_chunk(const AttentionGradArgs &b, int page, int *foun
     for (int64_t t = b.page_first_row[page]; t <= b.page_last_row[page] && chunk < 0; t++) {
         if (threadIdx.x == 0) *found = -1;
         __syncthreads();
-        for (int i = threadIdx.x; (int64_t)i * PAGE <= a.position[t]; i += blockDim.x)
+        for (int i = first_seen(a, a.position[t]) / PAGE + threadIdx.x; (int64_t)i * PAGE <= a.position[t]; i += blockDim.x)
             if (a.table[a.table_start[t] + i] == page) *found = i;
         __syncthreads();
         chunk = *found;
@@ -65,11 +65,15 @@ static __device__ int find_chunk(const AttentionGradArgs &b, int page, int *foun
     }
     return chunk;
 }
-// How many positions of the page row t sees.
+// Which positions of the page row t sees, packed: those below end_of, from begin_of on; 0: none.
 static __device__ __forceinline__ int seen_by(const AttentionArgs &a, int64_t t, int page, int chunk) {
-    int valid = a.position[t] + 1 - chunk * PAGE;
-    return valid > 0 && a.table[a.table_start[t] + chunk] == page ? min(valid, (int)PAGE) : 0;
+    int valid = a.position[t] + 1 - chunk * PAGE, low = max(first_seen(a, a.position[t]) - chunk * PAGE, 0);
+    return valid > 0 && low < PAGE && a.table[a.table_start[t] + chunk] == page ? low * 64 + min(valid, (int)PAGE) : 0;
 }
+static __device__ __forceinline__ int begin_of(int seen) { return seen / 64; }
+static __device__ __forceinline__ int end_of(int seen) { return seen % 64; }
+static __device__ __forceinline__ bool sees(int seen, int position) { return position >= begin_of(seen) && position < end_of(seen); }
+enum { SEEN = 2048 }; // more than any
 
 // ---- pages -----------------------------------------------------------------------------------------------
 enum { WINDOW = 512 };
@@ -80,15 +84,15 @@ template <int DT> struct PagesShared {
     alignas(16) bf16 q[STAGES][ROWS * Page<DT>::PITCH];
     alignas(16) bf16 dy[STAGES][ROWS * Page<DT>::PITCH];
     float lse[STAGES][ROWS], delta[STAGES][ROWS];
-    int valid[STAGES][ROWS];
-    int list[WINDOW]; // tokens of the window that see the page: 64 * place + positions seen
+    int seen[STAGES][ROWS];
+    int list[WINDOW]; // tokens of the window that see the page: SEEN * place + what they see
     int counts[WARPS];
     int chunk;
 };
 
 // A row by two neighbouring threads, in turns of 16 bytes, so that each pair fetches whole sectors.
 template <int DT>
-static __device__ __forceinline__ void load_row(PagesShared<DT> *shared, int stage, const GradArgs &p, int64_t at, int valid) {
+static __device__ __forceinline__ void load_row(PagesShared<DT> *shared, int stage, const GradArgs &p, int64_t at, int seen) {
     const AttentionArgs &a = p.b.forward;
     int row = threadIdx.x / 2, half = threadIdx.x % 2;
     bf16 *q = shared->q[stage] + row * Page<DT>::PITCH, *dy = shared->dy[stage] + row * Page<DT>::PITCH;
@@ -96,17 +100,17 @@ static __device__ __forceinline__ void load_row(PagesShared<DT> *shared, int sta
     if (p.aligned) {
 #pragma unroll
         for (int c = half * 8; c < DT; c += 16) {
-            cp_async_16(q + c, from_q + c, valid && c < a.D);
-            cp_async_16(dy + c, from_dy + c, valid && c < a.D);
+            cp_async_16(q + c, from_q + c, seen && c < a.D);
+            cp_async_16(dy + c, from_dy + c, seen && c < a.D);
         }
     } else {
         for (int c = half * 2; c < DT; c += 4) {
-            cp_async_4(q + c, from_q + c, valid && c < a.D);
-            cp_async_4(dy + c, from_dy + c, valid && c < a.D);
+            cp_async_4(q + c, from_q + c, seen && c < a.D);
+            cp_async_4(dy + c, from_dy + c, seen && c < a.D);
         }
     }
-    cp_async_4(half ? &shared->delta[stage][row] : &shared->lse[stage][row], half ? p.b.delta + at : a.lse + at, valid);
-    if (half) shared->valid[stage][row] = valid;
+    cp_async_4(half ? &shared->delta[stage][row] : &shared->lse[stage][row], half ? p.b.delta + at : a.lse + at, seen);
+    if (half) shared->seen[stage][row] = seen;
 }
 
 // Tokens of [from, from + WINDOW), up to `last`, that see the page; their number. Warp w looks at the w-th quarter.
@@ -135,26 +139,26 @@ static __device__ __forceinline__ int list_tokens(PagesShared<DT> *shared, const
     }
 #pragma unroll
     for (int k = 0; k < EACH; k++) {
-        if (valid[k] > 0) shared->list[before + __popc(seen[k] & ((1u << lane) - 1))] = ((warp * EACH + k) * 32 + lane) * 64 + valid[k];
+        if (valid[k] > 0) shared->list[before + __popc(seen[k] & ((1u << lane) - 1))] = ((warp * EACH + k) * 32 + lane) * SEEN + valid[k];
         before += __popc(seen[k]);
     }
     __syncthreads();
     return total;
 }
 
-// sums[16 positions, COLUMNS] += weights[16 positions, 16 rows] x[16 rows, COLUMNS]; valid[row] positions of the page count
-// for a row, those of this product begin at `first`. Where only some count, and the row isn't finite, position by position.
+// sums[16 positions, COLUMNS] += weights[16 positions, 16 rows] x[16 rows, COLUMNS]; seen[row] says which positions of the page
+// count for a row, those of this product begin at `first`. Where only some count, and the row isn't finite, position by position.
 template <int COLUMNS>
-static __device__ __forceinline__ void add_rows(float (*sums)[4], const uint32_t a[4], const bf16 *x, int pitch, const int *valid, bool partial, int first) {
+static __device__ __forceinline__ void add_rows(float (*sums)[4], const uint32_t a[4], const bf16 *x, int pitch, const int *seen, bool partial, int first) {
     int k = lane_column();
-    int sees[2][2] = {{valid[k], valid[k + 1]}, {valid[k + 8], valid[k + 9]}}; // rows of b[0], b[2] and of b[1], b[3]
+    int own_seen[2][2] = {{seen[k], seen[k + 1]}, {seen[k + 8], seen[k + 9]}}; // rows of b[0], b[2] and of b[1], b[3]
     bool stained = false;
 #pragma unroll 1
     for (int n = 0; n < (partial ? COLUMNS / 16 : 0); n++) {
         uint32_t b[4];
         load_b_turned(b, x + n * 16, pitch);
         for (int i = 0; i < 4; i++) {
-            uint32_t mask = (sees[i % 2][0] < PAGE ? 0xffffu : 0u) | (sees[i % 2][1] < PAGE ? 0xffff0000u : 0u);
+            uint32_t mask = (own_seen[i % 2][0] != PAGE ? 0xffffu : 0u) | (own_seen[i % 2][1] != PAGE ? 0xffff0000u : 0u);
             stained |= not_finite(b[i] & mask);
         }
     }
@@ -174,7 +178,7 @@ static __device__ __forceinline__ void add_rows(float (*sums)[4], const uint32_t
 #pragma unroll 1
     for (int m = 0; m < 16; m++) {
         uint32_t mask[2];
-        for (int i = 0; i < 2; i++) mask[i] = (first + m < sees[i][0] ? 0xffffu : 0u) | (first + m < sees[i][1] ? 0xffff0000u : 0u);
+        for (int i = 0; i < 2; i++) mask[i] = (sees(own_seen[i][0], first + m) ? 0xffffu : 0u) | (sees(own_seen[i][1], first + m) ? 0xffff0000u : 0u);
 #pragma unroll 1
         for (int n = 0; n < COLUMNS / 8; n++) {
             uint32_t b[4];
@@ -201,7 +205,7 @@ template <int DT>
 static __device__ __forceinline__ void page_rows(PageGrad<DT> &g, const PagesShared<DT> *shared, int stage, int row, int first, int column, const GradArgs &p) {
     const int PITCH = Page<DT>::PITCH;
     const bf16 *q = shared->q[stage] + row * PITCH, *dy = shared->dy[stage] + row * PITCH;
-    const int *valid = shared->valid[stage] + row;
+    const int *seen = shared->seen[stage] + row;
     float s[2][4] = {{0}}, ds[2][4] = {{0}};
 #pragma unroll
     for (int step = 0; step < DT / 16; step++) {
@@ -215,17 +219,17 @@ static __device__ __forceinline__ void page_rows(PageGrad<DT> &g, const PagesSha
         mma_m16n8k16_bf16(ds[0], a, b);
         mma_m16n8k16_bf16(ds[1], a, b + 2);
     }
-    bool partial = valid[threadIdx.x % 16] > 0 && valid[threadIdx.x % 16] < PAGE;
+    bool partial = seen[threadIdx.x % 16] != 0 && seen[threadIdx.x % 16] != PAGE;
 #pragma unroll
     for (int n = 0; n < 2; n++)
 #pragma unroll
         for (int e = 0; e < 4; e++) {
             int r = n * 8 + lane_column() + e % 2, position = first + lane_row() + e / 2 * 8;
-            bool seen = position < valid[r];
+            bool counts = sees(seen[r], position);
             float weight = exp2_approx(s[n][e] * p.scale - shared->lse[stage][row + r] * LOG2_E);
             float d = weight * (ds[n][e] - shared->delta[stage][row + r]) * p.b.forward.scale;
-            s[n][e] = seen ? weight : 0.0f;
-            ds[n][e] = seen ? d : 0.0f;
+            s[n][e] = counts ? weight : 0.0f;
+            ds[n][e] = counts ? d : 0.0f;
         }
     partial = __any_sync(0xffffffffu, partial);
     uint32_t weights[4], dscores[4];
@@ -234,8 +238,8 @@ static __device__ __forceinline__ void page_rows(PageGrad<DT> &g, const PagesSha
         weights[i] = pack_bf16x2(s[i / 2][i % 2 * 2], s[i / 2][i % 2 * 2 + 1]);
         dscores[i] = pack_bf16x2(ds[i / 2][i % 2 * 2], ds[i / 2][i % 2 * 2 + 1]);
     }
-    add_rows<PageGrad<DT>::COLUMNS>(g.dv, weights, dy + column, PITCH, valid, partial, first);
-    add_rows<PageGrad<DT>::COLUMNS>(g.dk, dscores, q + column, PITCH, valid, partial, first);
+    add_rows<PageGrad<DT>::COLUMNS>(g.dv, weights, dy + column, PITCH, seen, partial, first);
+    add_rows<PageGrad<DT>::COLUMNS>(g.dk, dscores, q + column, PITCH, seen, partial, first);
 }
 
 // The halves of the rows are added; columns beyond D are zero whatever they hold. `sums` is shared memory.
@@ -282,8 +286,8 @@ template <int DT> static __global__ void __launch_bounds__(THREADS) attention_pa
         int rows = list_tokens(shared, a, window, last, page, chunk) * group;
         auto load = [&](int tile) {
             int row = tile * ROWS + threadIdx.x / 2, token = row / group, entry = row < rows ? shared->list[token] : 0;
-            int64_t at = (window + entry / 64) * a.heads + (int)blockIdx.y * group + (row - token * group);
-            if (threadIdx.x < 2 * ROWS && tile * ROWS < rows) load_row(shared, tile % STAGES, p, row < rows ? at : 0, entry % 64);
+            int64_t at = (window + entry / SEEN) * a.heads + (int)blockIdx.y * group + (row - token * group);
+            if (threadIdx.x < 2 * ROWS && tile * ROWS < rows) load_row(shared, tile % STAGES, p, row < rows ? at : 0, entry % SEEN);
             cp_async_commit();
         };
         load(0);
@@ -367,7 +371,7 @@ static __device__ __forceinline__ void rows_start(RowGrad<DT> &g, uint4 *shared,
 
 template <int DT>
 static __device__ __forceinline__ void rows_page(RowGrad<DT> &g, const uint4 *shared, const GradArgs &p, int chunk, const bf16 *keys) {
-    if (g.rows.most < chunk * PAGE) return;
+    if (unseen(g.rows, chunk)) return;
     const int PITCH = Page<DT>::PITCH, D = p.b.forward.D;
     const bf16 *values = keys + Page<DT>::KEYS;
     float s[4][4], ds[4][4] = {{0}};
@@ -390,7 +394,8 @@ static __device__ __forceinline__ void rows_page(RowGrad<DT> &g, const uint4 *sh
         for (int e = 0; e < 4; e++) {
             float weight = exp2_approx(s[n][e] * p.scale - g.lse[e / 2]);
             float d = weight * (ds[n][e] - g.delta[e / 2]) * p.b.forward.scale;
-            ds[n][e] = n * 8 + lane_column() + e % 2 < see.valid[e / 2] ? d : 0.0f;
+            int position = n * 8 + lane_column() + e % 2;
+            ds[n][e] = position >= see.low[e / 2] && position < see.valid[e / 2] ? d : 0.0f;
         }
     uint32_t dscores[2][4];
     weights_to_a(dscores, ds);
@@ -409,20 +414,20 @@ template <int DT> static __global__ void __launch_bounds__(THREADS, DT <= 128 ? 
     const bf16 *pages = (const bf16 *)a.pages + (int64_t)cut.kv_head * 2 * PAGE * Dp;
     for (int64_t from = window; from < end;) {
         Run run = find_run(a, from, end);
-        int count = run.last / PAGE + 1;
+        int count = run.last / PAGE + 1, begin = run.first / PAGE;
         auto load = [&](int chunk, int32_t number) {
             bf16 *stage = shared + chunk % STAGES * Page<DT>::ELEMENTS;
             copy_keys<DT>(stage, pages + number * page, Dp, threadIdx.x, THREADS);
             copy_values<DT>(stage + Page<DT>::KEYS, pages + number * page, Dp, 0, threadIdx.x, THREADS);
         };
-        for (int chunk = 0; chunk < STAGES - 1; chunk++) {
+        for (int chunk = begin; chunk < begin + STAGES - 1; chunk++) {
             if (chunk < count) load(chunk, run.table[chunk]);
             cp_async_commit();
         }
         RowGrad<DT> g;
         rows_start(g, fragments, p, run, cut);
-        int32_t ahead = STAGES - 1 < count ? run.table[STAGES - 1] : 0;
-        for (int chunk = 0; chunk < count; chunk++) {
+        int32_t ahead = begin + STAGES - 1 < count ? run.table[begin + STAGES - 1] : 0;
+        for (int chunk = begin; chunk < count; chunk++) {
             cp_async_wait<STAGES - 2>();
             __syncthreads(); // the page is there, and nobody reads the stage that is filled next
             if (chunk + STAGES - 1 < count) load(chunk + STAGES - 1, ahead);
@@ -447,13 +452,13 @@ template <int DT> static __global__ void __launch_bounds__(THREADS, DT <= 128 ? 
 enum { LANE_COLUMNS = 256 / 32, PLAIN_WARPS = 8, PLAIN_THREADS = PLAIN_WARPS * 32 };
 
 // Weight and its gradient of position `lane` of a page, for one row; zeros where it isn't seen.
-static __device__ __forceinline__ void plain_weights(const AttentionGradArgs &b, int64_t at, const float *keys, int valid, float *weight, float *dscore) {
+static __device__ __forceinline__ void plain_weights(const AttentionGradArgs &b, int64_t at, const float *keys, int low, int valid, float *weight, float *dscore) {
     const AttentionArgs &a = b.forward;
     int64_t D = a.D, Dp = padded_width(D), lane = threadIdx.x % 32;
     const float *q = (const float *)a.q + at * D, *dy = b.dy + at * D, *values = keys + PAGE * Dp + lane * Dp;
     float s = 0, d = 0;
     *weight = *dscore = 0;
-    if (lane >= valid) return;
+    if (lane < low || lane >= valid) return;
     for (int64_t c = 0; c < D; c++) {
         s = fmaf(q[c], keys[c * PAGE + lane], s);
         d = fmaf(dy[c], values[c], d);
@@ -468,12 +473,13 @@ static __global__ void __launch_bounds__(THREADS) attention_rows_plain_kernel(At
     if (at >= a.T * a.heads) return;
     int64_t t = at / a.heads, page = page_stride(a.kv_heads, D), head = at % a.heads / (a.heads / a.kv_heads) * 2 * PAGE * Dp;
     float dq[LANE_COLUMNS] = {0};
-    for (int chunk = 0; chunk * PAGE <= a.position[t]; chunk++) {
+    int start = first_seen(a, a.position[t]);
+    for (int chunk = start / PAGE; chunk * PAGE <= a.position[t]; chunk++) {
         const float *keys = (const float *)a.pages + a.table[a.table_start[t] + chunk] * page + head;
-        int valid = min(a.position[t] + 1 - chunk * PAGE, (int)PAGE);
+        int valid = min(a.position[t] + 1 - chunk * PAGE, (int)PAGE), low = max(start - chunk * PAGE, 0);
         float weight, dscore;
-        plain_weights(b, at, keys, valid, &weight, &dscore);
-        for (int j = 0; j < valid; j++) {
+        plain_weights(b, at, keys, low, valid, &weight, &dscore);
+        for (int j = low; j < valid; j++) {
             float d = __shfl_sync(0xffffffffu, dscore, j);
 #pragma unroll
             for (int i = 0; i < LANE_COLUMNS; i++)
@@ -487,7 +493,7 @@ static __global__ void __launch_bounds__(THREADS) attention_rows_plain_kernel(At
 
 struct PlainShared {
     float weights[PLAIN_WARPS][PAGE], dscores[PLAIN_WARPS][PAGE];
-    int valid[PLAIN_WARPS];
+    int seen[PLAIN_WARPS];
     int chunk;
 };
 // Eight rows at a time, one a warp; then warp w sums positions 4 w to 4 w + 3 over them, lanes along the columns.
@@ -501,15 +507,16 @@ static __global__ void __launch_bounds__(PLAIN_THREADS) attention_pages_plain_ke
     float dk[4][LANE_COLUMNS] = {{0}}, dv[4][LANE_COLUMNS] = {{0}};
     for (int64_t row = 0; row < rows; row += PLAIN_WARPS) {
         int64_t own = row + warp;
-        int valid = own < rows ? seen_by(a, first + own / group, page, chunk) : 0;
+        int seen = own < rows ? seen_by(a, first + own / group, page, chunk) : 0;
         float weight = 0, dscore = 0;
-        if (valid) plain_weights(b, (first + own / group) * a.heads + (int)blockIdx.y * group + own % group, (const float *)a.pages + place, valid, &weight, &dscore);
+        int64_t own_at = (first + own / group) * a.heads + (int)blockIdx.y * group + own % group;
+        if (seen) plain_weights(b, own_at, (const float *)a.pages + place, begin_of(seen), end_of(seen), &weight, &dscore);
         __syncthreads();
         shared->weights[warp][lane] = weight, shared->dscores[warp][lane] = dscore;
-        if (lane == 0) shared->valid[warp] = valid;
+        if (lane == 0) shared->seen[warp] = seen;
         __syncthreads();
         for (int r = 0; r < PLAIN_WARPS; r++) {
-            if (shared->valid[r] <= warp * 4) continue;
+            if (end_of(shared->seen[r]) <= warp * 4 || begin_of(shared->seen[r]) >= warp * 4 + 4) continue;
             int64_t at = ((first + (row + r) / group) * a.heads + (int)blockIdx.y * group + (row + r) % group) * D;
 #pragma unroll
             for (int i = 0; i < LANE_COLUMNS; i++) {
@@ -517,7 +524,7 @@ static __global__ void __launch_bounds__(PLAIN_THREADS) attention_pages_plain_ke
                 float q = ((const float *)a.q)[at + lane + i * 32], dy = b.dy[at + lane + i * 32];
 #pragma unroll
                 for (int j = 0; j < 4; j++)
-                    if (warp * 4 + j < shared->valid[r]) {
+                    if (sees(shared->seen[r], warp * 4 + j)) {
                         dk[j][i] = fmaf(shared->dscores[r][warp * 4 + j], q, dk[j][i]);
                         dv[j][i] = fmaf(shared->weights[r][warp * 4 + j], dy, dv[j][i]);
                     }

@@ -113,26 +113,27 @@ static __device__ __forceinline__ void weights_to_a(uint32_t a[2][4], const floa
         for (int i = 0; i < 4; i++) a[step][i] = pack_bf16x2(w[step * 2 + i / 2][i % 2 * 2], w[step * 2 + i / 2][i % 2 * 2 + 1]);
 }
 
-// The halves of a pair at k, k + 1 that lie below `limit`.
-static __device__ __forceinline__ uint32_t below(int k, int limit) {
-    return (k < limit ? 0xffffu : 0u) | (k + 1 < limit ? 0xffff0000u : 0u);
+// The halves of a pair at k, k + 1 that lie in [from, limit).
+static __device__ __forceinline__ uint32_t between(int k, int from, int limit) {
+    return (k >= from && k < limit ? 0xffffu : 0u) | (k + 1 >= from && k + 1 < limit ? 0xffff0000u : 0u);
 }
 static __device__ __forceinline__ bool not_finite(uint32_t pair) {
     return (pair & 0x7f80u) == 0x7f80u || (pair & 0x7f800000u) == 0x7f800000u;
 }
 
-// What 16 rows of a warp see of a page: `least` of its positions all of them, `most` at least one.
+// What 16 rows of a warp see of a page: its positions [from, least) all of them, [first, most) at least one.
 struct Sight {
-    int valid[2];    // of this lane's rows r and r + 8, may be below 0 or beyond 32
-    int least, most; // of the warp's rows
+    int low[2], valid[2]; // [low, valid) of this lane's rows r and r + 8, may be below 0 or beyond 32
+    int first, from, least, most; // of the warp's rows
 };
-static __device__ __forceinline__ void load_seen(uint32_t b[4], const bf16 *from, int pitch, bool turned, int limit) {
+static __device__ __forceinline__ bool all_seen(const Sight &see) { return see.from <= 0 && see.least >= PAGE; }
+static __device__ __forceinline__ void load_seen(uint32_t b[4], const bf16 *from, int pitch, bool turned, int first, int limit) {
     if (turned)
         load_b_column_turned(b, from, pitch);
     else
         load_b_column(b, from, pitch);
 #pragma unroll
-    for (int i = 0; i < 4; i++) b[i] &= below(i * 8 + lane_column(), limit);
+    for (int i = 0; i < 4; i++) b[i] &= between(i * 8 + lane_column(), first, limit);
 }
 
 // sums[16, COLUMNS] += weights[16, 32] x[32, COLUMNS], a row's own positions only; weights beyond them are zero.
@@ -140,7 +141,7 @@ static __device__ __forceinline__ void load_seen(uint32_t b[4], const bf16 *from
 template <int COLUMNS, bool TURNED>
 static __device__ __forceinline__ void add_product(float (*sums)[4], const uint32_t a[2][4], const bf16 *x, int pitch, const Sight &see) {
     const int stride = TURNED ? 8 : 8 * pitch; // of a tile of eight columns
-    if (see.least >= PAGE) {
+    if (all_seen(see)) {
 #pragma unroll
         for (int n = 0; n < COLUMNS / 8; n++) {
             uint32_t b[4];
@@ -154,18 +155,18 @@ static __device__ __forceinline__ void add_product(float (*sums)[4], const uint3
         return;
     }
     bool stained = false;
-    if (see.least < see.most)
+    if (see.least < see.most || see.first < see.from)
 #pragma unroll 1
         for (int n = 0; n < COLUMNS / 8; n++) {
             uint32_t b[4];
-            load_seen(b, x + n * stride, pitch, TURNED, see.most);
-            for (int i = 0; i < 4; i++) stained |= not_finite(b[i] & ~below(i * 8 + lane_column(), see.least));
+            load_seen(b, x + n * stride, pitch, TURNED, see.first, see.most);
+            for (int i = 0; i < 4; i++) stained |= not_finite(b[i] & ~between(i * 8 + lane_column(), see.from, see.least));
         }
     if (!__any_sync(0xffffffffu, stained)) {
 #pragma unroll
         for (int n = 0; n < COLUMNS / 8; n++) {
             uint32_t b[4];
-            load_seen(b, x + n * stride, pitch, TURNED, see.most);
+            load_seen(b, x + n * stride, pitch, TURNED, see.first, see.most);
             mma_m16n8k16_bf16(sums[n], a[0], b);
             mma_m16n8k16_bf16(sums[n], a[1], b + 2);
         }
@@ -178,11 +179,12 @@ static __device__ __forceinline__ void add_product(float (*sums)[4], const uint3
 #pragma unroll 1
     for (int row = 0; row < 16; row++) {
         int own = __shfl_sync(0xffffffffu, row < 8 ? see.valid[0] : see.valid[1], row % 8 * 4);
+        int low = __shfl_sync(0xffffffffu, row < 8 ? see.low[0] : see.low[1], row % 8 * 4);
 #pragma unroll 1
         for (int n = 0; n < COLUMNS / 8; n++) {
             uint32_t b[4];
             float sum[4] = {kept[n][0], kept[n][1], kept[n][2], kept[n][3]};
-            load_seen(b, x + n * stride, pitch, TURNED, own);
+            load_seen(b, x + n * stride, pitch, TURNED, low, own);
             mma_m16n8k16_bf16(sum, a[0], b);
             mma_m16n8k16_bf16(sum, a[1], b + 2);
             for (int e = 0; e < 4; e++)
@@ -200,11 +202,16 @@ struct Run {
     int64_t from;        // first token
     int count;           // tokens, at most 128
     int last;            // largest position
+    int first;           // the first that some token sees
     const int32_t *table;
 };
+// The first position that the row at `position` sees.
+static __device__ __forceinline__ int first_seen(const AttentionArgs &a, int position) {
+    return a.window && position >= a.window ? position + 1 - a.window : 0;
+}
 // By every warp for itself: `from` to the last token before `end` that has the same table.
 static __device__ __forceinline__ Run find_run(const AttentionArgs &a, int64_t from, int64_t end) {
-    Run run = {from, (int)(end - from), -1, NULL};
+    Run run = {from, (int)(end - from), -1, INT32_MAX, NULL};
     int32_t start = a.table_start[from];
     int lane = threadIdx.x % 32, found = run.count;
     for (int i = lane; i < run.count; i += 32)
@@ -214,8 +221,14 @@ static __device__ __forceinline__ Run find_run(const AttentionArgs &a, int64_t f
         }
     for (int mask = 16; mask; mask >>= 1) found = min(found, __shfl_xor_sync(0xffffffffu, found, mask));
     run.count = found;
-    for (int i = lane; i < run.count; i += 32) run.last = max(run.last, a.position[from + i]);
-    for (int mask = 16; mask; mask >>= 1) run.last = max(run.last, __shfl_xor_sync(0xffffffffu, run.last, mask));
+    for (int i = lane; i < run.count; i += 32) {
+        run.last = max(run.last, a.position[from + i]);
+        run.first = min(run.first, first_seen(a, a.position[from + i]));
+    }
+    for (int mask = 16; mask; mask >>= 1) {
+        run.last = max(run.last, __shfl_xor_sync(0xffffffffu, run.last, mask));
+        run.first = min(run.first, __shfl_xor_sync(0xffffffffu, run.first, mask));
+    }
     run.table = a.table + start;
     return run;
 }
@@ -224,27 +237,37 @@ static __device__ __forceinline__ Run find_run(const AttentionArgs &a, int64_t f
 struct RowPair {
     int64_t at[2];   // token * H + head, or -1 where there is no such row
     int position[2]; // NOWHERE where there is none: it sees zeros, and nobody looks at what it gives
+    int start[2];    // the first position that it sees; the run's where there is no row
     int least, most; // positions of the warp's 16 rows; most is -1 where there is none
+    int first, from; // least and largest start of them
 };
 enum { NOWHERE = INT32_MAX / 2 };
 static __device__ __forceinline__ RowPair find_rows(const AttentionArgs &a, const Run &run, int row, int first_head, int heads) {
-    RowPair p = {{-1, -1}, {NOWHERE, NOWHERE}, NOWHERE, -1};
+    RowPair p = {{-1, -1}, {NOWHERE, NOWHERE}, {run.first, run.first}, NOWHERE, -1, NOWHERE, 0};
     for (int i = 0; i < 2; i++) {
         int r = row + lane_row() + i * 8, token = r / heads;
         if (token >= run.count) continue;
         p.position[i] = a.position[run.from + token];
         p.at[i] = (run.from + token) * a.heads + first_head + r % heads;
+        p.start[i] = first_seen(a, p.position[i]);
         p.least = min(p.least, p.position[i]), p.most = max(p.most, p.position[i]);
+        p.first = min(p.first, p.start[i]), p.from = max(p.from, p.start[i]);
     }
     for (int mask = 16; mask; mask >>= 1) {
         p.least = min(p.least, __shfl_xor_sync(0xffffffffu, p.least, mask));
         p.most = max(p.most, __shfl_xor_sync(0xffffffffu, p.most, mask));
+        p.first = min(p.first, __shfl_xor_sync(0xffffffffu, p.first, mask));
+        p.from = max(p.from, __shfl_xor_sync(0xffffffffu, p.from, mask));
     }
     return p;
 }
 // Of the page whose first position is `first`.
+static __device__ __forceinline__ bool unseen(const RowPair &p, int chunk) { // by all of the warp's rows
+    return p.most < chunk * PAGE || p.first >= (chunk + 1) * PAGE;
+}
 static __device__ __forceinline__ Sight sight_of(const RowPair &p, int first) {
-    return Sight{{p.position[0] + 1 - first, p.position[1] + 1 - first}, max(p.least + 1 - first, 0), min(p.most + 1 - first, PAGE)};
+    return Sight{{p.start[0] - first, p.start[1] - first}, {p.position[0] + 1 - first, p.position[1] + 1 - first},
+                 max(p.first - first, 0), max(p.from - first, 0), max(p.least + 1 - first, 0), min(p.most + 1 - first, PAGE)};
 }
 
 // What a block can have of shared memory (CUDA C++ Programming Guide, table of technical specifications).

@@ -226,17 +226,38 @@ template <class Product> static __device__ bool mark_kept(const HeadArgs &a, uin
 }
 
 // ---- what becomes of a row -------------------------------------------------------------------------------
+// Cephes' tanhf, as the slow twin has it.
+static __device__ __forceinline__ float tanh_of(float x) {
+    float size = x < 0 ? -x : x, z = x * x;
+    if (size >= 0.625f) {
+        float y = 1.0f - 2.0f / (exp_of_logit(size + size < 80.0f ? size + size : 80.0f) + 1.0f);
+        return x < 0 ? -y : y;
+    }
+    float p = fmaf(-5.70498872745e-3f, z, 2.06390887954e-2f);
+    p = fmaf(p, z, -5.37397155531e-2f);
+    p = fmaf(p, z, 1.33314422036e-1f);
+    p = fmaf(p, z, -3.33332819422e-1f);
+    return fmaf(p * z, x, x);
+}
+// A product as a logit, capped where there is a cap; tanh in *capped.
+static __device__ __forceinline__ float logit_of(const HeadArgs &a, float x, float *capped) {
+    *capped = 0;
+    if (a.softcap == 0) return x;
+    *capped = tanh_of(x / a.softcap);
+    return a.softcap * *capped;
+}
+
 // row [256]: products of row m with the block's entries; keep [8], or NULL: all. By one warp.
 static __device__ __forceinline__ void finish_row(const HeadArgs &a, int64_t m, const float *row, const uint32_t *keep) {
     int lane = (int)threadIdx.x % 32;
     int64_t v0 = (int64_t)blockIdx.y * VOCAB_BLOCK, blocks = gridDim.y;
-    float x[COLUMNS], scale = a.inv_temperature[m];
+    float x[COLUMNS], capped, scale = a.inv_temperature[m];
     int64_t target = a.target && a.logprob ? a.target[m] - v0 : -1;
 #pragma unroll
     for (int j = 0; j < COLUMNS; j++) {
         int column = lane + 32 * j;
         bool in = v0 + column < a.V && (!keep || keep[j] >> lane & 1);
-        x[j] = in ? row[column] * scale : -INFINITY;
+        x[j] = in ? logit_of(a, row[column], &capped) * scale : -INFINITY;
         if (a.logits) a.logits[(m * blocks + blockIdx.y) * VOCAB_BLOCK + column] = x[j];
         if (target == column) a.logprob[m] = x[j]; // merge_kernel makes a logprob of it
     }
@@ -257,10 +278,11 @@ static __device__ __forceinline__ void finish_gradient(const HeadGradArgs &g, in
 #pragma unroll
     for (int j = 0; j < COLUMNS; j++) {
         bool in = v0 + first + j < a.V && (bits >> j & 1);
-        float logprob = (in ? x[j] * scale : -INFINITY) - max - log_sum, p = exp_of_logit(logprob);
+        float capped, logprob = (in ? logit_of(a, x[j], &capped) * scale : -INFINITY) - max - log_sum, p = exp_of_logit(logprob);
         float d = p * fmaf(dentropy, (logprob > -200.0f ? logprob : -200.0f) + entropy, dlogprob);
         x[j] = (0.0f - d) * scale;
         if (target == first + j) x[j] += dlogprob * scale;
+        if (a.softcap != 0) x[j] *= in ? fmaf(0.0f - capped, capped, 1.0f) : 0.0f;
     }
     if (a.dtype == DTYPE_BF16) {
         uint4 packed = make_uint4(pack_bf16x2(x[0], x[1]), pack_bf16x2(x[2], x[3]), pack_bf16x2(x[4], x[5]), pack_bf16x2(x[6], x[7]));

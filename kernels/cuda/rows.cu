@@ -92,7 +92,11 @@ template <bool ALIGNED, typename Act> static __global__ void embed_kernel(EmbedA
     if (!row_place(a.T, a.C, pieces, &t, &c)) return;
     int n = columns_at(c, a.C);
     const Act *row = (const Act *)a.table + a.tokens[t] * packed_stride(a.C) + c;
-    store<ALIGNED>(a.y + t * a.C + c, load<ALIGNED>(row, n), n);
+    Eight x = load<ALIGNED>(row, n);
+    float scale = a.scale != 0 ? a.scale : 1.0f;
+#pragma unroll
+    for (int i = 0; i < 8; i++) x.x[i] *= scale;
+    store<ALIGNED>(a.y + t * a.C + c, x, n);
 }
 void embed_cuda(const Device *device, const EmbedArgs *a) {
     if (a->T <= 0 || a->C <= 0) return;
@@ -122,6 +126,15 @@ static __device__ __forceinline__ float sigmoid(float x) {
     return s < 0x1p-126f ? 0.0f : s;
 }
 
+// What the gate's sigmoid is of, and the slope of gate(x) given s = sigmoid of that: the twin's steps.
+static __device__ __forceinline__ float gate_argument(Gate gate, float x) {
+    return gate == GATE_SILU ? x : 1.5957691216057308f * x * fmaf(0.044715f, x * x, 1.0f);
+}
+static __device__ __forceinline__ float gate_slope(Gate gate, float x, float s) {
+    float inner = gate == GATE_SILU ? x : x * (1.5957691216057308f * fmaf(0.134145f, x * x, 1.0f));
+    return s * fmaf(inner, 1.0f - s, 1.0f);
+}
+
 template <bool ALIGNED, typename Act> static __global__ void swiglu_kernel(SwigluArgs a, unsigned pieces) {
     int64_t t, c;
     if (!row_place(a.T, a.F, pieces, &t, &c)) return;
@@ -129,7 +142,7 @@ template <bool ALIGNED, typename Act> static __global__ void swiglu_kernel(Swigl
     const Act *row = (const Act *)a.gate_up + t * 2 * a.F + c;
     Eight gate = load<ALIGNED>(row, n), up = load<ALIGNED>(row + a.F, n), y;
 #pragma unroll
-    for (int i = 0; i < 8; i++) y.x[i] = gate.x[i] * sigmoid(gate.x[i]) * up.x[i];
+    for (int i = 0; i < 8; i++) y.x[i] = gate.x[i] * sigmoid(gate_argument(a.gate, gate.x[i])) * up.x[i];
     store<ALIGNED>((Act *)a.y + t * a.F + c, y, n);
 }
 void swiglu_cuda(const Device *device, const SwigluArgs *a) {
@@ -139,7 +152,6 @@ void swiglu_cuda(const Device *device, const SwigluArgs *a) {
     LAUNCH(cuda_context(device)->stream, kernel, g.grid, g.block, 0, *a, g.pieces);
 }
 
-// silu'(g) = s (1 + g (1 - s)), s = sigmoid(g).
 template <bool ALIGNED, typename Act> static __global__ void swiglu_grad_kernel(SwigluGradArgs a, unsigned pieces) {
     int64_t t, c;
     if (!row_place(a.T, a.F, pieces, &t, &c)) return;
@@ -150,8 +162,8 @@ template <bool ALIGNED, typename Act> static __global__ void swiglu_grad_kernel(
     Eight dgate, dup;
 #pragma unroll
     for (int i = 0; i < 8; i++) {
-        float g = gate.x[i], s = sigmoid(g);
-        dgate.x[i] = dy.x[i] * up.x[i] * (s * fmaf(g, 1.0f - s, 1.0f));
+        float g = gate.x[i], s = sigmoid(gate_argument(a.gate, g));
+        dgate.x[i] = dy.x[i] * up.x[i] * gate_slope(a.gate, g, s);
         dup.x[i] = dy.x[i] * (g * s);
     }
     store<ALIGNED>((Act *)a.dgate_up + at, dgate, n);
@@ -218,10 +230,20 @@ static __device__ float block_sum(float x, float *warps) {
     return sum;
 }
 
+// The multiplier of a norm's columns.
+template <bool ALIGNED> static __device__ __forceinline__ Eight norm_weight(const float *weight, int n, bool offset) {
+    Eight w = load<ALIGNED>(weight, n);
+#pragma unroll
+    for (int i = 0; i < 8; i++) w.x[i] = offset ? 1.0f + w.x[i] : w.x[i];
+    return w;
+}
+
+// Act: of y, fp32 unless it is stored as an act array. A block's row: token t, and one of the rows beside each other in it.
 template <bool ALIGNED, typename Act> static __global__ void rmsnorm_kernel(RmsnormArgs a) {
     SHARED(float, warps);
-    int64_t t = blockIdx.x, stride = (int64_t)blockDim.x * 8;
-    const float *row = a.x + t * a.C;
+    int64_t t = (int64_t)blockIdx.x / a.heads, in_row = (int64_t)blockIdx.x % a.heads * a.C, stride = (int64_t)blockDim.x * 8;
+    const float *row = a.x + t * a.ldx + in_row;
+    Act *y_row = (Act *)a.y + t * a.ldy + in_row;
     float sum = 0;
     for (int64_t c = (int64_t)threadIdx.x * 8; c < a.C; c += stride) {
         Eight x = load<ALIGNED>(row + c, columns_at(c, a.C));
@@ -229,19 +251,28 @@ template <bool ALIGNED, typename Act> static __global__ void rmsnorm_kernel(Rmsn
         for (int i = 0; i < 8; i++) sum = fmaf(x.x[i], x.x[i], sum);
     }
     float rstd = 1.0f / sqrtf(block_sum(sum, warps) / (float)a.C + a.eps);
-    if (a.rstd && threadIdx.x == 0) a.rstd[t] = rstd;
+    if (a.rstd && threadIdx.x == 0) a.rstd[blockIdx.x] = rstd;
     for (int64_t c = (int64_t)threadIdx.x * 8; c < a.C; c += stride) {
         int n = columns_at(c, a.C);
-        Eight x = load<ALIGNED>(row + c, n), weight = load<ALIGNED>(a.weight + c, n);
+        Eight x = load<ALIGNED>(row + c, n), weight = norm_weight<ALIGNED>(a.weight + c, n, a.offset), y = {};
+        if (a.store == ADD_F32) y = load<ALIGNED>(y_row + c, n);
 #pragma unroll
-        for (int i = 0; i < 8; i++) x.x[i] = x.x[i] * rstd * weight.x[i];
-        store<ALIGNED>((Act *)a.y + t * a.C + c, x, n);
+        for (int i = 0; i < 8; i++) {
+            float value = x.x[i] * rstd * weight.x[i];
+            x.x[i] = a.store == ADD_F32 ? y.x[i] + value : value;
+        }
+        store<ALIGNED>(y_row + c, x, n);
     }
 }
-void rmsnorm_cuda(const Device *device, const RmsnormArgs *a) {
-    if (a->T <= 0 || a->C <= 0) return;
-    auto kernel = INSTANCE(rmsnorm_kernel, a->dtype, a->C % 8 == 0 && aligned(a->x) && aligned(a->weight) && aligned(a->y));
-    LAUNCH(cuda_context(device)->stream, kernel, dim3((unsigned)a->T), dim3(norm_threads(a->C)), 8 * sizeof(float), *a);
+void rmsnorm_cuda(const Device *device, const RmsnormArgs *args) {
+    RmsnormArgs a = *args;
+    if (a.T <= 0 || a.C <= 0) return;
+    if (!a.heads) a.heads = 1;
+    if (!a.ldx) a.ldx = a.heads * a.C;
+    if (!a.ldy) a.ldy = a.heads * a.C;
+    bool even = a.C % 8 == 0 && a.ldx % 8 == 0 && a.ldy % 8 == 0 && aligned(a.x) && aligned(a.weight) && aligned(a.y);
+    auto kernel = INSTANCE(rmsnorm_kernel, a.store == STORE_ACT ? a.dtype : DTYPE_F32, even);
+    LAUNCH(cuda_context(device)->stream, kernel, dim3((unsigned)(a.T * a.heads)), dim3(norm_threads(a.C)), 8 * sizeof(float), a);
 }
 
 // Grid: (lane, segment). Lane l of a segment walks its rows in pieces l, l + lanes, ... of GRAD_ROWS: each row's dx, and
@@ -255,8 +286,8 @@ struct NormGrad {
     int first_segment, segment_count;
     bool in_shared;
 };
-static __device__ __forceinline__ int64_t segment_start(const NormGrad &g, int segment) { // without segments: one
-    return g.a.segments.count ? g.a.segments.start[segment] : segment ? g.a.T : 0;
+static __device__ __forceinline__ int64_t segment_start(const NormGrad &g, int segment) { // in rows; without segments: one
+    return (g.a.segments.count ? g.a.segments.start[segment] : segment ? g.a.T : 0) * g.a.heads;
 }
 static __device__ __forceinline__ int64_t lanes_used(const NormGrad &g, int64_t rows) {
     int64_t pieces = (rows + GRAD_ROWS - 1) / GRAD_ROWS;
@@ -264,28 +295,33 @@ static __device__ __forceinline__ int64_t lanes_used(const NormGrad &g, int64_t 
 }
 
 // With xhat = x rstd and g = dy weight: dx = rstd (g - xhat mean(g xhat)); dweight = sum_t dy xhat.
-template <bool ALIGNED> static __device__ void rmsnorm_grad_row(const RmsnormGradArgs &a, int64_t t, float *warps, float *sums) {
-    int64_t stride = (int64_t)blockDim.x * 8;
-    const float *x_row = a.x + t * a.C, *dy_row = a.dy + t * a.C;
-    float *dx_row = a.dx + t * a.C, rstd = a.rstd[t], sum = 0;
+template <bool ALIGNED> static __device__ void rmsnorm_grad_row(const RmsnormGradArgs &a, int64_t row, float *warps, float *sums) {
+    int64_t stride = (int64_t)blockDim.x * 8, t = row / a.heads, in_row = row % a.heads * a.C, to = t * a.lddx + in_row;
+    const float *x_row = a.x + t * a.ldx + in_row, *dy_row = a.dy + t * a.lddy + in_row;
+    float rstd = a.rstd[row], sum = 0;
     for (int64_t c = (int64_t)threadIdx.x * 8; c < a.C; c += stride) {
         int n = columns_at(c, a.C);
-        Eight x = load<ALIGNED>(x_row + c, n), dy = load<ALIGNED>(dy_row + c, n), weight = load<ALIGNED>(a.weight + c, n);
+        Eight x = load<ALIGNED>(x_row + c, n), dy = load<ALIGNED>(dy_row + c, n), weight = norm_weight<ALIGNED>(a.weight + c, n, a.offset);
 #pragma unroll
         for (int i = 0; i < 8; i++) sum = fmaf(dy.x[i] * weight.x[i], x.x[i] * rstd, sum);
     }
     float mean = block_sum(sum, warps) / (float)a.C;
     for (int64_t c = (int64_t)threadIdx.x * 8; c < a.C; c += stride) {
         int n = columns_at(c, a.C);
-        Eight dx = load<ALIGNED>(dx_row + c, n), total = load<ALIGNED>(sums + c, n);
-        Eight x = load<ALIGNED>(x_row + c, n), dy = load<ALIGNED>(dy_row + c, n), weight = load<ALIGNED>(a.weight + c, n);
+        Eight dx = {}, total = load<ALIGNED>(sums + c, n);
+        if (!a.written) dx = load<ALIGNED>((const float *)a.dx + to + c, n);
+        Eight x = load<ALIGNED>(x_row + c, n), dy = load<ALIGNED>(dy_row + c, n), weight = norm_weight<ALIGNED>(a.weight + c, n, a.offset);
 #pragma unroll
         for (int i = 0; i < 8; i++) {
             float xhat = x.x[i] * rstd;
-            dx.x[i] += rstd * (dy.x[i] * weight.x[i] - xhat * mean);
+            float d = rstd * (dy.x[i] * weight.x[i] - xhat * mean);
+            dx.x[i] = a.written ? d : dx.x[i] + d;
             total.x[i] = fmaf(dy.x[i], xhat, total.x[i]);
         }
-        store<ALIGNED>(dx_row + c, dx, n);
+        if (a.written && a.dtype == DTYPE_BF16)
+            store<ALIGNED>((bf16 *)a.dx + to + c, dx, n);
+        else
+            store<ALIGNED>((float *)a.dx + to + c, dx, n);
         store<ALIGNED>(sums + c, total, n);
     }
 }
@@ -328,13 +364,19 @@ static __global__ void rmsnorm_weight_kernel(NormGrad g) {
 }
 
 static int segment_rows(const RmsnormGradArgs *a, int segment) {
-    return a->segments.count ? a->segments.host[segment + 1] - a->segments.host[segment] : (int)a->T;
+    return (a->segments.count ? a->segments.host[segment + 1] - a->segments.host[segment] : (int)a->T) * a->heads;
 }
-void rmsnorm_grad_cuda(const Device *device, const RmsnormGradArgs *a) {
+void rmsnorm_grad_cuda(const Device *device, const RmsnormGradArgs *args) {
+    RmsnormGradArgs given = *args, *a = &given;
     if (a->T <= 0 || a->C <= 0) return;
+    if (!a->heads) a->heads = 1;
+    if (!a->ldx) a->ldx = a->heads * a->C;
+    if (!a->lddy) a->lddy = a->heads * a->C;
+    if (!a->lddx) a->lddx = a->heads * a->C;
     CudaContext *cuda = cuda_context(device);
     int64_t room = (int64_t)CUDA_SCRATCH / 4 / a->C, segments = a->segments.count ? a->segments.count : 1;
-    bool even = a->C % 8 == 0 && aligned(a->x) && aligned(a->weight) && aligned(a->dy) && aligned(a->dx);
+    bool whole = a->C % 8 == 0 && a->ldx % 8 == 0 && a->lddy % 8 == 0 && a->lddx % 8 == 0;
+    bool even = whole && aligned(a->x) && aligned(a->weight) && aligned(a->dy) && aligned(a->dx);
     auto kernel = even ? rmsnorm_grad_kernel<true> : rmsnorm_grad_kernel<false>;
     NormGrad g = {*a, (float *)cuda->scratch, room < GRAD_LANES ? (int)room : (int)GRAD_LANES, 0, 0, a->C * 4 <= GRAD_SHARED};
     int64_t at_once = room / g.lanes < 32768 ? room / g.lanes : 32768;
@@ -366,6 +408,7 @@ struct AddRows {
     const int32_t *row; // [T]
     const float *x;     // [T, C]
     float *y;           // [., C]
+    float scale;        // of x
     unsigned buckets;
 };
 struct AddList {
@@ -419,7 +462,7 @@ template <bool ALIGNED> static __device__ void add_listed(const AddRows &a, AddL
                 }
 #pragma unroll
             for (int j = 0; j < ADD_AHEAD; j++)
-                if (j < loaded) sum.x += x[j].x, sum.y += x[j].y, sum.z += x[j].z, sum.w += x[j].w;
+                if (j < loaded) sum.x += x[j].x * a.scale, sum.y += x[j].y * a.scale, sum.z += x[j].z * a.scale, sum.w += x[j].w * a.scale;
         }
         store_four<ALIGNED>(y, sum, n);
     }
@@ -482,9 +525,9 @@ static void add_rows(const Device *device, AddRows a) {
     LAUNCH(cuda_context(device)->stream, kernel, grid, dim3(ADD_THREADS), sizeof(AddList), a);
 }
 void embed_grad_cuda(const Device *device, const EmbedGradArgs *a) {
-    add_rows(device, AddRows{a->T, a->C, a->tokens, a->dy, a->dtable, 0});
+    add_rows(device, AddRows{a->T, a->C, a->tokens, a->dy, a->dtable, a->scale != 0 ? a->scale : 1.0f, 0});
 }
-void scatter_cuda(const Device *device, const ScatterArgs *a) { add_rows(device, AddRows{a->T, a->C, a->row, a->x, a->y, 0}); }
+void scatter_cuda(const Device *device, const ScatterArgs *a) { add_rows(device, AddRows{a->T, a->C, a->row, a->x, a->y, 1.0f, 0}); }
 
 // ---- decoding --------------------------------------------------------------------------------------------
 // One thread a row.

@@ -218,7 +218,7 @@ static void rmsnorm_grad_split(void) {
     memcpy(a.dx, first_dx, sizeof dx), memcpy(a.dweight, first_dweight, sizeof dweight);
     RmsnormGradArgs head = a, tail = a;
     head.T = 60, head.segments.count = 2;
-    tail.T = T - 60, tail.x += 60 * C, tail.rstd += 60, tail.dy += 60 * C, tail.dx += 60 * C;
+    tail.T = T - 60, tail.x += 60 * C, tail.rstd += 60, tail.dy += 60 * C, tail.dx = (float *)tail.dx + 60 * C;
     tail.segments = segments(3, later);
     ON_CUDA(rmsnorm_grad, &head, "the first two segments");
     ON_CUDA(rmsnorm_grad, &tail, "the other three");

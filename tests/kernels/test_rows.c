@@ -55,7 +55,8 @@ static void rmsnorm_grad_case(Random *r, int64_t T, int64_t C, Dtype dtype, Temp
     a.dy = input("dy", T * C, r, temper == HOSTILE ? PLAIN : temper);
     a.dx = output("dx", T * C, KIND_F32);
     a.dweight = output("dweight", C, KIND_F32);
-    for (int64_t i = 0; i < T * C; i++) a.dx[i] = any_float(r, temper);
+    float *dx = a.dx;
+    for (int64_t i = 0; i < T * C; i++) dx[i] = any_float(r, temper);
     for (int64_t i = 0; i < C; i++) a.dweight[i] = any_float(r, temper);
     COMPARE_SHAPE(rmsnorm_grad, &a);
 }

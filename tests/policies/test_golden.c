@@ -1,5 +1,5 @@
 // Whole models against numbers from Hugging Face transformers in double precision: logprobs, gradients, greedy
-// continuations of small Llama and Qwen2 checkpoints, of a quantised GGUF, and of SmolLM2 where it was fetched.
+// continuations of small checkpoints of every family, of a quantised GGUF, and of SmolLM2 where it was fetched.
 #include "policy_test.h"
 #include "files.h"
 
@@ -157,14 +157,24 @@ static void check_checkpoint(const char *folder, const char *cases_path, const c
     json_decref(cases);
 }
 static const char *const variants[] = {"reference", "generic", "avx2", "avx512", "avx512bf16"};
-static void llama_tied(void) {
-    for (int i = 0; i < COUNT(variants); i++)
-        check_checkpoint(TEST_DATA "/models/llama-tied", TEST_DATA "/models/llama-tied/cases.json", variants[i]);
+static void check_model(const char *name, const char *variant) {
+    char folder[256], cases[300];
+    snprintf(folder, sizeof folder, TEST_DATA "/models/%s", name);
+    snprintf(cases, sizeof cases, "%s/cases.json", folder);
+    check_checkpoint(folder, cases, variant);
 }
-static void qwen2(void) {
-    for (int i = 0; i < COUNT(variants); i++)
-        check_checkpoint(TEST_DATA "/models/qwen2", TEST_DATA "/models/qwen2/cases.json", variants[i]);
+static void check_variants(const char *name) {
+    for (int i = 0; i < COUNT(variants); i++) check_model(name, variants[i]);
 }
+static void llama_tied(void) { check_variants("llama-tied"); }
+static void qwen2(void) { check_variants("qwen2"); }
+// The bits of all variants are the same (tests/kernels), so the best one is enough for the other families.
+static void llama_rope3(void) { check_model("llama-rope3", NULL); }
+static void mistral(void) { check_model("mistral-window", NULL); }
+static void qwen3(void) { check_model("qwen3", NULL); }
+static void gemma3(void) { check_model("gemma3", NULL), check_model("gemma3-legacy", NULL); }
+static void phi3(void) { check_model("phi3", NULL); }
+static void olmo2(void) { check_model("olmo2", NULL); }
 
 // ---- GGUF ------------------------------------------------------------------------------------------------
 static void gguf(void) {
@@ -242,6 +252,12 @@ static void smollm2(void) {
 static const Test tests[] = {
     {"Llama, tied", llama_tied},
     {"Qwen2, sharded, biases", qwen2},
+    {"Llama 3, scaled rotary positions, all biases", llama_rope3},
+    {"Mistral, windows", mistral},
+    {"Qwen3, norms of q and k", qwen3},
+    {"Gemma 3, both generations of keys", gemma3},
+    {"Phi-3, fused tensors", phi3},
+    {"OLMo 2, norms of outputs", olmo2},
     {"GGUF", gguf},
     {"SmolLM2", smollm2},
 };
