@@ -27,8 +27,9 @@ void recipe_name_elements(json_t *list) {
 static bool is_script(const char *kind) {
     size_t n = strlen(kind);
     if (n > 4 && strcmp(kind + n - 4, ".lua") == 0) return true;
-    for (int i = 0; task_script_shipped(i); i++)
-        if (strcmp(task_script_shipped(i), kind) == 0) return true;
+    char name[64];
+    for (int i = 0; task_script_shipped(i, name); i++)
+        if (strcmp(name, kind) == 0) return true;
     return false;
 }
 
@@ -40,10 +41,7 @@ static bool unknown_kind(Build *b, const char *path, const char *what, const cha
     int count = 0;
     Buf all = {0};
     for (int i = 0; variants[i].name && i < MOST; i++) names[count++] = variants[i].name;
-    for (int i = 0; variants == task_variants && task_script_shipped(i) && i < MOST; i++) {
-        snprintf(shipped[i], sizeof shipped[i], "%s", task_script_shipped(i));
-        names[count++] = shipped[i];
-    }
+    for (int i = 0; variants == task_variants && i < MOST && task_script_shipped(i, shipped[i]); i++) names[count++] = shipped[i];
     for (int i = 0; i < count; i++) buf_printf(&all, "%s%s", i ? ", " : "", names[i]);
     if (variants == task_variants) buf_puts(&all, " or a path that ends in .lua");
     const char *near = nearest_name(kind, names);
@@ -228,20 +226,19 @@ bool recipe_store_tasks(Build *b, Err *err) {
     return true;
 }
 
-// {"task"} stands for a reward of each task's own: the script's score function, `countdown`'s checker, or `correct`.
-static void store_task_rewards(Build *b, const RewardSpec *shared) {
-    Recipe *r = b->r;
+int recipe_task_rewards(const Recipe *r, double weight, RewardSpec *out) {
+    int count = 0;
     for (int i = 0; i < r->task_count; i++) {
         const TaskSpec *task = &r->tasks[i];
         bool known = false;
         for (int j = 0; j < i; j++) known |= strcmp(r->tasks[j].kind, task->kind) == 0;
         if (known) continue;
-        RewardSpec *reward = &r->rewards[r->reward_count++];
-        *reward = *shared;
-        reward->task = task->file ? "*" : task->kind; // a file's rows have kinds of their own
+        RewardSpec *reward = &out[count++];
+        *reward = (RewardSpec){.weight = weight, .task = task->file ? "*" : task->kind}; // a file's rows have kinds of their own
         reward->script = task->script && task->scores ? task->script : strcmp(task->kind, "countdown") == 0 ? "countdown" : "correct";
         if (task->script) reward->options = task->options;
     }
+    return count;
 }
 
 bool recipe_store_rewards(Build *b, Err *err) {
@@ -259,7 +256,7 @@ bool recipe_store_rewards(Build *b, Err *err) {
         json_t *options = json_object_get(from, "options");
         if (json_object_size(options)) reward.options = keep_json(&r->arena, json_incref(options));
         if (strcmp(script, "task") == 0) {
-            store_task_rewards(b, &reward);
+            r->reward_count += recipe_task_rewards(r, reward.weight, r->rewards + r->reward_count);
             continue;
         }
         if (ends_in_lua(script)) TRY(recipe_locate_input(b, at, "reward script", script, &script, err));

@@ -112,6 +112,9 @@ bool recipe_read(const char *path, const char *const *sets, Recipe **out, Err *e
 // The recipe that a run folder was made with, overrides included, from its recipe.resolved.json.
 bool recipe_of_run(const char *run_folder, Recipe **out, Err *err) MUST_CHECK;
 void recipe_free(Recipe *r);
+// The reward of each task's own: a script's score function, the checker of countdown, or `correct`. What {"task"} among a
+// recipe's rewards stands for. `out` has room for one a task; returns how many there are.
+int recipe_task_rewards(const Recipe *r, double weight, RewardSpec *out);
 // As PolicyOptions wants it: NULL where the recipe leaves it to RECKON_DEVICE.
 static inline const char *recipe_device(const Recipe *r) { return r->device && *r->device ? r->device : NULL; }
 

@@ -85,20 +85,19 @@ static const EmbeddedFile *shipped(int index) {
     }
     return NULL;
 }
-const char *task_script_shipped(int index) {
-    static _Thread_local char name[64];
+bool task_script_shipped(int index, char name[64]) {
     const EmbeddedFile *f = shipped(index);
-    if (!f) return NULL;
-    snprintf(name, sizeof name, "%.*s", (int)strlen(f->name) - 4, f->name);
-    return name;
+    if (f) snprintf(name, 64, "%.*s", (int)strlen(f->name) - 4, f->name);
+    return f != NULL;
 }
 
 static bool read_source(const char *script, Buf *out, Err *err) {
     size_t n = strlen(script);
     *out = (Buf){0};
     if (n > 4 && strcmp(script + n - 4, ".lua") == 0) return file_read(script, SCRIPT_BYTES, out, err);
-    for (int i = 0; task_script_shipped(i); i++)
-        if (strcmp(task_script_shipped(i), script) == 0) {
+    char name[64];
+    for (int i = 0; task_script_shipped(i, name); i++)
+        if (strcmp(name, script) == 0) {
             buf_append(out, shipped(i)->data, shipped(i)->size);
             return true;
         }

@@ -23,7 +23,7 @@ int64_t task_script_distinct(const TaskScript *t, int level); // problems that t
 // A problem: a function of (script, options, level, seed). What belongs to the item is the arena's. `identity` is the same
 // for problems that are to be held out together.
 bool task_script_draw(TaskScript *t, int level, uint64_t seed, Arena *arena, Item *out, const char **identity, Err *err) MUST_CHECK;
-// The name of task number `index` that comes with reckon as a script; NULL beyond the last.
-const char *task_script_shipped(int index);
+// The name of task number `index` that comes with reckon as a script; false beyond the last.
+bool task_script_shipped(int index, char name[64]);
 
 #endif

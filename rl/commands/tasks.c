@@ -1,9 +1,12 @@
 // reckon tasks: what a recipe asks, before anything is spent: kinds, levels, how many problems there are, and samples
-// of the held-out ones. Without a recipe, the procedural tasks that come with reckon.
+// of the held-out ones, with what the task's own check says of the truth and of an answer that is wrong. Without a recipe,
+// the tasks that come with reckon.
 #include "command.h"
 #include "rl.h"
+#include "task_script.h"
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static const Option options[] = {
     {.name = "level", .kind = OPTION_INT, .value = "N", .help = "only this level", .low = 0, .high = 1e6},
@@ -14,48 +17,99 @@ static const Option options[] = {
     OPTION_END,
 };
 
-// The procedural tasks with all of their levels, as if a recipe had named them.
-static Recipe *every_task(void) {
+// The tasks that come with reckon with all of their levels, as if a recipe had named them.
+static bool every_task(Recipe **out, Err *err) {
     static const struct {
         const char *kind;
         int levels;
     } kinds[] = {{"arithmetic", 6}, {"countdown", 3}};
-    Recipe *r = xcalloc(1, sizeof *r);
+    Recipe *r = *out = xcalloc(1, sizeof *r);
     r->held_out = 0.1;
-    r->task_count = COUNT(kinds);
-    r->tasks = ARENA_NEW(&r->arena, TaskSpec, r->task_count);
-    for (int i = 0; i < r->task_count; i++) {
-        TaskSpec *task = &r->tasks[i];
-        *task = (TaskSpec){.kind = arena_strdup(&r->arena, kinds[i].kind), .level_count = kinds[i].levels, .weight = 1};
+    r->reward_limits = reward_default_limits();
+    char name[64];
+    int scripts = 0;
+    while (task_script_shipped(scripts, name)) scripts++;
+    r->tasks = ARENA_NEW(&r->arena, TaskSpec, COUNT(kinds) + scripts);
+    for (int i = 0; i < COUNT(kinds) + scripts; i++) {
+        TaskSpec *task = &r->tasks[r->task_count++];
+        if (i >= COUNT(kinds)) (void)task_script_shipped(i - COUNT(kinds), name);
+        *task = (TaskSpec){.kind = arena_strdup(&r->arena, i < COUNT(kinds) ? kinds[i].kind : name), .weight = 1, .level_count = i < COUNT(kinds) ? kinds[i].levels : 0};
+        if (i >= COUNT(kinds)) {
+            TaskScript *t;
+            TRY(task_script_open(name, NULL, &t, err));
+            task->script = task->kind, task->level_count = task_script_about(t)->levels, task->scores = task_script_about(t)->scores;
+            task_script_close(t);
+        }
         task->levels = ARENA_NEW(&r->arena, int, task->level_count);
         for (int level = 0; level < task->level_count; level++) task->levels[level] = level + 1;
     }
-    return r;
+    return true;
 }
 
-static json_t *item_json(const Item *item) {
+// ---- what the checks say -----------------------------------------------------------------------------------
+typedef struct Checked {
+    Verdict truth, wrong;
+} Checked;
+
+static bool check(RewardPool *pool, const Item *items, int count, Checked *out, Err *err) {
+    for (int i = 0; i < count; i++)
+        for (int wrong = 0; wrong < 2; wrong++) {
+            const char *answer = wrong ? items[i].wrong : items[i].truth;
+            if (!answer) continue;
+            RewardSample sample = {.id = items[i].kind, .prompt = items[i].prompt, .completion = answer, .completion_size = strlen(answer),
+                                   .truth = items[i].truth, .row = items[i].row, .finish = "stop", .mode = "direct", .task = items[i].kind,
+                                   .group = 2 * i + wrong};
+            TRY(reward_pool_submit(pool, &sample, wrong ? &out[i].wrong : &out[i].truth, err));
+        }
+    return reward_pool_finish(pool, err);
+}
+static json_t *verdict_json(const Verdict *v) {
+    if (v->state == VERDICT_SCORED) return json_real(v->score);
+    return json_sprintf("%s: %s", verdict_state_names[v->state], v->why);
+}
+
+static json_t *item_json(const Item *item, const Checked *checked) {
     json_t *out = json_pack("{s:s, s:s}", "prompt", item->prompt, "truth", item->truth);
     if (item->messages) json_object_set(out, "messages", item->messages);
     json_object_set_new(out, "demonstration", item->demonstration ? json_string(item->demonstration) : json_null());
+    json_object_set_new(out, "truth_scores", verdict_json(&checked->truth));
+    if (item->wrong) {
+        json_object_set_new(out, "wrong", json_string(item->wrong));
+        json_object_set_new(out, "wrong_scores", verdict_json(&checked->wrong));
+    }
     json_object_set(out, "row", item->row);
     return out;
 }
 
-static bool level_json(const Tasks *t, int index, int samples, json_t **out, Err *err) {
+static bool level_json(const Tasks *t, RewardPool *pool, int index, int samples, json_t **out, Err *err) {
     Arena arena = {0};
     Item *items = ARENA_NEW(&arena, Item, samples + 1);
+    Checked *checked = ARENA_NEW(&arena, Checked, samples + 1);
     TaskLevel level;
     int found;
     tasks_level(t, index, &level);
-    bool ok = tasks_held_out(t, index, samples, &arena, items, &found, err);
+    bool ok = tasks_held_out(t, index, samples, &arena, items, &found, err) && check(pool, items, found, checked, err);
     if (ok) {
         json_t *list = json_array();
-        for (int i = 0; i < found; i++) json_array_append_new(list, item_json(&items[i]));
+        for (int i = 0; i < found; i++) json_array_append_new(list, item_json(&items[i], &checked[i]));
         *out = json_pack("{s:s, s:i, s:o, s:o}", "kind", level.kind, "level", level.level, "distinct",
                          level.distinct < 0 ? json_null() : json_integer(level.distinct), "samples", list);
     }
     arena_reset(&arena);
     return ok;
+}
+
+// "; scores 1.0" and "; wrong: "8" 0.0".
+static void print_check(Buf *line, const json_t *item, const char *word, const char *answer, const char *key) {
+    const json_t *score = json_object_get(item, key);
+    if (!score) return;
+    buf_printf(line, "; %s ", word);
+    if (answer) {
+        json_write(json_object_get(item, answer), line);
+        buf_puts(line, " ");
+    }
+    if (json_is_number(score)) buf_printf(line, "%g", json_number_value(score));
+    else buf_puts(line, json_string_value(score));
 }
 
 static void print_level(const json_t *level) {
@@ -74,12 +128,14 @@ static void print_level(const json_t *level) {
             buf_puts(&line, "  by ");
             json_write(json_object_get(item, "demonstration"), &line);
         }
+        print_check(&line, item, "scores", NULL, "truth_scores");
+        print_check(&line, item, "wrong:", "wrong", "wrong_scores");
         printf("  %s\n", line.data);
         buf_free(&line);
     }
 }
 
-static bool show(const Args *args, const Tasks *t, Err *err) {
+static bool show(const Args *args, const Tasks *t, RewardPool *pool, Err *err) {
     json_t *levels = json_array();
     bool ok = true, any_level = !args_given(args, "level");
     for (int i = 0; ok && i < tasks_level_count(t); i++) {
@@ -87,7 +143,7 @@ static bool show(const Args *args, const Tasks *t, Err *err) {
         tasks_level(t, i, &level);
         if (!any_level && level.level != args_int(args, "level", 0)) continue;
         json_t *entry;
-        ok = level_json(t, i, (int)args_int(args, "samples", 3), &entry, err);
+        ok = level_json(t, pool, i, (int)args_int(args, "samples", 3), &entry, err);
         if (ok) json_array_append_new(levels, entry);
     }
     if (ok && json_array_size(levels) == 0)
@@ -106,12 +162,15 @@ static bool show(const Args *args, const Tasks *t, Err *err) {
 static bool run(const Args *args, Err *err) {
     Recipe *r = NULL;
     Tasks *t = NULL;
-    if (args->positional_count == 0)
-        r = every_task();
-    else
-        TRY(recipe_read(args->positional[0], args_list(args, "set"), &r, err));
-    bool ok = tasks_open(r, &t, err) && show(args, t, err);
+    RewardPool *pool = NULL;
+    bool ok = args->positional_count ? recipe_read(args->positional[0], args_list(args, "set"), &r, err) : every_task(&r, err);
+    if (ok) {
+        RewardSpec *specs = ARENA_NEW(&r->arena, RewardSpec, r->task_count);
+        ok = reward_pool_open(specs, recipe_task_rewards(r, 1, specs), 1, &r->reward_limits, &pool, err) && tasks_open(r, &t, err) &&
+             show(args, t, pool, err);
+    }
     tasks_close(t);
+    reward_pool_close(pool);
     recipe_free(r);
     return ok;
 }
@@ -121,7 +180,7 @@ const Command command_tasks = {
     .summary = "list kinds of problems, their levels and samples",
     .usage = "[RECIPE] [options]",
     .detail = "Reads a recipe and its data, checks both, and shows held-out problems of each level with the true answer and\n"
-              "the demonstration that cold-start training imitates. Without a recipe: the procedural tasks.",
+              "the demonstration that cold-start training imitates. Without a recipe: the tasks that come with reckon. Each sample shows what the\ntask's own check gives for the truth and for a wrong answer.",
     .example = "reckon tasks scripts/recipes/quickstart.lua --level 3 --samples 5",
     .positional_min = 0,
     .positional_max = 1,
