@@ -13,12 +13,13 @@ bool workspace_reserve(Policy *p, int64_t rows, Err *err) {
     RESERVE(w->x, act_bytes(p, rows * c->width));
     RESERVE(w->qkv, rows * qkv_width(c) * 4);
     RESERVE(w->q, act_bytes(p, rows * q_width(c)));
-    RESERVE(w->attention, act_bytes(p, rows * q_width(c)));
+    RESERVE(w->attention, act_bytes(p, rows * attention_width(c)));
     RESERVE(w->gate_up, act_bytes(p, rows * 2 * c->feed_forward));
     RESERVE(w->ff, act_bytes(p, rows * c->feed_forward));
     RESERVE(w->rstd, rows * 4);
     if (c->norm_placement != NORM_BEFORE) RESERVE(w->branch, rows * c->width * 4);
     RESERVE(w->final, act_bytes(p, rows * c->width));
+    TRY(experts_reserve(p, rows, err) && latent_reserve(p, rows, err));
     w->rows = rows;
     return true;
 }
@@ -62,20 +63,28 @@ static bool kept_reserve(Policy *p, int64_t rows, Err *err) {
         RESERVE(k->rstd1, rows * 4);
         RESERVE(k->rstd2, rows * 4);
         RESERVE(k->q, act_bytes(p, rows * q_width(c)));
-        RESERVE(k->attention, act_bytes(p, rows * q_width(c)));
-        RESERVE(k->gate_up, act_bytes(p, rows * 2 * c->feed_forward));
+        RESERVE(k->attention, act_bytes(p, rows * attention_width(c)));
+        if (!config_has_experts(c, l)) RESERVE(k->gate_up, act_bytes(p, rows * 2 * c->feed_forward));
         RESERVE(k->lse, rows * c->heads * 4);
         TRY(kept_reserve_norms(p, k, rows, err));
+        TRY(experts_keep(p, &k->experts, l, rows, err) && latent_keep(p, &k->latent, rows, err));
     }
     return true;
 }
 
+// For the largest of the layers' products; no expert has more rows than there are tokens.
 static size_t grad_scratch(const Policy *p, int64_t rows, int64_t targets, int groups) {
     const ModelConfig *c = &p->config;
+    size_t layers = 0;
     if (!p->device->is_host) return 0;
     if (p->trained) return adapter_grad_scratch(p->trained, rows, groups, p->dtype);
-    int64_t wide = 2 * c->feed_forward > qkv_width(c) ? 2 * (int64_t)c->feed_forward : qkv_width(c);
-    size_t layers = matmul_grad_scratch(rows, wide, c->feed_forward > c->width ? c->feed_forward : c->width, groups, p->dtype);
+    for (int i = 0; i < p->parameter_count; i++) {
+        const Parameter *q = &p->parameters[i];
+        for (int j = 0; j < 2 && q->layer >= 0 && q->matrix; j++) {
+            size_t need = matmul_grad_scratch(rows, block_rows(q, j), q->K, groups, p->dtype);
+            layers = need > layers ? need : layers;
+        }
+    }
     int64_t chunk = targets < HEAD_CHUNK ? targets : HEAD_CHUNK;
     size_t head = matmul_grad_scratch(chunk, c->vocabulary, c->width, groups, p->dtype);
     return layers > head ? layers : head;
@@ -87,10 +96,11 @@ bool training_reserve(Policy *p, const Packed *b, int64_t pages, bool keep, Err 
     int64_t rows = b->token_count, targets = b->target_count, D = c->head_width;
     int64_t wide = 2 * c->feed_forward > qkv_width(c) ? 2 * (int64_t)c->feed_forward : qkv_width(c);
     if (wide < c->width) wide = c->width;
+    if (wide < attention_width(c)) wide = attention_width(c);
     if (pages > t->pages) {
         t->pages = 0;
         RESERVE(t->page_memory, (size_t)pages * page_bytes(p) * (size_t)c->layers);
-        if (p->trainable) RESERVE(t->dpages, pages * page_elements(c->kv_heads, D) * 4);
+        if (p->trainable) RESERVE(t->dpages, pages * cache_page_elements(c) * 4);
         t->pages = pages;
     }
     if (keep && rows > t->rows) {
@@ -104,6 +114,7 @@ bool training_reserve(Policy *p, const Packed *b, int64_t pages, bool keep, Err 
         RESERVE(t->delta, rows * c->heads * 4);
         if (c->qk_norm != QK_NORM_NONE) RESERVE(t->dqk, rows * (c->heads + c->kv_heads) * D * 4);
         RESERVE(t->dact, act_bytes(p, rows * wide));
+        TRY(latent_train(p, rows, err));
         t->rows = rows;
     }
     if (targets > t->targets) {
@@ -118,6 +129,7 @@ bool training_reserve(Policy *p, const Packed *b, int64_t pages, bool keep, Err 
         t->targets = targets;
     }
     if (keep) {
+        TRY(experts_train(p, rows, b->group_count, err));
         if (!t->dlogits) {
             RESERVE(t->dlogits, act_bytes(p, HEAD_CHUNK * vocab_padded(c->vocabulary)));
             RESERVE(t->head_dx, HEAD_CHUNK * (int64_t)c->width * 4);

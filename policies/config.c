@@ -47,7 +47,7 @@ static bool listed(const char *key, const char *const *list, int count) {
 }
 static bool check_key(const Reader *r, const char *key, const json_t *value, Err *err) {
     bool passed = key[0] == '_' || strncmp(key, "unsloth", 7) == 0;
-    if (json_is_null(value) || passed || listed(key, options, COUNT(options)) || listed(key, harmless, COUNT(harmless))) return true;
+    if (json_is_null(value) || passed || listed(key, options, COUNT(options)) || listed(key, harmless, COUNT(harmless)) || mixture_known(r->family, key)) return true;
     if (strcmp(key, "quantization_config") == 0)
         return fail(err, ERR_DATA, r->path, "quantization_config is not supported, expected weights in F32, F16 or BF16");
     if (listed(key, refused, COUNT(refused))) return json_is_false(value) || wrong(r->path, key, value, "false or null: not supported", err);
@@ -217,7 +217,7 @@ static bool window_rule(const Reader *r, Err *err) {
     if (full) first = (int32_t)json_integer_value(full);
     TRY(get_int(r->config, r->path, "sliding_window_pattern", false, &pattern, err));
     for (int i = 0; i < c->layers; i++) {
-        bool window = r->family->windows == WINDOWS_ALL || (r->family->windows == WINDOWS_UPPER && i >= first) ||
+        bool window = r->family->windows == WINDOWS_ALL || r->family->windows == WINDOWS_SWITCHED || (r->family->windows == WINDOWS_UPPER && i >= first) ||
                       (r->family->windows == WINDOWS_PATTERN && (i + 1) % pattern != 0);
         c->layer[i] = window ? LAYER_WINDOW : 0;
     }
@@ -228,7 +228,7 @@ static bool read_windows(const Reader *r, Err *err) {
     const json_t *types = key_of(r->config, "layer_types");
     bool used = false, any = false;
     WindowRule rule = r->family->windows;
-    if (rule == WINDOWS_UPPER) {
+    if (rule == WINDOWS_UPPER || rule == WINDOWS_SWITCHED) {
         TRY(get_bool(r->config, r->path, "use_sliding_window", &used, err));
     } else {
         bool asked = rule != WINDOWS_NONE;
@@ -243,7 +243,7 @@ static bool read_windows(const Reader *r, Err *err) {
         TRY(get_int(r->config, r->path, "sliding_window", false, &c->window, err));
         if (c->window || rule == WINDOWS_PATTERN) TRY(window_rule(r, err));
     }
-    bool all = used && c->window && rule == WINDOWS_ALL;
+    bool all = used && c->window && (rule == WINDOWS_ALL || rule == WINDOWS_SWITCHED);
     if (types) TRY(read_layer_types(r, types, err));
     for (int i = 0; i < c->layers; i++) {
         any |= c->layer[i] & LAYER_WINDOW;
@@ -368,6 +368,7 @@ bool config_from_json(const json_t *config, const json_t *generation_config, con
     TRY(read_biases(&r, err));
     TRY(read_scores(&r, err));
     TRY(read_windows(&r, err));
+    TRY(mixture_read(config, path, r.family, out, err));
     TRY(read_rope(&r, err));
     TRY(read_tokens(&r, generation_config, err));
     return config_check(out, path, err);

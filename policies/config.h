@@ -39,7 +39,28 @@ typedef enum QkNorm {
     QK_NORM_WHOLE  // of all of q, and of all of k
 } QkNorm;
 // Bits of ModelConfig.layer.
-enum { LAYER_WINDOW = 1 };
+enum { LAYER_WINDOW = 1, LAYER_EXPERTS = 2 };
+
+// The feed-forward of layers with LAYER_EXPERTS: each token goes to some of many experts (ops.h, Router).
+typedef struct ExpertsConfig {
+    int32_t count;                 // E; 0: the model has none
+    int32_t chosen;                // k
+    int32_t feed_forward;          // F of one expert
+    int32_t shared;                // F of the experts that every token goes to, together; 0: none
+    int32_t groups, chosen_groups; // 1, 1: none
+    int32_t group_best;            // scores that a group is judged by: 1 or 2
+    bool sigmoid, normalise;
+    bool correction;               // there is a correction bias
+    double scale;
+} ExpertsConfig;
+// Latent attention (ops.h): queries of N plain and P rotated columns, keys and values from a latent of R, values of V columns
+// a head. head_width is N + P, rotary_width P.
+typedef struct LatentConfig {
+    int32_t R;      // kv_lora_rank; 0: ordinary attention
+    int32_t q_rank; // of the queries; 0: they come straight from the stream
+    int32_t N, P, V;
+    bool interleaved;
+} LatentConfig;
 
 typedef struct ModelConfig {
     char model_type[32]; // a row of the table in family.c
@@ -69,12 +90,15 @@ typedef struct ModelConfig {
     uint8_t layer[MAX_LAYERS];
     bool local_rope;          // windowed layers turn by rope[1]
     RopeConfig rope[2];
+    ExpertsConfig experts;
+    LatentConfig latent;
     int32_t bos_id, pad_id; // -1 if none
     int32_t stop_ids[MAX_STOP_IDS];
     int32_t stop_count;
 } ModelConfig;
 
 static inline int32_t config_rotary(const ModelConfig *c) { return c->rotary_width ? (c->rotary_width + 1) / 2 * 2 : c->head_width; }
+static inline bool config_has_experts(const ModelConfig *c, int layer) { return c->layer[layer] & LAYER_EXPERTS; }
 static inline int32_t config_window(const ModelConfig *c, int layer) { return c->layer[layer] & LAYER_WINDOW ? c->window : 0; }
 static inline int config_rope(const ModelConfig *c, int layer) { return c->local_rope && c->layer[layer] & LAYER_WINDOW ? 1 : 0; }
 

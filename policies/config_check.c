@@ -1,5 +1,5 @@
 // What a configuration must keep, wherever it came from, and what follows from it: parameters and FLOPs.
-#include "family.h"
+#include "config_parts.h"
 #include <string.h>
 
 // ---- checking --------------------------------------------------------------------------------------------
@@ -30,7 +30,7 @@ static bool check_shapes(const ModelConfig *c, const char *where, Err *err) {
             return fail(err, ERR_DATA, where, "%s is %d, expected 1 to %d", ranges[i].name, ranges[i].value, ranges[i].limit);
     if (c->heads % c->kv_heads != 0)
         return fail(err, ERR_DATA, where, "num_key_value_heads is %d, expected a divisor of num_attention_heads %d", c->kv_heads, c->heads);
-    if (c->head_width % 2 != 0) return fail(err, ERR_DATA, where, "head_dim is %d, expected an even number", c->head_width);
+    if (c->head_width % 2 != 0 && !c->latent.R) return fail(err, ERR_DATA, where, "head_dim is %d, expected an even number", c->head_width);
     return true;
 }
 // What config.json has no key for can't be saved, so it can't be had.
@@ -45,7 +45,7 @@ static bool check_family(const ModelConfig *c, const char *where, Err *err) {
     bool same = c->fused == f->fused && c->norm_placement == f->norm_placement && c->qk_norm == f->qk_norm && c->norm_offset == f->norm_offset &&
                 c->embedding_scaled == f->embedding_scaled && c->local_rope == (f->local_theta != 0);
     if (!same) return fail(err, ERR_DATA, where, "norms, scales or fused tensors aren't those of a %s model", c->model_type);
-    if ((f->query_scalar == 0 && (c->query_scalar != 0 || c->logit_softcap != 0)) || (!f->partial_rotary && c->rotary_width))
+    if ((f->query_scalar == 0 && (c->query_scalar != 0 || c->logit_softcap != 0)) || (!f->partial_rotary && c->rotary_width && !c->latent.R))
         return fail(err, ERR_DATA, where, "a %s model has no query scalar, no cap of logits and no heads that turn in part", c->model_type);
     return true;
 }
@@ -55,7 +55,7 @@ static bool check_windows(const ModelConfig *c, const char *where, Err *err) {
     for (int i = 0; i < c->layers; i++) windows += config_window(c, i) != 0;
     if (c->window < 0 || (windows == 0) != (c->window == 0))
         return fail(err, ERR_DATA, where, "sliding_window is %d, and %d layers have one", c->window, windows);
-    if (windows && (f->windows == WINDOWS_NONE || (f->windows == WINDOWS_ALL && windows != c->layers)))
+    if (windows && (f->windows == WINDOWS_NONE || ((f->windows == WINDOWS_ALL || f->windows == WINDOWS_SWITCHED) && windows != c->layers)))
         return fail(err, ERR_DATA, where, "%d of %d layers have windows, which isn't so in %s models", windows, c->layers, c->model_type);
     return true;
 }
@@ -91,7 +91,7 @@ static bool check_numbers(const ModelConfig *c, const char *where, Err *err) {
     return check_rope(c, &c->rope[0], where, err) && (!c->local_rope || check_rope(c, &c->rope[1], where, err));
 }
 bool config_check(const ModelConfig *c, const char *where, Err *err) {
-    return check_shapes(c, where, err) && check_family(c, where, err) && check_windows(c, where, err) && check_numbers(c, where, err) &&
+    return check_shapes(c, where, err) && check_family(c, where, err) && check_windows(c, where, err) && mixture_check(c, where, err) && check_numbers(c, where, err) &&
            check_tokens(c, where, err);
 }
 
@@ -105,17 +105,27 @@ int64_t config_parameters(const ModelConfig *c) {
     int64_t count = 0;
     return family_tensors(c, count_tensor, &count, NULL) ? count : 0;
 }
-// Elements of one layer's matrices: q, k, v, o, gate, up, down.
-static int64_t layer_matrices(const ModelConfig *c) {
-    int64_t width = c->width, q = (int64_t)c->heads * c->head_width, kv = (int64_t)c->kv_heads * c->head_width;
-    return width * (2 * q + 2 * kv) + 3 * width * c->feed_forward;
+// Elements of the matrices that a token passes in one layer, of k experts those that it goes to; latent attention multiplies by
+// its inner matrices once for queries and once for what it gives.
+static int64_t layer_matrices(const ModelConfig *c, int layer) {
+    const LatentConfig *l = &c->latent;
+    const ExpertsConfig *e = &c->experts;
+    int64_t width = c->width, H = c->heads, q = H * c->head_width, kv = (int64_t)c->kv_heads * c->head_width;
+    int64_t attention = width * (2 * q + 2 * kv), feed_forward = 3 * width * c->feed_forward;
+    if (l->R) {
+        int64_t queries = l->q_rank ? l->q_rank * (width + q) : width * q;
+        attention = queries + width * (l->R + l->P) + H * l->R * (l->N + l->V) + H * l->V * width;
+    }
+    if (config_has_experts(c, layer)) feed_forward = width * e->count + 3 * width * ((int64_t)e->chosen * e->feed_forward + e->shared);
+    return attention + feed_forward;
 }
 // Matrix products and attention's two (scores, then values); norms, rotations and activations are left out, as is usual.
 double config_flops(const ModelConfig *c, double context, bool with_head) {
-    double attention = 0, head = with_head ? 2.0 * c->width * c->vocabulary : 0;
+    double sum = with_head ? 2.0 * c->width * c->vocabulary : 0;
+    double widths = c->latent.R ? 2.0 * c->latent.R + c->latent.P : 2.0 * c->head_width; // of a key and of a value
     for (int i = 0; i < c->layers; i++) {
         int32_t window = config_window(c, i);
-        attention += 4.0 * c->heads * c->head_width * (window && window < context ? window : context);
+        sum += 2.0 * (double)layer_matrices(c, i) + 2.0 * c->heads * widths * (window && window < context ? window : context);
     }
-    return c->layers * 2.0 * (double)layer_matrices(c) + attention + head;
+    return sum;
 }

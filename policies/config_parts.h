@@ -1,7 +1,7 @@
 // Keys of config.json one at a time, for the files that read it.
 #ifndef RECKON_CONFIG_PARTS_H
 #define RECKON_CONFIG_PARTS_H
-#include "config.h"
+#include "family.h"
 
 // JSON null counts as missing.
 static inline const json_t *key_of(const json_t *object, const char *key) {
@@ -38,5 +38,12 @@ static inline bool get_bool(const json_t *config, const char *path, const char *
     *out = json_is_true(v);
     return true;
 }
+
+// config_mixture.c: the keys of mixtures of experts and of latent attention. `known` tells whether the family has the key; `read`
+// comes after the shapes and windows of the rest, `check` with the other ranges, `write` adds to what config.json has.
+bool mixture_known(const Family *f, const char *key);
+bool mixture_read(const json_t *config, const char *path, const Family *f, ModelConfig *out, Err *err) MUST_CHECK;
+bool mixture_check(const ModelConfig *c, const char *where, Err *err) MUST_CHECK;
+void mixture_write(const ModelConfig *c, json_t *out);
 
 #endif

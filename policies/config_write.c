@@ -1,6 +1,6 @@
 // config.json as transformers reads it, older and newer: rope_theta and rope_scaling for the former, rope_parameters for the
 // latter. What is written here reads back (config.c) as the same configuration.
-#include "family.h"
+#include "config_parts.h"
 
 static json_t *token_or_null(int32_t id) { return id < 0 ? json_null() : json_integer(id); }
 static json_t *stops_json(const ModelConfig *c) {
@@ -83,7 +83,8 @@ static void put_windows(const ModelConfig *c, const Family *f, json_t *j) {
     int first = 0, pattern = window_pattern(c);
     if (f->windows == WINDOWS_NONE) return;
     json_object_set_new(j, "sliding_window", c->window ? json_integer(c->window) : json_null());
-    if (f->windows == WINDOWS_ALL) return;
+    if (f->windows == WINDOWS_SWITCHED) json_object_set_new(j, "use_sliding_window", json_boolean(c->window != 0));
+    if (f->windows == WINDOWS_ALL || f->windows == WINDOWS_SWITCHED) return;
     json_object_set_new(j, "layer_types", layer_types_json(c));
     if (f->windows == WINDOWS_UPPER) {
         while (first < c->layers && !config_window(c, first)) first++;
@@ -131,6 +132,7 @@ json_t *config_to_json(const ModelConfig *c, const char *dtype) {
     json_object_set_new(j, "model_type", json_string(c->model_type));
     put_shapes(c, j);
     put_options(c, f, j);
+    mixture_write(c, j);
     json_object_set_new(j, "bos_token_id", token_or_null(c->bos_id));
     json_object_set_new(j, "pad_token_id", token_or_null(c->pad_id));
     json_object_set_new(j, "eos_token_id", stops_json(c));

@@ -17,9 +17,13 @@ typedef enum BiasRule {
 typedef enum WindowRule {
     WINDOWS_NONE,
     WINDOWS_ALL,    // every layer, where `sliding_window` is a number
+    WINDOWS_SWITCHED, // the same, and only where `use_sliding_window` says so
     WINDOWS_UPPER,  // where `use_sliding_window` says so: those that `layer_types` names, or all from `max_window_layers` on
     WINDOWS_PATTERN // those that `layer_types` names, or all but every `sliding_window_pattern`-th
 } WindowRule;
+
+// Whose kind of experts and of attention.
+typedef enum Mixture { MIXTURE_NONE, MIXTURE_MIXTRAL, MIXTURE_QWEN, MIXTURE_DEEPSEEK_V2, MIXTURE_DEEPSEEK_V3 } Mixture;
 
 typedef struct Family {
     const char *model_type, *architecture;
@@ -40,6 +44,7 @@ typedef struct Family {
     NormPlacement norm_placement;
     QkNorm qk_norm;
     Activation activation; // the usual one
+    Mixture mixture;
 } Family;
 
 const Family *family_find(const char *model_type); // NULL: unknown
@@ -60,6 +65,18 @@ typedef enum TensorRole {
     ROLE_GATE_UP,
     ROLE_DOWN,
     ROLE_FFN_POST_NORM,
+    ROLE_Q, // queries alone, where attention is latent
+    ROLE_Q_A,
+    ROLE_Q_A_NORM,
+    ROLE_KV_A,
+    ROLE_KV_A_NORM,
+    ROLE_KV_B,
+    ROLE_ROUTER,
+    ROLE_CORRECTION, // no gradient: the load moves it; F32 in every file
+    ROLE_EXPERTS_GATE_UP,
+    ROLE_EXPERTS_DOWN,
+    ROLE_SHARED_GATE_UP,
+    ROLE_SHARED_DOWN,
     ROLE_FINAL_NORM,
     ROLE_HEAD
 } TensorRole;

@@ -73,3 +73,34 @@ void linear_backward(const Backward *b, const Linear *l, const void *x, const vo
                                                .w = w->transposed, .store = store, .y = dx, .ldy = w->K});
     if (a) lora_backward(b, a, l, x, dy, dx);
 }
+
+// ---- a matrix an expert ----------------------------------------------------------------------------------
+// Forward from x [rows, K] by the packed matrices, or back from dy [rows, N] by the transposed ones.
+static MatmulArgs experts_args(const Policy *p, const Linear *l, const Sorted *s, bool back) {
+    const Parameter *w = l->weight;
+    int64_t N = block_rows(w, 0), K = w->K;
+    return (MatmulArgs){.M = s->rows, .N = back ? K : N, .K = back ? N : K, .dtype = p->dtype, .ldx = back ? N : K, .ldy = back ? K : N,
+                        .w = back ? w->transposed : w->packed, .store = STORE_F32,
+                        .products = {.count = block_count(w), .every = s->every, .start = s->start,
+                                     .w_step = back ? block_transposed(w, 1) : block_packed(w, 1)}};
+}
+void experts_product(const Policy *p, const Linear *l, const Sorted *s, const void *x, Store store, void *y) {
+    MatmulArgs a = experts_args(p, l, s, false);
+    a.x = x, a.store = store, a.y = y;
+    p->device->matmul(p->device, &a);
+}
+void experts_input_gradient(const Backward *b, const Linear *l, const Sorted *s, const void *dy, float *dx) {
+    MatmulArgs a = experts_args(b->p, l, s, true);
+    a.x = dy, a.y = dx;
+    b->p->device->matmul(b->p->device, &a);
+}
+void experts_weight_gradient(const Backward *b, const Linear *l, const Sorted *s, const void *x, const void *dy) {
+    const Policy *p = b->p;
+    const Parameter *w = l->weight;
+    int64_t N = block_rows(w, 0);
+    if (!w->trained) return;
+    p->device->matmul_grad(p->device, &(MatmulGradArgs){.T = s->rows, .N = N, .K = w->K, .dtype = p->dtype, .x = x, .ldx = w->K, .dy = dy,
+                                                        .ldy = N, .dw = w->gradient, .scratch = p->training.scratch,
+                                                        .products = {.count = block_count(w), .every = s->every, .start = s->start,
+                                                                     .w_step = N * w->K}});
+}

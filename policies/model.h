@@ -86,6 +86,10 @@ typedef struct Layer {
     Parameter *q_norm, *k_norm;
     Parameter *ffn_norm, *ffn_post_norm;
     Linear gate_up, down;
+    Linear q_a, q, kv_a, kv_b; // of latent attention; q_a may be missing
+    Parameter *q_a_norm, *kv_a_norm;
+    Linear router, experts_gate_up, experts_down, shared_gate_up, shared_down; // in the place of gate_up and down
+    Parameter *correction;
 } Layer;
 
 // Host arrays on their way to the device: added one by one, sent in one copy, which sets the pointers that operations
@@ -121,8 +125,59 @@ typedef struct Pass {
     int32_t max_run;                   // host: rows in succession that share a table; decoding: 1
 } Pass;
 
+// Rows sorted by expert: `rows` at most, those of expert e from start[e * every] on.
+typedef struct Sorted {
+    int64_t rows;
+    int32_t every;
+    const int32_t *start;
+} Sorted;
+
+// What a pass needs for experts (moe.c), T tokens, k experts each. Of shared ones F is that of all together.
+typedef struct ExpertsWork {
+    float *logits, *weight;          // [T, E], [T, k]
+    int32_t *choice, *place, *token; // [T, k], [T, k], [T k]
+    int32_t *start;                  // [E + 1]
+    void *x, *gate_up, *ff;          // act [T k, C], [T k, 2F], [T k, F]
+    float *out;                      // [T k, C]
+    void *shared_gate_up, *shared_ff; // act [T, 2F], [T, F]
+} ExpertsWork;
+typedef struct ExpertsKept {
+    float *logits, *weight;
+    int32_t *choice;
+    void *gate_up, *shared_gate_up;
+} ExpertsKept;
+typedef struct ExpertsTraining {
+    int64_t rows, starts;       // capacities
+    int32_t *start;             // [E groups + 1]
+    void *dy, *dgate_up;        // act [T k, C], [T k, 2F]
+    float *dff, *dweight;       // [T k, F], [T, k]
+    void *dlogits, *dshared;    // act [T, E], [T, 2F]
+    float *dshared_ff;          // [T, F]
+    int64_t *load;              // [layers][E] rows of each expert since it was taken
+    float balance, z;           // of the batch that the forward pass kept
+} ExpertsTraining;
+
+// What a pass needs for latent attention (mla.c).
+typedef struct LatentWork {
+    float *q_a, *kv;            // [T, q_rank], [T, R + P]
+    float *q_a_rstd, *kv_rstd;  // [T]
+    void *q_a_normed, *latent;  // act [T, q_rank], [T, R]
+    void *q_plain, *context;    // act [T, H N], [T, H R]
+    void *scratch;              // latent_scratch() bytes
+} LatentWork;
+typedef struct LatentKept {
+    float *q_a, *kv, *q_a_rstd, *kv_rstd;
+    void *q_plain, *context;
+} LatentKept;
+typedef struct LatentTraining {
+    float *dcontext, *dq_plain, *dlatent, *dq_a; // [T, H R], [T, H N], [T, R], [T, q_rank]
+    void *dkv, *dq_a_act;                        // act [T, R + P], [T, q_rank]
+} LatentTraining;
+
 // What the backward pass needs of a layer.
 typedef struct Kept {
+    ExpertsKept experts;
+    LatentKept latent;
     float *h_in, *h_mid; // [T, C] residual stream before attention and before the feed-forward
     float *rstd1, *rstd2;
     void *q, *attention, *gate_up; // act [T, HD], [T, HD], [T, 2F]
@@ -132,6 +187,8 @@ typedef struct Kept {
 } Kept;
 
 typedef struct Workspace {
+    ExpertsWork experts;
+    LatentWork mla;
     int64_t rows;        // capacity
     float *h;            // [T, C] residual stream
     void *x;             // act [T, C] normed
@@ -159,6 +216,8 @@ typedef struct Staged {
 
 // Everything that a training pass holds, allocated for the largest batch so far.
 typedef struct Training {
+    ExpertsTraining experts;
+    LatentTraining mla;
     int64_t rows, targets, pages; // capacities
     Kept *kept;                   // [layers]
     float *h_last, *rstd_last;    // before the last norm
@@ -234,6 +293,7 @@ struct Policy {
     int64_t optimizer_steps;
     double flops;
     Paging paging; // of the batch that policy_forward kept
+    int32_t *choices; // [layers][T][k] where a pass notes the experts that it chose, or NULL
 };
 
 // One backward pass.
@@ -243,11 +303,20 @@ typedef struct Backward {
     Segments groups; // in tokens
 } Backward;
 
-static inline int64_t q_width(const ModelConfig *c) { return (int64_t)c->heads * c->head_width; }
-static inline int64_t qkv_width(const ModelConfig *c) { return (int64_t)(c->heads + 2 * c->kv_heads) * c->head_width; }
+// Columns of queries as attention reads them, of what the first product of attention gives, and of what the last one reads.
+static inline int64_t q_width(const ModelConfig *c) {
+    return (int64_t)c->heads * (c->latent.R ? c->latent.R + c->latent.P : c->head_width);
+}
+static inline int64_t qkv_width(const ModelConfig *c) {
+    return (int64_t)(c->latent.R ? c->heads : c->heads + 2 * c->kv_heads) * c->head_width;
+}
+static inline int64_t attention_width(const ModelConfig *c) { return (int64_t)c->heads * (c->latent.R ? c->latent.V : c->head_width); }
+static inline int64_t cache_page_elements(const ModelConfig *c) {
+    return c->latent.R ? latent_page_elements(c->latent.R + c->latent.P) : page_elements(c->kv_heads, c->head_width);
+}
 static inline size_t act_bytes(const Policy *p, int64_t elements) { return (size_t)elements * dtype_size(p->dtype); }
 static inline size_t page_bytes(const Policy *p) {
-    return act_bytes(p, page_elements(p->config.kv_heads, p->config.head_width));
+    return act_bytes(p, cache_page_elements(&p->config));
 }
 
 // Two bytes more than asked for: products of bf16 read pairs, beyond the last row by one where its width is odd.
@@ -290,6 +359,35 @@ bool parameter_alloc(const Policy *p, Parameter *q, Err *err) MUST_CHECK;
 void parameter_free(const Policy *p, Parameter *q);
 bool parameter_set(const Policy *p, const Parameter *q, const float *host, Err *err) MUST_CHECK;
 bool parameter_get(const Policy *p, const Parameter *q, float *host, Err *err) MUST_CHECK; // [N, K], unscaled where it has masters
+
+// The same with a matrix an expert, over sorted rows. The two halves of the way back come by themselves: dx is written.
+void experts_product(const Policy *p, const Linear *l, const Sorted *s, const void *x, Store store, void *y);
+void experts_input_gradient(const Backward *b, const Linear *l, const Sorted *s, const void *dy, float *dx);
+void experts_weight_gradient(const Backward *b, const Linear *l, const Sorted *s, const void *x, const void *dy);
+
+// transformer.c: what a block reads of the stream h [T, C], act, normed by `weight` where there is one; and from the gradient dy of
+// such a normed row into the stream's.
+void block_input(const Policy *p, int64_t T, const Parameter *weight, const float *h, void *y, float *rstd);
+void norm_gradient(const Backward *b, Parameter *weight, const float *x, const float *rstd, const float *dy);
+
+// moe.c: the experts of a layer in the place of its feed-forward. Forward reads work.x and adds to work.h; backward takes the gradient
+// of what they gave from training.dact, reads the normed input from work.x, and leaves its gradient in training.dwide.
+void experts_forward(Policy *p, int64_t T, int layer, const Kept *kept);
+void experts_backward(const Backward *b, int layer);
+bool experts_reserve(Policy *p, int64_t rows, Err *err) MUST_CHECK;
+bool experts_keep(Policy *p, ExpertsKept *k, int layer, int64_t rows, Err *err) MUST_CHECK;
+bool experts_train(Policy *p, int64_t rows, int groups, Err *err) MUST_CHECK;
+void experts_free(Policy *p);
+
+// mla.c: latent attention in the place of the ordinary kind, without the output product. Forward reads work.x and leaves [T, H V] in
+// `y`; backward takes the gradient of that from training.dact, reads the normed input from work.x, and leaves its gradient in
+// training.dwide.
+void latent_forward(Policy *p, const Pass *pass, int layer, const Kept *kept, void *y);
+void latent_backward(const Backward *b, int layer);
+bool latent_reserve(Policy *p, int64_t rows, Err *err) MUST_CHECK;
+bool latent_keep(Policy *p, LatentKept *k, int64_t rows, Err *err) MUST_CHECK;
+bool latent_train(Policy *p, int64_t rows, Err *err) MUST_CHECK;
+void latent_free(Policy *p);
 
 // Runs the layers; leaves the normed hidden states in work.final. With `kept`, what the backward pass needs is kept
 // there and in training.h_last, rstd_last. Room for the rows and positions must have been reserved: this only queues

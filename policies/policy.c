@@ -21,6 +21,18 @@ static Parameter **layer_slot(Layer *l, TensorRole role, bool bias) {
     case ROLE_FFN_NORM: return &l->ffn_norm;
     case ROLE_GATE_UP: return bias ? &l->gate_up.bias : &l->gate_up.weight;
     case ROLE_DOWN: return bias ? &l->down.bias : &l->down.weight;
+    case ROLE_Q: return &l->q.weight;
+    case ROLE_Q_A: return bias ? &l->q_a.bias : &l->q_a.weight;
+    case ROLE_Q_A_NORM: return &l->q_a_norm;
+    case ROLE_KV_A: return bias ? &l->kv_a.bias : &l->kv_a.weight;
+    case ROLE_KV_A_NORM: return &l->kv_a_norm;
+    case ROLE_KV_B: return &l->kv_b.weight;
+    case ROLE_ROUTER: return &l->router.weight;
+    case ROLE_CORRECTION: return &l->correction;
+    case ROLE_EXPERTS_GATE_UP: return &l->experts_gate_up.weight;
+    case ROLE_EXPERTS_DOWN: return &l->experts_down.weight;
+    case ROLE_SHARED_GATE_UP: return bias ? &l->shared_gate_up.bias : &l->shared_gate_up.weight;
+    case ROLE_SHARED_DOWN: return bias ? &l->shared_down.bias : &l->shared_down.weight;
     default: return NULL;
     }
 }
@@ -34,7 +46,7 @@ static Parameter **slot_of(Policy *p, const TensorSpec *t) {
 }
 static bool is_norm(TensorRole role) {
     return role == ROLE_ATTENTION_NORM || role == ROLE_ATTENTION_POST_NORM || role == ROLE_FFN_NORM || role == ROLE_FFN_POST_NORM ||
-           role == ROLE_Q_NORM || role == ROLE_K_NORM || role == ROLE_FINAL_NORM;
+           role == ROLE_Q_NORM || role == ROLE_K_NORM || role == ROLE_Q_A_NORM || role == ROLE_KV_A_NORM || role == ROLE_FINAL_NORM;
 }
 
 static bool count_tensor(void *context, const TensorSpec *t, Err *err) {
@@ -78,7 +90,8 @@ bool parameter_alloc(const Policy *p, Parameter *q, Err *err) {
     size_t floats = (size_t)(q->N * q->K) * 4;
     const char *name = q->parts[0].name;
     if (q->matrix) TRY(d->allocate(d, act_bytes(p, packed_size(q)), name, &q->packed, err));
-    if (q->matrix && q->transposable && p->trainable)
+    // Latent attention multiplies by the transposed matrices in every pass.
+    if (q->matrix && q->transposable && (p->trainable || q->role == ROLE_KV_B))
         TRY(d->allocate(d, act_bytes(p, transposed_size(q)), name, &q->transposed, err));
     if (!q->matrix || q->trained) TRY(d->allocate(d, floats, name, (void **)&q->values, err));
     if (!q->trained && !q->matrix) q->gradient = p->discard;
@@ -157,7 +170,7 @@ static bool discard_reserve(Policy *p, Err *err) {
 
 static bool policy_start(const ModelConfig *config, const PolicyOptions *o, Policy **out, Err *err) {
     TRY(config_check(config, config->model_type, err));
-    if (config->head_width > 256)
+    if (config->head_width > 256 && !config->latent.R)
         return fail(err, ERR_DATA, config->model_type, "head_dim is %d, expected at most 256", config->head_width);
     Policy *p = xcalloc(1, sizeof *p);
     *out = p;
@@ -172,7 +185,7 @@ static bool policy_start(const ModelConfig *config, const PolicyOptions *o, Poli
         TRY(p->device->allocate(p->device, head_scratch(p->device->threads), "head scratch", (void **)&p->head_scratch, err));
     TRY(layout_build(p, err));
     bool adapts = o->adapter || o->lora.rank > 0;
-    for (int i = 0; i < p->parameter_count; i++) p->parameters[i].trained = p->trainable && !adapts;
+    for (int i = 0; i < p->parameter_count; i++) p->parameters[i].trained = p->trainable && !adapts && p->parameters[i].role != ROLE_CORRECTION;
     if (p->trainable && adapts) TRY(discard_reserve(p, err));
     return !p->trainable || norm_reserve(p, err);
 }
@@ -333,6 +346,7 @@ bool policy_freeze_copy(Policy *from, Policy **out, Err *err) {
             p->device->copy(p->device, q->packed, source->packed, act_bytes(p, packed_size(q)));
         else
             p->device->copy(p->device, q->values, source->values, (size_t)(q->N * q->K) * 4);
+        if (q->transposed) p->device->copy(p->device, q->transposed, source->transposed, act_bytes(p, transposed_size(q)));
     }
     *out = p;
     return true;
@@ -346,6 +360,8 @@ void policy_close(Policy *p) {
         for (int i = 0; i < p->adapter_count; i++) adapter_free(p, p->adapters[i]);
         for (int i = 0; i < p->parameter_count; i++) parameter_free(p, &p->parameters[i]);
         d->release(d, p->discard);
+        experts_free(p);
+        latent_free(p);
         workspace_free(p);
         training_free(p);
         d->release(d, p->cos_sin[0]);
@@ -432,7 +448,7 @@ static bool save_weights(const Policy *p, const char *folder, const char *dtype,
             ok = parameter_get(p, q, values, err);
         }
         for (int j = 0; j < q->part_count; j++)
-            tensors[count++] = (TensorOut){.name = q->parts[j].name, .dtype = dtype, .dims = q->matrix ? 2 : 1,
+            tensors[count++] = (TensorOut){.name = q->parts[j].name, .dtype = q->role == ROLE_CORRECTION ? "F32" : dtype, .dims = q->matrix ? 2 : 1,
                                            .shape = {q->parts[j].rows, q->K}, .values = values + q->parts[j].row * q->K};
     }
     char *path = path_join(folder, "model.safetensors");
@@ -523,7 +539,9 @@ bool policy_load_optimizer(Policy *p, const char *path, Err *err) {
 Parameter *trained_parameter(const Policy *p, int index) {
     const Adapter *a = p->trained;
     if (a) return index < a->count ? &a->parameters[index] : NULL;
-    return p->trainable && index < p->parameter_count ? &p->parameters[index] : NULL;
+    for (int i = 0; p->trainable && i < p->parameter_count; i++)
+        if (p->parameters[i].trained && index-- == 0) return &p->parameters[i];
+    return NULL;
 }
 
 void policy_zero_gradients(Policy *p) {

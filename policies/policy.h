@@ -156,6 +156,13 @@ bool policy_rollout(Policy *p, const RolloutRequest *requests, int32_t count, co
 void rollout_free(Rollout *r);
 
 // ---- training passes -------------------------------------------------------------------------------------
+// ---- experts ---------------------------------------------------------------------------------------------
+// Layers with experts (ModelConfig.experts says how many each has, and how many a token goes to).
+int policy_expert_layers(const Policy *p);
+// How many rows each expert had in the backward passes since this was last called, [policy_expert_layers][experts]. With a rate
+// above 0, correction biases move by it against that load (DeepSeek-V3), where the model has them.
+bool policy_take_expert_load(Policy *p, double rate, int64_t *load, Err *err) MUST_CHECK;
+
 // Ragged groups in one packed array: a group's prompt once, then its completions; each completion continues the
 // positions of its prompt. The order of groups fixes the order of every sum.
 typedef struct PackedSequence {
@@ -179,10 +186,15 @@ typedef struct Packed {
     double temperature;    // > 0
     const int64_t *kept_start; // [R + 1] or NULL: renormalise over kept_ids only
     const int32_t *kept_ids;
+    // Coefficients of losses on the routers of experts, divided by the number of tokens that they are means over; 0: none. The
+    // balancing loss is taken over each group (a prompt and its completions).
+    double router_balance, router_z;
 } Packed;
 
 // Logprob [R] and entropy [R] of the targets. With `keep`, activations stay for policy_backward of the same batch.
 bool policy_forward(Policy *p, const Packed *batch, bool keep, float *logprob, float *entropy, Err *err) MUST_CHECK;
+// Logprobs, and the experts that each token went to: choice [policy_expert_layers][T][chosen], ascending for each token.
+bool policy_forward_experts(Policy *p, const Packed *batch, float *logprob, int32_t *choice, Err *err) MUST_CHECK;
 // Adds to the gradients: dlogprob [R] and dentropy [R] (may be NULL) are dLoss/dlogprob and dLoss/dentropy.
 bool policy_backward(Policy *p, const Packed *batch, const float *dlogprob, const float *dentropy, Err *err) MUST_CHECK;
 // Both in one go, for coefficients that are known beforehand: nothing is waited for between the passes.

@@ -117,6 +117,7 @@ static bool forward_queue(Policy *p, const Packed *batch, bool keep, Err *err) {
     TRY(rope_reserve(p, p->paging.max_position + 1, err) && rope_stretch(p, batch, err));
     TRY(find_segments(p, batch, err));
     TRY(stage_batch(p, batch, err));
+    t->experts.balance = (float)batch->router_balance, t->experts.z = (float)batch->router_z;
     transformer_forward(p, &t->staged.pass, keep ? t->kept : NULL);
     int64_t T = batch->token_count, R = batch->target_count;
     if (T) p->flops += (double)T * config_flops(&p->config, p->paging.context / (double)T, false);

@@ -15,7 +15,7 @@ static RmsnormArgs norm_args(const Policy *p, int64_t T, const Parameter *weight
                          .eps = (float)p->config.norm_eps, .dtype = p->dtype, .rstd = rstd};
 }
 // What a block reads of the residual stream h [T, C]: normed where the block has a norm before it.
-static void block_input(const Policy *p, int64_t T, const Parameter *weight, const float *h, void *y, float *rstd) {
+void block_input(const Policy *p, int64_t T, const Parameter *weight, const float *h, void *y, float *rstd) {
     const Device *d = p->device;
     if (!weight) {
         d->convert(d, &(ConvertArgs){.count = T * p->config.width, .dtype = p->dtype, .x = h, .y = y});
@@ -71,14 +71,14 @@ static AttentionArgs attention_args(const Policy *p, const Pass *pass, int layer
 
 static const int32_t *angles_of(const Pass *pass) { return pass->angle ? pass->angle : pass->position; }
 
-static void attention_block(Policy *p, const Pass *pass, int layer, const Kept *kept) {
+// From work.x to `y` [T, H D].
+static void heads_forward(Policy *p, const Pass *pass, int layer, const Kept *kept, void *y) {
     const ModelConfig *c = &p->config;
     const Layer *l = &p->layers[layer];
     Workspace *w = &p->work;
     const Device *d = p->device;
     int rope = config_rope(c, layer);
-    void *q = kept ? kept->q : w->q, *y = kept ? kept->attention : w->attention;
-    block_input(p, pass->T, l->attention_norm, w->h, w->x, kept ? kept->rstd1 : w->rstd);
+    void *q = kept ? kept->q : w->q;
     linear_forward(p, &l->qkv, pass->T, w->x, STORE_F32, w->qkv);
     norm_qk(p, pass->T, l, w->qkv, kept);
     d->rope(d, &(RopeArgs){.T = pass->T, .heads = c->heads, .kv_heads = c->kv_heads, .D = c->head_width,
@@ -87,6 +87,16 @@ static void attention_block(Policy *p, const Pass *pass, int layer, const Kept *
                            .slot_start = pass->slot_start, .slot = pass->slot});
     AttentionArgs attention = attention_args(p, pass, layer, q, y, kept ? kept->lse : NULL);
     d->attention(d, &attention);
+}
+static void attention_block(Policy *p, const Pass *pass, int layer, const Kept *kept) {
+    const Layer *l = &p->layers[layer];
+    Workspace *w = &p->work;
+    void *y = kept ? kept->attention : w->attention;
+    block_input(p, pass->T, l->attention_norm, w->h, w->x, kept ? kept->rstd1 : w->rstd);
+    if (l->kv_b.weight)
+        latent_forward(p, pass, layer, kept, y);
+    else
+        heads_forward(p, pass, layer, kept, y);
     block_output(p, pass->T, &l->output, y, l->attention_post_norm, kept ? kept->attention_out : w->branch, kept ? kept->post_rstd1 : w->rstd, w->h);
 }
 
@@ -96,6 +106,10 @@ static void feed_forward_block(Policy *p, const Pass *pass, int layer, const Kep
     const Device *d = p->device;
     void *gate_up = kept ? kept->gate_up : w->gate_up;
     block_input(p, pass->T, l->ffn_norm, w->h, w->x, kept ? kept->rstd2 : w->rstd);
+    if (l->router.weight) {
+        experts_forward(p, pass->T, layer, kept);
+        return;
+    }
     linear_forward(p, &l->gate_up, pass->T, w->x, STORE_ACT, gate_up);
     d->swiglu(d, &(SwigluArgs){.T = pass->T, .F = p->config.feed_forward, .gate = gate_of(&p->config), .dtype = p->dtype,
                                .gate_up = gate_up, .y = w->ff});
@@ -127,7 +141,7 @@ static RmsnormGradArgs norm_grad_args(const Backward *b, Parameter *weight, cons
                              .rstd = rstd, .dy = dy, .dtype = p->dtype, .dweight = weight->gradient, .segments = b->groups};
 }
 // The gradient of a norm before a block joins the stream's.
-static void norm_gradient(const Backward *b, Parameter *weight, const float *x, const float *rstd, const float *dy) {
+void norm_gradient(const Backward *b, Parameter *weight, const float *x, const float *rstd, const float *dy) {
     const Policy *p = b->p;
     RmsnormGradArgs norm = norm_grad_args(b, weight, x, rstd, dy);
     norm.dx = p->training.dh;
@@ -162,6 +176,13 @@ static void feed_forward_gradient(const Backward *b, int layer) {
     const Training *t = &p->training;
     int64_t T = b->pass.T, F = p->config.feed_forward;
     Gate gate = gate_of(&p->config);
+    if (l->router.weight) {
+        output_gradient(b, l->ffn_post_norm, k->ffn_out, k->post_rstd2);
+        block_input(p, T, l->ffn_norm, k->h_mid, p->work.x, NULL);
+        experts_backward(b, layer);
+        norm_gradient(b, l->ffn_norm, k->h_mid, k->rstd2, t->dwide);
+        return;
+    }
     d->swiglu(d, &(SwigluArgs){.T = T, .F = F, .gate = gate, .dtype = p->dtype, .gate_up = k->gate_up, .y = p->work.ff});
     output_gradient(b, l->ffn_post_norm, k->ffn_out, k->post_rstd2);
     linear_backward(b, &l->down, p->work.ff, t->dact, STORE_F32, t->dwide);
@@ -197,6 +218,13 @@ static void attention_gradient(const Backward *b, int layer) {
     int rope = config_rope(c, layer);
     output_gradient(b, l->attention_post_norm, k->attention_out, k->post_rstd1);
     linear_backward(b, &l->output, k->attention, t->dact, STORE_F32, t->dwide);
+    if (l->kv_b.weight) {
+        d->convert(d, &(ConvertArgs){.count = b->pass.T * attention_width(c), .dtype = p->dtype, .x = t->dwide, .y = t->dact});
+        block_input(p, b->pass.T, l->attention_norm, k->h_in, p->work.x, NULL);
+        latent_backward(b, layer);
+        norm_gradient(b, l->attention_norm, k->h_in, k->rstd1, t->dwide);
+        return;
+    }
     d->attention_grad(d, &(AttentionGradArgs){.forward = attention_args(p, &b->pass, layer, k->q, k->attention, k->lse),
                                               .unit_count = b->groups.count, .unit = t->staged.unit,
                                               .unit_page = t->staged.unit_page, .dy = t->dwide, .dq = t->dq,

@@ -68,6 +68,32 @@ static bool add_gradients(Policy *p, const Packed *batch, const float *logprob, 
     return ok;
 }
 
+// Which experts each token of the lists went to: for each layer that has any, [tokens][chosen].
+static bool add_experts(Policy *p, const Packed *batch, const Ids *lists, int count, float *logprob, json_t *sequences, Err *err) {
+    const ModelConfig *c = policy_config(p);
+    int layers = policy_expert_layers(p), chosen = c->experts.chosen;
+    int32_t T = batch->token_count, *choice = xcalloc((size_t)layers * (size_t)T * (size_t)(chosen + 1) + 1, sizeof *choice);
+    bool ok = policy_forward_experts(p, batch, logprob, choice, err);
+    int64_t at = 0;
+    for (int i = 0; ok && i < count; at += lists[i++].count) {
+        json_t *experts = json_array();
+        for (int layer = 0, n = 0; layer < c->layers; layer++) {
+            if (!config_has_experts(c, layer)) continue;
+            const int32_t *rows = choice + ((int64_t)n++ * T + at) * chosen;
+            json_t *tokens = json_array();
+            for (int32_t t = 0; t < lists[i].count; t++) {
+                json_t *row = json_array();
+                for (int j = 0; j < chosen; j++) json_array_append_new(row, json_integer(rows[t * chosen + j]));
+                json_array_append_new(tokens, row);
+            }
+            json_array_append_new(experts, json_pack("{s:i,s:o}", "layer", layer, "choice", tokens));
+        }
+        json_object_set_new(json_array_get(sequences, (size_t)i), "experts", experts);
+    }
+    free(choice);
+    return ok;
+}
+
 static bool score_lists(Policy *p, const Args *args, const Ids *lists, int count, json_t *out, Err *err) {
     Batch b = {0};
     batch_build(lists, count, &b);
@@ -83,6 +109,7 @@ static bool score_lists(Policy *p, const Args *args, const Ids *lists, int count
         json_array_append_new(sequences, sequence);
         ok = add_top(p, &lists[i], (int)args_int(args, "top", 0), sequence, err);
     }
+    if (ok && count && args_flag(args, "experts")) ok = add_experts(p, &b.packed, lists, count, logprob, sequences, err);
     free(logprob);
     batch_free(&b);
     return ok;
@@ -129,6 +156,7 @@ static const Option options[] = {
     {.name = "precision", .kind = OPTION_CHOICE, .value = "fp32|bf16", .help = "of weights and activations (fp32)"},
     {.name = "top", .kind = OPTION_INT, .value = "K", .help = "also the K likeliest tokens after the last", .low = 0, .high = 1e6},
     {.name = "grad", .kind = OPTION_FLAG, .help = "also the loss (mean over all predicted tokens) and each parameter's gradient norm"},
+    {.name = "experts", .kind = OPTION_FLAG, .help = "also the experts that each token went to, layer by layer"},
     {.name = "threads", .kind = OPTION_INT, .value = "N", .help = "threads (all cores)", .low = 1, .high = 256},
     OPTION_DEVICE,
     {.name = "json", .kind = OPTION_FLAG, .help = "print one JSON document on stdout"},
@@ -137,7 +165,7 @@ static const Option options[] = {
 const Command command_score = {
     .name = "score",
     .summary = "log-probabilities of token ids under a model",
-    .usage = "MODEL --ids FILE [--adapter DIR] [--precision fp32|bf16] [--top K] [--grad] --json",
+    .usage = "MODEL --ids FILE [--adapter DIR] [--precision fp32|bf16] [--top K] [--experts] [--grad] --json",
     .detail = "MODEL is a Hugging Face folder or a .gguf file. Token i is scored given those before it, from the second on.",
     .example = "reckon score models/SmolLM2-135M-Instruct.Q4_1.gguf --ids ids.json --top 5 --json",
     .positional_min = 1,
