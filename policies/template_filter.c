@@ -105,10 +105,11 @@ static Value filter_truncate(Run *r, Value *a, Call *call) {
     int64_t length, leeway;
     Value end = a[3].kind == VALUE_MISSING ? value_literal(r, "...") : a[3];
     if (a[4].kind == VALUE_NONE) a[4] = value_missing();
-    if (!argument_int(r, a[1], 255, &length) || !argument_int(r, a[4], 5, &leeway) || !argument_text(r, end)) return value_none();
-    if (length < end.as.text->length || leeway < 0) return run_fail(r, "expected a length of at least %u", end.as.text->length);
+    if (!argument_int(r, a[1], 255, &length) || !argument_int(r, a[4], 5, &leeway)) return value_none();
+    int64_t end_length = value_length(r, end);
+    if (length < end_length || leeway < 0) return run_fail(r, "expected a length of at least %lld", (long long)end_length);
     if (value_length(r, a[0]) <= length + leeway || r->failed) return a[0];
-    if (!argument_text(r, a[0])) return value_none();
+    if (!argument_text(r, end) || !argument_text(r, a[0])) return value_none();
     Value cut = value_slice(r, a[0], value_none(), value_int(length - end.as.text->length), value_none());
     if (!argument_true(r, a[2])) {
         Text blank = {" ", 1, 1};
@@ -177,10 +178,11 @@ static Value filter_int(Run *r, Value *a, Call *call) {
     int64_t i, base;
     double x;
     if (a[0].kind == VALUE_UNDEFINED) return operate_unary(r, OP_NEG, a[0]);
-    if (!argument_int(r, a[2], 10, &base)) return value_none();
     if (is_string(a[0])) {
-        if (base != 0 && (base < 2 || base > 36)) return otherwise;
-        if (text_to_int(a[0].as.text, (int)base, &i)) return value_int(i);
+        base = 10;
+        bool good = a[2].kind == VALUE_MISSING || value_integer(a[2], &base); // a base that is none doesn't hinder a float
+        good &= base == 0 || (base >= 2 && base <= 36);
+        if (good && text_to_int(a[0].as.text, (int)base, &i)) return value_int(i);
         return text_to_float(a[0].as.text, &x) && float_to_int(x, &i) ? value_int(i) : otherwise;
     }
     if (value_integer(a[0], &i)) return value_int(i);
@@ -221,13 +223,17 @@ static Value filter_round(Run *r, Value *a, Call *call) {
     int64_t digits, i;
     double x;
     if (a[0].kind == VALUE_UNDEFINED) return operate_unary(r, OP_NEG, a[0]);
+    bool whole = a[1].kind == VALUE_NONE && (a[2].kind == VALUE_MISSING || (is_string(a[2]) && text_is(a[2].as.text, "common")));
+    if (whole) a[1] = value_int(0); // gives an int
     if (!argument_int(r, a[1], 0, &digits)) return value_none();
     const Text *method = a[2].kind == VALUE_MISSING ? NULL : argument_text(r, a[2]);
     if (r->failed) return value_none();
     bool common = !method || text_is(method, "common"), up = method && text_is(method, "ceil");
     if (!common && !up && !text_is(method, "floor")) return run_fail(r, "method must be common, ceil or floor");
     if (!value_number(a[0], &x)) return run_fail(r, "type %s doesn't define __round__ method", value_type(a[0]));
-    if (common) return value_integer(a[0], &i) ? round_int(r, i, digits) : round_float(r, x, digits);
+    if (common && value_integer(a[0], &i)) return round_int(r, i, digits);
+    if (whole) return float_to_int(nearbyint(x), &i) ? value_int(i) : run_fail(r, "cannot convert %g to a whole number of 64 bits", x);
+    if (common) return round_float(r, x, digits);
     Value power = operate(r, OP_POW, value_int(10), value_int(digits)), scaled = operate(r, OP_MUL, a[0], power);
     if (r->failed || !value_number(scaled, &x)) return value_none();
     if (!float_to_int(up ? ceil(x) : floor(x), &i)) return run_fail(r, "cannot convert %g to a whole number of 64 bits", x);
@@ -236,13 +242,14 @@ static Value filter_round(Run *r, Value *a, Call *call) {
 static Value filter_filesize(Run *r, Value *a, Call *call) {
     static const char *const decimal[] = {"kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"};
     static const char *const binary[] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"};
-    Value arguments[2] = {a[0], value_missing()}, size = filter_float(r, arguments, call);
+    Value arguments[2] = {a[0], value_none()}, size = filter_float(r, arguments, call);
     bool two = argument_true(r, a[1]);
+    if (!r->failed && size.kind != VALUE_FLOAT) return run_fail(r, "filesizeformat: expected a number, found '%s'", value_type(a[0]));
     double base = two ? 1024 : 1000, bytes = r->failed ? 0 : size.as.number, unit = base;
-    char text[64];
+    char text[400];
     int i = 0;
     if (bytes == 1) return value_literal(r, "1 Byte");
-    if (bytes < base) snprintf(text, sizeof text, "%lld Bytes", (long long)bytes);
+    if (bytes < base) snprintf(text, sizeof text, "%.0f Bytes", trunc(bytes));
     for (; bytes >= base && i < 8 && (i == 0 || bytes >= unit); i++) unit *= base;
     if (bytes >= base) snprintf(text, sizeof text, "%.1f %s", base * bytes / unit, (two ? binary : decimal)[i - 1]);
     return value_literal(r, text);

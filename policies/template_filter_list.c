@@ -79,10 +79,12 @@ static Value filter_sort(Run *r, Value *a, Call *call) {
     Value items = value_to_list(r, a[0]);
     if (r->failed) return items;
     Value keys = value_list(r, VALUE_LIST, items.as.list->count);
-    bool reverse = argument_true(r, a[1]), case_sensitive = argument_true(r, a[2]);
+    int64_t reverse;
+    bool case_sensitive = argument_true(r, a[2]);
+    if (!argument_int(r, a[1], 0, &reverse)) return items;
     for (int64_t i = 0; i < items.as.list->count && !r->failed; i++)
         list_push(r, keys.as.list, keys_of(r, items.as.list->items[i], a[3], case_sensitive));
-    if (!r->failed) sort_by(r, keys.as.list, items.as.list, reverse);
+    if (!r->failed) sort_by(r, keys.as.list, items.as.list, reverse != 0);
     return items;
 }
 static Value filter_dictsort(Run *r, Value *a, Call *call) {
@@ -91,6 +93,8 @@ static Value filter_dictsort(Run *r, Value *a, Call *call) {
     if (a[0].kind != VALUE_DICT) return run_fail(r, "'%s' object has no attribute 'items'", value_type(a[0]));
     const Text *by = a[2].kind == VALUE_MISSING ? NULL : argument_text(r, a[2]);
     if (r->failed) return value_none();
+    int64_t reverse;
+    if (!argument_int(r, a[3], 0, &reverse)) return value_none();
     bool by_value = by && text_is(by, "value"), case_sensitive = argument_true(r, a[1]);
     if (by && !by_value && !text_is(by, "key")) return run_fail(r, "You can only sort by either \"key\" or \"value\"");
     View *view = HEAP_NEW(&r->heap, View, 1);
@@ -99,7 +103,7 @@ static Value filter_dictsort(Run *r, Value *a, Call *call) {
     Value keys = value_list(r, VALUE_LIST, a[0].as.dict->count);
     for (int64_t i = 0; i < a[0].as.dict->count && !r->failed; i++)
         list_push(r, keys.as.list, fold(r, by_value ? a[0].as.dict->values[i] : a[0].as.dict->keys[i], case_sensitive));
-    if (!r->failed) sort_by(r, keys.as.list, items.as.list, argument_true(r, a[3]));
+    if (!r->failed) sort_by(r, keys.as.list, items.as.list, reverse != 0);
     return items;
 }
 static Value filter_groupby(Run *r, Value *a, Call *call) {

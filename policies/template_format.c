@@ -389,9 +389,9 @@ Value format_percent(Run *r, Value format, Value arguments) {
         builder_append(r, &b, t->data + at, end - at);
         at = hit ? percent_one(r, &b, t, end + 1, &p, format.markup) : end;
     }
-    bool tuple = arguments.kind == VALUE_TUPLE;
-    bool left = tuple ? p.next < arguments.as.list->count : !p.next && arguments.kind != VALUE_DICT && arguments.kind != VALUE_LIST && !is_list(arguments) &&
-                                                             arguments.kind != VALUE_VIEW && arguments.kind != VALUE_RANGE;
+    bool tuple = arguments.kind == VALUE_TUPLE; // what has items may be left over: it could have been a mapping
+    bool items = arguments.kind == VALUE_DICT || arguments.kind == VALUE_LIST || arguments.kind == VALUE_RANGE || arguments.kind == VALUE_UNDEFINED;
+    bool left = tuple ? p.next < arguments.as.list->count : !p.next && !items;
     if (left && !r->failed) return run_fail(r, "not all arguments converted during string formatting");
     return value_like(format, builder_value(r, &b));
 }

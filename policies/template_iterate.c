@@ -46,7 +46,7 @@ static bool next_of_string(Run *r, Iterator *it, Value *out) {
     if (it->offset >= t->size) return false;
     uint32_t size;
     text_code(t, it->offset, &size);
-    *out = value_like(it->source, value_text(text_slice(&r->heap, t, it->offset, it->offset + size)));
+    *out = value_text(text_slice(&r->heap, t, it->offset, it->offset + size));
     it->offset += size;
     return true;
 }

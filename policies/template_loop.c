@@ -26,10 +26,14 @@ static bool passes(Run *r, const Loop *loop, Value item) {
     return pass;
 }
 // The next item of the source that passes.
-static bool pull(Run *r, Loop *loop, Value *item) {
-    while (iterator_next(r, &loop->iterator, item)) {
-        if (!loop->node->c || loop->filtered || passes(r, loop, *item)) return !r->failed;
+static bool pull(Run *r, Loop *loop, Value *out) {
+    Value item;
+    while (iterator_next(r, &loop->iterator, &item)) {
+        bool pass = !loop->node->c || loop->filtered || passes(r, loop, item);
         if (r->failed) return false;
+        if (!pass) continue;
+        *out = item;
+        return true;
     }
     return false;
 }

@@ -44,7 +44,11 @@ static Value string_split(Run *r, Value *a, bool from_right) {
 }
 static Value m_split(Run *r, Value *a, Call *c) { return (void)c, string_split(r, a, false); }
 static Value m_rsplit(Run *r, Value *a, Call *c) { return (void)c, string_split(r, a, true); }
-static Value m_splitlines(Run *r, Value *a, Call *c) { return (void)c, text_lines(r, a[0], argument_true(r, a[1])); }
+static Value m_splitlines(Run *r, Value *a, Call *c) {
+    (void)c;
+    int64_t keep;
+    return argument_int(r, a[1], 0, &keep) ? text_lines(r, a[0], keep != 0) : value_none();
+}
 static Value string_partition(Run *r, Value *a, bool last) {
     const Text *t = a[0].as.text, *separator = argument_text(r, a[1]);
     if (!separator) return value_none();

@@ -126,6 +126,11 @@ static Value filter_block(Run *r, const Node *filter, Value text, Scope *scope) 
     r->scope = outer;
     return out;
 }
+// What a filter or call block gives must be text.
+static void put_text(Run *r, Value v) {
+    if (is_string(v)) builder_text(r, r->out, v.as.text);
+    else run_fail(r, "expected str, found '%s'", value_type(v));
+}
 static void run_set_block(Run *r, const Node *n) {
     Scope *scope = scope_open(r, r->scope, &n->hidden);
     Value text = capture(r, n->body, scope);
@@ -136,7 +141,7 @@ static void run_set_block(Run *r, const Node *n) {
 static void run_filter_block(Run *r, const Node *n) {
     Scope *scope = scope_open(r, r->scope, &n->hidden);
     Value text = capture(r, n->body, scope);
-    if (text.kind != VALUE_MISSING) print_str(r, r->out, filter_block(r, n->a, text, scope));
+    if (text.kind != VALUE_MISSING) put_text(r, filter_block(r, n->a, text, scope));
 }
 static void run_with(Run *r, const Node *n) {
     Scope *outer = r->scope, *scope = scope_open(r, outer, &n->hidden);
@@ -232,7 +237,7 @@ static void run_call_block(Run *r, const Node *n) {
     r->calls_block = n->a;
     Value out = run_evaluate(r, n->a);
     r->block = held;
-    print_str(r, r->out, out);
+    put_text(r, out);
 }
 
 // ---- statements --------------------------------------------------------------------------------------------------------

@@ -15,8 +15,12 @@ static Value test_divisible(Run *r, Value *a, Call *call) {
 }
 static Value test_defined(Run *r, Value *a, Call *call) { return (void)r, (void)call, value_bool(a[0].kind != VALUE_UNDEFINED); }
 static Value test_undefined(Run *r, Value *a, Call *call) { return (void)r, (void)call, value_bool(a[0].kind == VALUE_UNDEFINED); }
-static Value test_filter(Run *r, Value *a, Call *call) { return (void)r, (void)call, value_bool(is_string(a[0]) && filter_find(a[0].as.text)); }
-static Value test_test(Run *r, Value *a, Call *call) { return (void)r, (void)call, value_bool(is_string(a[0]) && test_find(a[0].as.text)); }
+static bool is_name(Run *r, Value v) {
+    if (!value_hashable(r, v)) run_fail(r, "unhashable type: '%s'", value_type(v));
+    return is_string(v);
+}
+static Value test_filter(Run *r, Value *a, Call *call) { return (void)call, value_bool(is_name(r, a[0]) && filter_find(a[0].as.text)); }
+static Value test_test(Run *r, Value *a, Call *call) { return (void)call, value_bool(is_name(r, a[0]) && test_find(a[0].as.text)); }
 static Value test_none(Run *r, Value *a, Call *call) { return (void)r, (void)call, value_bool(a[0].kind == VALUE_NONE); }
 static Value test_boolean(Run *r, Value *a, Call *call) { return (void)r, (void)call, value_bool(a[0].kind == VALUE_BOOL); }
 static Value test_false(Run *r, Value *a, Call *call) { return (void)r, (void)call, value_bool(a[0].kind == VALUE_BOOL && !a[0].as.boolean); }
