@@ -357,7 +357,7 @@ static void put_value(Encoder *e, int depth) {
     }
 }
 
-static int encode(lua_State *L) {
+int library_json_encode(lua_State *L) {
     Encoder e = {.L = L, .block = 1, .capacity = 256};
     luaL_checkany(L, 1);
     lua_settop(L, 1);
@@ -369,7 +369,7 @@ static int encode(lua_State *L) {
 }
 
 void library_json(lua_State *L) {
-    static const luaL_Reg own[] = {{"decode", decode}, {"encode", encode}, {NULL, NULL}};
+    static const luaL_Reg own[] = {{"decode", decode}, {"encode", library_json_encode}, {NULL, NULL}};
     luaL_newlib(L, own);
     push_null(L);
     lua_setfield(L, -2, "null");

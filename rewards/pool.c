@@ -26,6 +26,7 @@ typedef struct Job {
     uint32_t tag, samples;
     int deaths;
     Verdict **out; // [samples]
+    EnvironmentReply *reply; // of a call of the environment, whose `samples` is ENVIRONMENT_JOB
     Buf data;      // the samples as a worker reads them; kept until the verdict is there
 } Job;
 
@@ -51,6 +52,7 @@ struct RewardPool {
     pid_t keeper;
     int control;
     bool grouped; // some script scores groups
+    ScriptsLook look;
     Job *open;    // the group being collected
     int32_t open_group;
     Queue waiting;
@@ -135,10 +137,11 @@ static void hand_out(RewardPool *p, bool draining) {
 // ---- receiving -----------------------------------------------------------------------------------------------------------
 static void finish_job(RewardPool *p, Job *j) {
     p->unfinished--;
-    for (uint32_t i = 0; i < j->samples; i++)
-        if (j->out[i]->not_replayable && p->not_replayable++ == 0)
-            snprintf(p->not_replayable_why, sizeof p->not_replayable_why, "%s",
-                     j->out[i]->why[0] ? j->out[i]->why : "a program was ended by the clock");
+    for (uint32_t i = 0; i < (j->reply ? 1 : j->samples); i++) {
+        const char *why = j->reply ? j->reply->why : j->out[i]->why;
+        if ((j->reply ? j->reply->not_replayable : j->out[i]->not_replayable) && p->not_replayable++ == 0)
+            snprintf(p->not_replayable_why, sizeof p->not_replayable_why, "%s", why[0] ? why : "a program was ended by the clock");
+    }
     job_free(j);
 }
 
@@ -150,8 +153,19 @@ static bool take_reply(RewardPool *p, Slot *s, Reader *r, uint32_t jobs) {
         uint32_t tag = read_u32(r), samples = read_u32(r);
         if (r->failed || !j || tag != j->tag || samples != j->samples) return false;
         if (samples == 0) {
-            if (r->at == r->end) return false;
-            p->grouped = *r->at++ == 1;
+            look_free(&p->look);
+            if (!read_look(r, &p->look)) return false;
+        }
+        if (j->reply) {
+            EnvironmentReply answer;
+            bool good = read_reply(r, &answer);
+            if (!good) {
+                environment_reply_free(&answer);
+                return false;
+            }
+            *j->reply = answer;
+            j->reply->arrived = true;
+            samples = 0;
         }
         for (uint32_t k = 0; k < samples; k++) {
             Verdict v;
@@ -221,13 +235,18 @@ static void transmit(Slot *s) {
 
 // ---- deaths --------------------------------------------------------------------------------------------------------------
 static void give_up(RewardPool *p, Job *j, const WorkerNews *news) {
-    for (uint32_t i = 0; i < j->samples; i++) {
-        Verdict *v = j->out[i];
-        *v = (Verdict){.state = VERDICT_KILLED, .score = NAN, .not_replayable = true};
-        if (news->by_clock)
-            snprintf(v->why, sizeof v->why, "ended by the clock, twice: too much CPU time");
-        else
-            snprintf(v->why, sizeof v->why, "its worker died twice (signal %d)", news->signal);
+    char why[sizeof((Verdict *)0)->why];
+    if (news->by_clock)
+        snprintf(why, sizeof why, "ended by the clock, twice: too much CPU time");
+    else
+        snprintf(why, sizeof why, "its worker died twice (signal %d)", news->signal);
+    for (uint32_t i = 0; !j->reply && i < j->samples; i++) {
+        *j->out[i] = (Verdict){.state = VERDICT_KILLED, .score = NAN, .not_replayable = true};
+        memcpy(j->out[i]->why, why, sizeof why);
+    }
+    if (j->reply) {
+        *j->reply = (EnvironmentReply){.arrived = true, .state = VERDICT_KILLED, .not_replayable = true};
+        memcpy(j->reply->why, why, sizeof why);
     }
     finish_job(p, j);
 }
@@ -333,6 +352,30 @@ bool reward_pool_start(RewardPool *p, Err *err) {
     return turn(p, true, 0, err);
 }
 
+bool reward_pool_call(RewardPool *p, const EnvironmentCall *call, EnvironmentReply *out, Err *err) {
+    *out = (EnvironmentReply){0};
+    if (p->look.environments == 0) return fail(err, ERR_DATA, call->id ? call->id : "rewards", "none of the scripts is an environment");
+    close_open_job(p);
+    Job *j = job_new(p);
+    write_call(&j->data, call, p->look.environment.script);
+    if (j->data.size > MESSAGE_LIMIT / 2) {
+        size_t size = j->data.size;
+        job_free(j);
+        return fail(err, ERR_DATA, call->id ? call->id : "rewards", "a call of %zu bytes is too large", size);
+    }
+    j->samples = ENVIRONMENT_JOB;
+    j->reply = out;
+    p->unfinished++;
+    queue_push(&p->waiting, j);
+    return turn(p, true, 0, err);
+}
+
+bool reward_pool_poll(RewardPool *p, bool wait, Err *err) {
+    return p->unfinished == 0 || turn(p, true, wait ? -1 : 0, err);
+}
+
+const RewardEnvironment *reward_pool_environment(const RewardPool *p) { return p->look.environments ? &p->look.environment : NULL; }
+
 bool reward_pool_finish(RewardPool *p, Err *err) {
     close_open_job(p);
     while (p->unfinished > 0) TRY(turn(p, true, -1, err));
@@ -380,7 +423,9 @@ static bool look_at_scripts(RewardPool *p, Err *err) {
     Job *j = job_new(p);
     p->unfinished++;
     queue_push(&p->waiting, j);
-    return reward_pool_finish(p, err);
+    TRY(reward_pool_finish(p, err));
+    p->grouped = p->look.grouped;
+    return p->look.environments < 2 || fail(err, ERR_DATA, "rewards", "%d of the scripts are environments, expected one at most", p->look.environments);
 }
 
 bool reward_pool_open(const RewardSpec *specs, int spec_count, int workers, const RewardLimits *limits, RewardPool **out,
@@ -434,6 +479,7 @@ void reward_pool_close(RewardPool *p) {
         while (waitpid(p->keeper, NULL, 0) < 0 && errno == EINTR) {}
     }
     if (p->open) job_free(p->open);
+    look_free(&p->look);
     queue_free(&p->waiting);
     if (p->status) munmap(p->status, (size_t)p->workers * sizeof *p->status);
     free(p);

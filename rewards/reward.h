@@ -14,6 +14,9 @@ typedef enum VerdictState {
 } VerdictState;
 extern const char *const verdict_state_names[VERDICT_STATES]; // "scored", "abstained", "error", "budget", "killed"
 
+// What an environment has given an episode so far, added up by the caller (episode_add).
+struct EnvironmentResult;
+
 // All strings are UTF-8, borrowed for the call.
 typedef struct RewardSample {
     const char *id;        // names the sample in errors, such as "step 3 prompt 5 sample 2"
@@ -30,6 +33,7 @@ typedef struct RewardSample {
     int64_t step;
     int32_t group; // samples with the same group, next to each other, answer the same prompt
     uint64_t seed; // of math.random in the script
+    const struct EnvironmentResult *environment; // of an episode in one: the score of that script; NULL otherwise
 } RewardSample;
 // `think` and `answer`, which scripts also see, are cut from completion by the pool: text before "</think>" and after.
 
@@ -48,6 +52,58 @@ typedef struct Verdict {
     bool not_replayable; // a clock, or a process's death, had a say: another run may come to another verdict
     char why[256]; // reason of an abstention, error (script:line: message) or budget
 } Verdict;
+
+// ---- environments ----------------------------------------------------------------------------------------
+// A script that returns { reset = .., step = .. } is an environment: it and the model take turns in one episode. Its state
+// is plain data that the caller holds and hands in at each call, so that any worker can serve any turn and a worker's
+// death loses nothing. It gives rewards as it goes; their sum is its score, combined with those of the other scripts.
+typedef struct EnvironmentResult {
+    VerdictState state; // VERDICT_SCORED while nothing has gone wrong
+    int script;         // which of the pool's
+    RewardPart parts[MAX_REWARD_PARTS]; // of an unnamed reward: name ""
+    int part_count;
+    uint64_t fuel;
+    bool not_replayable;
+    char why[256];
+} EnvironmentResult;
+
+typedef enum EnvironmentCallKind { ENVIRONMENT_RESET, ENVIRONMENT_STEP, ENVIRONMENT_DEMONSTRATE } EnvironmentCallKind;
+typedef struct EnvironmentCall { // strings as in RewardSample
+    EnvironmentCallKind kind;
+    const char *id;
+    const json_t *row;
+    const char *prompt, *truth; // reset; may be NULL
+    const char *mode;
+    const json_t *state;        // step, demonstrate
+    const char *action;         // step: what the model wrote in its turn
+    size_t action_size;
+    int32_t turn;               // step, demonstrate: which of the model's, from 1
+    const char *finish;         // step: "stop", or "length" where a limit ended the turn
+    bool last;                  // step: the episode ends with this turn, whatever the script says
+    uint64_t seed;              // of math.random
+} EnvironmentCall;
+typedef struct EnvironmentReply {
+    bool arrived;
+    VerdictState state; // VERDICT_SCORED: the script answered
+    json_t *data;       // its new state; demonstrate: the action, a text
+    json_t *messages;   // what it says: a text, or a list of {"role","content"}; NULL: nothing
+    RewardPart parts[MAX_REWARD_PARTS];
+    int part_count;
+    bool done;
+    uint64_t fuel;
+    bool not_replayable;
+    char why[256];
+} EnvironmentReply;
+void environment_reply_free(EnvironmentReply *r);
+
+typedef struct RewardEnvironment {
+    int script;       // which of the pool's
+    char name[24];
+    char *task;       // it is for samples of this task only; NULL: for all
+    int32_t turns;    // of the model in an episode, at most
+    char **stop;      // texts that end a turn, NULL-terminated
+    bool demonstrates; // it has a function `demonstrate`
+} RewardEnvironment;
 
 typedef struct RewardSpec {
     const char *script;  // name of a shipped reward ("correct") or a path ending in .lua
@@ -80,6 +136,21 @@ bool reward_pool_submit(RewardPool *pool, const RewardSample *sample, Verdict *o
 bool reward_pool_start(RewardPool *pool, Err *err) MUST_CHECK;
 // Waits for everything submitted.
 bool reward_pool_finish(RewardPool *pool, Err *err) MUST_CHECK;
+// The environment among the scripts; NULL if there is none.
+const RewardEnvironment *reward_pool_environment(const RewardPool *pool);
+// Starts a call of the environment; returns at once. A later reward_pool_poll or _finish writes *out and sets `arrived`;
+// *out is the caller's to free, and must stay where it is until then.
+bool reward_pool_call(RewardPool *pool, const EnvironmentCall *call, EnvironmentReply *out, Err *err) MUST_CHECK;
+// Sends what waits and takes what has come; with `wait`, stays until something happened.
+bool reward_pool_poll(RewardPool *pool, bool wait, Err *err) MUST_CHECK;
+// Adds a reply to an episode's result; false where the episode must end because the call failed.
+bool episode_add(EnvironmentResult *result, const EnvironmentReply *reply);
+// Plays one episode: `about` tells of the sample (row, prompt, truth, mode, seed), `actions` is a list of texts, or NULL:
+// the script's own demonstration. *said (the caller's; may be NULL) lists what the script said, from reset on; null: nothing.
+bool episode_play(RewardPool *pool, const EnvironmentCall *about, const json_t *actions, json_t **said, EnvironmentResult *out,
+                  Err *err) MUST_CHECK;
+// The seed of the call for the model's turn number `turn` (0: reset) of an episode.
+uint64_t episode_seed(uint64_t seed, int32_t turn);
 // Workers that died since the pool was opened.
 int64_t reward_pool_deaths(const RewardPool *pool);
 typedef struct RewardCounts { // since the pool was opened

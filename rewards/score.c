@@ -269,6 +269,10 @@ static void push_entry(lua_State *L, Run *run) {
     run->group = lua_rawget(L, -2) == LUA_TFUNCTION;
     lua_pushliteral(L, "score");
     bool single = lua_rawget(L, -3) == LUA_TFUNCTION;
+    lua_pushliteral(L, "step");
+    if (lua_rawget(L, -4) == LUA_TFUNCTION && !run->group && !single)
+        luaL_error(L, "%s: the script is an environment, which scores episodes and no single texts", run->script->name);
+    lua_pop(L, 1);
     if (run->group == single) luaL_error(L, "%s: the script's table needs one function: score or group", run->script->name);
     if (run->group) lua_pop(L, 1);
 }
@@ -335,16 +339,6 @@ static uint64_t run_protected(Run *run, const RewardLimits *limits, int samples)
     return sandbox_fuel_used(box, fuel);
 }
 
-bool scripts_have_group(const ScoreScripts *scripts) {
-    bool any = false;
-    for (int i = 0; i < scripts->count; i++) {
-        Run run = {.script = &scripts->list[i], .only_look = true};
-        run_protected(&run, &scripts->limits, 1);
-        any |= run.group;
-    }
-    return any;
-}
-
 // ---- verdicts ----------------------------------------------------------------------------------------------------------
 // An abstention is below a score: one script that scored makes the sample scored.
 static const int badness[VERDICT_STATES] = {[VERDICT_ABSTAINED] = 0, [VERDICT_SCORED] = 1, [VERDICT_ERROR] = 2,
@@ -377,6 +371,21 @@ static bool is_for(const ScoreScripts *scripts, const ScoreScript *script, const
     return true;
 }
 
+// What an environment gave over an episode, as the result of its script.
+static void take_episode(const ScoreScript *script, const RewardSample *s, Result *r, Verdict *v) {
+    const EnvironmentResult *e = s->environment;
+    *r = (Result){.state = VERDICT_ERROR};
+    if (!e || e->script != s[0].environment->script) return;
+    Run run = {.script = script};
+    snprintf(run.name, sizeof run.name, "%s", script->name);
+    r->state = e->state;
+    r->not_replayable = e->not_replayable;
+    snprintf(r->why, sizeof r->why, "%s", e->why);
+    v->fuel += e->fuel;
+    for (int i = 0; i < e->part_count && r->state == VERDICT_SCORED; i++) add_part(r, &run, e->parts[i].name[0] ? e->parts[i].name : NULL, e->parts[i].value);
+    if (e->part_count == 0 && r->state == VERDICT_SCORED) add_part(r, &run, NULL, 0);
+}
+
 void scripts_score(const ScoreScripts *scripts, const RewardSample *samples, int count, Verdict *out,
                    void (*progress)(void *context, int samples), void *context) {
     Result *results = xcalloc((size_t)count, sizeof *results);
@@ -386,6 +395,13 @@ void scripts_score(const ScoreScripts *scripts, const RewardSample *samples, int
     }
     for (int s = 0; s < scripts->count; s++) {
         if (!is_for(scripts, &scripts->list[s], samples)) continue;
+        if (samples[0].environment && samples[0].environment->script == s) {
+            for (int i = 0; i < count; i++) {
+                take_episode(&scripts->list[s], &samples[i], &results[i], &out[i]);
+                combine(&out[i], &results[i], scripts->list[s].weight);
+            }
+            continue;
+        }
         Run run = {.script = &scripts->list[s], .only_look = count > 1};
         if (run.only_look) { // is it for groups?
             if (progress) progress(context, count);

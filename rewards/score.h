@@ -26,7 +26,5 @@ void scripts_close(ScoreScripts *scripts);
 // `progress` (may be NULL) is called before a sample, or before a group with its size.
 void scripts_score(const ScoreScripts *scripts, const RewardSample *samples, int count, Verdict *out,
                    void (*progress)(void *context, int samples), void *context);
-// Whether any script has a `group` function: runs their file scope. A script that fails there counts as having none.
-bool scripts_have_group(const ScoreScripts *scripts);
 
 #endif

@@ -86,6 +86,8 @@ lua_Integer library_ordered_keys(lua_State *L, int index);
 // Pushes a JSON value: null elements of arrays become json.null, null members of objects are left out.
 // Raises when nested too deeply.
 void value_push(lua_State *L, const json_t *value);
+// json.encode as scripts call it: pays for its work, raises what it can't write.
+int library_json_encode(lua_State *L);
 // The value at `index` as JSON. False with a message naming the key path; raises nothing. Functions become
 // {"$function": n} if `functions` (a running count) isn't NULL, else an error.
 bool value_to_json(lua_State *L, int index, int *functions, json_t **out, char *message, size_t message_size);

@@ -1,6 +1,6 @@
 // A worker's life: read a batch, score it, write the reply. It leaves a mark of what it is at in shared memory, so
 // that the keeper knows whom to blame when it dies.
-#include "message.h"
+#include "environment.h"
 #include "worker.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -38,15 +38,36 @@ static void begin(void *context, int samples) {
     atomic_fetch_add(&status->started, 1);
 }
 
+static bool serve_call(const ScoreScripts *scripts, WorkerStatus *status, Reader *r, Buf *reply) {
+    EnvironmentCall call;
+    EnvironmentReply answer;
+    Buf memory[2] = {{0}};
+    int script;
+    bool ok = read_call(r, &call, &script);
+    begin(status, 1);
+    if (ok) {
+        environment_call(scripts, script, &call, &answer, memory);
+        write_reply(reply, &answer, memory[0].size ? memory[0].data : NULL, memory[1].size ? memory[1].data : NULL);
+    }
+    call_free(&call);
+    buf_free(&memory[0]), buf_free(&memory[1]);
+    return ok;
+}
+
 static bool serve_job(const ScoreScripts *scripts, WorkerStatus *status, Reader *r, Buf *reply) {
     uint32_t tag = read_u32(r), count = read_u32(r);
-    if (r->failed || count > MAX_GROUP || count > (size_t)(r->end - r->at) / LEAST_SAMPLE) return false;
+    bool call = count == ENVIRONMENT_JOB;
+    if (r->failed || (!call && (count > MAX_GROUP || count > (size_t)(r->end - r->at) / LEAST_SAMPLE))) return false;
     atomic_store(&status->tag, tag);
     write_u32(reply, tag);
     write_u32(reply, count);
+    if (call) return serve_call(scripts, status, r, reply);
     if (count == 0) {
+        ScriptsLook look;
         begin(status, 1);
-        buf_append(reply, scripts_have_group(scripts) ? "\1" : "\0", 1);
+        scripts_look(scripts, &look);
+        write_look(reply, &look);
+        look_free(&look);
         return true;
     }
     RewardSample *samples = xcalloc(count, sizeof *samples);

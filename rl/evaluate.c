@@ -2,6 +2,7 @@
 // sampled as one rollout of its own, so that its seconds can be told apart; an answer's FLOPs follow from its length.
 // Everything but the seconds is a function of the recipe and the weights.
 #include "compare.h"
+#include "stages.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,10 +97,16 @@ typedef struct Level {
     int samples; // an item, at least 1
     Sampling sampling;
     int index, first_item, count; // of tasks_level(), of its first item in the evaluation
-    const Item *items;
+    Item *items;
+    Dialogues *dialogues; // NULL without an environment
     Ids *prompts;
     Verdict *verdicts; // [count * samples]
 } Level;
+
+static bool turn_ended(void *context, int32_t request, int32_t sample, const Completion *completion) {
+    return dialogue_turn_ended(context, request, sample, completion);
+}
+static bool next_turn(void *context, bool wait, NextTurn *out, Err *err) { return dialogue_next_turn(context, wait, out, err); }
 
 static bool sample_level(const Level *l, Rollout *out, Err *err) {
     RolloutRequest *requests = xcalloc((size_t)l->count, sizeof *requests);
@@ -108,7 +115,9 @@ static bool sample_level(const Level *l, Rollout *out, Err *err) {
                                        .samples = l->samples, .sampling = l->sampling, .seed = l->recipe->seed,
                                        .step = 0, // training steps count from 1
                                        .prompt_index = (uint32_t)(l->first_item + i)};
-    RolloutOptions options = {0};
+    for (int i = 0; i < l->count; i++) requests[i].sampling.stop = dialogue_stops(l->dialogues, i, l->sampling.stop);
+    RolloutOptions options = {.context = l->dialogues};
+    if (l->dialogues) options.turn_ended = turn_ended, options.next_turn = next_turn;
     bool ok = policy_rollout(l->policy, requests, l->count, &options, out, err);
     free(requests);
     return ok;
@@ -128,7 +137,8 @@ static bool submit_sample(const Level *l, int i, int sample, const Completion *c
                           .completion_size = text.size, .truth = item->truth, .row = item->row, .tokens = c->length,
                           .think_tokens = think, .answer_tokens = answer,
                           .finish = c->finish == FINISH_STOP ? "stop" : "length", .mode = mode_names[l->mode], .task = item->kind, .step = 0,
-                          .group = l->first_item + i, .seed = l->recipe->seed ^ ((uint64_t)(l->mode + 1) << 60) ^ at};
+                          .group = l->first_item + i, .seed = l->recipe->seed ^ ((uint64_t)(l->mode + 1) << 60) ^ at,
+                          .environment = dialogue_result(l->dialogues, i, sample)};
         ok = reward_pool_submit(l->rewards, &s, &l->verdicts[i * l->samples + sample], err);
     }
     if (ok && sample == 0) {
@@ -162,19 +172,26 @@ static bool score_level(const Level *l, const Rollout *rollout, Arena *arena, Ev
     return true;
 }
 
-static bool render_prompts(const Level *l, const Recipe *r, Err *err) {
-    for (int i = 0; i < l->count; i++) {
-        TRY(prompt_render(r, policy_tokenizer(l->policy), &l->items[i], l->mode, &l->prompts[i], err));
-        if (l->prompts[i].count == 0) return fail(err, ERR_DATA, l->items[i].kind, "a held-out item has an empty prompt");
+static bool render_prompts(Level *l, const Recipe *r, Arena *arena, Err *err) {
+    Item **items = xcalloc((size_t)l->count, sizeof *items);
+    Mode *modes = xcalloc((size_t)l->count, sizeof *modes);
+    for (int i = 0; i < l->count; i++) items[i] = &l->items[i], modes[i] = l->mode;
+    DialogueSetup setup = {.recipe = r, .policy = l->policy, .rewards = l->rewards, .count = l->count, .samples = l->samples, .items = items,
+                           .modes = modes, .arena = arena, .first_prompt = (uint32_t)l->first_item};
+    bool ok = dialogues_open(&setup, &l->dialogues, err);
+    free(items), free(modes);
+    for (int i = 0; ok && i < l->count; i++) {
+        ok = dialogue_prompt(l->dialogues, r, policy_tokenizer(l->policy), &l->items[i], l->mode, i, &l->prompts[i], err);
+        if (ok && l->prompts[i].count == 0) ok = fail(err, ERR_DATA, l->items[i].kind, "a held-out item has an empty prompt");
     }
-    return true;
+    return ok;
 }
 
 static bool evaluate_level(Level *l, Evaluation *e, Err *err) {
     l->prompts = xcalloc((size_t)l->count, sizeof(Ids));
     l->verdicts = xcalloc((size_t)l->count * (size_t)l->samples, sizeof(Verdict));
     Rollout rollout = {0};
-    bool ok = render_prompts(l, l->recipe, err);
+    bool ok = render_prompts(l, l->recipe, &e->arena, err);
     double start = clock_seconds();
     ok = ok && sample_level(l, &rollout, err);
     e->level_seconds[l->index] = clock_seconds() - start;
@@ -183,6 +200,8 @@ static bool evaluate_level(Level *l, Evaluation *e, Err *err) {
     rollout_free(&rollout);
     for (int i = 0; i < l->count; i++) ids_free(&l->prompts[i]);
     free(l->prompts), free(l->verdicts);
+    dialogues_close(l->dialogues);
+    l->dialogues = NULL;
     return ok;
 }
 

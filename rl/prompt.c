@@ -1,6 +1,7 @@
 // From an item to the ids that a completion continues, and to the ids of a completion worth imitating. Both take the
 // mode's style from the recipe; the text of a chat comes from the tokenizer's own template. A demonstration is encoded
 // apart from its prompt, because that is where sampling starts too: the border between them is always a token's border.
+// So is what an environment says between two turns: a model's own ids are never encoded again.
 #include "rl.h"
 #include <string.h>
 
@@ -50,6 +51,46 @@ bool prompt_render(const Recipe *r, const Tokenizer *t, const Item *item, Mode m
               (tokenizer_encode(t, text.data, text.size, !r->chat, out, err) || name_text(item, &text, err));
     buf_free(&text);
     return ok && (out->count > before || fail(err, ERR_DATA, item->kind, "a prompt without tokens, expected one at least"));
+}
+
+// A chat goes on where a model's message ends. What a template writes after such a message is found by rendering one whose
+// content is known; the id that ended the model's turn is its own and isn't given again.
+static bool chat_words(const Tokenizer *t, const json_t *words, int32_t end, Buf *text, Err *err) {
+    static const char mark[] = "reckon-marks-this-turn";
+    json_t *messages = json_pack("[{s:s,s:s},{s:s,s:s}]", "role", "user", "content", "?", "role", "assistant", "content", mark);
+    Buf whole = {0}, closing = {0};
+    json_array_extend(messages, (json_t *)(uintptr_t)words);
+    bool ok = tokenizer_chat(t, messages, true, &whole, err) && (end < 0 || tokenizer_decode(t, &end, 1, false, &closing, err));
+    json_decref(messages);
+    const char *at = ok ? memmem(whole.data, whole.size, mark, sizeof mark - 1) : NULL;
+    if (ok && !at) ok = fail(err, ERR_DATA, "chat template", "doesn't show a model's message as it is, so a chat can't go on after one");
+    if (ok) {
+        at += sizeof mark - 1;
+        size_t left = (size_t)(whole.data + whole.size - at);
+        bool closed = closing.size && left >= closing.size && memcmp(at, closing.data, closing.size) == 0;
+        buf_append(text, at + (closed ? closing.size : 0), left - (closed ? closing.size : 0));
+    }
+    buf_free(&whole), buf_free(&closing);
+    return ok;
+}
+
+bool words_render(const Recipe *r, const Tokenizer *t, const json_t *words, Mode mode, int32_t end, Ids *out, Err *err) {
+    Buf text = {0};
+    const json_t *message;
+    size_t i;
+    bool ok = true;
+    if (json_is_string(words)) {
+        buf_append(&text, json_string_value(words), json_string_length(words));
+    } else if (r->chat) {
+        ok = chat_words(t, words, end, &text, err);
+        if (ok) buf_puts(&text, r->style[mode].prefix);
+    } else {
+        json_array_foreach(words, i, message) buf_printf(&text, "\n%s", json_string_value(json_object_get(message, "content")));
+        buf_printf(&text, "\n%s", r->style[mode].prefix);
+    }
+    ok = ok && tokenizer_encode(t, text.data ? text.data : "", text.size, false, out, err);
+    buf_free(&text);
+    return ok;
 }
 
 bool demonstration_render(const Recipe *r, const Tokenizer *t, const Item *item, Mode mode, Ids *out, Err *err) {

@@ -305,8 +305,14 @@ const Field script_task_fields[] = {
     TASK_WEIGHT,
     FIELD_END,
 };
-const Variant task_variants[] = {
-    {"arithmetic", arithmetic_fields}, {"countdown", countdown_fields}, {"jsonl", jsonl_fields}, {0}};
+static const Field environment_fields[] = {
+    {"levels", FIELD_INTS, "levels that the environment sees as row.level", RANGE(1, 64), .otherwise = "[1]",
+     AT_COUNTED(TaskSpec, levels, level_count)},
+    TASK_WEIGHT,
+    FIELD_END,
+};
+const Variant task_variants[] = {{"arithmetic", arithmetic_fields}, {"countdown", countdown_fields},
+                                 {"environment", environment_fields}, {"jsonl", jsonl_fields}, {0}};
 
 const Field reward_fields[] = {
     {"weight", FIELD_NUMBER, "the script's share of the score", RANGE(-1e6, 1e6), .otherwise = "1.0",

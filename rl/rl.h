@@ -159,6 +159,10 @@ bool prompt_render(const Recipe *r, const Tokenizer *t, const Item *item, Mode m
 // answer, in direct mode the answer; then end of sequence. An error if think mode has no demonstration.
 bool demonstration_render(const Recipe *r, const Tokenizer *t, const Item *item, Mode mode, Ids *out, Err *err) MUST_CHECK;
 
+// What an environment says, as the ids that follow a model's turn whose last id was `end` (-1: it ended without one): a text
+// as it is; messages through the chat template's continuation, or as lines of text, and then the mode's prefix.
+bool words_render(const Recipe *r, const Tokenizer *t, const json_t *words, Mode mode, int32_t end, Ids *out, Err *err) MUST_CHECK;
+
 // ---- one step's data -------------------------------------------------------------------------------------
 // One sampled completion, from prompt to advantage.
 typedef struct Episode {

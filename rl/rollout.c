@@ -16,7 +16,7 @@ typedef struct Collector {
     const Trainer *t;
     Batch *batch;
     int *finished; // per prompt
-    int64_t target_tokens;
+    Dialogues *dialogues; // NULL without an environment
     bool stopped; // by progress
     bool failed;
     Err err;
@@ -36,7 +36,8 @@ static bool submit_group(Collector *c, int prompt) {
                                .finish = e->completion.finish == FINISH_STOP ? "stop" : "length", .mode = mode_names[p->mode], .task = p->item.kind,
                                .step = b->step, .group = prompt,
                                .seed = r->seed ^ ((uint64_t)b->step << 32) ^
-                                       (uint64_t)((b->round * b->stage->batch + prompt) * b->group_size + s)};
+                                       (uint64_t)((b->round * b->stage->batch + prompt) * b->group_size + s),
+                               .environment = dialogue_result(c->dialogues, prompt, s)};
         TRY(reward_pool_submit(c->t->rewards, &sample, &e->verdict, &c->err));
     }
     return reward_pool_start(c->t->rewards, &c->err);
@@ -59,6 +60,13 @@ static void sample_finished(void *context, int32_t request, int32_t sample, cons
     buf_free(&text);
     if (ok && ++c->finished[request] == b->group_size) ok = submit_group(c, request);
     c->failed = !ok;
+}
+
+static bool turn_ended(void *context, int32_t request, int32_t sample, const Completion *completion) {
+    return dialogue_turn_ended(((Collector *)context)->dialogues, request, sample, completion);
+}
+static bool next_turn(void *context, bool wait, NextTurn *out, Err *err) {
+    return dialogue_next_turn(((Collector *)context)->dialogues, wait, out, err);
 }
 
 static bool show_progress(void *context, int64_t tokens, int32_t finished) {
@@ -85,23 +93,44 @@ static bool make_prompts(const Trainer *t, Batch *b, Err *err) {
         p->mode = mode_of_prompt(t->recipe, stage, t->stage_index, index);
         TRY(tasks_train_item(t->tasks, stage, index, &b->arena, &p->item, err));
         arena_defer(&b->arena, drop_ids, &p->ids);
-        TRY(prompt_render(t->recipe, policy_tokenizer(t->policy), &p->item, p->mode, &p->ids, err));
+    }
+    return true;
+}
+
+static void drop_dialogues(void *p) { dialogues_close(p); }
+
+// The environment opens its episodes, where there is one; then the prompts are what it opened with.
+static bool open_prompts(const Trainer *t, Batch *b, Dialogues **out, Err *err) {
+    Item **items = ARENA_NEW(&b->arena, Item *, b->prompt_count);
+    Mode *modes = ARENA_NEW(&b->arena, Mode, b->prompt_count);
+    for (int i = 0; i < b->prompt_count; i++) items[i] = &b->prompts[i].item, modes[i] = b->prompts[i].mode;
+    DialogueSetup setup = {.recipe = t->recipe, .policy = t->policy, .rewards = t->rewards, .count = b->prompt_count, .samples = b->group_size,
+                           .items = items, .modes = modes, .arena = &b->arena, .step = (uint64_t)b->step, .first_prompt = (uint32_t)(b->round * b->stage->batch)};
+    TRY(dialogues_open(&setup, out, err));
+    if (*out) arena_defer(&b->arena, drop_dialogues, *out); // the items' texts are its own
+    for (int i = 0; i < b->prompt_count; i++) {
+        Prompt *p = &b->prompts[i];
+        TRY(dialogue_prompt(*out, t->recipe, policy_tokenizer(t->policy), &p->item, p->mode, i, &p->ids, err));
     }
     return true;
 }
 
 bool rollout_batch(const Trainer *t, Batch *b, StepReport *report, Err *err) {
-    TRY(make_prompts(t, b, err));
+    Dialogues *dialogues;
+    TRY(make_prompts(t, b, err) && open_prompts(t, b, &dialogues, err));
     RolloutRequest *requests = ARENA_NEW(&b->arena, RolloutRequest, b->prompt_count);
     for (int i = 0; i < b->prompt_count; i++)
         requests[i] = (RolloutRequest){.prompt = b->prompts[i].ids.data, .prompt_length = b->prompts[i].ids.count,
                                        .samples = b->group_size, .sampling = b->stage->sampling, .seed = t->recipe->seed,
                                        .step = (uint32_t)b->step,
                                        .prompt_index = (uint32_t)(b->round * b->stage->batch + i)};
-    for (int i = 0; i < b->prompt_count; i++)
+    for (int i = 0; i < b->prompt_count; i++) {
         if (b->prompts[i].mode == MODE_DIRECT) requests[i].sampling.think_tokens = 0;
-    Collector c = {.t = t, .batch = b, .finished = ARENA_NEW(&b->arena, int, b->prompt_count)};
+        requests[i].sampling.stop = dialogue_stops(dialogues, i, b->stage->sampling.stop);
+    }
+    Collector c = {.t = t, .batch = b, .finished = ARENA_NEW(&b->arena, int, b->prompt_count), .dialogues = dialogues};
     RolloutOptions options = {.finished = sample_finished, .progress = show_progress, .context = &c};
+    if (dialogues) options.turn_ended = turn_ended, options.next_turn = next_turn;
     bool ok = policy_rollout(t->policy, requests, b->prompt_count, &options, &b->rollout, err);
     if (c.failed) {
         if (ok) rollout_free(&b->rollout);

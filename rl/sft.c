@@ -4,16 +4,35 @@
 #include <string.h>
 
 
-typedef struct Example {
-    Ids prompt, target;
-} Example;
+typedef struct Examples { // [count]
+    int count;
+    Ids *prompts, *targets; // targets: of demonstrations that are one text
+    Completion *completions;
+} Examples;
 
-static bool make_example(const Trainer *t, const Stage *stage, uint64_t index, Arena *arena, Example *out, Err *err) {
-    Item item;
-    Mode mode = mode_of_prompt(t->recipe, stage, t->stage_index, index);
-    TRY(tasks_train_item(t->tasks, stage, index, arena, &item, err));
-    TRY(prompt_render(t->recipe, policy_tokenizer(t->policy), &item, mode, &out->prompt, err));
-    return demonstration_render(t->recipe, policy_tokenizer(t->policy), &item, mode, &out->target, err);
+// The environment plays its own demonstrations, where there is one; otherwise the items carry them.
+static bool make_examples(const Trainer *t, const Stage *stage, int stage_step, Arena *arena, Examples *out, Err *err) {
+    const Tokenizer *tokenizer = policy_tokenizer(t->policy);
+    int n = out->count;
+    Item *all = ARENA_NEW(arena, Item, n), **items = ARENA_NEW(arena, Item *, n);
+    Mode *modes = ARENA_NEW(arena, Mode, n);
+    for (int i = 0; i < n; i++) {
+        uint64_t index = (uint64_t)(stage_step - 1) * (uint64_t)n + (uint64_t)i;
+        items[i] = &all[i];
+        modes[i] = mode_of_prompt(t->recipe, stage, t->stage_index, index);
+        TRY(tasks_train_item(t->tasks, stage, index, arena, &all[i], err));
+    }
+    if (reward_pool_environment(t->rewards)) {
+        DialogueSetup setup = {.recipe = t->recipe, .policy = t->policy, .rewards = t->rewards, .count = n, .samples = 1, .items = items,
+                               .modes = modes, .arena = arena, .step = (uint64_t)stage_step};
+        return dialogues_demonstrate(&setup, out->prompts, out->completions, arena, err);
+    }
+    for (int i = 0; i < n; i++) {
+        TRY(prompt_render(t->recipe, tokenizer, &all[i], modes[i], &out->prompts[i], err));
+        TRY(demonstration_render(t->recipe, tokenizer, &all[i], modes[i], &out->targets[i], err));
+        out->completions[i] = (Completion){.ids = out->targets[i].data, .length = out->targets[i].count};
+    }
+    return true;
 }
 
 static bool run_microbatch(const Trainer *t, Packing *packing, double total, StepReport *report, Err *err) {
@@ -34,22 +53,24 @@ static bool run_microbatch(const Trainer *t, Packing *packing, double total, Ste
     return ok;
 }
 
-static bool train_on(const Trainer *t, const Stage *stage, const Example *examples, StepReport *report, Err *err) {
+static bool train_on(const Trainer *t, const Stage *stage, const Examples *examples, StepReport *report, Err *err) {
     int64_t total = 0, limit = stage->microbatch_tokens > 0 ? stage->microbatch_tokens : DEFAULT_MICROBATCH_TOKENS;
-    for (int i = 0; i < stage->batch; i++) total += examples[i].target.count;
+    for (int i = 0; i < examples->count; i++) total += examples->completions[i].length;
     Packing packing = {0};
     bool ok = true;
     policy_zero_gradients(t->policy);
     packing_reset(&packing, 1.0);
-    for (int i = 0; ok && i < stage->batch; i++) {
-        const Example *e = &examples[i];
-        if (packing.tokens.count > 0 && packing.tokens.count + e->prompt.count + e->target.count > limit) {
+    for (int i = 0; ok && i < examples->count; i++) {
+        const Completion *c = &examples->completions[i];
+        const Ids *prompt = &examples->prompts[i];
+        if (packing.tokens.count > 0 && packing.tokens.count + prompt->count + completion_total(c) > limit) {
             ok = run_microbatch(t, &packing, (double)total, report, err);
             packing_reset(&packing, 1.0);
         }
-        packing_prompt(&packing, e->prompt.data, e->prompt.count);
-        packing_completion(&packing, &(Completion){.ids = e->target.data, .length = e->target.count});
-        report->prompt_tokens += e->prompt.count;
+        packing_prompt(&packing, prompt->data, prompt->count);
+        packing_completion(&packing, c);
+        report->prompt_tokens += prompt->count + completion_total(c) - c->length;
+        report->given_mean += (completion_total(c) - c->length) / (double)examples->count;
     }
     ok = ok && run_microbatch(t, &packing, (double)total, report, err);
     packing_free(&packing);
@@ -59,17 +80,16 @@ static bool train_on(const Trainer *t, const Stage *stage, const Example *exampl
 bool sft_step(const Trainer *t, int stage_step, StepReport *report, Err *err) {
     const Stage *stage = &t->recipe->stages[t->stage_index];
     Arena arena = {0};
-    Example *examples = ARENA_NEW(&arena, Example, stage->batch);
-    bool ok = true;
-    for (int i = 0; ok && i < stage->batch; i++)
-        ok = make_example(t, stage, (uint64_t)(stage_step - 1) * (uint64_t)stage->batch + (uint64_t)i, &arena, &examples[i], err);
+    Examples examples = {.count = stage->batch, .prompts = ARENA_NEW(&arena, Ids, stage->batch), .targets = ARENA_NEW(&arena, Ids, stage->batch),
+                         .completions = ARENA_NEW(&arena, Completion, stage->batch)};
+    bool ok = make_examples(t, stage, stage_step, &arena, &examples, err);
     double start = clock_seconds();
-    ok = ok && train_on(t, stage, examples, report, err);
+    ok = ok && train_on(t, stage, &examples, report, err);
     double now = clock_seconds();
     ok = ok && optimizer_apply(t->policy, &stage->optimizer, schedule_rate(&stage->optimizer, stage_step, stage->steps), report, err);
     report->measured.train = now - start;
     report->measured.optimizer = clock_seconds() - now;
-    for (int i = 0; i < stage->batch; i++) ids_free(&examples[i].prompt), ids_free(&examples[i].target);
+    for (int i = 0; i < stage->batch; i++) ids_free(&examples.prompts[i]), ids_free(&examples.targets[i]);
     arena_reset(&arena);
     return ok;
 }

@@ -53,6 +53,37 @@ enum { DEFAULT_MICROBATCH_TOKENS = 4096 };
 // FLOPs of one step as the plan counts them: an upper bound, for the estimate of the end (plan.c).
 double plan_step_flops(const ModelConfig *c, const Recipe *r, const Stage *s);
 
+// ---- environments (dialogue.c) ---------------------------------------------------------------------------
+// The environment's side of one rollout: the states of its episodes, and who waits for whom.
+typedef struct Dialogues Dialogues;
+typedef struct DialogueSetup {
+    const Recipe *recipe;
+    const Policy *policy;
+    RewardPool *rewards;
+    int count, samples;  // prompts, samples of each
+    Item *const *items;  // [count]; what the environment opens with takes the place of their prompts and messages
+    const Mode *modes;   // [count]
+    Arena *arena;        // of the items
+    uint64_t step;       // of training; 0: an evaluation
+    uint32_t first_prompt; // number of the first prompt: a part of the seeds
+} DialogueSetup;
+// Resets the environment for every prompt; *out is NULL where the recipe has none. Before the prompts are rendered.
+bool dialogues_open(const DialogueSetup *setup, Dialogues **out, Err *err) MUST_CHECK;
+void dialogues_close(Dialogues *d); // NULL is fine
+// The prompt's ids; a prompt whose reset failed gets one that says nothing. `d` may be NULL.
+bool dialogue_prompt(const Dialogues *d, const Recipe *r, const Tokenizer *t, const Item *item, Mode mode, int index, Ids *out,
+                     Err *err) MUST_CHECK;
+// The recipe's stop strings and, where the prompt is the environment's, those of it; the list is the dialogues'.
+const char *const *dialogue_stops(Dialogues *d, int index, const char *const *stop);
+// As RolloutOptions has them.
+bool dialogue_turn_ended(Dialogues *d, int32_t request, int32_t sample, const Completion *c);
+bool dialogue_next_turn(Dialogues *d, bool wait, NextTurn *out, Err *err) MUST_CHECK;
+// What the episode came to; NULL without an environment. It lives as long as `d`.
+const EnvironmentResult *dialogue_result(const Dialogues *d, int32_t request, int32_t sample);
+// Demonstrations for supervised fine-tuning, played by the environment itself: what its expert writes is sampled, what the
+// environment says is given. The arrays are the arena's.
+bool dialogues_demonstrate(const DialogueSetup *setup, Ids *prompts, Completion *out, Arena *arena, Err *err) MUST_CHECK;
+
 // ---- packing (packing.c) ---------------------------------------------------------------------------------
 // A Packed under construction: prompts and what is scored after them.
 typedef struct Packing {

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const Generator *const generators[] = {&arithmetic_generator, &countdown_generator};
+static const Generator *const generators[] = {&arithmetic_generator, &countdown_generator, &environment_generator};
 
 enum { MAX_LEVELS = 100 };
 typedef struct Task {

@@ -22,7 +22,7 @@ typedef struct Generator {
     void (*draw)(Random *random, int level, Problem *out);
     json_t *(*row)(const Problem *p); // what a reward script sees; the caller owns it
 } Generator;
-extern const Generator arithmetic_generator, countdown_generator;
+extern const Generator arithmetic_generator, countdown_generator, environment_generator;
 
 // Rows of a file, in memory for the run. Rows with the same kind and level form a group.
 typedef struct DatasetRow {

@@ -50,7 +50,7 @@ static bool evaluate_target(const Args *args, const char *path, json_t *results,
     const char *mode = args_text(args, "mode", "both");
     int samples = (int)args_int(args, "samples", 0);
     TRY(target_open(path, args_text(args, "recipe", NULL), args_list(args, "set"), args_text(args, "device", NULL), &t, err));
-    int items = (int)args_int(args, "items", t.recipe->compare_items);
+    int items = (int)args_int(args, "items", t.recipe->compare_items > 0 ? t.recipe->compare_items : t.recipe->evaluate_items);
     AdapterList adapters = {0};
     bool ok = adapters_open(args, t.policy, &adapters, err);
     for (int i = 0; ok && i < adapters_turns(&adapters); i++) {
@@ -81,7 +81,7 @@ static bool run(const Args *args, Err *err) {
 static const Option options[] = {
     {.name = "recipe", .kind = OPTION_TEXT, .value = "FILE", .help = "tasks, prompts and rewards for a MODEL"},
     {.name = "mode", .kind = OPTION_CHOICE, .value = "think|direct|both", .help = "how to ask (default: both)"},
-    {.name = "items", .letter = 'n', .kind = OPTION_INT, .value = "N", .help = "held-out items of each task and level (default: the recipe's compare.items)", .low = 1, .high = 1e6},
+    {.name = "items", .letter = 'n', .kind = OPTION_INT, .value = "N", .help = "held-out items of each task and level (default: the recipe's compare.items, else evaluate.items)", .low = 1, .high = 1e6},
     {.name = "samples", .kind = OPTION_INT, .value = "N", .help = "sampled answers an item; 0: one greedy answer (default)", .low = 0, .high = 1024},
     {.name = "set", .kind = OPTION_LIST, .value = "KEY=VALUE", .help = "override a key of the recipe"},
     OPTION_ADAPTERS,

@@ -10,6 +10,15 @@
 #include <unistd.h>
 
 // ---- scoring and showing -------------------------------------------------------------------------------------------------
+// Plays the case's episode; its result is scored with the sample.
+static bool play_case(RewardPool *pool, Case *k, Err *err) {
+    RewardSample *s = &k->sample;
+    EnvironmentCall about = {.id = k->id, .row = s->row, .prompt = s->prompt, .truth = s->truth, .mode = s->mode, .seed = s->seed};
+    TRY(episode_play(pool, &about, json_is_array(k->actions) ? k->actions : NULL, &k->said, &k->episode, err));
+    s->environment = &k->episode;
+    return true;
+}
+
 static bool score_cases(Cases *c, const RewardSpec *spec, const RewardLimits *limits, int workers, Err *err) {
     RewardPool *pool;
     TRY(reward_pool_open(spec, 1, workers, limits, &pool, err));
@@ -17,14 +26,23 @@ static bool score_cases(Cases *c, const RewardSpec *spec, const RewardLimits *li
     for (int i = 0; ok && i < c->count; i++) {
         Case *k = &c->list[i];
         k->sample.id = k->id;
-        ok = reward_pool_submit(pool, &k->sample, &k->verdict, err);
+        if (k->actions) ok = play_case(pool, k, err);
+        else if (reward_pool_environment(pool))
+            ok = fail(err, ERR_DATA, c->path, "%s: the script is an environment, its cases need 'actions'", k->id);
+        ok = ok && reward_pool_submit(pool, &k->sample, &k->verdict, err);
     }
     ok = ok && reward_pool_finish(pool, err);
     reward_pool_close(pool);
     return ok;
 }
 
+static bool says_as_expected(const Case *k) {
+    const json_t *says = json_object_get(k->row, "says");
+    return !says || json_equal(says, k->said);
+}
+
 static bool passed(const Case *k) {
+    if (!says_as_expected(k)) return false;
     if (!k->expects) return true;
     if (k->verdict.state != k->state) return false;
     if (k->state != VERDICT_SCORED || isnan(k->number)) return true;
@@ -37,13 +55,14 @@ static json_t *case_json(const Case *k) {
     for (int i = 0; i < v->part_count; i++)
         json_object_set_new(parts, v->parts[i].name, json_number_or_name(v->parts[i].value));
     if (name) json_object_set(out, "name", name);
+    if (k->said) json_object_set(out, "said", k->said);
     json_object_set_new(out, "verdict", json_string(verdict_state_names[v->state]));
     json_object_set_new(out, "score", json_number_or_name(v->score));
     json_object_set_new(out, "parts", parts);
     json_object_set_new(out, "fuel", json_integer((json_int_t)v->fuel));
     json_object_set_new(out, "why", json_string(v->why));
     if (!json_object_get(out, "why")) json_object_set_new(out, "why", json_string("(not UTF-8)"));
-    json_object_set_new(out, "passed", k->expects ? json_boolean(passed(k)) : json_null());
+    json_object_set_new(out, "passed", k->expects || !passed(k) ? json_boolean(passed(k)) : json_null());
     return out;
 }
 
@@ -53,9 +72,15 @@ static void show_case(const Case *k) {
     char score[40] = "", why[512];
     if (v->state == VERDICT_SCORED) snprintf(score, sizeof score, " %.6g", v->score);
     visible(v->why, why, sizeof why);
-    printf("%-4s  %-24.60s  %s%s%s%s", !k->expects ? "-" : passed(k) ? "ok" : "FAIL", name ? name : k->id,
+    printf("%-4s  %-24.60s  %s%s%s%s", !passed(k) ? "FAIL" : k->expects ? "ok" : "-", name ? name : k->id,
            verdict_state_names[v->state], score, why[0] ? ": " : "", why);
-    if (!passed(k)) {
+    if (!says_as_expected(k)) {
+        Buf said = {0};
+        json_write(k->said, &said);
+        visible(said.data, why, sizeof why);
+        printf(" (it said %s)", why);
+        buf_free(&said);
+    } else if (!passed(k)) {
         if (k->state == VERDICT_SCORED && !isnan(k->number))
             printf(" (expected %.6g)", k->number);
         else
@@ -165,7 +190,8 @@ const Command command_reward = {
               "SCRIPT is a path ending in .lua or the name of a shipped reward, such as correct. A case is an\n"
               "object with `completion` and, where the script needs them, truth, row, prompt, messages, mode (think,\n"
               "direct), finish (stop, length), tokens, think_tokens, answer_tokens, step, seed, group; `expect` is a\n"
-              "score or one of scored, abstained, error, budget, killed.",
+              "score or one of scored, abstained, error, budget, killed. For an environment a case has `actions` instead of\n"
+              "`completion`: what the model writes in each turn, or \"demonstrate\"; `says` lists what it must say to them.",
     .example = "reckon reward test correct --cases cases.jsonl\n"
                "      where a line is {\"completion\": \"<think>6*7</think>42\", \"truth\": \"42\", \"expect\": 1}",
     .positional_min = 1,

@@ -112,6 +112,7 @@ bool reward_bench(const Args *args, Err *err) {
         Timing *timings = xcalloc((size_t)cases.count, sizeof *timings);
         for (int i = 0; i < cases.count; i++) cases.list[i].sample.id = cases.list[i].id;
         ok = reward_pool_open(&spec, 1, (int)args_int(args, "workers", 1), &limits, &pool, err);
+        if (ok && reward_pool_environment(pool)) ok = fail(err, ERR_DATA, spec.script, "is an environment, whose episodes take as long as the model: expected a script that scores");
         ok = ok && measure_each(pool, &cases, timings, err) && measure_batches(pool, &cases, args_number(args, "duration", 2), &per_second, err);
         reward_pool_close(pool);
         ok = ok && report(&cases, timings, per_second, args_flag(args, "json"), err);

@@ -54,6 +54,19 @@ static bool read_expectation(const Cases *c, long line, Case *k, Err *err) {
                  "a number, scored, abstained, error, budget or killed");
 }
 
+// "actions": what the model writes in each of its turns, or "demonstrate"; "says": what the environment must say.
+static bool read_actions(const Cases *c, long line, Case *k, Err *err) {
+    const json_t *actions = json_object_get(k->row, "actions"), *says = json_object_get(k->row, "says"), *one;
+    size_t i;
+    k->actions = actions;
+    if (says && !json_is_array(says)) return wrong(c, line, err, "says", type_name(says), "a list");
+    if (!actions) return !says || wrong(c, line, err, "says", "no actions beside it", "what an environment says to them");
+    if (json_is_string(actions) && strcmp(json_string_value(actions), "demonstrate") == 0) return true;
+    if (!json_is_array(actions)) return wrong(c, line, err, "actions", type_name(actions), "a list of texts or demonstrate");
+    json_array_foreach(actions, i, one) if (!json_is_string(one)) return wrong(c, line, err, "actions", type_name(one), "texts in the list");
+    return true;
+}
+
 static bool read_truth(const Cases *c, long line, Case *k, Err *err) {
     const json_t *v = json_object_get(k->row, "truth");
     if (!v || json_is_null(v)) return true;
@@ -71,7 +84,7 @@ static bool read_truth(const Cases *c, long line, Case *k, Err *err) {
 static void warn_of_unknown_keys(const Cases *c, long line, const json_t *row) {
     static const char *const known[] = {"completion", "truth", "row", "prompt", "messages", "tokens", "think_tokens",
                                         "answer_tokens", "finish", "mode", "step", "seed", "group", "expect", "name",
-                                        "note", NULL};
+                                        "note", "actions", "says", NULL};
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)(uintptr_t)row, key, value) {
@@ -93,10 +106,11 @@ static bool read_case(void *context, json_t *row, long line, Err *err) {
     *k = (Case){.row = json_incref(row)};
     RewardSample *s = &k->sample;
     const json_t *completion = json_object_get(row, "completion");
-    if (!json_is_string(completion)) return wrong(c, line, err, "completion", type_name(completion), "a text");
-    s->completion = json_string_value(completion);
-    s->completion_size = json_string_length(completion);
     snprintf(k->id, sizeof k->id, "line %ld", line);
+    TRY(read_actions(c, line, k, err));
+    if (!json_is_string(completion) && !k->actions) return wrong(c, line, err, "completion", type_name(completion), "a text, or actions of an environment");
+    s->completion = json_is_string(completion) ? json_string_value(completion) : "";
+    s->completion_size = json_string_length(completion);
     s->finish = "stop";
     // A completion that thinks aloud was asked to.
     s->mode = strstr(s->completion, "<think>") || strstr(s->completion, "</think>") ? "think" : "direct";
@@ -124,7 +138,7 @@ static bool read_case(void *context, json_t *row, long line, Err *err) {
 
 void cases_free(Cases *c) {
     for (int i = 0; i < c->count; i++) {
-        json_decref(c->list[i].row);
+        json_decref(c->list[i].row), json_decref(c->list[i].said);
         free(c->list[i].truth);
     }
     free(c->list);

@@ -14,6 +14,9 @@ typedef struct Case {
     VerdictState state; // expected
     Verdict verdict;
     RewardSample sample;
+    const json_t *actions;     // of an episode in an environment; NULL: one text
+    json_t *said;              // what the environment said
+    EnvironmentResult episode;
 } Case;
 
 typedef struct Cases {

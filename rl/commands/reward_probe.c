@@ -97,6 +97,10 @@ typedef struct Probe {
 static bool score_all(const Rows *rows, Probe *probes, const RewardSpec *spec, const RewardLimits *limits, Err *err) { // probes [count][KINDS]
     RewardPool *pool;
     TRY(reward_pool_open(spec, 1, 1, limits, &pool, err));
+    if (reward_pool_environment(pool)) {
+        reward_pool_close(pool);
+        return fail(err, ERR_DATA, spec->script, "is an environment, and junk is for scripts that score: try it with cases that have actions (reward test)");
+    }
     bool ok = true;
     for (int i = 0; ok && i < rows->count * KINDS; i++) {
         const Row *r = &rows->list[i / KINDS];

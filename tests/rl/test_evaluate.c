@@ -1,5 +1,6 @@
 // Evaluations against a model, tasks and rewards made up at the boundary: a "model" that answers what it is told to, a
 // tokenizer whose ids are characters. Tests what evaluate.c adds: requests, text, token counts, FLOPs, what is correct.
+#include "../../rl/stages.h"
 #include "../test.h"
 #include "rl.h"
 
@@ -84,6 +85,17 @@ bool prompt_render(const Recipe *r, const Tokenizer *t, const Item *item, Mode m
     for (const char *s = item->prompt; *s; s++) ids_push(out, *s);
     return true;
 }
+
+// No environment among the rewards.
+bool dialogues_open(const DialogueSetup *setup, Dialogues **out, Err *err) { return (void)setup, (void)err, *out = NULL, true; }
+void dialogues_close(Dialogues *d) { (void)d; }
+bool dialogue_prompt(const Dialogues *d, const Recipe *r, const Tokenizer *t, const Item *item, Mode mode, int index, Ids *out, Err *err) {
+    return (void)d, (void)index, prompt_render(r, t, item, mode, out, err);
+}
+const char *const *dialogue_stops(Dialogues *d, int index, const char *const *stop) { return (void)d, (void)index, stop; }
+bool dialogue_turn_ended(Dialogues *d, int32_t request, int32_t sample, const Completion *c) { return (void)d, (void)request, (void)sample, (void)c, false; }
+bool dialogue_next_turn(Dialogues *d, bool wait, NextTurn *out, Err *err) { return (void)d, (void)wait, (void)out, (void)err, true; }
+const EnvironmentResult *dialogue_result(const Dialogues *d, int32_t request, int32_t sample) { return (void)d, (void)request, (void)sample, NULL; }
 
 // Two rewards: "match" gives 0.5 twice in its parts if the text ends with the truth, "bonus" always gives 5.
 bool reward_pool_submit(RewardPool *pool, const RewardSample *s, Verdict *out, Err *err) {
