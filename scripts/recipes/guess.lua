@@ -1,8 +1,10 @@
 -- Learns to guess numbers in few questions, from scratch, on the CPU: `reckon train scripts/recipes/guess.lua`.
 --
 -- rewards/guess.lua is an environment: the model asks "8?", the script says ">" or "<", and so on in one episode. Supervised
--- fine-tuning shows an expert who guesses any number that is still possible; he finds one of 15 within four questions about
--- three times in four. GRPO, which sees nothing but whether the number was found, learns to halve what is left.
+-- fine-tuning shows an expert who guesses any number that is still possible; within the four questions that are allowed he
+-- finds one of 15 in two cases of three. GRPO, which sees nothing but whether it was found, learns to halve what is left:
+-- "8?>12?>14?<13?". Sampled episodes found 39 % at its first step and 92 % at its last; held-out ones, greedy, went from 43 %
+-- to 94 %: all but one of the 15 numbers. It takes six minutes on one core that others use too.
 return {
   name = "guess",
   seed = 7,
