@@ -23,7 +23,7 @@ static const char *input_name(Input i) { return i == FINE ? "plain" : "with infi
 
 static RopeArgs rope_args(const Layout *l, const Heads *h, Dtype dtype, Random *r, Temper temper) {
     RopeArgs a = {.T = l->T, .heads = h->heads, .kv_heads = h->kv_heads, .D = h->D, .dtype = dtype, .position = l->position,
-                  .slot_start = l->slot_start, .slot = l->slot, .cos_sin = cosines(MAX_ROWS, h->D)};
+                  .slot_start = l->slot_start, .slot = l->slot, .cos_sin = cosines(MAX_ROWS, h->D), .rotary = any_rotary(r, h->D)};
     a.qkv = input("qkv", l->T * (h->heads + 2 * h->kv_heads) * h->D, r, temper);
     return a;
 }
@@ -55,10 +55,11 @@ static void rope_bits(void) { each_rope(1, rope_case); }
 
 static void rope_grad_case(Random *r, const Layout *l, const Heads *h, Dtype dtype, Temper temper) {
     RopeGradArgs a = {.T = l->T, .heads = h->heads, .kv_heads = h->kv_heads, .D = h->D, .dtype = dtype, .position = l->position,
-                      .slot_start = l->slot_start, .slot = l->slot, .cos_sin = cosines(MAX_ROWS, h->D)};
+                      .slot_start = l->slot_start, .slot = l->slot, .cos_sin = cosines(MAX_ROWS, h->D), .rotary = any_rotary(r, h->D)};
     a.dq = input("dq", l->T * h->heads * h->D, r, temper);
     a.dpages = input("dpages", l->pages * page_elements(h->kv_heads, h->D), r, temper);
     a.dqkv = output("dqkv", l->T * (h->heads + 2 * h->kv_heads) * h->D, kind_of(dtype));
+    if (temper == HOSTILE || h->D == 24) exact(a.dqk = output("dqk", l->T * (h->heads + h->kv_heads) * h->D, KIND_F32));
     exact(a.dqkv);
     COMPARE_CUDA(rope_grad, &a, CASE_FORMAT, CASE_OF(temper_name(temper)));
 }
@@ -89,7 +90,7 @@ static int32_t last_position(const Layout *l) {
 // one in the middle of a page, which only the later rows of the page may feel.
 static AttentionArgs attention_args(const Layout *l, const Heads *h, Dtype dtype, Random *r, Input kind) {
     AttentionArgs a = {.T = l->T, .heads = h->heads, .kv_heads = h->kv_heads, .D = h->D, .dtype = dtype, .scale = 1.0f / sqrtf((float)h->D),
-                       .position = l->position, .table_start = l->table_start, .table = l->table, .max_position = last_position(l)};
+                       .position = l->position, .table_start = l->table_start, .table = l->table, .max_position = last_position(l), .window = any_window(r)};
     RopeArgs rope = rope_args(l, h, dtype, r, PLAIN);
     float *qkv = (float *)(uintptr_t)rope.qkv;
     int64_t columns = (h->heads + 2 * h->kv_heads) * h->D;
@@ -118,8 +119,9 @@ static double largest_of(const void *p, int64_t count, Dtype dtype) {
     return largest;
 }
 
-static void attention_case(Random *r, const Layout *l, const Heads *h, Dtype dtype, Input kind) {
+static void attention_window_case(Random *r, const Layout *l, const Heads *h, Dtype dtype, Input kind, int32_t window) {
     AttentionArgs a = attention_args(l, h, dtype, r, kind);
+    a.window = window;
     a.y = output("y", l->T * h->heads * h->D, kind_of(dtype));
     tolerate(a.y, tolerance_of(dtype), 0); // values are at most sqrt(2)
     a.lse = output("lse", l->T * h->heads, KIND_F32);
@@ -129,6 +131,9 @@ static void attention_case(Random *r, const Layout *l, const Heads *h, Dtype dty
     if (h->D > 32) return;
     a.lse = NULL, a.max_position += 300;
     COMPARE_CUDA(attention, &a, CASE_FORMAT " no lse", CASE_OF(input_name(kind)));
+}
+static void attention_case(Random *r, const Layout *l, const Heads *h, Dtype dtype, Input kind) {
+    attention_window_case(r, l, h, dtype, kind, any_window(r));
 }
 static void attention_near(void) {
     Random r = random_start(3, STREAM_TEST, 0);
@@ -141,12 +146,13 @@ static void attention_near(void) {
         }
 }
 static void attention_splits_near(void) {
-    static const Heads heads[] = {{1, 1, 8}, {2, 1, 32}, {1, 1, 136}, {1, 1, 8}};
+    static const Heads heads[] = {{1, 1, 8}, {2, 1, 32}, {1, 1, 136}, {1, 1, 8}, {1, 1, 8}, {2, 1, 16}, {1, 1, 8}};
+    static const int32_t windows[] = {0, 0, 0, 0, 300, 200, 40};
     Random r = random_start(4, STREAM_TEST, 0);
     for (int i = 0; i < LENGTH(heads); i++) {
         cuda_case();
-        Layout l = i == 0 ? layout_of(groups_longer, 1) : layout_of(groups_long, 1);
-        attention_case(&r, &l, &heads[i], i == 3 ? DTYPE_F32 : DTYPE_BF16, (Input)(i % 2));
+        Layout l = i == 0 || i >= 4 ? layout_of(groups_longer, 1) : layout_of(groups_long, 1);
+        attention_window_case(&r, &l, &heads[i], i == 3 || i == 6 ? DTYPE_F32 : DTYPE_BF16, (Input)(i % 2), windows[i]);
     }
 }
 
@@ -159,6 +165,7 @@ static void hidden_pages(void) {
         Layout l = layout_of(groups_long, 1);
         Dtype dtype = (Dtype)(k / 2);
         AttentionArgs a = attention_args(&l, &h, dtype, &r, FINE);
+        a.window = 0;
         int first = k % 2 ? 0 : 256, count = k % 2 ? 32 : 14; // position 256 begins the second split
         for (int64_t i = 0; i < l.T * h.D; i++)
             if (i % h.D == 0) {
@@ -199,12 +206,14 @@ static void same_rows(const AttentionArgs *a, const void *y, const float *lse, c
 static void rows_stand_alone(void) {
     static const Heads heads[] = {{3, 1, 24}, {7, 1, 64}, {2, 2, 128}, {1, 1, 256}};
     Random r = random_start(6, STREAM_TEST, 0);
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 8; i++) { // the last two: windows that begin in a later split
         cuda_case();
-        const Heads *h = &heads[i % 4];
+        const Heads *h = &heads[i < 6 ? i % 4 : 0];
         Dtype dtype = i == 4 ? DTYPE_F32 : DTYPE_BF16;
-        const Layout layout = i == 0 ? layout_of(groups_long, 1) : layout_of(groups_large, 3), *l = &layout;
+        const Layout layout = i == 0 || i == 6 ? layout_of(groups_long, 1) : i == 7 ? layout_of(groups_longer, 1) : layout_of(groups_large, 3), *l = &layout;
+        static const int32_t windows[] = {0, 33, 9, 0, 40, 0, 130, 300};
         AttentionArgs a = attention_args(l, h, dtype, &r, i == 5 ? STAINED : FINE);
+        a.window = windows[i];
         int64_t count = l->T * h->heads * h->D, row = h->heads * h->D;
         size_t size = dtype_size(dtype);
         a.y = output("y", count, kind_of(dtype)), a.lse = output("lse", l->T * h->heads, KIND_F32);
@@ -258,6 +267,7 @@ static void shared_prompt_equals_own_copy(void) {
         int from[117];
         for (int t = 0; t < 117; t++) from[t] = t < 70 ? t : t < 110 ? t - 70 : t - 40;
         RopeArgs rope[2] = {rope_args(&l[0], &h, dtype, &r, PLAIN), rope_args(&l[1], &h, dtype, &r, PLAIN)};
+        rope[1].rotary = rope[0].rotary;
         for (int t = 0; t < 117; t++) memcpy((float *)(uintptr_t)rope[1].qkv + t * columns, rope[0].qkv + from[t] * columns, (size_t)columns * 4);
         void *y[2];
         for (int k = 0; k < 2; k++) {

@@ -24,6 +24,7 @@ static HeadArgs head_args(Random *r, const Shape *s, Dtype dtype, bool truncated
     float *inv_temperature = guarded("inv_temperature", (size_t)s->M * 4);
     for (int64_t m = 0; m < s->M; m++) inv_temperature[m] = m % 3 ? 1.0f : 0.5f + 2 * (float)random_double(r);
     a.inv_temperature = inv_temperature;
+    a.softcap = s->M % 2 && s->C != 521 ? 1.5f : 0;
     int32_t *target = input_ids("target", s->M, r, (uint32_t)s->V);
     a.target = target;
     if (truncated) {

@@ -32,6 +32,7 @@ static void embed_case(Random *r, int64_t T, int64_t C, Dtype dtype, Temper temp
     EmbedArgs a = {.T = T, .C = C, .dtype = dtype, .tokens = input_ids("tokens", T, r, V)};
     a.table = weights("table", input("w", V * C, r, temper), V, C, dtype, false);
     a.y = output("y", T * C, KIND_F32);
+    if (T % 2) a.scale = 7.5f;
     COMPARE_SHAPE(embed, &a);
 }
 static void embed_bits(void) { each_shape(1, embed_case); }
@@ -40,6 +41,7 @@ static void embed_grad_case(Random *r, int64_t T, int64_t C, Dtype dtype, Temper
     enum { V = 9 }; // tokens repeat
     EmbedGradArgs a = {.T = T, .C = C, .tokens = input_ids("tokens", T, r, V), .dy = input("dy", T * C, r, temper)};
     fill(a.dtable = output("dtable", V * C, KIND_F32), V * C, r, temper);
+    if (T % 2) a.scale = 7.5f;
     COMPARE_SHAPE(embed_grad, &a);
 }
 static void embed_grad_bits(void) { each_shape(2, embed_grad_case); }
@@ -47,6 +49,7 @@ static void embed_grad_bits(void) { each_shape(2, embed_grad_case); }
 static void swiglu_case(Random *r, int64_t T, int64_t C, Dtype dtype, Temper temper) {
     SwigluArgs a = {.T = T, .F = C, .dtype = dtype, .gate_up = input_act("gate_up", T * 2 * C, dtype, r, temper)};
     a.y = output("y", T * C, kind_of(dtype));
+    a.gate = T % 2 ? GATE_GELU_TANH : GATE_SILU;
     COMPARE_SHAPE(swiglu, &a);
 }
 static void swiglu_bits(void) { each_shape(3, swiglu_case); }
@@ -55,6 +58,7 @@ static void swiglu_grad_case(Random *r, int64_t T, int64_t C, Dtype dtype, Tempe
     SwigluGradArgs a = {.T = T, .F = C, .dtype = dtype, .gate_up = input_act("gate_up", T * 2 * C, dtype, r, temper)};
     a.dy = input("dy", T * C, r, temper == HOSTILE ? PLAIN : temper);
     a.dgate_up = output("dgate_up", T * 2 * C, kind_of(dtype));
+    a.gate = T % 2 ? GATE_GELU_TANH : GATE_SILU;
     COMPARE_SHAPE(swiglu_grad, &a);
 }
 static void swiglu_grad_bits(void) { each_shape(4, swiglu_grad_case); }
@@ -138,6 +142,24 @@ static void rmsnorm_case(Random *r, int64_t T, int64_t C, Dtype dtype, Temper te
 }
 static void rmsnorm_near(void) { each_shape(10, rmsnorm_case); }
 
+// The heads of q within rows of q, k, v: normed in place, and added to another array.
+static void rmsnorm_heads_case(Random *r, int64_t T, int64_t C, Dtype dtype, Temper temper) {
+    enum { HEADS = 3 };
+    int64_t ld = HEADS * C + (T % 3 ? 5 : 8);
+    if (temper == ROUGH) temper = PLAIN;
+    RmsnormArgs a = {.T = T, .C = C, .heads = HEADS, .ldx = ld, .ldy = ld, .dtype = dtype, .eps = 1e-5f, .offset = C % 2};
+    a.weight = input("weight", C, r, PLAIN);
+    float *y = output("y", T * ld, KIND_F32);
+    fill(y, T * ld, r, temper);
+    tolerate(y, 2e-6, 2e-6);
+    a.y = y;
+    tolerate(a.rstd = output("rstd", T * HEADS, KIND_F32), 0, 2e-6);
+    a.store = T % 2 ? STORE_F32 : ADD_F32;
+    a.x = a.store == STORE_F32 ? y : input("x", T * ld, r, temper);
+    COMPARE_SHAPE(rmsnorm, &a);
+}
+static void rmsnorm_heads(void) { each_shape(13, rmsnorm_heads_case); }
+
 // Terms are of size 1, so 5e-6 for dx, and for dweight 3e-7 for every token that is summed.
 static void norm_grad_tolerate(const RmsnormGradArgs *a) {
     tolerate(a->dx, 5e-6, 1e-6);
@@ -160,6 +182,25 @@ static void rmsnorm_grad_case(Random *r, int64_t T, int64_t C, Dtype dtype, Temp
     COMPARE_SHAPE(rmsnorm_grad, &a);
 }
 static void rmsnorm_grad_near(void) { each_shape(11, rmsnorm_grad_case); }
+
+static void rmsnorm_grad_heads_case(Random *r, int64_t T, int64_t C, Dtype dtype, Temper temper) {
+    enum { HEADS = 3 };
+    int64_t more = T % 3 ? 3 : 8, ld = HEADS * C + more;
+    int32_t start[] = {0, (int32_t)(T / 3), (int32_t)T};
+    if (temper == ROUGH) temper = PLAIN;
+    RmsnormGradArgs a = {.T = T, .C = C, .heads = HEADS, .ldx = ld, .lddy = ld, .lddx = ld, .offset = C % 2, .written = true, .dtype = dtype,
+                         .x = input("x", T * ld, r, temper), .weight = input("weight", C, r, PLAIN)};
+    a.rstd = input("rstd", T * HEADS, r, PLAIN);
+    a.dy = input("dy", T * ld, r, PLAIN);
+    a.dx = output("dx", T * ld, kind_of(dtype));
+    memset(a.dx, 0, (size_t)(T * ld) * dtype_size(dtype));
+    fill(a.dweight = output("dweight", C, KIND_F32), C, r, PLAIN);
+    a.segments = segments(2, start);
+    tolerate(a.dx, 1e-5, dtype == DTYPE_F32 ? 1e-6 : 0x1p-7);
+    tolerate(a.dweight, 1e-6 + 1e-6 * (double)T, 0);
+    COMPARE_SHAPE(rmsnorm_grad, &a);
+}
+static void rmsnorm_grad_heads(void) { each_shape(14, rmsnorm_grad_heads_case); }
 
 // More pieces than lanes, more segments than the scratch holds at once, a width whose sums don't fit shared memory.
 static void rmsnorm_grad_limits(void) {
@@ -328,6 +369,8 @@ static const Test tests[] = {
     {"cuda rows embedding gradient bits", embed_grad_bits},
     {"cuda rows embedding gradient in two calls", embed_grad_split},
     {"cuda rows rmsnorm", rmsnorm_near},
+    {"cuda rmsnorm of heads", rmsnorm_heads},
+    {"cuda rmsnorm of heads gradient", rmsnorm_grad_heads},
     {"cuda rows rmsnorm of rows alone", rmsnorm_rows_alone},
     {"cuda rows rmsnorm gradient", rmsnorm_grad_near},
     {"cuda rows rmsnorm gradient at its limits", rmsnorm_grad_limits},

@@ -58,6 +58,16 @@ static inline Layout layout_of(const Group *groups, int count) {
 typedef struct Heads {
     int heads, kv_heads, D;
 } Heads;
+// Windows within a page, over borders of pages, and none.
+static inline int32_t any_window(Random *r) {
+    static const int32_t windows[] = {0, 0, 0, 1, 7, 32, 33, 50};
+    return windows[random_below(r, LENGTH(windows))];
+}
+// How many of a head's elements turn: all (said in either way), or some.
+static inline int32_t any_rotary(Random *r, int D) {
+    uint32_t kind = random_below(r, 4);
+    return kind == 0 ? D : kind < 3 || D < 8 ? 0 : D / 4 * 2;
+}
 static inline float *cosines(int64_t positions, int64_t D) {
     float *table = guarded("cos_sin", (size_t)(positions * D) * 4);
     for (int64_t p = 0; p < positions; p++)

@@ -8,7 +8,7 @@ static const Group groups_large[] = {{40, 3, {30, 1, 26, 0}}, {1, 0, {0}}, {64, 
 
 static RopeArgs rope_args(const Layout *l, const Heads *h, Dtype dtype, Random *r, Temper temper) {
     RopeArgs a = {.T = l->T, .heads = h->heads, .kv_heads = h->kv_heads, .D = h->D, .dtype = dtype, .position = l->position,
-                  .slot_start = l->slot_start, .slot = l->slot, .cos_sin = cosines(160, h->D)};
+                  .slot_start = l->slot_start, .slot = l->slot, .cos_sin = cosines(160, h->D), .rotary = any_rotary(r, h->D)};
     a.qkv = input("qkv", l->T * (h->heads + 2 * h->kv_heads) * h->D, r, temper);
     return a;
 }
@@ -38,10 +38,11 @@ static void rope_bits(void) { each_case(1, rope_case); }
 
 static void rope_grad_case(Random *r, const Layout *l, const Heads *h, Dtype dtype, Temper temper) {
     RopeGradArgs a = {.T = l->T, .heads = h->heads, .kv_heads = h->kv_heads, .D = h->D, .dtype = dtype, .position = l->position,
-                      .slot_start = l->slot_start, .slot = l->slot, .cos_sin = cosines(160, h->D)};
+                      .slot_start = l->slot_start, .slot = l->slot, .cos_sin = cosines(160, h->D), .rotary = any_rotary(r, h->D)};
     a.dq = input("dq", l->T * h->heads * h->D, r, temper);
     a.dpages = input("dpages", l->pages * page_elements(h->kv_heads, h->D), r, temper);
     a.dqkv = output("dqkv", l->T * (h->heads + 2 * h->kv_heads) * h->D, kind_of(dtype));
+    if (temper == HOSTILE || h->D == 24) a.dqk = output("dqk", l->T * (h->heads + h->kv_heads) * h->D, KIND_F32);
     COMPARE_CASE(rope_grad, &a);
 }
 static void rope_grad_bits(void) { each_case(2, rope_grad_case); }
@@ -49,7 +50,7 @@ static void rope_grad_bits(void) { each_case(2, rope_grad_case); }
 // Queries, and pages that hold NaN wherever no token was stored: nothing there may be used.
 static AttentionArgs attention_args(const Layout *l, const Heads *h, Dtype dtype, Random *r, Temper temper) {
     AttentionArgs a = {.T = l->T, .heads = h->heads, .kv_heads = h->kv_heads, .D = h->D, .dtype = dtype, .scale = 1.0f / sqrtf((float)h->D),
-                       .position = l->position, .table_start = l->table_start, .table = l->table};
+                       .position = l->position, .table_start = l->table_start, .table = l->table, .window = any_window(r)};
     RopeArgs rope = rope_args(l, h, dtype, r, temper);
     int64_t count = l->pages * page_elements(h->kv_heads, h->D), D = h->D, padded = head_padded(D);
     void *pages = guarded("pages", (size_t)count * dtype_size(dtype));
@@ -136,6 +137,7 @@ static void shared_prompt_equals_own_copy(void) {
         Dtype dtype = (Dtype)d;
         Layout a = layout_of(shared, 1), b = layout_of(own, 2);
         RopeArgs rope[2] = {rope_args(&a, &h, dtype, &r, PLAIN), rope_args(&b, &h, dtype, &r, PLAIN)};
+        rope[1].rotary = rope[0].rotary;
         // Rows of the second: prompt, first completion, prompt again, second completion.
         int64_t columns = (h.heads + 2 * h.kv_heads) * h.D, row = h.heads * h.D;
         int from[117];
@@ -151,7 +153,7 @@ static void shared_prompt_equals_own_copy(void) {
                 rope[k].pages = guarded("pages", (size_t)(l[k]->pages * page_elements(h.kv_heads, h.D)) * size);
                 y[k] = guarded("y", (size_t)(l[k]->T * row) * size);
                 test_devices[v]->rope(test_devices[v], &rope[k]);
-                AttentionArgs attention = {.T = l[k]->T, .heads = h.heads, .kv_heads = h.kv_heads, .D = h.D, .dtype = dtype, .scale = 0.2f,
+                AttentionArgs attention = {.T = l[k]->T, .heads = h.heads, .kv_heads = h.kv_heads, .D = h.D, .dtype = dtype, .scale = 0.2f, .window = v % 2 ? 35 : 0,
                                            .q = rope[k].q, .position = l[k]->position, .table_start = l[k]->table_start,
                                            .table = l[k]->table, .pages = rope[k].pages, .y = y[k]};
                 test_devices[v]->attention(test_devices[v], &attention);
@@ -213,6 +215,8 @@ typedef struct Problem {
     const int32_t *group_start; // [T] first row of the row's prompt
     const int32_t *prompt;      // [T] its length
     const int32_t *own;         // [T] first row of the row's completion
+    int64_t R;                  // elements of a head that turn
+    int32_t window;
     double scale, *qkv, *dy, *y;
 } Problem;
 
@@ -222,10 +226,11 @@ static int64_t row_at(const Problem *p, int64_t t, int64_t position) {
 }
 // Element i of head `column`, rotated.
 static double rotated(const Problem *p, int64_t t, int64_t column, int64_t i) {
-    int64_t D = p->h.D, pair = i % (D / 2);
+    int64_t D = p->h.D, R = p->R, pair = i % (R / 2);
     const double *x = p->qkv + t * (p->h.heads + 2 * p->h.kv_heads) * D + column * D;
-    double angle = p->l->position[t] * pow(10000, -2.0 * (double)pair / (double)D);
-    return i < D / 2 ? x[i] * cos(angle) - x[i + D / 2] * sin(angle) : x[i] * cos(angle) + x[i - D / 2] * sin(angle);
+    double angle = p->l->position[t] * pow(10000, -2.0 * (double)pair / (double)R);
+    if (i >= R) return x[i];
+    return i < R / 2 ? x[i] * cos(angle) - x[i + R / 2] * sin(angle) : x[i] * cos(angle) + x[i - R / 2] * sin(angle);
 }
 // Attention as it is written in the papers, from the qkv rows: no pages, no running maximum.
 static double attention_loss(const void *problem) {
@@ -241,7 +246,8 @@ static double attention_loss(const void *problem) {
         for (int head = 0; head < h->heads; head++) {
             int kv = head / (h->heads / h->kv_heads);
             double sum = 0;
-            for (int64_t j = 0; j <= p->l->position[t]; j++) {
+            int64_t first = p->window && p->l->position[t] >= p->window ? p->l->position[t] + 1 - p->window : 0;
+            for (int64_t j = first; j <= p->l->position[t]; j++) {
                 const double *q = turned + t * columns + head * D, *k = turned + row_at(p, t, j) * columns + (h->heads + kv) * D;
                 score[j] = 0;
                 for (int64_t d = 0; d < D; d++) score[j] += q[d] * k[d];
@@ -250,7 +256,7 @@ static double attention_loss(const void *problem) {
             }
             for (int64_t d = 0; d < D; d++) {
                 double y = 0;
-                for (int64_t j = 0; j <= p->l->position[t]; j++)
+                for (int64_t j = first; j <= p->l->position[t]; j++)
                     y += score[j] / sum * p->qkv[row_at(p, t, j) * columns + (h->heads + h->kv_heads + kv) * D + d];
                 loss += p->dy[(t * h->heads + head) * D + d] * y;
                 if (p->y) p->y[(t * h->heads + head) * D + d] = y;
@@ -262,7 +268,8 @@ static double attention_loss(const void *problem) {
 
 static void attention_slopes(void) {
     static const Group groups[] = {{38, 3, {29, 1, 3, 0}}, {3, 2, {2, 4, 0, 0}}};
-    static const Heads heads[] = {{2, 1, 8}, {2, 2, 10}};
+    static const Heads heads[] = {{2, 1, 8}, {2, 2, 10}, {2, 1, 8}};
+    static const int32_t windows[] = {0, 0, 34}, rotary[] = {8, 10, 6};
     Random r = random_start(8, STREAM_TEST, 0);
     for (int i = 0; i < LENGTH(heads); i++) {
         blocks_free();
@@ -278,18 +285,20 @@ static void attention_slopes(void) {
             start[t] = l.unit[u], prompt[t] = groups[u].prompt, own[t] = (int32_t)first;
         }
         RopeArgs rope = rope_args(&l, h, DTYPE_F32, &r, PLAIN);
+        rope.rotary = rotary[i], rope.cos_sin = cosines(160, rotary[i]);
         float *qkv = (float *)(uintptr_t)rope.qkv, *dqkv = guarded("dqkv", (size_t)(l.T * columns) * 4), *y = guarded("y", (size_t)count * 4);
         for (int64_t k = 0; k < l.T * columns; k++) qkv[k] *= 2;
         float *dy = input("dy", count, &r, PLAIN);
-        Problem p = {.l = &l, .h = *h, .group_start = start, .prompt = prompt, .own = own, .scale = 0.5, .qkv = widened("qkv", qkv, l.T * columns),
+        Problem p = {.l = &l, .h = *h, .group_start = start, .prompt = prompt, .own = own, .R = rotary[i], .window = windows[i], .scale = 0.5,
+                     .qkv = widened("qkv", qkv, l.T * columns),
                      .dy = widened("dy", dy, count), .y = guarded("y in double", (size_t)count * 8)};
         rope.q = guarded("q", (size_t)count * 4), rope.pages = guarded("pages", (size_t)pages * 4);
         AttentionGradArgs b = {.unit_count = l.units, .unit = l.unit, .unit_page = l.unit_page, .dy = dy, .dq = guarded("dq", (size_t)count * 4),
                                .dpages = guarded("dpages", (size_t)pages * 4), .delta = guarded("delta", (size_t)(l.T * h->heads) * 4)};
-        b.forward = (AttentionArgs){.T = l.T, .heads = h->heads, .kv_heads = h->kv_heads, .D = h->D, .scale = 0.5f, .q = rope.q,
+        b.forward = (AttentionArgs){.T = l.T, .heads = h->heads, .kv_heads = h->kv_heads, .D = h->D, .scale = 0.5f, .window = windows[i], .q = rope.q,
                                     .position = l.position, .table_start = l.table_start, .table = l.table, .pages = rope.pages,
                                     .y = y, .lse = guarded("lse", (size_t)(l.T * h->heads) * 4)};
-        RopeGradArgs c = {.T = l.T, .heads = h->heads, .kv_heads = h->kv_heads, .D = h->D, .position = l.position, .cos_sin = rope.cos_sin,
+        RopeGradArgs c = {.T = l.T, .heads = h->heads, .kv_heads = h->kv_heads, .D = h->D, .rotary = rotary[i], .position = l.position, .cos_sin = rope.cos_sin,
                           .dq = b.dq, .dpages = b.dpages, .slot_start = l.slot_start, .slot = l.slot, .dqkv = dqkv};
         // The variants' bits are compared elsewhere; the widest one here, and the slow twin.
         const Device *both[] = {reference_device, test_devices[device_count - 1]};

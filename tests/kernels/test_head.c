@@ -17,6 +17,7 @@ static HeadArgs head_args(Random *r, const Shape *s, Dtype dtype, bool truncated
     float *inv_temperature = guarded("inv_temperature", (size_t)s->M * 4);
     for (int64_t m = 0; m < s->M; m++) inv_temperature[m] = m % 3 ? 1.0f : 0.5f + 4 * (float)random_double(r);
     a.inv_temperature = inv_temperature;
+    a.softcap = s->C % 3 ? 0 : 1.5f;
     int32_t *target = input_ids("target", s->M, r, (uint32_t)s->V);
     a.target = target;
     if (truncated) {
@@ -321,7 +322,8 @@ static void draws_at_the_borders(void) {
 // ---- gradients -------------------------------------------------------------------------------------------
 typedef struct Problem {
     const HeadArgs *a;
-    double *product; // [M, V], before the temperature
+    double *product; // [M, V], before the cap and the temperature
+    double *z;       // [V] of one row, capped
     const float *dlogprob, *dentropy;
 } Problem;
 static double head_loss(const void *problem) {
@@ -330,7 +332,11 @@ static double head_loss(const void *problem) {
     double loss = 0;
     for (int64_t m = 0; m < a->M; m++) {
         double max = -INFINITY, sum = 0, mean = 0, scale = (double)a->inv_temperature[m];
-        const double *z = p->product + m * a->V;
+        double *z = p->z;
+        for (int64_t v = 0; v < a->V; v++) {
+            double x = p->product[m * a->V + v], cap = (double)a->softcap;
+            z[v] = cap > 0 ? cap * tanh(x / cap) : x;
+        }
         int64_t first = a->kept_start ? a->kept_start[m] : 0, end = a->kept_start ? a->kept_start[m + 1] : a->V;
         for (int64_t i = first; i < end; i++) max = fmax(max, z[a->kept_start ? a->kept[i] : i] * scale);
         for (int64_t i = first; i < end; i++) {
@@ -345,8 +351,9 @@ static double head_loss(const void *problem) {
 
 static void head_slopes(void) {
     Random r = random_start(7, STREAM_TEST, 0);
-    const Shape s = {5, 270, 8};
-    for (int k = 0; k < 4; k++) { // truncated or not, with entropy or not
+    const Shape plain = {5, 270, 8}, capped = {5, 270, 9};
+    for (int k = 0; k < 8; k++) { // truncated or not, with entropy or not, capped or not
+        const Shape s = k < 4 ? plain : capped;
         blocks_free();
         HeadGradArgs g = {.forward = head_args(&r, &s, DTYPE_F32, k % 2, PLAIN)};
         HeadArgs *a = &g.forward;
@@ -355,9 +362,9 @@ static void head_slopes(void) {
         int64_t padded = vocab_padded(s.V);
         a->logprob = logprob, a->entropy = entropy, a->max = max, a->log_sum = log_sum, a->stats = stats;
         g.dlogprob = input("dlogprob", s.M, &r, PLAIN);
-        if (k / 2) g.dentropy = input("dentropy", s.M, &r, PLAIN);
+        if (k / 2 % 2) g.dentropy = input("dentropy", s.M, &r, PLAIN);
         float *dlogits = g.dlogits = guarded("dlogits", (size_t)(s.M * padded) * 4);
-        Problem p = {.a = a, .product = guarded("product", (size_t)(s.M * s.V) * 8), .dlogprob = g.dlogprob, .dentropy = g.dentropy};
+        Problem p = {.a = a, .z = guarded("z", (size_t)s.V * 8), .product = guarded("product", (size_t)(s.M * s.V) * 8), .dlogprob = g.dlogprob, .dentropy = g.dentropy};
         for (int64_t i = 0; i < s.M * s.V; i++) {
             p.product[i] = 0;
             for (int64_t c = 0; c < s.C; c++)

@@ -26,6 +26,7 @@ static void embed_case(Random *r, int64_t T, int64_t C, Dtype dtype, Temper temp
     EmbedArgs a = {.T = T, .C = C, .dtype = dtype, .tokens = input_ids("tokens", T, r, V)};
     a.table = packed("table", input("w", V * C, r, temper), V, C, dtype, false);
     a.y = output("y", T * C, KIND_F32);
+    if (C % 2) a.scale = 7.5f;
     COMPARE_SHAPE(embed, &a);
 }
 static void embed_bits(void) { each_shape(1, embed_case); }
@@ -35,6 +36,7 @@ static void embed_grad_case(Random *r, int64_t T, int64_t C, Dtype dtype, Temper
     EmbedGradArgs a = {.T = T, .C = C, .tokens = input_ids("tokens", T, r, V), .dy = input("dy", T * C, r, temper)};
     a.dtable = output("dtable", V * C, KIND_F32);
     for (int64_t i = 0; i < V * C; i++) a.dtable[i] = any_float(r, temper);
+    if (C % 2) a.scale = 7.5f;
     COMPARE_SHAPE(embed_grad, &a);
 }
 static void embed_grad_bits(void) { each_shape(2, embed_grad_case); }
@@ -48,6 +50,37 @@ static void rmsnorm_case(Random *r, int64_t T, int64_t C, Dtype dtype, Temper te
     COMPARE_SHAPE(rmsnorm, &a);
 }
 static void rmsnorm_bits(void) { each_shape(3, rmsnorm_case); }
+
+// The heads of q within rows of q, k, v: normed in place, and added to another array.
+static void rmsnorm_heads_case(Random *r, int64_t T, int64_t C, Dtype dtype, Temper temper) {
+    enum { HEADS = 3 };
+    int64_t ld = HEADS * C + 5;
+    RmsnormArgs a = {.T = T, .C = C, .heads = HEADS, .ldx = ld, .ldy = ld, .dtype = dtype, .eps = 1e-5f, .offset = C % 2};
+    a.weight = input("weight", C, r, temper == HOSTILE ? PLAIN : temper);
+    float *y = output("y", T * ld, KIND_F32);
+    for (int64_t i = 0; i < T * ld; i++) y[i] = any_float(r, temper);
+    may_be_nan |= temper != PLAIN;
+    a.y = y, a.rstd = output("rstd", T * HEADS, KIND_F32);
+    a.store = T % 2 ? STORE_F32 : ADD_F32;
+    a.x = a.store == STORE_F32 ? y : input("x", T * ld, r, temper);
+    COMPARE_SHAPE(rmsnorm, &a);
+}
+static void rmsnorm_heads(void) { each_shape(12, rmsnorm_heads_case); }
+
+static void rmsnorm_grad_heads_case(Random *r, int64_t T, int64_t C, Dtype dtype, Temper temper) {
+    enum { HEADS = 3 };
+    int64_t ldx = HEADS * C + 4, lddy = HEADS * C + 3, lddx = HEADS * C + 6;
+    RmsnormGradArgs a = {.T = T, .C = C, .heads = HEADS, .ldx = ldx, .lddy = lddy, .lddx = lddx, .offset = C % 2, .written = true, .dtype = dtype,
+                         .x = input("x", T * ldx, r, temper), .weight = input("weight", C, r, PLAIN)};
+    a.rstd = input("rstd", T * HEADS, r, PLAIN);
+    a.dy = input("dy", T * lddy, r, temper == HOSTILE ? PLAIN : temper);
+    a.dx = output("dx", T * lddx, kind_of(dtype));
+    memset(a.dx, 0, (size_t)(T * lddx) * dtype_size(dtype));
+    a.dweight = output("dweight", C, KIND_F32);
+    memset(a.dweight, 0, (size_t)C * 4);
+    COMPARE_SHAPE(rmsnorm_grad, &a);
+}
+static void rmsnorm_grad_heads(void) { each_shape(13, rmsnorm_grad_heads_case); }
 
 static void rmsnorm_grad_case(Random *r, int64_t T, int64_t C, Dtype dtype, Temper temper) {
     RmsnormGradArgs a = {.T = T, .C = C, .x = input("x", T * C, r, temper), .weight = input("weight", C, r, PLAIN)};
@@ -79,6 +112,7 @@ static void swiglu_case(Random *r, int64_t T, int64_t C, Dtype dtype, Temper tem
     void *gate_up = input_act("gate_up", T * 2 * C, dtype, r, temper);
     if (temper != HOSTILE) widen_gates(gate_up, T, C, dtype);
     SwigluArgs a = {.T = T, .F = C, .dtype = dtype, .gate_up = gate_up, .y = output("y", T * C, kind_of(dtype))};
+    a.gate = C % 2 ? GATE_GELU_TANH : GATE_SILU;
     COMPARE_SHAPE(swiglu, &a);
 }
 static void swiglu_bits(void) { each_shape(5, swiglu_case); }
@@ -89,6 +123,7 @@ static void swiglu_grad_case(Random *r, int64_t T, int64_t C, Dtype dtype, Tempe
     SwigluGradArgs a = {.T = T, .F = C, .dtype = dtype, .gate_up = gate_up};
     a.dy = input("dy", T * C, r, temper == HOSTILE ? PLAIN : temper);
     a.dgate_up = output("dgate_up", T * 2 * C, kind_of(dtype));
+    a.gate = C % 2 ? GATE_GELU_TANH : GATE_SILU;
     COMPARE_SHAPE(swiglu_grad, &a);
 }
 static void swiglu_grad_bits(void) { each_shape(6, swiglu_grad_case); }
@@ -142,6 +177,8 @@ typedef struct Rows {
     int64_t T, C;
     const int32_t *tokens;
     double *x, *weight, *dy;
+    bool offset; // of the norm's weight
+    Gate gate;
 } Rows;
 
 static double embed_loss(const void *problem) {
@@ -158,7 +195,7 @@ static double rmsnorm_loss(const void *problem) {
         double square = 0;
         for (int64_t c = 0; c < p->C; c++) square += x[c] * x[c];
         double rstd = 1 / sqrt(square / (double)p->C + 1e-5);
-        for (int64_t c = 0; c < p->C; c++) loss += p->dy[t * p->C + c] * x[c] * rstd * p->weight[c];
+        for (int64_t c = 0; c < p->C; c++) loss += p->dy[t * p->C + c] * x[c] * rstd * (p->offset + p->weight[c]);
     }
     return loss;
 }
@@ -167,7 +204,8 @@ static double swiglu_loss(const void *problem) { // x [T, 2C]
     double loss = 0;
     for (int64_t i = 0; i < p->T * p->C; i++) {
         double gate = p->x[i / p->C * 2 * p->C + i % p->C], up = p->x[i / p->C * 2 * p->C + p->C + i % p->C];
-        loss += p->dy[i] * gate / (1 + exp(-gate)) * up;
+        double root = sqrt(2 / 3.14159265358979323846), inner = root * (gate + 0.044715 * gate * gate * gate);
+        loss += p->dy[i] * up * (p->gate == GATE_SILU ? gate / (1 + exp(-gate)) : 0.5 * gate * (1 + tanh(inner)));
     }
     return loss;
 }
@@ -195,7 +233,7 @@ static void embed_slopes(void) {
     }
 }
 
-static void rmsnorm_slopes(void) {
+static void rmsnorm_slopes_of(bool offset) {
     enum { T = 5, C = 37 };
     Random r = random_start(21, STREAM_TEST, 0);
     blocks_free();
@@ -203,9 +241,9 @@ static void rmsnorm_slopes(void) {
     float *x = input("x", T * C, &r, PLAIN), *weight = input("weight", C, &r, PLAIN), *dy = input("dy", T * C, &r, PLAIN);
     float *y = guarded("y", T * C * 4), *rstd = guarded("rstd", T * 4), *dx = guarded("dx", T * C * 4), *dweight = guarded("dweight", C * 4);
     for (int i = 0; i < C; i++) x[i] *= 1e-3f; // a row where eps counts
-    Rows p = {.T = T, .C = C, .x = widened("x", x, T * C), .weight = widened("weight", weight, C), .dy = widened("dy", dy, T * C)};
-    RmsnormArgs a = {.T = T, .C = C, .x = x, .weight = weight, .eps = 1e-5f, .y = y, .rstd = rstd};
-    RmsnormGradArgs b = {.T = T, .C = C, .x = x, .weight = weight, .rstd = rstd, .dy = dy, .dx = dx, .dweight = dweight};
+    Rows p = {.T = T, .C = C, .offset = offset, .x = widened("x", x, T * C), .weight = widened("weight", weight, C), .dy = widened("dy", dy, T * C)};
+    RmsnormArgs a = {.T = T, .C = C, .x = x, .weight = weight, .offset = offset, .eps = 1e-5f, .y = y, .rstd = rstd};
+    RmsnormGradArgs b = {.T = T, .C = C, .offset = offset, .x = x, .weight = weight, .rstd = rstd, .dy = dy, .dx = dx, .dweight = dweight};
     for (int v = 0; v < device_count; v++) {
         memset(dx, 0, T * C * 4);
         memset(dweight, 0, C * 4);
@@ -219,7 +257,9 @@ static void rmsnorm_slopes(void) {
     }
 }
 
-static void swiglu_slopes(void) {
+static void rmsnorm_slopes(void) { rmsnorm_slopes_of(false), rmsnorm_slopes_of(true); }
+
+static void gate_slopes(Gate gate) {
     enum { T = 3, C = 21 };
     Random r = random_start(22, STREAM_TEST, 0);
     blocks_free();
@@ -227,9 +267,9 @@ static void swiglu_slopes(void) {
     float *gate_up = input("gate_up", T * 2 * C, &r, PLAIN), *dy = input("dy", T * C, &r, PLAIN);
     float *y = guarded("y", T * C * 4), *dgate_up = guarded("dgate_up", T * 2 * C * 4);
     for (int i = 0; i < T * 2 * C; i++) gate_up[i] *= 6;
-    Rows p = {.T = T, .C = C, .x = widened("gate_up", gate_up, T * 2 * C), .dy = widened("dy", dy, T * C)};
-    SwigluArgs a = {.T = T, .F = C, .gate_up = gate_up, .y = y};
-    SwigluGradArgs b = {.T = T, .F = C, .gate_up = gate_up, .dy = dy, .dgate_up = dgate_up};
+    Rows p = {.T = T, .C = C, .gate = gate, .x = widened("gate_up", gate_up, T * 2 * C), .dy = widened("dy", dy, T * C)};
+    SwigluArgs a = {.T = T, .F = C, .gate = gate, .gate_up = gate_up, .y = y};
+    SwigluGradArgs b = {.T = T, .F = C, .gate = gate, .gate_up = gate_up, .dy = dy, .dgate_up = dgate_up};
     for (int v = 0; v < device_count; v++) {
         test_devices[v]->swiglu(test_devices[v], &a);
         test_devices[v]->swiglu_grad(test_devices[v], &b);
@@ -238,12 +278,16 @@ static void swiglu_slopes(void) {
     }
 }
 
+static void swiglu_slopes(void) { gate_slopes(GATE_SILU), gate_slopes(GATE_GELU_TANH); }
+
 static const Test tests[] = {
     {"rows variants of this processor", variants},
     {"embedding bits", embed_bits},
     {"embedding gradient bits", embed_grad_bits},
     {"rmsnorm bits", rmsnorm_bits},
     {"rmsnorm gradient bits", rmsnorm_grad_bits},
+    {"rmsnorm of heads bits", rmsnorm_heads},
+    {"rmsnorm of heads gradient bits", rmsnorm_grad_heads},
     {"swiglu bits", swiglu_bits},
     {"swiglu gradient bits", swiglu_grad_bits},
     {"gather bits", gather_bits},
