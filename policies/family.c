@@ -58,6 +58,11 @@ void family_options(const Family *f, ModelConfig *out) {
     out->rope[1] = (RopeConfig){.theta = f->local_theta};
 }
 
+bool family_is_norm(TensorRole role) {
+    return role == ROLE_ATTENTION_NORM || role == ROLE_ATTENTION_POST_NORM || role == ROLE_FFN_NORM || role == ROLE_FFN_POST_NORM ||
+           role == ROLE_Q_NORM || role == ROLE_K_NORM || role == ROLE_Q_A_NORM || role == ROLE_KV_A_NORM || role == ROLE_FINAL_NORM;
+}
+
 // ---- tensors ---------------------------------------------------------------------------------------------
 typedef struct Row {
     bool present;

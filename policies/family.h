@@ -80,6 +80,7 @@ typedef enum TensorRole {
     ROLE_FINAL_NORM,
     ROLE_HEAD
 } TensorRole;
+bool family_is_norm(TensorRole role); // the weight of an RMSNorm
 typedef struct TensorSpec {
     char name[96];         // Hugging Face's
     char gguf[64];         // in GGUF files

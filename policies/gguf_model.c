@@ -1,4 +1,4 @@
-// What a GGUF file means as a llama or qwen2 model: its configuration from metadata and shapes, Hugging Face names for
+// What a GGUF file means as a model of one of the families: its configuration from metadata and shapes, Hugging Face names for
 // its tensors, and the order of q's and k's rows. Writers of GGUF interleave the two rotary halves of each head for
 // the llama architecture (and not for qwen2); weights.c undoes that where rotary_heads is set here. Metadata that would
 // change the numbers and that isn't supported is an error naming its key.
@@ -57,12 +57,13 @@ static bool read_architecture(const Gguf *g, const Family **out, Err *err) {
     Buf known = {0};
     for (int i = 0; family_at(i); i++) {
         const char *gguf = family_at(i)->gguf;
+        if (!gguf) continue;
         if (name.size == strlen(gguf) && memcmp(name.data, gguf, name.size) == 0) {
             buf_free(&known);
             *out = family_at(i);
             return true;
         }
-        buf_printf(&known, "%s'%s'", i ? ", " : "", gguf);
+        if (!known.data || !strstr(known.data, gguf)) buf_printf(&known, "%s'%s'", known.size ? ", " : "", gguf);
     }
     fail(err, ERR_DATA, gguf_path(g), "general.architecture is '%.*s', expected one of %s", (int)(name.size < 40 ? name.size : 40), name.data,
          known.data);
@@ -76,10 +77,10 @@ static bool check_neutral(Reader *r, Err *err) {
         const char *name;
         double neutral, neutral_too;
     } reals[] = {
-        {"rope.scaling.factor", 1, 0}, {"rope.scale_linear", 1, 0},   {"rope.scaling.attn_factor", 1, 0},
         {"attention.scale", 0, 0},     {"logit_scale", 1, 0},         {"embedding_scale", 1, 0},
-        {"residual_scale", 1, 0},      {"expert_count", 0, 0},        {"attention.sliding_window", 0, 0},
-        {"attention.clamp_kqv", 0, 0}, {"final_logit_softcapping", 0, 0}, {"attn_logit_softcapping", 0, 0},
+        {"residual_scale", 1, 0},      {"expert_count", 0, 0},        {"attention.clamp_kqv", 0, 0},
+        {"attn_logit_softcapping", 0, 0}, {"rope.scaling.alpha", 0, 1}, {"rope.scaling.yarn_ext_factor", 1, -1},
+        {"rope.scaling.yarn_attn_factor", 1, 0}, {"rope.scaling.yarn_log_multiplier", 0, 0},
     };
     for (int i = 0; i < COUNT(reals); i++) {
         double x = reals[i].neutral;
@@ -87,15 +88,110 @@ static bool check_neutral(Reader *r, Err *err) {
         if (x != reals[i].neutral && x != reals[i].neutral_too)
             return fail(err, ERR_DATA, gguf_path(r->gguf), "%s is %g, expected %g: not supported", r->key, x, reals[i].neutral);
     }
-    GgufText scaling = {"none", 4};
-    TRY(gguf_get_text(r->gguf, key_of(r, "rope.scaling.type"), false, &scaling, err));
-    if (scaling.size != 4 || memcmp(scaling.data, "none", 4) != 0)
-        return fail(err, ERR_DATA, gguf_path(r->gguf), "%s is '%.*s', expected 'none': scaled rotary positions are not supported", r->key,
-                    (int)(scaling.size < 40 ? scaling.size : 40), scaling.data);
-    if (gguf_tensor_find(r->gguf, "rope_freqs.weight"))
-        return fail(err, ERR_DATA, gguf_path(r->gguf), "has rope_freqs.weight: scaled rotary positions are not supported");
     return true;
 }
+
+// ---- rotary positions ------------------------------------------------------------------------------------
+// A divisor for each frequency, from a tensor.
+static bool read_divisors(Reader *r, const char *name, const ModelConfig *c, double *out, Err *err) {
+    const GgufTensor *t = gguf_tensor_find(r->gguf, name);
+    int64_t pairs = config_rotary(c) / 2;
+    float values[MAX_ROPE_FACTORS];
+    if (!t) return fail(err, ERR_DATA, gguf_path(r->gguf), "tensor '%s' is missing", name);
+    if (t->dims != 1 || t->shape[0] != pairs || pairs > MAX_ROPE_FACTORS || t->type->block != 1)
+        return fail(err, ERR_DATA, gguf_path(r->gguf), "tensor '%s' isn't a list of %" PRId64 " plain numbers, one a pair of rotated elements", name, pairs);
+    TRY(storage_decode(t->type, t->data, pairs, gguf_path(r->gguf), name, values, err));
+    for (int64_t i = 0; i < pairs; i++) {
+        out[i] = values[i];
+        if (!(out[i] > 0)) return fail(err, ERR_DATA, gguf_path(r->gguf), "tensor '%s' holds %g, expected numbers above 0", name, out[i]);
+    }
+    return true;
+}
+static bool is_text(const GgufText *t, const char *text) { return t->size == strlen(text) && memcmp(t->data, text, t->size) == 0; }
+// Which kind; a factor without a type means linear.
+static bool read_scaling(Reader *r, ModelConfig *c, Err *err) {
+    RopeConfig *rope = &c->rope[0];
+    GgufText type = {"", 0};
+    double factor = 0;
+    TRY(gguf_get_real(r->gguf, key_of(r, "rope.scale_linear"), false, &factor, err));
+    TRY(gguf_get_real(r->gguf, key_of(r, "rope.scaling.factor"), false, &factor, err));
+    TRY(gguf_get_text(r->gguf, key_of(r, "rope.scaling.type"), false, &type, err));
+    bool scaled = factor != 0 && factor != 1;
+    if (is_text(&type, "yarn"))
+        rope->kind = ROPE_YARN;
+    else if (is_text(&type, "longrope"))
+        rope->kind = ROPE_LONGROPE;
+    else if (is_text(&type, "linear") || (type.size == 0 && scaled))
+        rope->kind = scaled ? ROPE_LINEAR : ROPE_DEFAULT;
+    else if (type.size && !is_text(&type, "none"))
+        return fail(err, ERR_DATA, gguf_path(r->gguf), "%s is '%.*s', expected one of 'none', 'linear', 'yarn', 'longrope'", r->key,
+                    (int)(type.size < 40 ? type.size : 40), type.data);
+    if (rope->kind == ROPE_DEFAULT && scaled && type.size)
+        return fail(err, ERR_DATA, gguf_path(r->gguf), "%s.rope.scaling.factor is %g, but rope.scaling.type is 'none'", r->architecture, factor);
+    if (rope->kind == ROPE_LINEAR || rope->kind == ROPE_YARN) rope->factor = factor != 0 ? factor : 1;
+    return true;
+}
+static bool read_rope(Reader *r, ModelConfig *c, Err *err) {
+    RopeConfig *rope = &c->rope[0];
+    double attention = 1;
+    TRY(gguf_get_real(r->gguf, key_of(r, "rope.freq_base"), false, &rope->theta, err));
+    TRY(gguf_get_real(r->gguf, key_of(r, "rope.freq_base_swa"), false, &c->rope[1].theta, err));
+    TRY(read_scaling(r, c, err));
+    TRY(gguf_get_real(r->gguf, key_of(r, "rope.scaling.attn_factor"), false, &attention, err));
+    if (rope->kind != ROPE_DEFAULT && rope->kind != ROPE_LINEAR) {
+        rope->original_positions = c->max_positions;
+        TRY(get_size(r, "rope.scaling.original_context_length", false, &rope->original_positions, err));
+    }
+    if (rope->kind == ROPE_YARN) {
+        rope->beta_fast = 32, rope->beta_slow = 1, rope->truncate = true;
+        TRY(gguf_get_real(r->gguf, key_of(r, "rope.scaling.yarn_beta_fast"), false, &rope->beta_fast, err));
+        TRY(gguf_get_real(r->gguf, key_of(r, "rope.scaling.yarn_beta_slow"), false, &rope->beta_slow, err));
+        if (attention != 1 && rope->factor > 0) rope->attention_factor = attention * (1 + 0.1 * exact_log(rope->factor));
+    } else if (rope->kind == ROPE_LONGROPE) {
+        TRY(read_divisors(r, "rope_factors_short.weight", c, rope->short_factor, err));
+        TRY(read_divisors(r, "rope_factors_long.weight", c, rope->long_factor, err));
+        rope->attention_factor = attention;
+    } else if (attention != 1) {
+        return fail(err, ERR_DATA, gguf_path(r->gguf), "%s is %g, expected 1 without 'yarn' and 'longrope'", key_of(r, "rope.scaling.attn_factor"), attention);
+    }
+    if (!gguf_tensor_find(r->gguf, "rope_freqs.weight")) return true;
+    if (rope->kind != ROPE_DEFAULT) return fail(err, ERR_DATA, gguf_path(r->gguf), "has rope_freqs.weight besides another scaling of rotary positions");
+    // Divisors that are the same at any length, as Llama 3 has them.
+    rope->kind = ROPE_LONGROPE, rope->factor = 1, rope->attention_factor = 1, rope->original_positions = c->max_positions;
+    TRY(read_divisors(r, "rope_freqs.weight", c, rope->short_factor, err));
+    memcpy(rope->long_factor, rope->short_factor, sizeof rope->long_factor);
+    return true;
+}
+
+// ---- windows and scores ----------------------------------------------------------------------------------
+static bool read_windows(Reader *r, const Family *f, ModelConfig *c, Err *err) {
+    int32_t pattern = 6;
+    TRY(get_size(r, "attention.sliding_window", false, &c->window, err));
+    if (c->window && f->windows != WINDOWS_ALL && f->windows != WINDOWS_PATTERN)
+        return fail(err, ERR_DATA, gguf_path(r->gguf), "%s is %d, expected 0: not supported for this architecture", key_of(r, "attention.sliding_window"), c->window);
+    const GgufValue *given = gguf_find(r->gguf, key_of(r, "attention.sliding_window_pattern"));
+    if (given && given->array) return fail(err, ERR_DATA, gguf_path(r->gguf), "%s is a list, expected a number: not supported", r->key);
+    TRY(get_size(r, "attention.sliding_window_pattern", false, &pattern, err));
+    if (pattern < 1) return fail(err, ERR_DATA, gguf_path(r->gguf), "%s is %d, expected at least 1", r->key, pattern);
+    if (c->layers > MAX_LAYERS) return true; // refused by config_check
+    bool any = false;
+    for (int i = 0; c->window && i < c->layers; i++) {
+        bool window = f->windows == WINDOWS_ALL || (i + 1) % pattern != 0;
+        c->layer[i] = window ? LAYER_WINDOW : 0;
+        any |= window;
+    }
+    if (!any) c->window = 0;
+    return true;
+}
+static bool read_scores(Reader *r, const Family *f, ModelConfig *c, Err *err) {
+    TRY(gguf_get_real(r->gguf, key_of(r, "final_logit_softcapping"), false, &c->logit_softcap, err));
+    if (f->query_scalar == 0) return true;
+    // The files don't say; the largest of the family, of 62 layers, divides by the width of a head of the stream.
+    c->query_scalar = c->layers == 62 ? (double)(c->width / c->heads) : c->head_width;
+    return true;
+}
+
+// ---- shapes ----------------------------------------------------------------------------------------------
 static bool read_shapes(Reader *r, ModelConfig *c, Err *err) {
     const char *path = gguf_path(r->gguf);
     TRY(get_size(r, "block_count", true, &c->layers, err));
@@ -114,9 +210,11 @@ static bool read_shapes(Reader *r, ModelConfig *c, Err *err) {
     value_width = rotary = c->head_width;
     TRY(get_size(r, "attention.value_length", false, &value_width, err));
     TRY(get_size(r, "rope.dimension_count", false, &rotary, err));
-    if (value_width != c->head_width || rotary != c->head_width)
+    bool partial = family_find(c->model_type)->partial_rotary && rotary > 0 && rotary < c->head_width;
+    if (value_width != c->head_width || (rotary != c->head_width && !partial))
         return fail(err, ERR_DATA, path, "heads of %d, but values of %d and %d rotary dimensions: expected all three to be equal", c->head_width,
                     value_width, rotary);
+    c->rotary_width = partial ? rotary : 0;
     const GgufTensor *embedding = gguf_tensor_find(r->gguf, "token_embd.weight");
     if (!embedding || embedding->dims != 2 || embedding->shape[0] > INT32_MAX)
         return fail(err, ERR_DATA, path, "token_embd.weight is missing, or isn't a matrix");
@@ -141,14 +239,18 @@ static bool read_tokens(const Gguf *g, ModelConfig *c, Err *err) {
 }
 static bool read_config(const Gguf *g, ModelConfig *c, Err *err) {
     const Family *family;
-    *c = (ModelConfig){.bos_id = -1, .pad_id = -1, .rope = {{.theta = 10000}}, .initializer_range = 0.02};
+    memset(c, 0, sizeof *c);
+    c->bos_id = c->pad_id = -1;
     TRY(read_architecture(g, &family, err));
     family_options(family, c);
     Reader r = {.gguf = g, .architecture = family->gguf};
     TRY(check_neutral(&r, err));
     TRY(read_shapes(&r, c, err));
     TRY(gguf_get_real(g, key_of(&r, "attention.layer_norm_rms_epsilon"), true, &c->norm_eps, err));
-    TRY(gguf_get_real(g, key_of(&r, "rope.freq_base"), false, &c->rope[0].theta, err));
+    c->rope[0].theta = c->local_rope ? c->rope[0].theta : 10000;
+    TRY(read_rope(&r, c, err));
+    TRY(read_windows(&r, family, c, err));
+    TRY(read_scores(&r, family, c, err));
     TRY(read_tokens(g, c, err));
     c->tied = !gguf_tensor_find(g, "output.weight");
     c->qkv_bias = gguf_tensor_find(g, "blk.0.attn_q.bias") != NULL;
@@ -161,7 +263,7 @@ static bool read_config(const Gguf *g, ModelConfig *c, Err *err) {
 typedef struct Naming {
     Weights *w;
     NameEntry *own; // sorted
-    bool interleaved;
+    bool interleaved, norm_offset; // norms that multiply by 1 + weight are stored as that sum
 } Naming;
 // A tensor that no specification names keeps its own name, for the check against the configuration to complain about.
 static bool give_name(void *context, const TensorSpec *t, Err *err) {
@@ -171,11 +273,13 @@ static bool give_name(void *context, const TensorSpec *t, Err *err) {
     if (i < 0) return true;
     n->w->tensors[i].info.name = arena_strdup(&n->w->names, t->name);
     if (n->interleaved) n->w->tensors[i].rotary_heads = t->rotary_heads;
+    if (n->norm_offset && !t->bias && family_is_norm(t->role)) n->w->tensors[i].shift = -1;
     return true;
 }
 bool gguf_model_config(Weights *w, Err *err) {
     TRY(read_config(w->gguf, &w->config, err));
-    Naming n = {.w = w, .own = xcalloc((size_t)w->count, sizeof *n.own), .interleaved = family_find(w->config.model_type)->gguf_interleaved};
+    const Family *f = family_find(w->config.model_type);
+    Naming n = {.w = w, .own = xcalloc((size_t)w->count, sizeof *n.own), .interleaved = f->gguf_interleaved, .norm_offset = f->norm_offset};
     for (int i = 0; i < w->count; i++) n.own[i] = (NameEntry){w->tensors[i].own_name, i};
     names_sort(n.own, w->count);
     bool ok = family_tensors(&w->config, give_name, &n, err);

@@ -44,10 +44,6 @@ static Parameter **slot_of(Policy *p, const TensorSpec *t) {
     default: return layer_slot(&p->layers[t->layer], t->role, t->bias);
     }
 }
-static bool is_norm(TensorRole role) {
-    return role == ROLE_ATTENTION_NORM || role == ROLE_ATTENTION_POST_NORM || role == ROLE_FFN_NORM || role == ROLE_FFN_POST_NORM ||
-           role == ROLE_Q_NORM || role == ROLE_K_NORM || role == ROLE_Q_A_NORM || role == ROLE_KV_A_NORM || role == ROLE_FINAL_NORM;
-}
 
 static bool count_tensor(void *context, const TensorSpec *t, Err *err) {
     (void)t, (void)err;
@@ -306,7 +302,7 @@ bool policy_create(const ModelConfig *config, Tokenizer *tokenizer, uint64_t see
         Parameter *q = &p->parameters[i];
         Random r = random_start(seed, STREAM_WEIGHTS, (uint64_t)i);
         float *values = xmalloc((size_t)(q->N * q->K) * 4);
-        bool norm = is_norm(q->role);
+        bool norm = family_is_norm(q->role);
         for (int64_t j = 0; j < q->N * q->K; j++)
             values[j] = q->matrix ? (float)(config->initializer_range * random_normal(&r)) : norm && !config->norm_offset ? 1.0f : 0.0f;
         bool ok = parameter_alloc(p, q, err) && parameter_set(p, q, values, err);

@@ -39,9 +39,13 @@ static bool need(void *context, const TensorSpec *t, Err *err) {
     c->used[i] = 1;
     return check_shape(c->w, &c->w->tensors[i].info, t->columns ? 2 : 1, (int64_t[]){t->rows, t->columns}, err);
 }
-// Stored by some writers and used by nobody: a second copy of a tied head, and rotary tables of old checkpoints.
+// Stored by some writers and used by nobody: a second copy of a tied head, and rotary tables of old checkpoints. Or read with
+// the configuration: a GGUF's divisors of frequencies.
 static bool harmless(const Weights *w, const char *name) {
+    static const char *const divisors[] = {"rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"};
     size_t n = strlen(name), suffix = strlen(".rotary_emb.inv_freq");
+    for (int i = 0; w->gguf && w->config.rope[0].kind == ROPE_LONGROPE && i < COUNT(divisors); i++)
+        if (strcmp(name, divisors[i]) == 0) return true;
     return (w->config.tied && strcmp(name, "lm_head.weight") == 0) || (n > suffix && strcmp(name + n - suffix, ".rotary_emb.inv_freq") == 0);
 }
 static bool check_tensors(const Weights *w, Err *err) {
@@ -78,6 +82,7 @@ static bool forget(Weights *w, Err *err) {
     for (int i = 0; i < w->count; i++) {
         w->tensors[i].info.name = w->tensors[i].own_name;
         w->tensors[i].rotary_heads = 0;
+        w->tensors[i].shift = 0;
     }
     return make_index(w, err);
 }
@@ -206,7 +211,9 @@ bool weights_read(const Weights *w, const char *name, int dims, const int64_t *s
     const WeightTensor *t = find(w, name);
     if (!t) return fail(err, ERR_DATA, w->path, "tensor '%.100s' is missing", name);
     TRY(check_shape(w, &t->info, dims, shape, err));
-    return t->rotary_heads ? read_interleaved(w, t, out, err) : weights_read_raw(w, name, out, err);
+    TRY(t->rotary_heads ? read_interleaved(w, t, out, err) : weights_read_raw(w, name, out, err));
+    for (int64_t i = 0; i < t->info.count && t->shift != 0; i++) out[i] += t->shift;
+    return true;
 }
 bool weights_read_raw(const Weights *w, const char *name, float *out, Err *err) {
     const WeightTensor *t = find(w, name);

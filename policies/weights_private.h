@@ -12,6 +12,7 @@ typedef struct WeightTensor {
     const uint8_t *data; // inside a mapping
     // Rows are in interleaved rotary order, to be put back into halves, for so many heads; 0: they lie as they should.
     int32_t rotary_heads;
+    float shift; // added to what is stored
 } WeightTensor;
 
 struct Weights {

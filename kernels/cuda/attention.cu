@@ -468,7 +468,7 @@ template <int DT> static __global__ void __launch_bounds__(THREADS, DT <= 96 ? 4
     if (p.splits > 1) {
         first = max(first, (int)blockIdx.z * SPLIT_PAGES);
         if (first >= count || (int)blockIdx.z < begin) return;
-        count = min(count, first + SPLIT_PAGES);
+        count = min(count, ((int)blockIdx.z + 1) * SPLIT_PAGES);
     }
     Decode<DT> d;
     for (int i = 0; i < 2; i++) {
