@@ -28,7 +28,7 @@ typedef struct TemplateResult {
 } TemplateResult;
 void template_result_free(TemplateResult *r);
 
-// `variables` is an object. `now` is the time that strftime_now shows, seconds since 1970 in local time; negative: the clock's.
+// `variables` is an object. `now` is the time that strftime_now shows, in seconds since 1970 (UTC); negative: the clock's, local.
 // On failure `result` holds no text, but may tell of an exception.
 bool template_render(const Template *t, const json_t *variables, int64_t now, TemplateResult *result, Err *err) MUST_CHECK;
 

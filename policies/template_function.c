@@ -68,7 +68,7 @@ static Value f_strftime(Run *r, Value *a, Call *c) {
     if (format->size + 2 > sizeof with_mark) return run_fail(r, "strftime_now: a format of %u bytes, expected at most 500", format->size);
     memcpy(with_mark, format->data, format->size);
     memcpy(with_mark + format->size, ".", 2); // an empty result and one that doesn't fit look the same otherwise
-    if (memchr(format->data, 0, format->size) || !localtime_r(&now, &parts)) return run_fail(r, "strftime_now: no such time");
+    if (memchr(format->data, 0, format->size) || !(r->now >= 0 ? gmtime_r(&now, &parts) : localtime_r(&now, &parts))) return run_fail(r, "strftime_now: no such time");
     size_t n = strftime(out, sizeof out, with_mark, &parts);
     return n ? value_copy_text(r, out, n - 1) : run_fail(r, "strftime_now: the format gives too long a text");
 }

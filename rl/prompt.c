@@ -19,18 +19,41 @@ static json_t *styled_messages(const Item *item, const PromptStyle *style) {
     return messages;
 }
 
+// What a template's own switch for thinking is set to; templates without one don't look at it.
+json_t *thinking_variables(Mode mode) {
+    return json_pack("{s:b, s:b}", "enable_thinking", mode == MODE_THINK, "thinking", mode == MODE_THINK);
+}
+// A template that shows the date shows one day to all runs, or a prompt would depend on when it was made.
+enum { DAY_OF_PROMPTS = 1721952000 }; // 26 July 2024
+static bool chat_text(const Tokenizer *t, const json_t *messages, Mode mode, Buf *text, Err *err) {
+    json_t *variables = thinking_variables(mode);
+    ChatRequest request = {.messages = messages, .variables = variables, .add_generation_prompt = true, .now = DAY_OF_PROMPTS};
+    bool ok = tokenizer_chat_render(t, &request, text, err);
+    json_decref(variables);
+    return ok;
+}
+// Templates that know about thinking may have opened or closed it already: then the usual prefixes would do so twice.
+static void add_prefix(Buf *text, const char *prefix) {
+    size_t end = text->size;
+    while (end > 0 && strchr(" \n\r\t", text->data[end - 1]) && text->data[end - 1]) end--;
+    bool opened = strcmp(prefix, "<think>") == 0 && end >= 7 && memcmp(text->data + end - 7, "<think>", 7) == 0;
+    bool closed = strcmp(prefix, "<think></think>") == 0 && end >= 8 && memcmp(text->data + end - 8, "</think>", 8) == 0;
+    if (!opened && !closed) buf_puts(text, prefix);
+}
+
 static bool prompt_text(const Recipe *r, const Tokenizer *t, const Item *item, Mode mode, Buf *text, Err *err) {
     const PromptStyle *style = &r->style[mode];
     if (r->chat) {
         json_t *messages = styled_messages(item, style);
-        bool ok = tokenizer_chat(t, messages, true, text, err);
+        bool ok = chat_text(t, messages, mode, text, err);
         json_decref(messages);
         TRY(ok);
-    } else {
-        if (style->system) buf_printf(text, "%s\n\n", style->system);
-        buf_puts(text, item->prompt);
-        if (style->instruction) buf_printf(text, "\n\n%s", style->instruction);
+        add_prefix(text, style->prefix);
+        return true;
     }
+    if (style->system) buf_printf(text, "%s\n\n", style->system);
+    buf_puts(text, item->prompt);
+    if (style->instruction) buf_printf(text, "\n\n%s", style->instruction);
     buf_puts(text, style->prefix);
     return true;
 }
@@ -55,12 +78,12 @@ bool prompt_render(const Recipe *r, const Tokenizer *t, const Item *item, Mode m
 
 // A chat goes on where a model's message ends. What a template writes after such a message is found by rendering one whose
 // content is known; the id that ended the model's turn is its own and isn't given again.
-static bool chat_words(const Tokenizer *t, const json_t *words, int32_t end, Buf *text, Err *err) {
+static bool chat_words(const Tokenizer *t, const json_t *words, Mode mode, int32_t end, Buf *text, Err *err) {
     static const char mark[] = "reckon-marks-this-turn";
     json_t *messages = json_pack("[{s:s,s:s},{s:s,s:s}]", "role", "user", "content", "?", "role", "assistant", "content", mark);
     Buf whole = {0}, closing = {0};
     json_array_extend(messages, (json_t *)(uintptr_t)words);
-    bool ok = tokenizer_chat(t, messages, true, &whole, err) && (end < 0 || tokenizer_decode(t, &end, 1, false, &closing, err));
+    bool ok = chat_text(t, messages, mode, &whole, err) && (end < 0 || tokenizer_decode(t, &end, 1, false, &closing, err));
     json_decref(messages);
     const char *at = ok ? memmem(whole.data, whole.size, mark, sizeof mark - 1) : NULL;
     if (ok && !at) ok = fail(err, ERR_DATA, "chat template", "doesn't show a model's message as it is, so a chat can't go on after one");
@@ -82,8 +105,8 @@ bool words_render(const Recipe *r, const Tokenizer *t, const json_t *words, Mode
     if (json_is_string(words)) {
         buf_append(&text, json_string_value(words), json_string_length(words));
     } else if (r->chat) {
-        ok = chat_words(t, words, end, &text, err);
-        if (ok) buf_puts(&text, r->style[mode].prefix);
+        ok = chat_words(t, words, mode, end, &text, err);
+        if (ok) add_prefix(&text, r->style[mode].prefix);
     } else {
         json_array_foreach(words, i, message) buf_printf(&text, "\n%s", json_string_value(json_object_get(message, "content")));
         buf_printf(&text, "\n%s", r->style[mode].prefix);

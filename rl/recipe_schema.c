@@ -49,15 +49,15 @@ static const Field model_fields[] = {
         {"system", FIELD_TEXT, "system message", RANGE(1, 65536), AT(Recipe, style[mode].system)},           \
             {"instruction", FIELD_TEXT, "put after the question", RANGE(1, 65536),                           \
              AT(Recipe, style[mode].instruction)},                                                           \
-            {"prefix", FIELD_TEXT, "what every completion is made to begin with", RANGE(0, 4096),            \
+            {"prefix", FIELD_TEXT, "what every completion begins with, unless a chat template wrote it", RANGE(0, 4096), \
              .otherwise = default_prefix, AT(Recipe, style[mode].prefix)},                                   \
             FIELD_END,                                                                                       \
     }
 static const Field think_fields[] = STYLE_FIELDS(MODE_THINK, "\"<think>\"");
 static const Field direct_fields[] = STYLE_FIELDS(MODE_DIRECT, "\"<think></think>\"");
 static const Field prompt_fields[] = {
-    {"think", FIELD_SECTION, "prompts that ask for a chain of thought", .fields = think_fields},
-    {"direct", FIELD_SECTION, "prompts that ask for the answer alone", .fields = direct_fields},
+    {"think", FIELD_SECTION, "prompts that ask for a chain of thought (a chat template's enable_thinking is then true)", .fields = think_fields},
+    {"direct", FIELD_SECTION, "prompts that ask for the answer alone (enable_thinking is then false)", .fields = direct_fields},
     FIELD_END,
 };
 

@@ -153,8 +153,11 @@ bool tasks_held_out(const Tasks *t, int level_index, int count, Arena *arena, It
 void tasks_hash(const Tasks *t, char out[65]);
 
 // The ids a completion continues: chat template or plain text, the mode's style, its prefix ("<think>" or
-// "<think></think>"). Appends to `out`.
+// "<think></think>"). Appends to `out`. A chat template's own switch (enable_thinking, thinking) is set by the mode; where the
+// template has then opened or closed the thinking itself, those prefixes are left out. strftime_now shows a fixed day.
 bool prompt_render(const Recipe *r, const Tokenizer *t, const Item *item, Mode mode, Ids *out, Err *err) MUST_CHECK;
+// The variables that chat templates know as their switch for thinking.
+json_t *thinking_variables(Mode mode);
 // What a cold-start SFT example should complete that prompt with: in think mode the demonstration, "</think>" and the
 // answer, in direct mode the answer; then end of sequence. An error if think mode has no demonstration.
 bool demonstration_render(const Recipe *r, const Tokenizer *t, const Item *item, Mode mode, Ids *out, Err *err) MUST_CHECK;

@@ -1,5 +1,6 @@
 // Prompts and demonstrations, as ids: from characters, and through a chat template.
 #include "../test.h"
+#include "files.h"
 #include "rl.h"
 
 static Tokenizer *characters(void) {
@@ -119,10 +120,47 @@ static void a_chat(void) {
     tokenizer_close(t);
 }
 
+// A template that knows about thinking is told the mode, and what it has opened or closed is not opened or closed again.
+static void a_switch_for_thinking(void) {
+    static const char source[] = "{% for m in messages %}[{{ m.content }}]{% endfor %}"
+                                 "{{ '<think>\\n\\n</think>\\n\\n' if enable_thinking is false else open }}{{ strftime_now('%d %b %Y') if date }}";
+    static const char *const wants[][2] = {{"[12+34=]<think>", "[12+34=]<think>\n\n</think>\n\n"}, {"[12+34=]<think>\n", "[12+34=]<think>\n\n</think>\n\n"}};
+    Err err = {0};
+    Buf file = {0}, template = {0};
+    char folder[] = "/tmp/reckon-prompt-XXXXXX";
+    CHECK(mkdtemp(folder));
+    char *tokenizer = path_join(folder, "tokenizer.json"), *chat = path_join(folder, "chat_template.jinja");
+    OK(file_read(TEST_DATA "/tokenizers/qwen2-style/tokenizer.json", 16 << 20, &file, &err));
+    OK(file_write_atomic(tokenizer, file.data, file.size, &err));
+    for (int opens = 0; opens < 2; opens++) {
+        Tokenizer *t;
+        Ids ids = {0};
+        template.size = 0;
+        buf_printf(&template, "{%% set open = '%s' %%}%s", opens ? "<think>\\n" : "", source);
+        OK(file_write_atomic(chat, template.data, template.size, &err));
+        OK(tokenizer_open(folder, &t, &err));
+        CHECK(tokenizer_chat_reads(t, "enable_thinking") && !tokenizer_chat_reads(t, "thinking"));
+        Recipe r = plain_recipe();
+        Item item = sum_item();
+        r.chat = true;
+        for (Mode mode = MODE_THINK; mode <= MODE_DIRECT; mode++) {
+            ids.count = 0;
+            OK(prompt_render(&r, t, &item, mode, &ids, &err));
+            expect_text(t, &ids, wants[opens][mode == MODE_DIRECT]);
+        }
+        ids_free(&ids);
+        tokenizer_close(t);
+    }
+    OK(folder_remove(folder, &err));
+    buf_free(&file), buf_free(&template);
+    free(tokenizer), free(chat);
+}
+
 static const Test tests[] = {
     {"a model of characters", a_model_of_characters},
     {"what cannot be rendered", what_cannot_be_rendered},
     {"styles in plain text", styles_in_plain_text},
     {"a chat", a_chat},
+    {"a switch for thinking", a_switch_for_thinking},
 };
 TEST_MAIN(tests)
