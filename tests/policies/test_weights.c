@@ -188,9 +188,13 @@ static void bad_gguf_models(void) {
     patched("output_norm.weight", "output_form.weight", 0, 18, "'model.norm.weight' is missing");
     patched("blk.1.ffn_up.weight", "blk.1.ffn_up.hheavy", 0, 19, "up_proj.weight' is missing");
 #undef NUMBER
-    float factor = 4;
-    inserted("llama.rope.scaling.factor", 6, &factor, 4, "llama.rope.scaling.factor is 4, expected 1: not supported");
-    inserted("llama.rope.scaling.type", 8, "\4\0\0\0\0\0\0\0yarn", 12, "llama.rope.scaling.type is 'yarn', expected 'none'");
+    float factor = -4;
+    inserted("llama.rope.scaling.factor", 6, &factor, 4, "the rotary positions' factor is -4, expected 1 to 1e6");
+    inserted("llama.rope.scaling.attn_factor", 6, &factor, 4, "llama.rope.scaling.attn_factor is -4, expected 1 without");
+    inserted("llama.rope.scaling.yarn_log_multiplier", 6, &factor, 4, "yarn_log_multiplier is -4, expected 0: not supported");
+    inserted("llama.rope.scaling.type", 8, "\4\0\0\0\0\0\0\0warn", 12, "llama.rope.scaling.type is 'warn', expected one of 'none', 'linear'");
+    inserted("llama.rope.scaling.type", 8, "\10\0\0\0\0\0\0\0longrope", 16, "'rope_factors_short.weight' is missing");
+    inserted("llama.attention.sliding_window", 4, &(uint32_t){8}, 4, "sliding_window is 8, expected 0: not supported for this architecture");
     inserted("llama.expert_count", 4, &(uint32_t){8}, 4, "llama.expert_count is 8, expected 0");
     inserted("llama.expert_count", 8, "\4\0\0\0\0\0\0\0yarn", 12, "'llama.expert_count' is string, expected number");
     inserted("llama.attention.value_length", 4, &(uint32_t){8}, 4, "values of 8");
