@@ -484,12 +484,3 @@ void reward_pool_close(RewardPool *p) {
     if (p->status) munmap(p->status, (size_t)p->workers * sizeof *p->status);
     free(p);
 }
-
-json_t *reward_walls(void) {
-    bool limits = true;
-#ifdef RECKON_SANITIZED
-    limits = false; // a sanitizer's shadow memory can't live under RLIMIT_AS
-#endif
-    return json_pack("{s:b, s:b, s:b, s:b, s:b}", "seccomp", walls_have_seccomp(), "no_new_privs", 1, "rlimits", 1,
-                     "memory_limit", limits, "interpreter", 1);
-}

@@ -162,7 +162,8 @@ typedef struct RewardCounts { // since the pool was opened
 void reward_pool_counts(const RewardPool *pool, RewardCounts *out);
 // SHA-256 over the scripts' sources, for the ledger.
 void reward_pool_hash(const RewardPool *pool, char out[65]);
-// Which walls this system offers: {"seccomp":true,"rlimits":true,...}; the caller owns it.
+// Which walls this system offers, each tried in a child: {"seccomp":true,"memory_limit":true,...,
+// "programs_in_bubblewrap":{"python":true,"c":true,"why":null}}; the caller owns it. It forks: no threads may run yet.
 json_t *reward_walls(void);
 
 // Cuts a completion into thinking and answer as scripts see them. In think mode the text before the first "</think>"

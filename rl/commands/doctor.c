@@ -1,5 +1,5 @@
 // `reckon doctor`: what this machine offers and what this binary was made from. It only looks: it loads no model,
-// starts no thread and writes nothing. What can't be learnt is null in the JSON and "unknown" in the text, never 0.
+// starts no thread and writes nothing; walls around reward scripts are tried in processes that end with it. What can't be learnt is null in the JSON and "unknown" in the text, never 0.
 #include "command.h"
 #include "files.h"
 #include "policy.h"

@@ -587,7 +587,10 @@ static void the_process_wall_holds_alone(void) {
         }
     }
     json_t *walls = reward_walls();
-    CHECK(json_is_true(json_object_get(walls, "seccomp")));
+    static const char *const here[] = {"interpreter", "seccomp", "no_new_privs", "file_limit", "cpu_time_watched", "descriptors_closed"};
+    for (int i = 0; i < COUNT(here); i++)
+        if (!json_is_true(json_object_get(walls, here[i]))) FAIL("%s", here[i]);
+    CHECK(json_is_boolean(json_object_get(json_object_get(walls, "programs_in_bubblewrap"), "python")));
     json_decref(walls);
 }
 
