@@ -3,6 +3,7 @@
 // Left out: load, loadstring, loadfile, dofile, require, collectgarbage, warn, io, os, debug, package.
 #include "script.h"
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 int library_charged(lua_State *L) {
@@ -83,6 +84,54 @@ const char *library_tostring(lua_State *L, int index, size_t *size) {
     default: lua_pushstring(L, luaL_typename(L, index)); break;
     }
     return lua_tolstring(L, -1, size);
+}
+enum { SHOWN_FIELDS = 8 };
+static void describe_inside(lua_State *L, char *out, size_t size) { // the value on top, in a table's preview
+    switch (lua_type(L, -1)) {
+    case LUA_TSTRING: snprintf(out, size, "'%.24s'", lua_tostring(L, -1)); break;
+    case LUA_TNUMBER: snprintf(out, size, lua_isinteger(L, -1) ? "%.0f" : "%.6g", lua_tonumber(L, -1)); break;
+    case LUA_TBOOLEAN: snprintf(out, size, "%s", lua_toboolean(L, -1) ? "true" : "false"); break;
+    case LUA_TTABLE: snprintf(out, size, "{..}"); break;
+    default: snprintf(out, size, "%s", luaL_typename(L, -1)); break;
+    }
+}
+
+static int compare_fields(const void *a, const void *b) { return strcmp(a, b); }
+
+// A small table's fields in the order of their names; of a larger one nothing, for which of them come first isn't known.
+static void describe_table(lua_State *L, int index, char *out, size_t size) {
+    char fields[SHOWN_FIELDS][64];
+    int count = 0, used = 0;
+    for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
+        char value[40];
+        if (count == SHOWN_FIELDS) {
+            lua_pop(L, 2);
+            snprintf(out, size, "a table");
+            return;
+        }
+        describe_inside(L, value, sizeof value);
+        if (lua_type(L, -2) == LUA_TSTRING) snprintf(fields[count++], sizeof fields[0], "%.20s = %s", lua_tostring(L, -2), value);
+        else if (lua_isinteger(L, -2)) snprintf(fields[count++], sizeof fields[0], "[%.0f] = %s", lua_tonumber(L, -2), value);
+        else snprintf(fields[count++], sizeof fields[0], "[%s] = %s", luaL_typename(L, -2), value);
+    }
+    qsort(fields, (size_t)count, sizeof fields[0], compare_fields);
+    used = snprintf(out, size, "a table ({");
+    for (int i = 0; i < count && (size_t)used < size; i++) used += snprintf(out + used, size - (size_t)used, "%s%s", i ? ", " : "", fields[i]);
+    if ((size_t)used < size) snprintf(out + used, size - (size_t)used, "})");
+}
+
+void value_describe(lua_State *L, int index, char *out, size_t size) {
+    index = lua_absindex(L, index);
+    switch (lua_type(L, index)) {
+    case LUA_TSTRING: snprintf(out, size, "a string ('%.60s')", lua_tostring(L, index)); break;
+    case LUA_TNUMBER: snprintf(out, size, "a number (%.14g)", lua_tonumber(L, index)); break;
+    case LUA_TBOOLEAN: snprintf(out, size, "a boolean (%s)", lua_toboolean(L, index) ? "true" : "false"); break;
+    case LUA_TTABLE:
+        if (lua_checkstack(L, 4)) describe_table(L, index, out, size);
+        else snprintf(out, size, "a table");
+        break;
+    default: snprintf(out, size, "a %s", luaL_typename(L, index)); break;
+    }
 }
 static int base_tostring(lua_State *L) {
     luaL_checkany(L, 1);

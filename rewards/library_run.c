@@ -92,14 +92,15 @@ static int run_lua(lua_State *L) {
     size_t size, test_size;
     const char *code = luaL_checklstring(L, 1, &size);
     lua_Integer fuel = luaL_optinteger(L, 3, DEFAULT_FUEL), total = 0;
-    luaL_argcheck(L, size <= MAX_CODE, 1, "a program of more than 256 KiB");
     luaL_argcheck(L, fuel >= 1000, 3, "expected at least 1000");
     bool list = lua_istable(L, 2), alone = lua_isnoneornil(L, 2);
     if (!list && !alone) luaL_checkstring(L, 2);
     total = list ? (lua_Integer)lua_rawlen(L, 2) : alone ? 0 : 1;
     luaL_argcheck(L, total <= MAX_TESTS, 2, "more than 100 tests");
     Outcome out = {.ran = false};
-    for (lua_Integer i = 0; i < (total ? total : 1); i++) {
+    bool fits = size <= MAX_CODE; // what a model writes fails its tests; it never fails the script
+    if (!fits) snprintf(out.error, sizeof out.error, "a program of more than 256 KiB");
+    for (lua_Integer i = 0; fits && i < (total ? total : 1); i++) {
         sandbox_charge(L, 20000 + size / 4); // making the state
         uint64_t left = sandbox_of(L)->fuel_left, before = out.fuel;
         const char *test = NULL;

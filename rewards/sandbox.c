@@ -193,8 +193,11 @@ bool sandbox_protect(Sandbox *box, lua_CFunction body, void *context, char *mess
         snprintf(message, message_size, "%s%s", lua_tostring(L, -1), box->callers);
     else if (lua_type(L, -1) == LUA_TNUMBER)
         snprintf(message, message_size, "error value %.14g", lua_tonumber(L, -1));
-    else
-        snprintf(message, message_size, "error object is a %s value", luaL_typename(L, -1));
+    else {
+        char what[160];
+        value_describe(L, -1, what, sizeof what);
+        snprintf(message, message_size, "error object is %s", what);
+    }
     lua_settop(L, top);
     return false;
 }

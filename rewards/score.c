@@ -224,8 +224,9 @@ static void read_parts(lua_State *L, int index, const Run *run, Result *r) {
         lua_pushvalue(L, -1);
         lua_rawget(L, index);
         if (lua_type(L, -1) != LUA_TNUMBER) {
-            char text[96];
-            snprintf(text, sizeof text, "part %.30s is a %s", part, luaL_typename(L, -1));
+            char text[220], what[160];
+            value_describe(L, -1, what, sizeof what);
+            snprintf(text, sizeof text, "part %.30s is %s", part, what);
             bad(r, run, text, ", expected a number");
             return;
         }
@@ -249,7 +250,9 @@ static void read_result(lua_State *L, int index, bool listed, const Run *run, Re
     } else if (type == LUA_TNIL || type == LUA_TNONE) {
         bad(r, run, "returned nil without a reason", ", expected a number, a table of numbers, or nil, \"why\"");
     } else {
-        bad(r, run, "returned a ", luaL_typename(L, index));
+        char what[160];
+        value_describe(L, index, what, sizeof what);
+        bad(r, run, "returned ", what);
     }
 }
 

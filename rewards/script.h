@@ -77,6 +77,8 @@ int library_charged(lua_State *L);
 // Sets field `name` of the table on top to a charged copy of `function`'s field `name`.
 void library_take(lua_State *L, int from, const char *const *names);
 
+// The value at `index` for a message: "a string ('1')", "a table ({code = 7})"; short, calls no metamethod, needs no memory.
+void value_describe(lua_State *L, int index, char *out, size_t size);
 // Pushes the text of any value without showing an address, as tostring does.
 const char *library_tostring(lua_State *L, int index, size_t *size);
 // Pushes the keys of the table at `index` as an array in their order; returns how many.

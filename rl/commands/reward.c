@@ -23,13 +23,18 @@ static bool score_cases(Cases *c, const RewardSpec *spec, const RewardLimits *li
     RewardPool *pool;
     TRY(reward_pool_open(spec, 1, workers, limits, &pool, err));
     bool ok = true;
-    for (int i = 0; ok && i < c->count; i++) {
+    double start = clock_seconds();
+    for (int i = 0; ok && i < c->count; i++) { // with one worker one by one, to time them; with more all at once
         Case *k = &c->list[i];
+        bool begins = i == 0 || c->list[i - 1].sample.group != k->sample.group, ends = i + 1 == c->count || c->list[i + 1].sample.group != k->sample.group;
         k->sample.id = k->id;
+        k->seconds = NAN;
+        if (begins) start = clock_seconds();
         if (k->actions) ok = play_case(pool, k, err);
         else if (reward_pool_environment(pool))
             ok = fail(err, ERR_DATA, c->path, "%s: the script is an environment, its cases need 'actions'", k->id);
-        ok = ok && reward_pool_submit(pool, &k->sample, &k->verdict, err);
+        ok = ok && reward_pool_submit(pool, &k->sample, &k->verdict, err) && (workers > 1 || !ends || reward_pool_finish(pool, err));
+        if (workers == 1 && begins && ends) k->seconds = clock_seconds() - start;
     }
     ok = ok && reward_pool_finish(pool, err);
     reward_pool_close(pool);
@@ -60,6 +65,7 @@ static json_t *case_json(const Case *k) {
     json_object_set_new(out, "score", json_number_or_name(v->score));
     json_object_set_new(out, "parts", parts);
     json_object_set_new(out, "fuel", json_integer((json_int_t)v->fuel));
+    json_object_set_new(out, "seconds", json_number_or_name(k->seconds));
     json_object_set_new(out, "why", json_string(v->why));
     if (!json_object_get(out, "why")) json_object_set_new(out, "why", json_string("(not UTF-8)"));
     json_object_set_new(out, "passed", k->expects || !passed(k) ? json_boolean(passed(k)) : json_null());
@@ -87,6 +93,10 @@ static void show_case(const Case *k) {
             printf(" (expected %s)", verdict_state_names[k->state]);
     }
     printf("\n");
+    printf("      %-24s  fuel %llu", "", (unsigned long long)v->fuel);
+    if (!isnan(k->seconds)) printf(", %.2f ms", 1e3 * k->seconds);
+    for (int i = 0; i < v->part_count; i++) printf("%s%s %.6g", i ? ", " : "; ", visible(v->parts[i].name, why, sizeof why), v->parts[i].value);
+    printf("%s\n", v->not_replayable ? "; decided by a clock: not replayable" : "");
 }
 
 static bool show(const Cases *c, bool as_json, Err *err) {

@@ -13,6 +13,7 @@ typedef struct Case {
     double number;      // expected score, if state is scored
     VerdictState state; // expected
     Verdict verdict;
+    double seconds; // there and back, alone; NaN if it wasn't alone
     RewardSample sample;
     const json_t *actions;     // of an episode in an environment; NULL: one text
     json_t *said;              // what the environment said

@@ -200,8 +200,8 @@ static void invalid_values(void) {
         {"return 0/0", VERDICT_ERROR, "mine.lua: the score is NaN, expected a finite number"},
         {"return 1/0", VERDICT_ERROR, "the score is inf"},
         {"return -1/0", VERDICT_ERROR, "the score is -inf"},
-        {"return '1'", VERDICT_ERROR, "returned a string"},
-        {"return true", VERDICT_ERROR, "returned a boolean"},
+        {"return '1'", VERDICT_ERROR, "returned a string ('1')"},
+        {"return true", VERDICT_ERROR, "returned a boolean (true)"},
         {"return", VERDICT_ERROR, "nil without a reason"},
         {"return nil, 5", VERDICT_ERROR, "nil without a reason"},
         {"return {1, 2}", VERDICT_ERROR, "a list instead of"},
@@ -210,6 +210,9 @@ static void invalid_values(void) {
         {"return {a = 1, b = 0/0}", VERDICT_ERROR, "b is NaN"},
         {"local t = {} for i = 1, 25 do t['p' .. i] = 1 end return t", VERDICT_ERROR, "more than 24 parts"},
         {"error(setmetatable({}, {__tostring = function() while true do end end}))", VERDICT_ERROR, "error object is a table"},
+        {"error({code = 7, why = 'no'})", VERDICT_ERROR, "error object is a table ({code = 7, why = 'no'})"},
+        {"local function f() error('deep') end local function g() f() end\n g()", VERDICT_ERROR, "mine.lua:1: deep (called from line 1, 2)"},
+        {"local t = {} for i = 1, 100 do t['k' .. i] = i end error(t)", VERDICT_ERROR, "error object is a table"},
         {"error()", VERDICT_ERROR, "error object is a nil"},
         {"coroutine.yield(1)", VERDICT_ERROR, "outside a coroutine"},
         {"!return {group = function(samples) return {1, 2} end}", VERDICT_ERROR, "a list of 2 for 1 samples"},
@@ -314,9 +317,10 @@ static void groups_are_scored_together(void) {
     reward_pool_close(pool);
 }
 
-static void hostile_completions(void) {
+static void score_hostile_completions(bool bare) {
     Err err = {0};
     RewardLimits limits = reward_default_limits();
+    limits.bare = bare;
     RewardPool *pool;
     json_t *options = json_pack("{s:i, s:i}", "max", 100, "cache", 20);
     RewardSpec specs[] = {{.script = "correct", .weight = 1}, {.script = "format", .weight = 0.01},
@@ -367,6 +371,50 @@ static void hostile_completions(void) {
     reward_pool_close(pool);
     json_decref(options);
     free(parens);
+}
+
+static void hostile_completions(void) { score_hostile_completions(false); }
+static void hostile_completions_without_the_interpreters_wall(void) { score_hostile_completions(true); }
+
+// No text of a model makes a shipped reward fail, run out of its budget or lose its process, with both walls or with one.
+static void shipped_rewards_stand_hostile_text(void) {
+    Err err = {0};
+    int divisor = 1;
+#ifdef RECKON_SANITIZED
+    divisor = 10;
+#endif
+    json_t *lengths = json_pack("{s:i, s:i}", "max", 100, "cache", 20), *lang = json_pack("{s:s}", "lang", "ko"), *row = NULL;
+    static const char row_text[] = "{\"schema\":{\"type\":\"object\"},\"tests\":[\"assert(f(1) == 2)\"],\"choices\":[\"1\",\"2\"]}";
+    OK(json_parse(row_text, strlen(row_text), "row", 1, &row, &err));
+    const struct { const char *name; const json_t *options; } shipped[] = {
+        {"correct", NULL}, {"format", NULL}, {"length", lengths}, {"cosine", lengths}, {"repetition", NULL}, {"language", lang}, {"cost", NULL},
+        {"code", NULL}, {"json_schema", NULL}, {"multiple_choice", NULL}};
+    RewardSpec specs[COUNT(shipped)];
+    for (int i = 0; i < COUNT(shipped); i++) specs[i] = (RewardSpec){.script = shipped[i].name, .weight = 1, .options = shipped[i].options};
+    static const struct { const char *text; int times; } texts[] = {
+        {"(", 1 << 20}, {"<answer>", 20000}, {"</answer>", 20000}, {"</think>", 20000}, {"<think>", 20000}, {"\\boxed{", 20000}, {"{\"a\":", 20000},
+        {"[", 100000}, {"```lua\n", 20000}, {"1, ", 50000}, {"9", 100000}, {"\xff\xfe", 50000}, {"한", 50000}, {"a b ", 50000}, {"#### 7\n", 20000},
+        {"\\frac{", 20000}, {"\xf0\x9f", 20000}, {"$x^", 20000}, {" ", 100000}, {"A. B. C. ", 20000}, {"while true do end ", 2000}};
+    for (int bare = 0; bare < 2; bare++) {
+        RewardPool *pool;
+        RewardLimits limits = reward_default_limits();
+        limits.bare = bare;
+        OK(reward_pool_open(specs, COUNT(specs), 2, &limits, &pool, &err));
+        for (int i = 0; i < COUNT(texts); i++) {
+            Buf text = {0};
+            bool think = i % 2 == bare;
+            for (int k = 0; k < texts[i].times / divisor; k++) buf_puts(&text, texts[i].text);
+            if (think) buf_append(&text, "\0</think>\0", 10);
+            RewardSample s = {.id = "hostile", .completion = text.data, .completion_size = text.size, .truth = "A", .row = row, .finish = "stop",
+                              .mode = think ? "think" : "direct", .tokens = 90, .prompt = "q"};
+            Verdict v = score(pool, &s);
+            buf_free(&text);
+            if (v.state != VERDICT_SCORED) FAIL("%s (%d times): %s %s", texts[i].text, texts[i].times, verdict_state_names[v.state], v.why);
+        }
+        CHECK_INT(reward_pool_deaths(pool), 0);
+        reward_pool_close(pool);
+    }
+    json_decref(lengths), json_decref(lang), json_decref(row);
 }
 
 static void overlong_is_punished_softly(void) {
@@ -466,6 +514,39 @@ static void same_scores_everywhere(void) {
     }
     CHECK(base[0].parts[2].value != base[60].parts[2].value); // same text, another seed
     CHECK(base[3].state == VERDICT_BUDGET && base[4].state == VERDICT_ERROR && base[5].state == VERDICT_SCORED);
+}
+
+// ---- speed ---------------------------------------------------------------------------------------------------------------
+// In processor time, which a busy machine doesn't change much: 150,000 simple scores and 25,000 comparisons a second on two
+// cores; and a batch of 64 there and back within a millisecond, the fastest of many.
+static void two_cores_are_enough(void) {
+#ifdef RECKON_SANITIZED
+    SKIP("sanitizers make it slow");
+#endif
+    static const struct { const char *source; double per_second; } works[] = {
+        {"local bonus = 0 return function(s) return #s.answer + bonus end", 150000}, {"return function(s) return verify.equal(s.answer, s.truth) and 1 or 0 end", 25000}};
+    Err err = {0};
+    for (int w = 0; w < COUNT(works); w++) {
+        RewardLimits limits = reward_default_limits();
+        RewardPool *pool = open_pool(works[w].source, 1, &limits, NULL);
+        static Verdict v[64];
+        RewardCounts counts;
+        double fastest = 1, cpu = clock_cpu_seconds();
+        for (int round = 0; round < 100; round++) {
+            double start = clock_seconds();
+            for (int i = 0; i < 64; i++) {
+                RewardSample s = sample_of(i % 2 ? "I add them</think>The answer is $\\frac{3}{4}$." : "<think>1 + 1 = 2</think><answer>1,234</answer>", i % 2 ? "0.75" : "1234");
+                OK(reward_pool_submit(pool, &s, &v[i], &err));
+            }
+            OK(reward_pool_finish(pool, &err));
+            fastest = fmin(fastest, clock_seconds() - start);
+        }
+        reward_pool_counts(pool, &counts);
+        double each = (clock_cpu_seconds() - cpu + counts.cpu) / 6400;
+        reward_pool_close(pool);
+        if (each > 2 / works[w].per_second) FAIL("%s: %.2f us of processor time a score", works[w].source, 1e6 * each);
+        if (w == 0 && fastest > 1e-3) FAIL("a batch of 64 takes %.3f ms", 1e3 * fastest);
+    }
 }
 
 // ---- deaths --------------------------------------------------------------------------------------------------------------
@@ -618,9 +699,12 @@ static const Test tests[] = {
     {"weights_and_worst_state", weights_and_worst_state},
     {"groups_are_scored_together", groups_are_scored_together},
     {"hostile_completions", hostile_completions},
+    {"hostile_completions_without_the_interpreters_wall", hostile_completions_without_the_interpreters_wall},
+    {"shipped_rewards_stand_hostile_text", shipped_rewards_stand_hostile_text},
     {"overlong_is_punished_softly", overlong_is_punished_softly},
     {"fuel_follows_work", fuel_follows_work},
     {"same_scores_everywhere", same_scores_everywhere},
+    {"two_cores_are_enough", two_cores_are_enough},
     {"a_death_is_forgiven_once", a_death_is_forgiven_once},
     {"the_clock_kills_twice", the_clock_kills_twice},
     {"many_deaths_are_survived", many_deaths_are_survived},

@@ -159,7 +159,8 @@ static void wrong_arguments_are_named(void) {
         {"{lang = 'python', source = 5}", "source is a number"}, {"{lang = 'python', source = '', seconds = 0}", "seconds: expected"},
         {"{lang = 'python', source = '', memory = 1.5}", "memory: expected"}, {"{lang = 'python', source = '', test = {}}", "unknown setting 'test'"},
         {"{lang = 'python', source = '', tests = 'x'}", "tests is a string"}, {"{lang = 'python', source = '', tests = {5}}", "test 1 is a number"},
-        {"{lang = 'python', source = ('x'):rep(2 << 20)}", "more than 1 MiB"}, {"5", "table expected"},
+        {"{lang = 'python', source = '', input = ('x'):rep(5 << 20)}", "more than 4 MiB"}, {"5", "table expected"},
+        {"{lang = 'python'}", "source"}, {"(function() error(run.program{lang = 'python', source = ('x'):rep(2 << 20)}.errors) end)()", "more than 1 MiB"},
     };
     Err err = {0};
     for (int i = 0; i < COUNT(wrong); i++) {
