@@ -1,6 +1,8 @@
-// A dataset from a JSON Lines file: read once, checked whole, kept in memory for the run. A row holds "prompt" (a text)
-// or "messages" (a chat that ends with the user), "answer" (a text or an integer), and optionally "level", "kind" and
-// "demonstration"; every column reaches the reward. A bad row is an error with file:line:column; nothing is skipped.
+// A dataset from a JSON Lines file (.zst: compressed): read once, checked whole, kept in memory for the run. A row holds
+// "prompt" (a text) or "messages" (a chat that ends with the user), "answer" (a text or an integer), and optionally "level",
+// "kind" and "demonstration"; every column reaches the reward. verl's layout is read too: "prompt" as a chat,
+// "reward_model.ground_truth" as the answer, "data_source" as the kind; other columns there are passed over. A bad row is an
+// error with file:line:column; nothing is skipped.
 #include "tasks_parts.h"
 #include "files.h"
 #include <ctype.h>
@@ -53,7 +55,7 @@ static bool row_fail(const Reader *r, long line, const char *key, Err *err, cons
     va_end(ap);
     long column = 1;
     MappedFile f;
-    if (file_map(r->path, &f, NULL)) {
+    if (file_map_text(r->path, &f, NULL)) {
         const char *p = (const char *)f.data, *end = p + f.size;
         for (long n = 1; n < line && p; n++) {
             p = memchr(p, '\n', (size_t)(end - p));
@@ -102,6 +104,9 @@ static bool text_column(const Reader *r, const json_t *row, const char *key, lon
 
 static bool answer_column(const Reader *r, const json_t *row, long line, char **out, Err *err) {
     const json_t *v = json_object_get(row, "answer");
+    const char *key = "answer";
+    if (!v && json_is_object(json_object_get(row, "reward_model"))) row = json_object_get(row, "reward_model"), key = "ground_truth";
+    if (!v) v = json_object_get(row, key);
     if (!v) return row_fail(r, line, "answer", err, "missing 'answer', expected a text or an integer");
     if (json_is_integer(v)) {
         char text[32];
@@ -110,17 +115,17 @@ static bool answer_column(const Reader *r, const json_t *row, long line, char **
         return true;
     }
     if (!json_is_string(v))
-        return row_fail(r, line, "answer", err, "'answer': found %s, expected a text or an integer", type_name(v));
-    return text_column(r, row, "answer", line, out, err);
+        return row_fail(r, line, key, err, "'%s': found %s, expected a text or an integer", key, type_name(v));
+    return text_column(r, row, key, line, out, err);
 }
 
-static bool messages_column(const Reader *r, const json_t *row, long line, Item *item, Err *err) {
-    json_t *v = json_object_get(row, "messages"), *message;
+static bool messages_column(const Reader *r, const json_t *row, const char *key, long line, Item *item, Err *err) {
+    json_t *v = json_object_get(row, key), *message;
     const char *role = NULL, *content = NULL;
     if (!r->chat)
-        return row_fail(r, line, "messages", err, "'messages': the recipe's prompts are plain text (chat=false), expected 'prompt'");
+        return row_fail(r, line, key, err, "'%s': the recipe's prompts are plain text (chat=false), expected 'prompt' as a text", key);
     if (!json_is_array(v) || json_array_size(v) == 0)
-        return row_fail(r, line, "messages", err, "'messages': found %s, expected a list of {\"role\",\"content\"}",
+        return row_fail(r, line, key, err, "'%s': found %s, expected a list of {\"role\",\"content\"}", key,
                         json_is_array(v) ? "an empty list" : type_name(v));
     size_t i;
     json_array_foreach(v, i, message) {
@@ -128,13 +133,13 @@ static bool messages_column(const Reader *r, const json_t *row, long line, Item 
         role = json_string_value(json_object_get(message, "role"));
         content = json_string_value(text);
         if (!role || !content || strlen(content) != json_string_length(text))
-            return row_fail(r, line, "messages", err, "'messages': number %zu lacks a text as 'role' or 'content'", i + 1);
+            return row_fail(r, line, key, err, "'%s': number %zu lacks a text as 'role' or 'content'", key, i + 1);
         if (strcmp(role, "system") && strcmp(role, "user") && strcmp(role, "assistant"))
-            return row_fail(r, line, "messages", err,
-                            "'messages': number %zu has the role '%.40s', expected system, user or assistant", i + 1, role);
+            return row_fail(r, line, key, err,
+                            "'%s': number %zu has the role '%.40s', expected system, user or assistant", key, i + 1, role);
     }
     if (strcmp(role, "user") != 0 || blank(content))
-        return row_fail(r, line, "messages", err, "'messages': the last one is %s, expected a question of the user",
+        return row_fail(r, line, key, err, "'%s': the last one is %s, expected a question of the user", key,
                         strcmp(role, "user") ? "not the user's" : "empty");
     item->messages = v; // lives as long as its row
     item->prompt = arena_strdup(&r->d->arena, content);
@@ -142,16 +147,17 @@ static bool messages_column(const Reader *r, const json_t *row, long line, Item 
 }
 
 static bool question_column(const Reader *r, const json_t *row, long line, Item *item, Err *err) {
+    const char *chat = json_object_get(row, "messages") ? "messages" : json_is_array(json_object_get(row, "prompt")) ? "prompt" : NULL;
     bool prompt = json_object_get(row, "prompt") != NULL, messages = json_object_get(row, "messages") != NULL;
     if (prompt && messages)
         return row_fail(r, line, "messages", err, "found both 'prompt' and 'messages', expected one of them");
     if (!prompt && !messages) return row_fail(r, line, "prompt", err, "missing 'prompt' or 'messages'");
     Buf identity = {0};
-    if (prompt) {
+    if (!chat) {
         TRY(text_column(r, row, "prompt", line, &item->prompt, err));
         buf_puts(&identity, item->prompt);
     } else {
-        TRY(messages_column(r, row, line, item, err));
+        TRY(messages_column(r, row, chat, line, item, err));
         json_write(item->messages, &identity);
     }
     item->hash = hash64(identity.data, identity.size);
@@ -200,7 +206,8 @@ static bool read_row(void *context, json_t *row, long line, Err *err) {
     TRY(question_column(r, row, line, item, err));
     TRY(answer_column(r, row, line, &item->truth, err));
     TRY(level_column(r, row, line, &item->level, err));
-    TRY(text_column(r, row, "kind", line, &item->kind, err));
+    bool source = !json_object_get(row, "kind") && json_object_get(row, "reward_model");
+    TRY(text_column(r, row, source ? "data_source" : "kind", line, &item->kind, err));
     TRY(text_column(r, row, "demonstration", line, &item->demonstration, err));
     if (!item->kind) item->kind = arena_strdup(&d->arena, "jsonl");
     TRY(group_of(r, item, line, &out->group, err));

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
+#include <zstd.h>
 
 static bool open_regular(const char *path, int *fd, size_t *size, Err *err) {
     *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // NONBLOCK: a FIFO must not hang us
@@ -43,8 +44,45 @@ bool file_map(const char *path, MappedFile *out, Err *err) {
     return true;
 }
 void file_unmap(MappedFile *f) {
-    if (f->data) munmap((void *)(uintptr_t)f->data, f->size);
+    if (f->owned) free((void *)(uintptr_t)f->data);
+    else if (f->data) munmap((void *)(uintptr_t)f->data, f->size);
     *f = (MappedFile){0};
+}
+
+static const uint64_t DECOMPRESSED_LIMIT = (uint64_t)4 << 30;
+static bool decompress(const char *path, const MappedFile *packed, Buf *out, Err *err) {
+    ZSTD_DCtx *context = ZSTD_createDCtx();
+    size_t chunk = ZSTD_DStreamOutSize(), left = 1;
+    char *memory = xmalloc(chunk);
+    ZSTD_inBuffer in = {packed->data, packed->size, 0};
+    bool ok = true;
+    bool full = false; // the last piece may have left more behind
+    while (ok && (in.pos < in.size || full)) {
+        ZSTD_outBuffer piece = {memory, chunk, 0};
+        left = ZSTD_decompressStream(context, &piece, &in);
+        if (ZSTD_isError(left)) ok = fail(err, ERR_DATA, path, "isn't whole zstd data: %s at byte %zu", ZSTD_getErrorName(left), in.pos);
+        else if (out->size + piece.pos > DECOMPRESSED_LIMIT) ok = fail(err, ERR_DATA, path, "holds more than the 4 GiB of text allowed");
+        else buf_append(out, memory, piece.pos);
+        full = piece.pos == piece.size;
+    }
+    if (ok && left != 0) ok = fail(err, ERR_DATA, path, "isn't whole zstd data: it ends within a frame");
+    free(memory);
+    ZSTD_freeDCtx(context);
+    return ok;
+}
+
+bool file_map_text(const char *path, MappedFile *out, Err *err) {
+    size_t n = strlen(path);
+    MappedFile packed;
+    Buf text = {0};
+    if (n < 4 || strcmp(path + n - 4, ".zst") != 0) return file_map(path, out, err);
+    *out = (MappedFile){0};
+    TRY(file_map(path, &packed, err));
+    bool ok = decompress(path, &packed, &text, err);
+    file_unmap(&packed);
+    if (!ok) buf_free(&text);
+    else *out = (MappedFile){.data = (const uint8_t *)text.data, .size = text.size, .owned = true};
+    return ok;
 }
 
 bool file_read(const char *path, size_t limit, Buf *out, Err *err) {

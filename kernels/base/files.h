@@ -8,8 +8,11 @@
 typedef struct MappedFile {
     const uint8_t *data;
     size_t size;
+    bool owned; // memory of ours instead of a mapping
 } MappedFile;
 bool file_map(const char *path, MappedFile *out, Err *err) MUST_CHECK;
+// The same, but a file whose name ends in ".zst" is decompressed (zstd, RFC 8878): at most 4 GiB of text.
+bool file_map_text(const char *path, MappedFile *out, Err *err) MUST_CHECK;
 void file_unmap(MappedFile *f);
 
 // The whole file, at most `limit` bytes (an error beyond). The buffer is the caller's.

@@ -26,7 +26,7 @@ bool json_read_file(const char *path, size_t limit, json_t **out, Err *err) {
 
 bool json_lines(const char *path, size_t line_limit, JsonRow row, void *context, Err *err) {
     MappedFile f;
-    TRY(file_map(path, &f, err));
+    TRY(file_map_text(path, &f, err));
     const char *p = (const char *)f.data, *end = p + f.size;
     if (f.size >= 3 && memcmp(p, "\xEF\xBB\xBF", 3) == 0) p += 3;
     bool ok = true;

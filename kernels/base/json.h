@@ -11,7 +11,8 @@ bool json_read_file(const char *path, size_t limit, json_t **out, Err *err) MUST
 bool json_parse(const char *text, size_t size, const char *path, long line, json_t **out, Err *err) MUST_CHECK;
 
 // JSON Lines: calls `row` for each non-empty line with its 1-based number until it returns false. A byte-order mark
-// at the start, CRLF and a missing final newline are fine. A line over `line_limit` bytes is an error.
+// at the start, CRLF and a missing final newline are fine. A line over `line_limit` bytes is an error. A file whose
+// name ends in ".zst" is decompressed.
 typedef bool (*JsonRow)(void *context, json_t *value, long line, Err *err);
 bool json_lines(const char *path, size_t line_limit, JsonRow row, void *context, Err *err) MUST_CHECK;
 

@@ -305,7 +305,7 @@ static const BadInput rows[] = {
     {"config.json cut off", MODEL, ASK_MODEL, 65, "m/config.json:", CUT("config.json", 40)},
     {"config.json that is empty", MODEL, ASK_MODEL, 65, "m/config.json:", CUT("config.json", 0)},
     {"unknown model_type", MODEL, ASK_MODEL, 65, "model_type is \"mamba\"", CHANGED("config.json", "\"llama\"", "\"mamba\"")},
-    {"no hidden_size", MODEL, ASK_MODEL, 65, "hidden_size is missing", CHANGED("config.json", "\"hidden_size\"", "\"hidden\"")},
+    {"no hidden_size", MODEL, ASK_MODEL, 65, "hidden is not supported", CHANGED("config.json", "\"hidden_size\"", "\"hidden\"")},
     {"heads that don't divide", MODEL, ASK_MODEL, 65, "num_key_value_heads is 3, expected a divisor of num_attention_heads 4",
      CHANGED("config.json", "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3")},
     {"an odd head", MODEL, ASK_MODEL, 65, "head_dim is 5, expected an even number", CHANGED("config.json", "\"head_dim\": 4", "\"head_dim\": 5")},

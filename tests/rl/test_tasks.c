@@ -7,6 +7,7 @@
 #include <lauxlib.h>
 #include <lualib.h>
 #include <unistd.h>
+#include <zstd.h>
 
 static TaskSpec spec(const char *kind, int *levels, int count, double weight) {
     return (TaskSpec){.kind = (char *)(uintptr_t)kind, .levels = levels, .level_count = count, .weight = weight};
@@ -333,6 +334,28 @@ static void dataset_rows(void) {
     dataset_free(&d);
 }
 
+// verl's layout, compressed; and compressed files that aren't whole.
+static void dataset_of_verl(void) {
+    static const char text[] =
+        "{\"data_source\":\"gsm8k\",\"prompt\":[{\"role\":\"user\",\"content\":\"Two?\"}],\"ability\":\"math\","
+        "\"reward_model\":{\"style\":\"rule\",\"ground_truth\":\"2\"},\"extra_info\":{\"index\":0}}\n"
+        "{\"data_source\":\"gsm8k\",\"prompt\":[{\"role\":\"user\",\"content\":\"Three?\"}],\"reward_model\":{\"ground_truth\":3}}\n";
+    char packed[1024];
+    size_t size = ZSTD_compress(packed, sizeof packed, text, sizeof text - 1, 3);
+    CHECK(!ZSTD_isError(size));
+    Dataset d;
+    Err err = {0};
+    OK(dataset_read(write_file("d.jsonl.zst", packed, size), true, 0.0, &d, &err));
+    CHECK_INT(d.count, 2);
+    const Item *one = &d.rows[0].item, *two = &d.rows[1].item;
+    CHECK(!strcmp(one->kind, "gsm8k") && !strcmp(one->prompt, "Two?") && !strcmp(one->truth, "2") && json_array_size(one->messages) == 1);
+    CHECK(!strcmp(two->truth, "3") && json_object_get(one->row, "extra_info"));
+    dataset_free(&d);
+    CHECK(!dataset_read(write_file("d.jsonl.zst", packed, size - 5), true, 0.0, &d, &err) && strstr(err.msg, "it ends within a frame"));
+    CHECK(!dataset_read(write_file("d.jsonl.zst", text, 40), true, 0.0, &d, &err) && strstr(err.msg, "isn't whole zstd data"));
+    OK(folder_remove(folder, &(Err){0}));
+}
+
 static void dataset_epochs_and_split(void) {
     enum { ROWS = 1000 };
     Buf text = {0};
@@ -395,6 +418,7 @@ static const Test tests[] = {
     {"a small level gives what it has", a_small_level_gives_what_it_has},
     {"training items are a function", training_items_are_a_function},
     {"dataset rows", dataset_rows},
+    {"data sets in verl's layout", dataset_of_verl},
     {"dataset epochs and split", dataset_epochs_and_split},
 };
 TEST_MAIN(tests)
