@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { APPLICATION_ID = 0x52434b4c, FORMAT = 2, BUSY_MILLISECONDS = 20000, LONGEST_VALUE = 256 << 20 };
+enum { APPLICATION_ID = 0x52434b4c, FORMAT = 3, BUSY_MILLISECONDS = 20000, LONGEST_VALUE = 256 << 20 };
 
 const Table ledger_tables[TABLES] = {
     [T_RUN] = {"run",
@@ -33,6 +33,10 @@ const Table ledger_tables[TABLES] = {
                       "CREATE TABLE step_parts(step INTEGER, position INTEGER, name TEXT, mean REAL, PRIMARY KEY(step, "
                       "position)) STRICT, WITHOUT ROWID",
                       4, 4},
+    [T_STEP_EXPERTS] = {"step_experts",
+                        "CREATE TABLE step_experts(step INTEGER, layer INTEGER, imbalance REAL, load BLOB, PRIMARY KEY(step, "
+                        "layer)) STRICT, WITHOUT ROWID",
+                        4, 4},
     [T_PROMPTS] = {"prompts",
                    "CREATE TABLE prompts(step INTEGER, prompt INTEGER, kind TEXT, level INTEGER, mode TEXT, text TEXT, "
                    "messages TEXT, truth TEXT, ids BLOB, has_variance INTEGER, hash TEXT NOT NULL, PRIMARY KEY(step, "
@@ -435,7 +439,7 @@ static bool write_rewind(Ledger *l, int64_t step, Err *err) {
                     (long long)last, (long long)step);
     if (step == last) return true;
     TRY(note_repeated_steps(l, step, err) && note_repeated_evaluations(l, step, err));
-    static const int tables[] = {T_STEPS, T_STEP_PARTS, T_PROMPTS, T_SAMPLES, T_PARTS, T_EVALUATIONS};
+    static const int tables[] = {T_STEPS, T_STEP_PARTS, T_STEP_EXPERTS, T_PROMPTS, T_SAMPLES, T_PARTS, T_EVALUATIONS};
     for (int i = 0; i < COUNT(tables); i++) {
         char sql[96];
         snprintf(sql, sizeof sql, "DELETE FROM %s WHERE step > %lld", ledger_tables[tables[i]].name, (long long)step);

@@ -24,6 +24,13 @@ static bool insert_step(Ledger *l, const StepReport *r, Err *err) {
         Value part[] = {value_int(r->step), value_int(i), value_text(r->part_name[i]), value_real(r->part_mean[i])};
         TRY(ledger_insert(l, T_STEP_PARTS, part, err));
     }
+    for (int i = 0; i < r->experts.layers; i++) { // rows of each expert: [experts] i64
+        const ExpertLoad *e = &r->experts;
+        size_t bytes = (size_t)e->experts * sizeof *e->rows;
+        Value row[] = {value_int(r->step), value_int(e->layer[i]), value_real(expert_imbalance(e, i)),
+                       value_bytes(e->rows + (int64_t)i * e->experts, bytes, VALUE_BLOB)};
+        TRY(ledger_insert(l, T_STEP_EXPERTS, row, err));
+    }
     return true;
 }
 

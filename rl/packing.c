@@ -7,7 +7,12 @@
 
 void packing_reset(Packing *p, double temperature) {
     p->tokens.count = p->row.count = p->target.count = 0;
-    p->packed = (Packed){.temperature = temperature};
+    p->packed = (Packed){.temperature = temperature, .router_balance = p->router_balance, .router_z = p->router_z};
+}
+
+void packing_routers(Packing *p, const Optimizer *o, int64_t tokens) {
+    p->router_balance = tokens > 0 ? o->router_balance / (double)tokens : 0;
+    p->router_z = tokens > 0 ? o->router_z / (double)tokens : 0;
 }
 
 static void *grown(void *data, int count, int *capacity, size_t size) {

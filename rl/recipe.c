@@ -130,6 +130,39 @@ static bool complete_shape(Build *b, json_t *m, Err *err) {
     return true;
 }
 
+// Defaults of a mixture of experts; every size that config_check would refuse is refused here, by its key.
+static bool complete_experts(Build *b, json_t *m, Err *err) {
+    static const char *const keys[] = {"chosen", "feed_forward", "shared", "groups", "chosen_groups", "dense_layers", "scale", "latent"};
+    json_t *e = json_object_get(m, "experts");
+    if (!is_given(e, "count")) {
+        for (int i = 0; i < COUNT(keys); i++)
+            if (is_given(e, keys[i])) return REJECT(b, ERR_DATA, "model.experts", "'model.experts': missing key 'count', which makes experts");
+        return true;
+    }
+    int count = int_of(e, "count");
+    set_int_default(e, "chosen", count < 2 ? count : 2);
+    set_int_default(e, "shared", 1);
+    set_int_default(e, "groups", 1);
+    set_int_default(e, "chosen_groups", 1);
+    set_int_default(e, "dense_layers", 1);
+    set_int_default(e, "latent", (int_of(m, "width") + 1) / 2);
+    if (!is_given(e, "scale")) json_object_set_new(e, "scale", json_real(1));
+    int width = int_of(m, "feed_forward") / (int_of(e, "chosen") + int_of(e, "shared"));
+    set_int_default(e, "feed_forward", width > 0 ? width : 1);
+    if (count % int_of(e, "groups") || int_of(e, "chosen_groups") > int_of(e, "groups"))
+        return REJECT(b, ERR_DATA, "model.experts.groups", "'model.experts.groups': found %d of which %d are chosen, expected a divisor of the %d experts, and "
+                      "no more chosen than there are", int_of(e, "groups"), int_of(e, "chosen_groups"), count);
+    int open = count / int_of(e, "groups") * int_of(e, "chosen_groups");
+    if (int_of(e, "chosen") > open)
+        return REJECT(b, ERR_DATA, "model.experts.chosen", "'model.experts.chosen': found %d, expected at most the %d that can be chosen from",
+                      int_of(e, "chosen"), open);
+    if (int_of(e, "dense_layers") >= int_of(m, "layers"))
+        return REJECT(b, ERR_DATA, "model.experts.dense_layers", "'model.experts.dense_layers': found %d of %d layers, expected some left for experts",
+                      int_of(e, "dense_layers"), int_of(m, "layers"));
+    return int_of(m, "head_width") >= 4 ||
+           REJECT(b, ERR_DATA, "model.head_width", "'model.head_width': found %d, expected at least 4 with experts", int_of(m, "head_width"));
+}
+
 // Without a rank there is no adapter, and nothing else to say about one.
 static bool complete_lora(Build *b, json_t *model, Err *err) {
     json_t *lora = json_object_get(model, "lora");
@@ -153,6 +186,8 @@ static bool complete_model(Build *b, Err *err) {
         if (is_given(m, shape_keys[i]))
             return REJECT(b, ERR_DATA, path, "'%s': has no effect beside 'model.path'; expected one or the other", path);
     }
+    if (from_path && is_given(json_object_get(m, "experts"), "count"))
+        return REJECT(b, ERR_DATA, "model.experts", "'model.experts': has no effect beside 'model.path'; expected one or the other");
     if (from_path && is_given(b->out, "characters"))
         return REJECT(b, ERR_DATA, "characters", "'characters': the model of 'model.path' brings its own vocabulary");
     if (from_path) return true;
@@ -161,7 +196,7 @@ static bool complete_model(Build *b, Err *err) {
     if (!is_given(b->out, "characters"))
         return REJECT(b, ERR_DATA, "model", "missing key 'characters': a model from scratch needs its vocabulary, such as "
                                             "\"0123456789+=\"; or give 'model.path'");
-    return complete_shape(b, m, err) && check_characters(b, err);
+    return complete_shape(b, m, err) && complete_experts(b, m, err) && check_characters(b, err);
 }
 
 static bool check_task_weights(Build *b, Err *err) {
@@ -364,9 +399,25 @@ static bool store_stages(Build *b, Err *err) {
     return true;
 }
 
-static void store_config(Recipe *r) {
+// Half of a head's columns are rotated, an even number; values are as wide as a head.
+static void store_experts(Recipe *r, int dense_layers) {
     ModelConfig *c = &r->config;
+    int32_t rotated = c->head_width / 4 * 2;
+    snprintf(c->model_type, sizeof c->model_type, "deepseek_v3");
+    c->experts.shared *= c->experts.feed_forward;
+    c->experts.group_best = c->experts.count / c->experts.groups > 1 ? 2 : 1;
+    c->experts.sigmoid = c->experts.normalise = c->experts.correction = true;
+    c->latent.P = c->rotary_width = rotated, c->latent.N = c->head_width - rotated, c->latent.V = c->head_width;
+    c->latent.interleaved = true;
+    c->kv_heads = c->heads;
+    for (int i = dense_layers; i < c->layers; i++) c->layer[i] |= LAYER_EXPERTS;
+}
+
+static void store_config(Recipe *r, const json_t *model) {
+    ModelConfig *c = &r->config;
+    const json_t *dense = json_object_get(json_object_get(model, "experts"), "dense_layers");
     snprintf(c->model_type, sizeof c->model_type, "llama");
+    if (c->experts.count) store_experts(r, (int)json_integer_value(dense));
     c->norm_eps = 1e-5;
     c->rope[0].theta = 10000;
     c->initializer_range = 0.02;
@@ -383,7 +434,7 @@ static bool store(Build *b, Err *err) {
     if (r->model_path)
         r->model_path = recipe_locate(&r->arena, ".", r->folder, r->model_path);
     else
-        store_config(r);
+        store_config(r, json_object_get(b->out, "model"));
     return recipe_store_tasks(b, err) && recipe_store_rewards(b, err) && store_stages(b, err);
 }
 

@@ -26,6 +26,21 @@ static const Field lora_fields[] = {
     {"rs", FIELD_BOOL, "count alpha / sqrt(rank) instead (rsLoRA)", .otherwise = "false", AT(Recipe, lora.rslora)},
     FIELD_END,
 };
+static const Field experts_fields[] = {
+    {"count", FIELD_INT, "experts a layer; out: one feed-forward a layer. The model is then a DeepSeek-V3 in small", RANGE(2, 1024),
+     AT(Recipe, config.experts.count)},
+    {"chosen", FIELD_INT, "experts that a token goes to (default: 2)", RANGE(1, 64), AT(Recipe, config.experts.chosen)},
+    {"feed_forward", FIELD_INT, "width of one expert (default: the model's, shared out to those that a token goes to)", RANGE(1, 1 << 20),
+     AT(Recipe, config.experts.feed_forward)},
+    {"shared", FIELD_INT, "experts that every token goes to (default: 1)", RANGE(0, 64), AT(Recipe, config.experts.shared)},
+    {"groups", FIELD_INT, "groups of experts; divides count (default: 1)", RANGE(1, 512), AT(Recipe, config.experts.groups)},
+    {"chosen_groups", FIELD_INT, "groups that a token's experts come from (default: 1)", RANGE(1, 512), AT(Recipe, config.experts.chosen_groups)},
+    {"dense_layers", FIELD_INT, "first layers without experts (default: 1)", RANGE(0, 512)},
+    {"scale", FIELD_NUMBER, "factor of what the experts give (default: 1)", ABOVE(0, 1000), AT(Recipe, config.experts.scale)},
+    {"latent", FIELD_INT, "width of the latent that keys and values come from (default: half the model's)", RANGE(1, 512),
+     AT(Recipe, config.latent.R)},
+    FIELD_END,
+};
 static const Field model_fields[] = {
     {"path", FIELD_TEXT, "a model to start from: a folder or a .gguf file", RANGE(1, 4096), AT(Recipe, model_path)},
     {"preset", FIELD_CHOICE, "shape of a model from scratch; other keys change single sizes", .choices = "mini|tiny|small"},
@@ -39,6 +54,7 @@ static const Field model_fields[] = {
      AT(Recipe, config.max_positions)},
     {"precision", FIELD_CHOICE, "storage of weights in use and activations", .choices = "fp32|bf16",
      .otherwise = "\"bf16\"", AT(Recipe, precision)},
+    {"experts", FIELD_SECTION, "a mixture of experts from scratch, with latent attention", .fields = experts_fields},
     {"lora", FIELD_SECTION, "a low-rank adapter on a model from 'path'", .fields = lora_fields},
     FIELD_END,
 };
@@ -233,6 +249,13 @@ static const Field algo_fields[] = {
              .otherwise = "0", AT(Stage, optimizer.timescale)},                                              \
             {"decay_steps", FIELD_INT, "wsd: steps of its last part", RANGE(0, 1e7), .otherwise = "0",       \
              AT(Stage, optimizer.decay_steps)},                                                              \
+            {"expert_bias_rate", FIELD_NUMBER,                                                               \
+             "how far an expert's correction bias moves a step, against its load (DeepSeek-V3)",             \
+             RANGE(0, 1), .otherwise = "0.0", AT(Stage, optimizer.expert_bias_rate)},                        \
+            {"router_balance", FIELD_NUMBER, "coefficient of the loss that evens out the experts' load",     \
+             RANGE(0, 1000), .otherwise = "0.0", AT(Stage, optimizer.router_balance)},                       \
+            {"router_z", FIELD_NUMBER, "coefficient of the squared log-sum-exp of routers' logits",          \
+             RANGE(0, 1000), .otherwise = "0.0", AT(Stage, optimizer.router_z)},                             \
             FIELD_END,                                                                                       \
     }
 static const Field sft_optimizer_fields[] = OPTIMIZER_FIELDS("2e-5");

@@ -104,6 +104,38 @@ static bool parts(Buf *out, const Ledger *l, const Curves *c, Err *err) {
     return ok;
 }
 
+// ---- the load of experts ---------------------------------------------------------------------------------
+// A line a layer, the first MAX_LEVELS of them.
+static bool experts(Buf *out, const Ledger *l, const Curves *c, Err *err) {
+    static const char *const inks[MAX_LEVELS] = {"-l0", "-l1", "-l2", "-l3", "-l4", "-l5", "-l6", "-l7"};
+    sqlite3_stmt *s;
+    bool ok = ledger_query(l, "SELECT step, layer, imbalance FROM step_experts ORDER BY step, layer", 0, 0, &s, err), more = true;
+    int64_t layers[MAX_LEVELS];
+    char names[MAX_LEVELS][32];
+    double *y[MAX_LEVELS] = {0};
+    Line lines[MAX_LEVELS];
+    int count = 0;
+    while (ok && (ok = ledger_next(l, s, &more, err)) && more) {
+        int64_t index = column_int(s, 0) - 1, layer = column_int(s, 1);
+        int i = 0;
+        while (i < count && layers[i] != layer) i++;
+        if (i == MAX_LEVELS || index < 0 || index >= c->count) continue;
+        if (i == count) {
+            layers[count] = layer;
+            snprintf(names[count], sizeof names[0], "layer %lld", (long long)layer);
+            y[count] = xcalloc((size_t)c->count + 1, sizeof(double));
+            for (int k = 0; k < c->count; k++) y[count][k] = NAN;
+            count++;
+        }
+        y[i][index] = column_real(s, 2);
+    }
+    sqlite3_finalize(s);
+    for (int i = 0; i < count; i++) lines[i] = (Line){.name = names[i], .ink = inks[i], .x = c->column[C_STEP], .y = y[i], .count = c->count};
+    if (count) card(out, c, "Load of the busiest expert, over the mean", false, lines, count);
+    for (int i = 0; i < count; i++) free(y[i]);
+    return ok;
+}
+
 // ---- accuracy on held-out items --------------------------------------------------------------------------
 typedef struct Points {
     char name[64];
@@ -196,7 +228,7 @@ bool report_curves(Buf *out, const Ledger *l, const json_t *recipe, Err *err) {
                       "a stage. Samples of a rollout were drawn at the training temperature; held-out accuracy is its own measurement.</p>\n"
                       "<div class=\"charts\">\n");
         one_column(out, &c, "Mean reward", false, C_REWARD, "0");
-        ok = accuracy(out, l, &c, err) && parts(out, l, &c, err);
+        ok = accuracy(out, l, &c, err) && parts(out, l, &c, err) && experts(out, l, &c, err);
         Line lengths[] = {{.name = "all", .ink = "6", .x = c.column[C_STEP], .y = c.column[C_LENGTH], .count = c.count},
                           {.name = "thinking", .ink = "-think", .x = c.column[C_STEP], .y = c.column[C_THINK], .count = c.count},
                           {.name = "answer", .ink = "-direct", .x = c.column[C_STEP], .y = c.column[C_ANSWER], .count = c.count}};

@@ -30,6 +30,8 @@ typedef struct Optimizer {
     int timescale;            // inverse_sqrt; 0: the warm-up, else 10000
     int decay_steps;          // wsd: of its last part
     CurveKind warmup_curve, decay_curve; // wsd
+    double expert_bias_rate;              // correction biases of experts move so far a step, against the load
+    double router_balance, router_z;      // coefficients of losses on the routers of experts
 } Optimizer;
 
 typedef enum StageKind { STAGE_SFT, STAGE_GRPO } StageKind;
@@ -215,6 +217,16 @@ typedef struct AlgoState {
     double last_entropy; // mean over the tokens of the step before
 } AlgoState;
 
+// Rows that experts had in a step's training passes.
+typedef struct ExpertLoad {
+    int layers, experts;
+    int32_t *layer; // [layers] of the model
+    int64_t *rows;  // [layers][experts]
+} ExpertLoad;
+// The busiest expert's rows over the mean; NaN without rows.
+double expert_imbalance(const ExpertLoad *l, int layer);
+void expert_load_free(ExpertLoad *l);
+
 // What one step did. `measured` fields come from clocks and meters; all others are a function of the recipe.
 typedef struct StepReport {
     int64_t step;
@@ -231,6 +243,7 @@ typedef struct StepReport {
     int verdicts[VERDICT_STATES];
     int groups, groups_without_variance, groups_trained;
     int64_t prompt_tokens, new_tokens, trained_tokens;
+    ExpertLoad experts;                  // owned; empty where the model has none
     bool skipped;                        // a gradient was NaN or Inf: no update
     double flops;                        // computed from shapes
     struct {

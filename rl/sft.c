@@ -58,6 +58,9 @@ static bool train_on(const Trainer *t, const Stage *stage, const Examples *examp
     for (int i = 0; i < examples->count; i++) total += examples->completions[i].length;
     Packing packing = {0};
     bool ok = true;
+    int64_t tokens = 0; // a target's last token is in no pass
+    for (int i = 0; i < examples->count; i++) tokens += examples->prompts[i].count + completion_total(&examples->completions[i]) - 1;
+    packing_routers(&packing, &stage->optimizer, tokens);
     policy_zero_gradients(t->policy);
     packing_reset(&packing, 1.0);
     for (int i = 0; ok && i < examples->count; i++) {

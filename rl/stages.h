@@ -95,8 +95,11 @@ typedef struct Packing {
     int64_t *kept_start;
     int32_t *kept_ids;
     int64_t kept_capacity, kept_starts_capacity;
+    double router_balance, router_z; // of Packed; packing_routers sets them
 } Packing;
 void packing_reset(Packing *p, double temperature);
+// Before the first packing_reset of an optimizer step whose passes have so many tokens.
+void packing_routers(Packing *p, const Optimizer *o, int64_t tokens);
 void packing_prompt(Packing *p, const int32_t *prompt, int32_t length); // starts a group
 // A completion of the last prompt; its sampled tokens are targets, those given to it aren't. Its last token is sampled.
 void packing_completion(Packing *p, const Completion *completion);

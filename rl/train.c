@@ -238,6 +238,7 @@ static bool run_step(Run *run, const Stage *stage, int stage_step, Err *err) {
     report.measured.peak_bytes = memory_peak_bytes();
     ok = ok && ledger_step(run->ledger, &report, stage->kind == STAGE_SFT ? NULL : &batch, err);
     batch_free(&batch);
+    expert_load_free(&report.experts);
     TRY(ok);
     TRY(note_held_clock(run, report.step, err));
     run->state.step = report.step;
@@ -358,6 +359,22 @@ static bool open_policy(Run *run, const char *checkpoint, Err *err) {
     return policy_create(&c, t, r->seed, &o, p, err);
 }
 
+// A key that would do nothing is an error, before the first step.
+static bool check_experts(const Run *run, Err *err) {
+    const ModelConfig *c = policy_config(run->trainer.policy);
+    bool any = policy_expert_layers(run->trainer.policy) > 0;
+    for (int i = 0; i < run->recipe->stage_count; i++) {
+        const Stage *s = &run->recipe->stages[i];
+        if (s->optimizer.expert_bias_rate > 0 && !(any && c->experts.correction))
+            return fail(err, ERR_DATA, s->name, "optimizer.expert_bias_rate is %g, but a %s model has no correction biases of experts",
+                        s->optimizer.expert_bias_rate, c->model_type);
+        if ((s->optimizer.router_balance > 0 || s->optimizer.router_z > 0) && !any)
+            return fail(err, ERR_DATA, s->name, "optimizer.router_balance is %g and router_z %g, but the model has no experts", s->optimizer.router_balance,
+                        s->optimizer.router_z);
+    }
+    return true;
+}
+
 // What the bits of a run depend on besides the weights: the same on every resume, or the ledger refuses to go on.
 static json_t *run_facts(const Run *run) {
     const Recipe *r = run->recipe;
@@ -424,7 +441,7 @@ static bool start(Run *run, const TrainOptions *o, Err *err) {
     Tasks *tasks = NULL;
     ok = ok && tasks_open(r, &tasks, err);
     run->trainer.tasks = tasks;
-    ok = ok && open_policy(run, checkpoint, err);
+    ok = ok && open_policy(run, checkpoint, err) && check_experts(run, err);
     if (ok) energy_watch(run->energy, run->trainer.policy);
     if (ok && there && !found) { // killed before its first checkpoint: nothing to go on from
         char *stale = path_join(r->run_folder, "ledger.db"), *wal = path_join(r->run_folder, "ledger.db-wal"), *shm = path_join(r->run_folder, "ledger.db-shm");

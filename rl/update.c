@@ -9,17 +9,51 @@
 #include <string.h>
 
 
+// ---- the load of experts -------------------------------------------------------------------------------------
+double expert_imbalance(const ExpertLoad *l, int layer) {
+    const int64_t *rows = l->rows + (int64_t)layer * l->experts;
+    int64_t most = 0, all = 0;
+    for (int e = 0; e < l->experts; e++) {
+        all += rows[e];
+        if (rows[e] > most) most = rows[e];
+    }
+    return all ? (double)most * l->experts / (double)all : NAN;
+}
+void expert_load_free(ExpertLoad *l) {
+    free(l->layer), free(l->rows);
+    *l = (ExpertLoad){0};
+}
+
+// Adds what the step's passes gave the experts, and lets the biases move where there was an update.
+static bool take_expert_load(Policy *p, double rate, ExpertLoad *l, Err *err) {
+    const ModelConfig *c = policy_config(p);
+    int layers = policy_expert_layers(p), count = layers * c->experts.count;
+    if (layers == 0) return true;
+    if (!l->rows) {
+        *l = (ExpertLoad){.layers = layers, .experts = c->experts.count, .layer = xcalloc((size_t)layers, sizeof *l->layer),
+                          .rows = xcalloc((size_t)count, sizeof *l->rows)};
+        for (int i = 0, n = 0; i < c->layers; i++)
+            if (config_has_experts(c, i)) l->layer[n++] = i;
+    }
+    int64_t *rows = xcalloc((size_t)count, sizeof *rows);
+    bool ok = policy_take_expert_load(p, rate, rows, err);
+    for (int i = 0; i < count; i++) l->rows[i] += rows[i];
+    free(rows);
+    return ok;
+}
+
 bool optimizer_apply(Policy *p, const Optimizer *o, double learning_rate, StepReport *report, Err *err) {
     double norm = policy_gradient_norm(p);
     report->gradient_norm = norm;
     report->learning_rate = learning_rate;
     if (!isfinite(norm)) {
         report->skipped = true;
-        return true;
+        return take_expert_load(p, 0, &report->experts, err);
     }
     double scale = o->max_gradient_norm > 0 && norm > o->max_gradient_norm ? o->max_gradient_norm / (norm + 1e-6) : 1.0;
-    return policy_update(p, &(AdamW){.learning_rate = learning_rate, .beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps,
-                                     .weight_decay = o->weight_decay, .scale = scale}, err);
+    TRY(policy_update(p, &(AdamW){.learning_rate = learning_rate, .beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps,
+                                  .weight_decay = o->weight_decay, .scale = scale}, err));
+    return take_expert_load(p, o->expert_bias_rate, &report->experts, err);
 }
 
 void batch_free(Batch *b) {
@@ -191,6 +225,23 @@ static int64_t group_tokens(const Update *u, int prompt) {
     return tokens;
 }
 
+// Of all passes over groups [from, to): a completion's last token is in none.
+static int64_t pass_tokens(const Update *u, int from, int to) {
+    const Batch *b = u->batch;
+    int64_t tokens = 0;
+    for (int prompt = from; prompt < to; prompt++) {
+        bool used = false;
+        for (int s = 0; s < b->group_size; s++) {
+            const Episode *e = &b->episodes[prompt * b->group_size + s];
+            if (!has_gradient(u, e)) continue;
+            used = true;
+            tokens += completion_total(&e->completion) - 1;
+        }
+        if (used) tokens += b->prompts[prompt].ids.count;
+    }
+    return tokens;
+}
+
 // ---- what a step has to know of all its tokens -----------------------------------------------------------------
 // The step as one input. On policy the sampler's own logprobs and entropies serve.
 static bool survey(Update *u, int from, int to, Err *err) {
@@ -286,6 +337,7 @@ static bool update_minibatch(Update *u, int from, int to, Err *err) {
     u->step_sequences = (double)(to - from) * b->group_size;
     u->step_tokens = active_tokens(b, from, to);
     TRY(survey(u, from, to, err));
+    packing_routers(&u->packing, &b->stage->optimizer, pass_tokens(u, from, to));
     policy_zero_gradients(u->t->policy);
     packing_reset(&u->packing, b->stage->sampling.temperature);
     for (int prompt = from; prompt < to; prompt++) {

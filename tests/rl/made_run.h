@@ -87,6 +87,9 @@ static inline StepReport made_report(const Batch *b, int64_t step, int stage_ind
 static inline bool made_step(Ledger *l, int64_t step, Err *err) {
     Batch b = made_batch(step);
     StepReport s = made_report(&b, step, 1);
+    int32_t layers[] = {1, 2};
+    int64_t rows[] = {step, 2, 3, 7, 5, 5};
+    s.experts = (ExpertLoad){.layers = 2, .experts = 3, .layer = layers, .rows = rows};
     bool ok = ledger_step(l, &s, &b, err);
     made_free(&b);
     return ok;
