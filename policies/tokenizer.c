@@ -73,6 +73,11 @@ static void mark_special(Tokenizer *t) {
         const Token *token = &t->vocabulary.tokens[id];
         if (token->shown == token->text) t->vocabulary.tokens[id].special = true;
     }
+    for (int32_t id = 0; t->model == MODEL_UNIGRAM && id < t->vocabulary.size; id++) { // texts may repeat there
+        Token *token = &t->vocabulary.tokens[id];
+        int32_t found = token->present ? vocabulary_find(&t->vocabulary, token_text(&t->vocabulary, id), token->text_size) : id;
+        if (t->vocabulary.tokens[found].special && token->shown == token->text) token->special = true;
+    }
 }
 
 bool tokenizer_set_added(Tokenizer *t, AddedToken *added, int count, Err *err) {

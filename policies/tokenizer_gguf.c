@@ -1,5 +1,5 @@
 // Reads the vocabulary that a GGUF file carries in its metadata: byte-level BPE ("gpt2") with a named pre-tokenizer, or
-// SentencePiece's BPE ("llama") with scores and byte tokens. Control and user-defined tokens become added tokens. The
+// SentencePiece's BPE ("llama") with scores and byte tokens. Control, unknown and user-defined tokens become added tokens. The
 // strings of the file are copied; nothing of it is kept open.
 #include "tokenizer_parts.h"
 #include "gguf.h"
@@ -74,12 +74,12 @@ static bool read_added(Tokenizer *t, const Gguf *g, Err *err) {
     AddedToken *added = xcalloc((size_t)t->vocabulary.size, sizeof *added);
     for (int32_t id = 0; id < t->vocabulary.size; id++) {
         int64_t type = gguf_int_at(types, (uint64_t)id);
-        if (type != TYPE_CONTROL && type != TYPE_USER_DEFINED) continue;
+        if (type != TYPE_CONTROL && type != TYPE_USER_DEFINED && type != TYPE_UNKNOWN) continue;
         const Token *token = &t->vocabulary.tokens[id];
         added[count++] = (AddedToken){.text = xstrndup(token_text(&t->vocabulary, id), token->text_size),
                                       .size = token->text_size,
                                       .id = id,
-                                      .special = type == TYPE_CONTROL};
+                                      .special = type != TYPE_USER_DEFINED};
     }
     return tokenizer_set_added(t, added, count, err);
 }

@@ -17,6 +17,7 @@ typedef struct Reader {
     Tokenizer *t;
     const char *path; // of the file being read
     char place[256];
+    bool hidden; // NUL is HIDDEN_NUL in keys
     Err *err;
 } Reader;
 
@@ -120,6 +121,26 @@ static bool check_gaps(Reader *r, size_t names, int32_t size) {
     return fail(r->err, ERR_DATA, at(r, "model.vocab"), "has ids up to %d, but names %zu tokens: expected fewer gaps", size - 1, names);
 }
 
+// The parser has no keys with NUL, but a token may hold one: there the file's text was changed (see hide_nul).
+#define HIDDEN_NUL "\U0010FFFE\uFDD0\U0010FFFE"
+static size_t show_nul(char *text, size_t size) {
+    size_t out = 0, n = strlen(HIDDEN_NUL);
+    for (size_t at = 0; at < size; out++) {
+        bool hidden = size - at >= n && memcmp(text + at, HIDDEN_NUL, n) == 0;
+        text[out] = hidden ? 0 : text[at];
+        at += hidden ? n : 1;
+    }
+    return out;
+}
+static bool put_token(Reader *r, int32_t id, const char *text) {
+    Vocabulary *v = &r->t->vocabulary;
+    if (!r->hidden || !strstr(text, HIDDEN_NUL)) return vocabulary_put(v, id, text, strlen(text), true, at(r, "model.vocab"), r->err);
+    char *shown = xstrdup(text);
+    bool ok = vocabulary_put(v, id, shown, show_nul(shown, strlen(shown)), true, at(r, "model.vocab"), r->err);
+    free(shown);
+    return ok;
+}
+
 static bool read_vocabulary(Reader *r, const json_t *vocab, int32_t size) {
     Vocabulary *v = &r->t->vocabulary;
     const char *text;
@@ -135,7 +156,7 @@ static bool read_vocabulary(Reader *r, const json_t *vocab, int32_t size) {
     TRY(vocabulary_start(v, size, r->err));
     json_object_foreach((json_t *)(uintptr_t)vocab, text, value) {
         int32_t id = (int32_t)json_integer_value(value);
-        TRY(vocabulary_put(v, id, text, strlen(text), true, at(r, "model.vocab"), r->err));
+        TRY(put_token(r, id, text));
     }
     return read_other_tokens(r);
 }
@@ -257,7 +278,9 @@ static bool read_tokenizer(Reader *r, const json_t *root) {
     TRY(read_model(r, get(root, "model"), size));
     TRY(tokenizer_read_post(t, get(root, "post_processor"), r->path, r->err));
     // Only our own character vocabularies split into characters; there a character outside is an error.
-    t->strict = t->pre.steps[0].scanner == SCAN_CHARACTERS;
+    const PreStep *first = &t->pre.steps[0];
+    t->strict = first->scanner == SCAN_CHARACTERS && first->behavior == ISOLATED && !first->invert && t->pre.count == 2 &&
+                t->model == MODEL_BPE && t->bpe.bytes && t->bpe.ignore_merges && t->bpe.merge_count == 0;
     return true;
 }
 
@@ -292,6 +315,47 @@ static bool read_chat_template(Reader *r, const json_t *config) {
     return true;
 }
 
+// The end of the string that begins at `at` (behind its quote), and whether it holds \u0000; `size` if it has none.
+static size_t string_end(const char *text, size_t size, size_t at, bool *nul) {
+    *nul = false;
+    for (at++; at < size; at++) {
+        if (text[at] == '"') return at + 1;
+        if (text[at] != '\\') continue;
+        if (size - at >= 6 && memcmp(text + at, "\\u0000", 6) == 0) *nul = true;
+        at++;
+    }
+    return size;
+}
+// A copy of the file's text with \u0000 in keys written as HIDDEN_NUL, which is made of codes that no text has. *out stays
+// empty where there is nothing to hide, or where the file holds such a code itself.
+static void hide_nul(const char *text, size_t size, Buf *out) {
+    if (!memmem(text, size, "\\u0000", 6) || strcasestr(text, "\\ufdd0") || memmem(text, size, "\uFDD0", 3)) return;
+    size_t done = 0;
+    for (size_t at = 0; at < size;) {
+        if (text[at] != '"') {
+            at++;
+            continue;
+        }
+        bool nul;
+        size_t start = at, after = at = string_end(text, size, at, &nul);
+        while (after < size && strchr(" \t\r\n", text[after]) && text[after]) after++;
+        if (!nul || after >= size || text[after] != ':') continue;
+        buf_append(out, text + done, start - done);
+        for (size_t i = start; i < at; i++) {
+            bool hidden = at - i >= 6 && memcmp(text + i, "\\u0000", 6) == 0;
+            if (hidden) {
+                buf_puts(out, HIDDEN_NUL);
+                i += 5;
+            } else {
+                buf_append(out, text + i, 1);
+                if (text[i] == '\\') buf_append(out, text + ++i, 1);
+            }
+        }
+        done = at;
+    }
+    if (out->size) buf_append(out, text + done, size - done);
+}
+
 static bool read_companion(Reader *r, int file, const json_t *root) {
     if (file == FILE_TOKENIZER) return read_tokenizer(r, root);
     TRY(read_specials(r, root));
@@ -313,8 +377,14 @@ static bool read_file(Tokenizer *t, int file, const char *path, Err *err) {
     }
     size_t mark = data->size >= 3 && memcmp(data->data, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
     json_t *root;
-    TRY(json_parse(data->data + mark, data->size - mark, path, 1, &root, err));
-    bool ok = read_companion(&r, file, root);
+    Buf hidden = {0};
+    if (file == FILE_TOKENIZER) hide_nul(data->data + mark, data->size - mark, &hidden);
+    bool ok = hidden.size ? json_parse(hidden.data, hidden.size, path, 1, &root, err)
+                          : json_parse(data->data + mark, data->size - mark, path, 1, &root, err);
+    r.hidden = hidden.size > 0;
+    buf_free(&hidden);
+    TRY(ok);
+    ok = read_companion(&r, file, root);
     json_decref(root);
     return ok;
 }

@@ -102,7 +102,7 @@ static bool is_chinese(int32_t c) {
            (c >= 0x2A700 && c <= 0x2B81F) || (c >= 0x2B920 && c <= 0x2CEAF) || (c >= 0xF900 && c <= 0xFAFF) ||
            (c >= 0x2F800 && c <= 0x2FA1F);
 }
-static void bert_characters(const NormalizerStep *step, const Stretch *s, Buf *out) {
+static void bert_characters(const NormalizerStep *step, const Stretch *s, Buf *out, bool *first) {
     for (size_t at = 0; at < s->size;) {
         Char c = char_at(s->text, s->size, at);
         bool white = c.code == '\t' || c.code == '\n' || c.code == '\r';
@@ -115,18 +115,19 @@ static void bert_characters(const NormalizerStep *step, const Stretch *s, Buf *o
             else
                 buf_append(out, s->text + at, (size_t)c.size);
             if (apart) buf_puts(out, " ");
+        } else if (at == 0) {
+            *first = false;
         }
         at += (size_t)c.size;
     }
 }
-static void bert(const NormalizerStep *step, const Stretch *s, Buf *out) {
+static void bert(const NormalizerStep *step, const Stretch *s, Buf *out, bool *first) {
     Buf a = {0}, b = {0};
-    bool first = false;
-    bert_characters(step, s, &a);
+    bert_characters(step, s, &a, first);
     if (step->accents) {
         unicode_normalize(FORM_D, a.data ? a.data : "", a.size, &b);
         a.size = 0;
-        keep_if(&(Stretch){b.data ? b.data : "", b.size, false}, char_is_old_nonspacing_mark, &a, &first);
+        keep_if(&(Stretch){b.data ? b.data : "", b.size, false}, char_is_old_nonspacing_mark, &a, first);
     }
     if (step->lower)
         text_to_lower(a.data ? a.data : "", a.size, out);
@@ -149,7 +150,7 @@ static bool run(const NormalizerStep *step, Stretch *s, NormalizerScratch *scrat
     case STEP_PRECOMPILED: charsmap_apply(step->map, s->text, s->size, out); return true;
     case STEP_BYTE_LEVEL: bytes_to_alphabet(s->text, s->size, out); return true;
     case STEP_NMT: nmt(s, out, &s->first); return true;
-    case STEP_BERT: bert(step, s, out); return true;
+    case STEP_BERT: bert(step, s, out, &s->first); return true;
     }
     return true;
 }

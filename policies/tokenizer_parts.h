@@ -134,6 +134,7 @@ typedef enum Scanner {
     SCAN_DIGIT,      // Digits, each alone
     SCAN_DIGITS,     // Digits, in runs
     SCAN_TRIPLES,    // [0-9][0-9][0-9]
+    SCAN_LINE_ENDS,  // \s+$
     SCAN_CHARACTERS, // each character alone: our own character vocabularies
     SCAN_SPACE,      // each white space character
     SCAN_OLD_PUNCTUATION,

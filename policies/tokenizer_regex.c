@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PATTERN_LIMIT = 16384, MATCH_LIMIT = 20000000, DEPTH_LIMIT = 100000, HEAP_LIMIT_KIB = 65536, GROUP_LIMIT = 64 };
+enum { PATTERN_LIMIT = 16384, MATCH_LIMIT = 2000000, DEPTH_LIMIT = 100000, HEAP_LIMIT_KIB = 65536, GROUP_LIMIT = 64 };
 
 struct Regex {
     pcre2_code *code;
@@ -43,8 +43,9 @@ struct Regex {
 #define NEWER_PUNCTUATION                                                                                    \
     "\\x{1b4e}\\x{1b4f}\\x{1b7f}\\x{10d6e}\\x{113d4}\\x{113d5}\\x{113d7}\\x{113d8}\\x{11b00}-\\x{11b09}\\x{11be1}"       \
     "\\x{11f43}-\\x{11f4f}\\x{16d6d}-\\x{16d6f}\\x{1e5ff}"
+#define WORD_ALONE "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}" // Oniguruma's \w has these, its [\w] hasn't
 #define WORD_MEMBERS                                                                                         \
-    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}"         \
+    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}"         \
     "\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}" NEWER_UPPER NEWER_LOWER NEWER_UNCASED NEWER_MARKS NEWER_DIGITS
 
 // What a property or an escape stands for inside a class.
@@ -91,6 +92,7 @@ static bool put_members(Translator *t, const struct Members *m, bool negative, b
     if (!inside) {
         buf_puts(&t->out, negative ? "[^" : "[");
         buf_puts(&t->out, m->members);
+        if (m->name[0] == 'w') buf_puts(&t->out, WORD_ALONE);
         buf_puts(&t->out, "]");
         return true;
     }
@@ -99,6 +101,15 @@ static bool put_members(Translator *t, const struct Members *m, bool negative, b
     return true;
 }
 
+// Whether a property is neither a category (one or two letters) nor one of those that are yes or no.
+static bool is_script(const char *name, size_t size) {
+    static const char *const others[] = {"Any", "Alphabetic", "Lowercase", "Uppercase", "White_Space", "Ideographic", "Math",
+                                         "Emoji", "Emoji_Presentation", "Emoji_Modifier", "Emoji_Component",
+                                         "Extended_Pictographic"};
+    for (int i = 0; i < COUNT(others); i++)
+        if (strlen(others[i]) == size && memcmp(others[i], name, size) == 0) return false;
+    return size > 2;
+}
 static bool put_property(Translator *t, bool negative, bool inside) {
     size_t start = t->at;
     if (start >= t->size || t->p[start] != '{') return refuse(t, "\\p without {");
@@ -110,7 +121,8 @@ static bool put_property(Translator *t, bool negative, bool inside) {
     t->at = (size_t)(close - t->p) + 1;
     const struct Members *m = members_of(name, size);
     if (m && strchr("LMNP", name[0]) && !(inside && negative)) return put_members(t, m, negative, inside);
-    buf_printf(&t->out, "\\%c{%.*s}", negative ? 'P' : 'p', (int)size, name); // PCRE2 knows it, or says so
+    // PCRE2 knows it, or says so. To it a script's name means more: the characters that are used with the script too.
+    buf_printf(&t->out, "\\%c{%s%.*s}", negative ? 'P' : 'p', is_script(name, size) ? "sc:" : "", (int)size, name);
     return true;
 }
 
@@ -168,6 +180,18 @@ static bool put_escape(Translator *t, bool inside) {
     return true;
 }
 
+// [:digit:] and the like, inside a class.
+static bool put_named_class(Translator *t) {
+    static const char *const names[][2] = {{"[:digit:]", "d"}, {"[:space:]", "s"}, {"[:word:]", "w"}, {"[:xdigit:]", "h"}};
+    for (int i = 0; i < COUNT(names); i++) {
+        size_t n = strlen(names[i][0]);
+        if (t->size - t->at < n || memcmp(t->p + t->at, names[i][0], n) != 0) continue;
+        t->at += n;
+        return put_members(t, members_of(names[i][1], 1), false, true);
+    }
+    return refuse(t, "a class inside a class");
+}
+
 static bool put_class(Translator *t) {
     buf_puts(&t->out, "[");
     t->at++;
@@ -182,11 +206,7 @@ static bool put_class(Translator *t) {
         }
         if (c == '&' && t->at + 1 < t->size && t->p[t->at + 1] == '&') return refuse(t, "an intersection of classes");
         if (c == '[') {
-            const char *close = t->at + 1 < t->size && t->p[t->at + 1] == ':' ? memmem(t->p + t->at, t->size - t->at, ":]", 2) : NULL;
-            if (!close) return refuse(t, "a class inside a class");
-            size_t end = (size_t)(close - t->p) + 2;
-            buf_append(&t->out, t->p + t->at, end - t->at);
-            t->at = end;
+            TRY(put_named_class(t));
             continue;
         }
         buf_append(&t->out, &c, 1);

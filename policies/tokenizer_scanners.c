@@ -37,6 +37,7 @@ static const struct {
     {SCAN_NUMBERS, "\\p{N}+"},
     {SCAN_NUMBERS_3, "\\p{N}{1,3}"},
     {SCAN_TRIPLES, "[0-9][0-9][0-9]"},
+    {SCAN_LINE_ENDS, "\\s+$"},
     {SCAN_CHARACTERS, "[\\s\\S]"},
 };
 
@@ -227,6 +228,24 @@ static size_t scan_triples(const char *text, size_t size, size_t at, bool *match
     return at;
 }
 
+// \s+$ where $ stands before every newline: the end of the match at `at`, 0 if there is none; then none begins later in
+// this run of spaces either.
+static size_t line_end(const char *text, size_t size, size_t at, size_t *run) {
+    *run = any_end(text, size, at, KIND_SPACE);
+    if (*run == at) return 0;
+    if (*run == size) return size;
+    const char *newline = memrchr(text + at + 1, '\n', *run - at - 1);
+    return newline ? (size_t)(newline - text) : 0;
+}
+static size_t scan_line_ends(const char *text, size_t size, size_t at, bool *match) {
+    size_t run, end = line_end(text, size, at, &run);
+    *match = end != 0;
+    if (end) return end;
+    at = run > at ? run : at + (size_t)char_at(text, size, at).size;
+    while (at < size && !line_end(text, size, at, &run)) at = run > at ? run : at + (size_t)char_at(text, size, at).size;
+    return at;
+}
+
 // \w+|[^\w\s]+
 static size_t scan_words(const char *text, size_t size, size_t at, bool *match) {
     unsigned mask = KIND_WORD | KIND_SPACE, kind = char_at(text, size, at).kind & mask;
@@ -251,6 +270,7 @@ size_t scan(Scanner scanner, const char *text, size_t size, size_t at, bool *mat
     case SCAN_DIGIT: return scan_if(text, size, at, char_is_digit, true, match);
     case SCAN_DIGITS: return scan_if(text, size, at, char_is_digit, false, match);
     case SCAN_TRIPLES: return scan_triples(text, size, at, match);
+    case SCAN_LINE_ENDS: return scan_line_ends(text, size, at, match);
     case SCAN_CHARACTERS: return at + (size_t)char_at(text, size, at).size;
     case SCAN_SPACE: return scan_kind(text, size, at, KIND_SPACE, 1, match);
     case SCAN_OLD_PUNCTUATION: return scan_if(text, size, at, char_is_old_punctuation, true, match);
