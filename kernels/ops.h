@@ -60,6 +60,20 @@ typedef struct Products {
     int64_t x_step, y_step, w_step;
 } Products;
 
+// How a weight lies: packed, or as rows of GGUF's blocks (blocks.h), which a product decodes as it goes, rounded to the
+// product's precision. The sums are those of the packed form.
+typedef enum WeightFormat {
+    WEIGHT_PACKED,
+    WEIGHT_Q8_0,
+    WEIGHT_Q4_0,
+    WEIGHT_Q4_1,
+    WEIGHT_Q5_0,
+    WEIGHT_Q5_1,
+    WEIGHT_Q4_K,
+    WEIGHT_Q6_K,
+    WEIGHT_FORMATS
+} WeightFormat;
+
 typedef enum Store { STORE_ACT, STORE_F32, ADD_F32 } Store;
 // y[m, n] = sum_k x[m, k] w[n, k] (+ bias[n]). Rows of x must be readable, and finite, up to packed_depth(K).
 typedef struct MatmulArgs {
@@ -73,7 +87,12 @@ typedef struct MatmulArgs {
     void *y;           // [M, ldy]
     int64_t ldy;
     Products products; // with them bias is NULL
+    WeightFormat format; // of w; blocks take no products
+    bool transposed;     // w is [K, N] in blocks: y = x w
+    void *scratch;       // of blocks: matmul_scratch() bytes, of a device too
 } MatmulArgs;
+// For blocks of N rows (of either form). On the host a panel of each thread; on a device the whole matrix, decoded.
+size_t matmul_scratch(bool is_host, int threads, int64_t N, int64_t K, Dtype dtype);
 
 // Where groups begin in a range of rows. Sums over rows go group by group, so that a split into microbatches at the
 // boundaries of groups changes no bit.

@@ -1,5 +1,6 @@
 // The slow twin of every operation: what each one means, element by element, in plain C. All variants give these bits.
 // Thread 0 does all the work.
+#include "blocks.h"
 #include "reference.h"
 #include <stdlib.h>
 
@@ -62,8 +63,31 @@ static MatmulArgs matmul_of(const MatmulArgs *a, int i) {
     return one;
 }
 
+// Blocks: decoded into the packed form, then the product of that.
+static void blocks_product(const Team *team, const MatmulArgs *a) {
+    MatmulArgs plain = *a;
+    int64_t rows = a->transposed ? a->K : a->N, columns = a->transposed ? a->N : a->K;
+    void *packed = xcalloc((size_t)panels_elements(a->N, a->K, a->dtype), dtype_size(a->dtype));
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t g = 0; g < columns / 32; g++) {
+            float values[32];
+            block_group(a->format, (const uint8_t *)a->w + r * blocks_row_bytes(a->format, columns), g, values);
+            for (int64_t i = 0; i < 32; i++) {
+                int64_t n = a->transposed ? 32 * g + i : r, k = a->transposed ? r : 32 * g + i;
+                put(packed, packed_index(n, k, a->K, a->dtype), values[i], a->dtype);
+            }
+        }
+    plain.w = packed, plain.format = WEIGHT_PACKED, plain.transposed = false;
+    matmul_reference(team, &plain);
+    free(packed);
+}
+
 void matmul_reference(const Team *team, const MatmulArgs *a) {
     ONLY_FIRST
+    if (a->format != WEIGHT_PACKED) {
+        blocks_product(team, a);
+        return;
+    }
     for (int i = 0; i < a->products.count; i++) {
         MatmulArgs one = matmul_of(a, i);
         matmul_reference(team, &one);

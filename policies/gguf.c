@@ -282,6 +282,7 @@ void gguf_close(Gguf *g) {
 
 // ---- looking up ------------------------------------------------------------------------------------------
 const char *gguf_path(const Gguf *g) { return g->path; }
+void gguf_drop_pages(const Gguf *g) { file_drop_pages(&g->file); }
 bool gguf_holds(const Gguf *g, const void *data, size_t bytes) {
     uintptr_t start = (uintptr_t)g->file.data, at = (uintptr_t)data;
     return data && at >= start && at - start <= g->file.size && bytes <= g->file.size - (at - start);

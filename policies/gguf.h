@@ -53,6 +53,7 @@ typedef struct GgufTensor {
 bool gguf_open(const char *path, Gguf **out, Err *err) MUST_CHECK;
 void gguf_close(Gguf *g); // ends the life of all that was found in it
 const char *gguf_path(const Gguf *g);
+void gguf_drop_pages(const Gguf *g); // of the mapping, from memory
 bool gguf_holds(const Gguf *g, const void *data, size_t bytes); // all of it lies within the file
 
 int gguf_value_count(const Gguf *g);

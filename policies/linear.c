@@ -2,8 +2,35 @@
 // is said once for every place of every family.
 #include "model.h"
 
+// y and its columns from `row` on: of the parts of a matrix.
+static void *columns_from(const Policy *p, void *y, int64_t row, Store store) {
+    return (char *)y + (store == STORE_ACT ? act_bytes(p, row) : (size_t)row * 4);
+}
+// A matrix kept in blocks is multiplied part by part: parts may have types of their own.
+static void kept_forward(const Policy *p, const Linear *l, int64_t T, const void *x, Store store, void *y) {
+    const Parameter *w = l->weight;
+    for (int i = 0; i < w->part_count; i++)
+        p->device->matmul(p->device, &(MatmulArgs){.M = T, .N = w->parts[i].rows, .K = w->K, .dtype = p->dtype, .x = x, .ldx = w->K,
+                                                   .w = (const char *)w->packed + w->kept[i].at, .format = w->kept[i].format,
+                                                   .bias = l->bias ? l->bias->values + w->parts[i].row : NULL, .store = store,
+                                                   .y = columns_from(p, y, w->parts[i].row, store), .ldy = w->N,
+                                                   .scratch = p->block_scratch});
+}
+static void kept_backward(const Policy *p, const Parameter *w, int64_t T, const void *dy, Store store, float *dx) {
+    for (int i = 0; i < w->part_count; i++)
+        p->device->matmul(p->device, &(MatmulArgs){.M = T, .N = w->K, .K = w->parts[i].rows, .dtype = p->dtype,
+                                                   .x = (const char *)dy + act_bytes(p, w->parts[i].row), .ldx = w->N,
+                                                   .w = (const char *)w->packed + w->kept[i].at, .format = w->kept[i].format,
+                                                   .transposed = true, .store = i ? ADD_F32 : store, .y = dx, .ldy = w->K,
+                                                   .scratch = p->block_scratch});
+}
+
 static void base_forward(const Policy *p, const Linear *l, int64_t T, const void *x, Store store, void *y) {
     const Parameter *w = l->weight;
+    if (w->kept) {
+        kept_forward(p, l, T, x, store, y);
+        return;
+    }
     p->device->matmul(p->device, &(MatmulArgs){.M = T, .N = w->N, .K = w->K, .dtype = p->dtype, .x = x, .ldx = w->K,
                                                .w = w->packed, .bias = l->bias ? l->bias->values : NULL, .store = store,
                                                .y = y, .ldy = w->N});
@@ -69,8 +96,11 @@ void linear_backward(const Backward *b, const Linear *l, const void *x, const vo
     const Parameter *w = l->weight;
     const LoraLinear *a = lora_of(p, l);
     if (w->trained) weight_gradient(b, w, x, w->K, dy, w->N, l->bias ? l->bias->gradient : NULL);
-    p->device->matmul(p->device, &(MatmulArgs){.M = b->pass.T, .N = w->K, .K = w->N, .dtype = p->dtype, .x = dy, .ldx = w->N,
-                                               .w = w->transposed, .store = store, .y = dx, .ldy = w->K});
+    if (w->kept)
+        kept_backward(p, w, b->pass.T, dy, store, dx);
+    else
+        p->device->matmul(p->device, &(MatmulArgs){.M = b->pass.T, .N = w->K, .K = w->N, .dtype = p->dtype, .x = dy, .ldx = w->N,
+                                                   .w = w->transposed, .store = store, .y = dx, .ldy = w->K});
     if (a) lora_backward(b, a, l, x, dy, dx);
 }
 

@@ -13,6 +13,12 @@ typedef struct ParameterPart {
     int64_t row, rows;
 } ParameterPart;
 
+// A part whose rows are kept in the blocks of its file.
+typedef struct KeptPart {
+    WeightFormat format;
+    size_t at; // bytes into `packed`
+} KeptPart;
+
 typedef struct Parameter {
     ParameterPart *parts; // [part_count]
     int part_count;
@@ -26,6 +32,8 @@ typedef struct Parameter {
     float scale;       // of the packed form, 0: 1; gradients are those of the packed form, times this
     float *values;     // [N, K] fp32: masters, and vectors of any policy; NULL for frozen matrices
     void *packed, *transposed;
+    KeptPart *kept;    // [part_count] where `packed` holds blocks, else NULL; such a matrix is frozen
+    size_t kept_bytes; // of `packed` then
     float *gradient;   // [N, K]
     float *gradient2;  // [N, K] second part: of a tied head, so that embedding and head sum in an order of their own
     float *m, *v;      // AdamW's moments
@@ -270,6 +278,8 @@ struct Policy {
     int adapter_count;
     Adapter *active;       // NULL: the weights alone
     Adapter *trained;      // the one that training changes; NULL: the weights
+    bool keep_blocks;      // products of the layers stay in the blocks of their file
+    void *block_scratch;   // of products with blocks
     float *discard;        // where gradients of frozen vectors go that nobody reads
     char *base_path;       // what the adapter was made for
     char base_hash[65];    // of its files; empty: not known yet
@@ -334,6 +344,12 @@ void linear_forward(const Policy *p, const Linear *l, int64_t T, const void *x, 
 // dx [T, K] is written or added to; the gradients of weight and bias grow by what dy, act [T, N], gives.
 // `store` of dx: STORE_F32 or ADD_F32.
 void linear_backward(const Backward *b, const Linear *l, const void *x, const void *dy, Store store, float *dx);
+
+// ---- weights kept in blocks (kept.c) ----
+bool kept_can(const Policy *p, const Parameter *q, const Weights *w);
+bool kept_load(const Policy *p, Parameter *q, const Weights *w, Err *err) MUST_CHECK;
+bool kept_get(const Policy *p, const Parameter *q, float *out, Err *err) MUST_CHECK; // [N, K] on the host
+bool kept_scratch(Policy *p, Err *err) MUST_CHECK; // scratch of products, once all are loaded
 
 // ---- adapters (lora.c, lora_files.c) ----
 static inline const LoraLinear *lora_of(const Policy *p, const Linear *l) {

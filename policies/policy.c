@@ -103,6 +103,7 @@ void parameter_free(const Policy *p, Parameter *q) {
     if (q->gradient == p->discard) q->gradient = NULL;
     void *const memory[] = {q->values, q->packed, q->transposed, q->gradient, q->gradient2, q->m, q->v};
     for (int j = 0; j < COUNT(memory); j++) d->release(d, memory[j]);
+    free(q->kept);
 }
 
 static void parameter_pack(const Policy *p, const Parameter *q, const float *values) {
@@ -135,6 +136,7 @@ bool parameter_get(const Policy *p, const Parameter *q, float *host, Err *err) {
     const Device *d = p->device;
     size_t bytes = (size_t)(q->N * q->K) * sizeof *host;
     float *values = q->values;
+    if (q->kept) return kept_get(p, q, host, err);
     if (!values) {
         if (!d->is_host) TRY(d->allocate(d, bytes, q->parts[0].name, (void **)&values, err));
         for (int i = 0; i < block_count(q); i++)
@@ -173,6 +175,7 @@ static bool policy_start(const ModelConfig *config, const PolicyOptions *o, Poli
     p->config = *config;
     p->dtype = o->precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32;
     p->trainable = o->trainable;
+    p->keep_blocks = o->keep_blocks;
     if (o->beside)
         p->device = device_share(o->beside->device);
     else
@@ -189,6 +192,7 @@ static bool policy_start(const ModelConfig *config, const PolicyOptions *o, Poli
 // One tensor at a time is allocated, read and packed, so that the peak stays near the weights in use: the largest, the
 // embedding, comes first. Where masters are host memory they are read in place.
 static bool parameter_load(Policy *p, Parameter *q, const Weights *w, Err *err) {
+    if (kept_can(p, q, w)) return kept_load(p, q, w, err);
     TRY(parameter_alloc(p, q, err));
     bool in_place = q->values && p->device->is_host;
     float *values = q->values;
@@ -205,7 +209,11 @@ static bool parameter_load(Policy *p, Parameter *q, const Weights *w, Err *err) 
 }
 
 static bool load_all(Policy *p, const char *path, const Weights *w, Err *err) {
-    for (int i = 0; i < p->parameter_count; i++) TRY(parameter_load(p, &p->parameters[i], w, err));
+    for (int i = 0; i < p->parameter_count; i++) {
+        TRY(parameter_load(p, &p->parameters[i], w, err));
+        weights_drop_pages(w); // what was read of the file counts as this process's memory
+    }
+    TRY(kept_scratch(p, err));
     Err none = {0};
     if (!tokenizer_open(path, &p->tokenizer, &none) && none.code != ERR_NOINPUT) {
         *err = none;
@@ -358,6 +366,7 @@ void policy_close(Policy *p) {
         d->release(d, p->discard);
         experts_free(p);
         latent_free(p);
+        d->release(d, p->block_scratch);
         workspace_free(p);
         training_free(p);
         d->release(d, p->cos_sin[0]);
@@ -395,7 +404,7 @@ double policy_flops(const Policy *p) { return p->flops; }
 
 static size_t parameter_bytes(const Policy *p, const Parameter *q) {
     size_t bytes = 0, floats = (size_t)(q->N * q->K) * 4;
-    bytes += q->packed ? act_bytes(p, packed_size(q)) : 0;
+    bytes += q->kept ? q->kept_bytes : q->packed ? act_bytes(p, packed_size(q)) : 0;
     bytes += q->transposed ? act_bytes(p, transposed_size(q)) : 0;
     const void *fp32[] = {q->values, q->gradient == p->discard ? NULL : q->gradient, q->gradient2, q->m, q->v};
     for (int j = 0; j < COUNT(fp32); j++) bytes += fp32[j] ? floats : 0;

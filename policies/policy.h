@@ -27,6 +27,7 @@ typedef struct PolicyOptions {
     const char *device;  // "cpu", "cuda", "cuda:N"; NULL: RECKON_DEVICE's, else the CPU
     const Policy *beside; // shares that policy's device (and threads) instead of opening one; either may be closed first
     bool trainable;      // allocates masters, gradients and AdamW moments; with an adapter, the adapter's only
+    bool keep_blocks;    // weights that a GGUF file has in 8, 6, 5 or 4 bits stay so, and are decoded in the products
     const char *adapter; // a PEFT folder, switched on; NULL: none
     LoraOptions lora;    // instead: a new one
 } PolicyOptions;

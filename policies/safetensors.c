@@ -165,6 +165,7 @@ static const Entry *entry_find(const Safetensors *s, const char *name) {
     int i = names_find(s->index, s->count, name);
     return i < 0 ? NULL : &s->entries[i];
 }
+void safetensors_drop_pages(const Safetensors *s) { file_drop_pages(&s->file); }
 void safetensors_hash(const Safetensors *s, char out[65]) { sha256_hex(s->file.data, s->file.size, out); }
 bool safetensors_holds(const Safetensors *s, const void *data, size_t bytes) {
     uintptr_t start = (uintptr_t)s->file.data, at = (uintptr_t)data;

@@ -215,6 +215,21 @@ bool weights_read(const Weights *w, const char *name, int dims, const int64_t *s
     for (int64_t i = 0; i < t->info.count && t->shift != 0; i++) out[i] += t->shift;
     return true;
 }
+bool weights_read_blocks(const Weights *w, const char *name, int64_t rows, int64_t columns, uint8_t *out, Err *err) {
+    const WeightTensor *t = find(w, name);
+    if (!t) return fail(err, ERR_DATA, w->path, "tensor '%.100s' is missing", name);
+    TRY(check_shape(w, &t->info, 2, (int64_t[]){rows, columns}, err));
+    size_t row = t->info.bytes / (size_t)rows;
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t from = t->rotary_heads ? interleaved_row(r, rows / t->rotary_heads) : r;
+        memcpy(out + (size_t)r * row, t->data + (size_t)from * row, row);
+    }
+    return true;
+}
+void weights_drop_pages(const Weights *w) {
+    if (w->gguf) gguf_drop_pages(w->gguf);
+    for (int i = 0; i < w->shard_count; i++) safetensors_drop_pages(w->shards[i]);
+}
 bool weights_read_raw(const Weights *w, const char *name, float *out, Err *err) {
     const WeightTensor *t = find(w, name);
     if (!t) return fail(err, ERR_DATA, w->path, "tensor '%.100s' is missing", name);

@@ -34,6 +34,10 @@ bool weights_find(const Weights *w, const char *name, TensorInfo *out); // by ei
 // Dequantised to fp32, row-major [count]. Rows of q and k are in Hugging Face's (half-rotated) order, also from GGUF.
 // An error if the tensor is missing or its shape isn't `dims`/`shape`.
 bool weights_read(const Weights *w, const char *name, int dims, const int64_t *shape, float *out, Err *err) MUST_CHECK;
+// A matrix of a block type as it is stored, rows in Hugging Face's order: info.bytes.
+bool weights_read_blocks(const Weights *w, const char *name, int64_t rows, int64_t columns, uint8_t *out, Err *err) MUST_CHECK;
+// Gives back the memory of pages that were read; they are read again where they are needed.
+void weights_drop_pages(const Weights *w);
 // The same for any tensor as it lies in the file, no permutation (`inspect --tensor`).
 bool weights_read_raw(const Weights *w, const char *name, float *out, Err *err) MUST_CHECK;
 // Everything of the file's metadata, for `inspect`; the caller owns it.
@@ -64,6 +68,7 @@ void safetensors_at(const Safetensors *s, int index, TensorInfo *out);
 bool safetensors_find(const Safetensors *s, const char *name, TensorInfo *out);
 // Inside the mapping, aligned only as the file has it; NULL if missing.
 const void *safetensors_bytes(const Safetensors *s, const char *name);
+void safetensors_drop_pages(const Safetensors *s);
 void safetensors_hash(const Safetensors *s, char out[65]); // SHA-256 of the whole file
 bool safetensors_read(const Safetensors *s, const char *name, float *out, Err *err) MUST_CHECK; // to fp32
 const json_t *safetensors_metadata(const Safetensors *s); // may be NULL

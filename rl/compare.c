@@ -266,7 +266,7 @@ static bool evaluate_both(Policy *p, const Recipe *r, const Tasks *t, RewardPool
 
 static bool evaluate_before(const Policy *policy, const char *folder, const Recipe *r, const Tasks *t, RewardPool *rewards,
                             Evaluation out[MODES], Err *err) {
-    PolicyOptions options = {.precision = r->precision, .beside = policy};
+    PolicyOptions options = {.precision = r->precision, .beside = policy, .keep_blocks = r->keep_blocks};
     Policy *before;
     TRY(policy_open(folder, &options, &before, err));
     bool ok = evaluate_both(before, r, t, rewards, "the model before GRPO", out, err);

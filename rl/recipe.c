@@ -167,6 +167,9 @@ static bool complete_experts(Build *b, json_t *m, Err *err) {
 static bool complete_lora(Build *b, json_t *model, Err *err) {
     json_t *lora = json_object_get(model, "lora");
     bool more = is_given(lora, "alpha") || is_given(lora, "targets") || json_is_true(json_object_get(lora, "rs"));
+    if (!is_given(lora, "rank") && json_is_true(json_object_get(model, "keep_blocks")))
+        return REJECT(b, ERR_DATA, "model.keep_blocks", "'model.keep_blocks': only weights that an adapter leaves as they are stay in blocks; "
+                                                        "give 'model.lora'");
     if (!is_given(lora, "rank"))
         return !more || REJECT(b, ERR_DATA, "model.lora", "'model.lora': missing key 'rank', which makes an adapter");
     if (!is_given(model, "path"))

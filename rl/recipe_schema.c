@@ -55,6 +55,8 @@ static const Field model_fields[] = {
     {"precision", FIELD_CHOICE, "storage of weights in use and activations", .choices = "fp32|bf16",
      .otherwise = "\"bf16\"", AT(Recipe, precision)},
     {"experts", FIELD_SECTION, "a mixture of experts from scratch, with latent attention", .fields = experts_fields},
+    {"keep_blocks", FIELD_BOOL, "under an adapter: a GGUF's 8, 6, 5 and 4 bit weights stay as they are; less memory, slower", .otherwise = "false",
+     AT(Recipe, keep_blocks)},
     {"lora", FIELD_SECTION, "a low-rank adapter on a model from 'path'", .fields = lora_fields},
     FIELD_END,
 };

@@ -80,6 +80,7 @@ typedef struct Recipe {
     ModelConfig config;   // from scratch
     char *characters;     // from scratch: the vocabulary
     LoraOptions lora;     // rank 0: the model itself is trained
+    bool keep_blocks;     // with an adapter: of a GGUF's weights
     Precision precision;
     int threads;          // 0: all
     char *device;         // "cpu", "cuda:0"; empty: RECKON_DEVICE's, else the CPU

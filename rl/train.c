@@ -340,7 +340,7 @@ static bool write_recipe(const Recipe *r, Err *err) {
 
 static bool open_policy(Run *run, const char *checkpoint, Err *err) {
     const Recipe *r = run->recipe;
-    PolicyOptions o = {.precision = r->precision, .threads = r->threads, .device = recipe_device(r), .trainable = true};
+    PolicyOptions o = {.precision = r->precision, .threads = r->threads, .device = recipe_device(r), .trainable = true, .keep_blocks = r->keep_blocks};
     Policy **p = &run->trainer.policy;
     if (checkpoint) {
         char *optimizer = path_join(checkpoint, "optimizer.safetensors");

@@ -85,6 +85,10 @@ bool file_map_text(const char *path, MappedFile *out, Err *err) {
     return ok;
 }
 
+void file_drop_pages(const MappedFile *f) {
+    if (f->data && !f->owned) madvise((void *)(uintptr_t)f->data, f->size, MADV_DONTNEED); // advice: nothing depends on it
+}
+
 bool file_read(const char *path, size_t limit, Buf *out, Err *err) {
     int fd;
     size_t size;

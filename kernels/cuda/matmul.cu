@@ -19,6 +19,7 @@
 // Many products: y tiles of tokens, numbered through the products where these have rows of their own, or z products.
 // Grid: x tiles of weights' rows, y tiles of tokens, z runs of chunks. Neighbouring blocks share tokens, and w stays in L2.
 #include "chain.h"
+#include "../blocks.h"
 
 enum { DEPTH = 64, PIECE = 8 }; // bf16 along K of a stage, and of 16 bytes
 static_assert(K_CHUNK % DEPTH == 0, "a chunk is whole stages");
@@ -354,9 +355,39 @@ static void products_bf16(const CudaContext *context, const MatmulArgs *a) {
            dim3((unsigned)shape->threads), shape->shared_bytes, p);
 }
 
+// ---- weights in blocks -----------------------------------------------------------------------------------
+// Decoded into the caller's scratch in the packed form, then multiplied as any other: a thread decodes one group of 32.
+// Grid: rows of the blocks (padded as the packed form is) times groups, 256 a block.
+static __global__ void decode_kernel(MatmulArgs a, int64_t rows, int64_t rows_padded, int64_t columns) {
+    int64_t groups = columns / 32, at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, row = at / groups, group = at % groups;
+    int64_t stride = packed_stride(a.K);
+    if (row >= rows_padded) return;
+    float values[32];
+    for (int i = 0; i < 32; i++) values[i] = 0;
+    if (row < rows) block_group(a.format, (const uint8_t *)a.w + row * blocks_row_bytes(a.format, columns), group, values);
+    for (int i = 0; i < 32; i++) {
+        int64_t to = a.transposed ? (32 * group + i) * stride + row : row * stride + 32 * group + i;
+        if (a.dtype == DTYPE_F32) ((float *)a.scratch)[to] = values[i];
+        else ((bf16 *)a.scratch)[to] = to_bf16(values[i]);
+    }
+}
+static void product_of_blocks(const Device *device, const MatmulArgs *args) {
+    int64_t rows = args->transposed ? args->K : args->N, columns = args->transposed ? args->N : args->K;
+    int64_t padded = args->transposed ? packed_stride(rows) : ceil_div(rows, PANEL) * PANEL;
+    MatmulArgs plain = *args;
+    LAUNCH(cuda_context(device)->stream, decode_kernel, dim3((unsigned)ceil_div(padded * (columns / 32), 256)), dim3(256), 0, *args, rows,
+           padded, columns);
+    plain.w = args->scratch, plain.format = WEIGHT_PACKED, plain.transposed = false;
+    matmul_cuda(device, &plain);
+}
+
 extern "C" void matmul_cuda(const Device *device, const MatmulArgs *args) {
     const CudaContext *context = cuda_context(device);
     if (args->M == 0 || args->N == 0) return;
+    if (args->format != WEIGHT_PACKED) {
+        product_of_blocks(device, args);
+        return;
+    }
     if (args->dtype == DTYPE_BF16) {
         if (args->products.count)
             products_bf16(context, args);

@@ -116,7 +116,7 @@ static bool run(const Args *args, Err *err) {
     if (args_given(args, "ids") == args_given(args, "prompt")) return fail(err, ERR_USAGE, "generate", "expected one of --prompt TEXT and --ids FILE");
     if (args_flag(args, "raw") && args_flag(args, "chat")) return fail(err, ERR_USAGE, "generate", "expected at most one of --raw and --chat");
     PolicyOptions o = {.precision = strcmp(args_text(args, "precision", "fp32"), "bf16") == 0 ? PRECISION_BF16 : PRECISION_FP32,
-                       .threads = (int)args_int(args, "threads", 0), .device = args_text(args, "device", NULL)};
+                       .threads = (int)args_int(args, "threads", 0), .device = args_text(args, "device", NULL), .keep_blocks = args_flag(args, "keep-blocks")};
     Policy *p = NULL;
     bool ok = policy_open(args->positional[0], &o, &p, err) && generate(args, p, err);
     policy_close(p);
@@ -141,6 +141,7 @@ static const Option options[] = {
     {.name = "raw", .kind = OPTION_FLAG, .help = "the prompt is plain text"},
     {.name = "chat", .kind = OPTION_FLAG, .help = "the prompt is a user's message (the default where the model has a chat template)"},
     {.name = "threads", .kind = OPTION_INT, .value = "N", .help = "threads (all cores)", .low = 1, .high = 256},
+    {.name = "keep-blocks", .kind = OPTION_FLAG, .help = "keep a GGUF's 8, 6, 5 and 4 bit weights as they are: less memory, slower"},
     OPTION_DEVICE,
     {.name = "json", .kind = OPTION_FLAG, .help = "print one JSON document on stdout"},
     OPTION_END};

@@ -134,7 +134,7 @@ static bool run(const Args *args, Err *err) {
     const char *path = args_text(args, "ids", NULL), *precision = args_text(args, "precision", "fp32");
     if (!path) return fail(err, ERR_USAGE, "score", "--ids FILE is missing: a JSON list of lists of token ids");
     PolicyOptions o = {.precision = strcmp(precision, "bf16") == 0 ? PRECISION_BF16 : PRECISION_FP32,
-                       .threads = (int)args_int(args, "threads", 0), .device = args_text(args, "device", NULL), .trainable = args_flag(args, "grad"), .adapter = args_text(args, "adapter", NULL)};
+                       .threads = (int)args_int(args, "threads", 0), .device = args_text(args, "device", NULL), .trainable = args_flag(args, "grad"), .adapter = args_text(args, "adapter", NULL), .keep_blocks = args_flag(args, "keep-blocks")};
     Policy *p = NULL;
     json_t *out = json_pack("{s:s,s:[]}", "precision", precision, "sequences");
     bool ok = ids_read(path, &lists, &count, err) && policy_open(args->positional[0], &o, &p, err) &&
@@ -158,6 +158,7 @@ static const Option options[] = {
     {.name = "grad", .kind = OPTION_FLAG, .help = "also the loss (mean over all predicted tokens) and each parameter's gradient norm"},
     {.name = "experts", .kind = OPTION_FLAG, .help = "also the experts that each token went to, layer by layer"},
     {.name = "threads", .kind = OPTION_INT, .value = "N", .help = "threads (all cores)", .low = 1, .high = 256},
+    {.name = "keep-blocks", .kind = OPTION_FLAG, .help = "keep a GGUF's 8, 6, 5 and 4 bit weights as they are: less memory, slower"},
     OPTION_DEVICE,
     {.name = "json", .kind = OPTION_FLAG, .help = "print one JSON document on stdout"},
     OPTION_END};

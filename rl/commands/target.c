@@ -69,7 +69,7 @@ bool target_open(const char *path, const char *recipe_path, const char *const *s
     ok = ok && tasks_open(r, &out->tasks, err) &&
          reward_pool_open(r->rewards, r->reward_count, r->reward_workers, &r->reward_limits, &out->rewards, err);
     if (ok) {
-        PolicyOptions options = {.precision = r->precision, .threads = r->threads, .device = device ? device : recipe_device(r)};
+        PolicyOptions options = {.precision = r->precision, .threads = r->threads, .device = device ? device : recipe_device(r), .keep_blocks = r->keep_blocks};
         ok = policy_open(out->model, &options, &out->policy, err);
     }
     if (!ok) target_close(out);
