@@ -6,7 +6,7 @@
 #include "ops.h"
 #include <string.h>
 
-#if defined(__CUDACC__) || defined(RECKON_CUDA_EMULATION)
+#ifdef __cplusplus // CUDA, the emulated one too
 #define BLOCK_INLINE static __host__ __device__ inline
 #else
 #define BLOCK_INLINE static inline __attribute__((unused))

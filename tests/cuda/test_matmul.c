@@ -1,6 +1,7 @@
 // Matrix products, their gradients and packing on a CUDA device, against the slow twin within tolerances; and, to the bit,
 // that no output knows how many rows, segments or calls there are, on every path: tokens on few and on many tiles, chunks
 // in one block and shared out, rows that are aligned and rows that aren't, cuBLASLt and own kernels.
+#include "blocks.h"
 #include "cuda_test.h"
 
 // Sums in another order differ by rounding: per product at most 2^-22 of the largest partial sum, here below 2^3.
@@ -289,7 +290,39 @@ static void gradient_of_segment(void) {
         }
 }
 
+// Weights in blocks, both ways round: near the reference's product.
+static void product_of_blocks(void) {
+    static const Shape shapes[] = {{1, 40, 256, 0, 0}, {9, 33, 512, 0, 1}, {70, 64, 256, 0, 0}}; // M, rows, columns of w
+    Random r = random_start(17, STREAM_TEST, 0);
+    for (int f = WEIGHT_PACKED + 1; f < WEIGHT_FORMATS; f++)
+        for (int k = 0; k < 4; k++) {
+            const Shape *s = &shapes[(f + k) % LENGTH(shapes)];
+            Dtype d = (Dtype)(k % 2);
+            bool transposed = k >= 2;
+            int64_t N = transposed ? s->K : s->N, K = transposed ? s->N : s->K, bytes = s->N * blocks_row_bytes((WeightFormat)f, s->K);
+            product_case();
+            MatmulArgs a = {.M = s->M, .N = N, .K = K, .dtype = d, .store = (Store)(f % 3), .ldx = K + K % 2, .ldy = N + s->beyond_y,
+                            .format = (WeightFormat)f, .transposed = transposed};
+            a.x = rows_of("x", s->M, K, a.ldx, d, &r, PLAIN);
+            uint8_t *w = guarded("blocks", bytes);
+            for (int64_t i = 0; i < bytes; i++) w[i] = (uint8_t)random_below(&r, 256);
+            for (int64_t b = 0; b < bytes; b += block_bytes(a.format)) // scales: halves of about 0.01
+                for (int half = 0; half < 2; half++) {
+                    int64_t at = b + (f == WEIGHT_Q6_K ? 208 : 2 * half);
+                    if (half == 0 || f == WEIGHT_Q4_1 || f == WEIGHT_Q5_1 || f == WEIGHT_Q4_K) w[at + 1] = 0x1c;
+                }
+            a.w = w;
+            a.scratch = output("scratch", packed_elements(N, K), kind_of(d));
+            memset(a.scratch, 0, (size_t)packed_elements(N, K) * dtype_size(d));
+            tolerate(a.scratch, 1e9, 0); // the device's own
+            a.y = outputs("y", s->M * a.ldy, a.store, d, &r);
+            tolerate(a.y, 5e-3, a.store == STORE_ACT && d == DTYPE_BF16 ? 0x1p-7 : 1e-5);
+            COMPARE_CUDA(matmul, &a, "blocks %d M %d N %d K %d %s transposed %d", f, (int)s->M, (int)N, (int)K, dtype_name(d), transposed);
+        }
+}
+
 static const Test tests[] = {
+    {"cuda matmul weights in blocks", product_of_blocks},
     {"cuda matmul packed form", pack_form},
     {"cuda matmul unpack bits", unpack_bits},
     {"cuda matmul products", product_near},
