@@ -16,7 +16,7 @@ static WeightFormat format_of(const char *type) {
 static const StorageType *storage_of(WeightFormat f) { return storage_by_name(names[f]); }
 
 bool kept_can(const Policy *p, const Parameter *q, const Weights *w) {
-    bool product = q->role == ROLE_QKV || q->role == ROLE_OUTPUT || q->role == ROLE_GATE_UP || q->role == ROLE_DOWN;
+    bool product = q->role != ROLE_EMBEDDING && q->role != ROLE_HEAD; // what linear.c multiplies by
     bool can = p->keep_blocks && product && q->matrix && !q->trained && !q->block[0];
     for (int i = 0; can && i < q->part_count; i++) {
         TensorInfo t;

@@ -9,7 +9,7 @@
 
 // ---- targets ---------------------------------------------------------------------------------------------
 static bool is_product(const Parameter *q) {
-    return q->matrix && q->role != ROLE_EMBEDDING && q->role != ROLE_HEAD && !q->block[0];
+    return q->matrix && q->role != ROLE_EMBEDDING && q->role != ROLE_HEAD && q->role != ROLE_ROUTER && !q->block[0];
 }
 // "model.layers.0.self_attn.q_proj" of "model.layers.0.self_attn.q_proj.weight".
 static void module_of(const ParameterPart *part, char out[96]) {
