@@ -111,6 +111,13 @@ static inline int32_t config_context(const ModelConfig *c) {
     return longest < 2147483647.0 ? (int32_t)longest : INT32_MAX;
 }
 
+// Every how many layers one has no window; 0: that isn't regular.
+int config_window_pattern(const ModelConfig *c);
+// What a frequency is divided by, beside the plain ones [config_rotary / 2], within the original length; and the factor on
+// cosines and sines.
+void rope_divisors(const ModelConfig *c, double *out);
+double rope_attention(const ModelConfig *c);
+
 // Both generations of Hugging Face keys. An unknown model_type or an option that isn't supported is an error that
 // names the key, what was found and what is supported; nothing is ignored that would change the numbers.
 bool config_from_json(const json_t *config, const json_t *generation_config, const char *path, ModelConfig *out,

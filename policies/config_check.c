@@ -95,6 +95,13 @@ bool config_check(const ModelConfig *c, const char *where, Err *err) {
            check_tokens(c, where, err);
 }
 
+int config_window_pattern(const ModelConfig *c) {
+    int pattern = 1;
+    while (pattern <= c->layers && config_window(c, pattern - 1)) pattern++;
+    for (int i = 0; i < c->layers; i++)
+        if ((config_window(c, i) != 0) != ((i + 1) % pattern != 0)) return 0;
+    return pattern;
+}
 // ---- counting --------------------------------------------------------------------------------------------
 static bool count_tensor(void *context, const TensorSpec *t, Err *err) {
     (void)err;

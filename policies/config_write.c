@@ -39,7 +39,9 @@ static json_t *rope_json(const ModelConfig *c, const RopeConfig *r, bool with_th
         json_object_set_new(j, "short_factor", factors_json(r->short_factor, config_rotary(c) / 2));
         json_object_set_new(j, "long_factor", factors_json(r->long_factor, config_rotary(c) / 2));
     }
-    bool original = r->kind == ROPE_LLAMA3 || r->kind == ROPE_YARN || (r->kind == ROPE_LONGROPE && with_theta);
+    // Where the family has the key outside of this object, older readers refuse it inside.
+    bool outside = family_find(c->model_type)->original_positions && !with_theta;
+    bool original = r->kind == ROPE_LLAMA3 || r->kind == ROPE_YARN || (r->kind == ROPE_LONGROPE && !outside);
     if (original) json_object_set_new(j, "original_max_position_embeddings", json_integer(r->original_positions));
     return j;
 }
@@ -71,16 +73,8 @@ static json_t *layer_types_json(const ModelConfig *c) {
         json_array_append_new(types, json_string(config_window(c, i) ? "sliding_attention" : "full_attention"));
     return types;
 }
-// Every how many layers one has no window; 0 where it isn't regular.
-static int window_pattern(const ModelConfig *c) {
-    int pattern = 1;
-    while (pattern <= c->layers && config_window(c, pattern - 1)) pattern++;
-    for (int i = 0; i < c->layers; i++)
-        if ((config_window(c, i) != 0) != ((i + 1) % pattern != 0)) return 0;
-    return pattern;
-}
 static void put_windows(const ModelConfig *c, const Family *f, json_t *j) {
-    int first = 0, pattern = window_pattern(c);
+    int first = 0, pattern = config_window_pattern(c);
     if (f->windows == WINDOWS_NONE) return;
     json_object_set_new(j, "sliding_window", c->window ? json_integer(c->window) : json_null());
     if (f->windows == WINDOWS_SWITCHED) json_object_set_new(j, "use_sliding_window", json_boolean(c->window != 0));

@@ -17,6 +17,7 @@ bool export_is_plain(const StorageType *type) {
 
 bool export_left_out(const Weights *w, const char *name) {
     size_t n = strlen(name), suffix = strlen(".rotary_emb.inv_freq");
+    if (w->gguf && weights_is_divisors(name)) return true; // config.json has them
     return (w->config.tied && strcmp(name, "lm_head.weight") == 0) || (n > suffix && strcmp(name + n - suffix, ".rotary_emb.inv_freq") == 0);
 }
 
@@ -79,6 +80,9 @@ static int64_t rows_of(const ExportTensor *t, bool elements) {
     return elements && i->dims == 1 ? i->shape[0] : i->shape[i->dims - 1] ? i->count / i->shape[i->dims - 1] : 0;
 }
 
+// From what is stored here to what the output holds.
+static float shift_of(const ExportTensor *t) { return t->from->shift + t->shift; }
+
 typedef struct RowCopy {
     const ExportTensor *t;
     int64_t rows, columns;
@@ -106,6 +110,7 @@ static bool take_rows(const RowCopy *c, int64_t first, int64_t n, float *values,
     for (int64_t i = 0; i < n; i++) {
         float *row = values + i * c->columns;
         TRY(storage_decode(from->type, stored_row(c, first + i), c->columns / from->type->block, t->e->w->path, from->own_name, row, err));
+        for (int64_t k = 0; k < c->columns && shift_of(t) != 0; k++) row[k] += shift_of(t);
         if (o->adds && o->adds(o->context, from->info.name) && !o->add(o->context, from->info.name, hf_row(c, first + i), 1, c->columns, row))
             return fail(err, ERR_DATA, path, "the adapter doesn't fit tensor '%.100s'", from->info.name);
     }
@@ -121,7 +126,7 @@ bool export_tensor_write(const void *context, int fd, const char *path, Err *err
     c.columns = t->from->info.count / c.rows;
     c.stored_row = (size_t)(c.columns / t->from->type->block) * (size_t)t->from->type->block_bytes;
     c.written_row = (size_t)(c.columns / t->type->block) * (size_t)t->type->block_bytes;
-    c.raw = t->type == t->from->type && !(o->adds && o->adds(o->context, t->from->info.name));
+    c.raw = t->type == t->from->type && shift_of(t) == 0 && !(o->adds && o->adds(o->context, t->from->info.name));
     if (c.raw && !reorder) return write_all(fd, t->from->data, (size_t)t->bytes, path, err);
     int64_t together = c.columns < 1 << 18 ? (1 << 18) / c.columns : 1;
     if (together > c.rows) together = c.rows;

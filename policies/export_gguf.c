@@ -63,7 +63,7 @@ static const StorageType *output_type(const Export *e, const ExportTensor *t, in
 typedef struct Listing {
     const Export *e;
     int type;
-    bool interleaved;
+    bool interleaved, norm_offset;
     ExportTensor *tensors;
     int count;
 } Listing;
@@ -74,9 +74,17 @@ static bool list_tensor(void *context, const TensorSpec *spec, Err *err) {
     if (i < 0) return fail(err, ERR_SOFTWARE, w->path, "tensor '%s' is missing", spec->name);
     ExportTensor *t = &l->tensors[l->count++];
     *t = (ExportTensor){.e = l->e, .from = &w->tensors[i], .interleave = l->interleaved ? spec->rotary_heads : 0};
+    if (l->norm_offset && family_is_norm(spec->role)) t->shift = 1;
     snprintf(t->name, sizeof t->name, "%s", spec->gguf);
     t->type = output_type(l->e, t, l->type);
     return export_tensor_check(t, err);
+}
+
+// They are in memory of our own, or were read with the configuration: no file's extent is checked.
+static void list_divisors(Listing *l, const WeightTensor *from) {
+    ExportTensor *t = &l->tensors[l->count++];
+    *t = (ExportTensor){.e = l->e, .from = from, .type = from->type, .bytes = from->info.bytes};
+    snprintf(t->name, sizeof t->name, "%s", from->own_name);
 }
 
 // ---- the file --------------------------------------------------------------------------------------------
@@ -168,9 +176,15 @@ bool export_gguf(const Weights *w, const char *path, const ExportOptions *option
     TRY(export_may_write(path, options->replace, err));
     Export e = {.w = w, .options = options, .out = path};
     GgufMetadata m = {0};
-    ExportTensor *tensors = xcalloc((size_t)w->count + 1, sizeof *tensors);
-    Listing l = {.e = &e, .type = type, .interleaved = family_find(w->config.model_type)->gguf_interleaved, .tensors = tensors};
+    const Family *family = family_find(w->config.model_type);
+    ExportDivisors divisors;
+    ExportTensor *tensors = xcalloc((size_t)w->count + 3, sizeof *tensors);
+    Listing l = {.e = &e, .type = type, .interleaved = family->gguf_interleaved, .norm_offset = family->norm_offset, .tensors = tensors};
     bool ok = family_tensors(&w->config, list_tensor, &l, err);
+    export_divisors(&w->config, &divisors);
+    for (int i = 0; !w->gguf && i < divisors.count; i++) list_divisors(&l, &divisors.lists[i].tensor);
+    for (int i = 0; w->gguf && i < w->count; i++) // another GGUF's go on as they stand, as its metadata does
+        if (weights_is_divisors(w->tensors[i].own_name)) list_divisors(&l, &w->tensors[i]);
     int count = l.count;
     if (ok && w->gguf)
         carry_metadata(&m, w->gguf);

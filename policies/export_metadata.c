@@ -56,20 +56,99 @@ void metadata_value(GgufMetadata *m, const GgufValue *v) {
 }
 
 // ---- the configuration -----------------------------------------------------------------------------------
+static void put_number(GgufMetadata *m, const char *architecture, const char *name, double x) {
+    char key[96];
+    snprintf(key, sizeof key, "%s.%s", architecture, name);
+    metadata_f32(m, key, x);
+}
+static void put_count(GgufMetadata *m, const char *architecture, const char *name, int32_t x) {
+    char key[96];
+    snprintf(key, sizeof key, "%s.%s", architecture, name);
+    metadata_u32(m, key, (uint32_t)x);
+}
+// Readers of GGUF put in 0.1 log(factor) + 1 themselves.
+static double yarn_factor(const RopeConfig *r) { return 0.1 * exact_log(r->factor) + 1; }
+static double yarn_attention(const RopeConfig *r) {
+    double ours = r->attention_factor;
+    if (ours == 0 && r->mscale != 0 && r->mscale_all_dim != 0)
+        ours = (0.1 * r->mscale * exact_log(r->factor) + 1) / (0.1 * r->mscale_all_dim * exact_log(r->factor) + 1);
+    return ours == 0 ? 1 : ours / yarn_factor(r);
+}
+static void put_rope(GgufMetadata *m, const ModelConfig *c, const char *architecture) {
+    const RopeConfig *r = &c->rope[0];
+    const char *type = r->kind == ROPE_LINEAR ? "linear" : r->kind == ROPE_YARN ? "yarn" : r->kind == ROPE_LONGROPE ? "longrope" : NULL;
+    char key[96];
+    if (c->local_rope && c->rope[1].theta != 10000) put_number(m, architecture, "rope.freq_base_swa", c->rope[1].theta);
+    if (!type) return;
+    snprintf(key, sizeof key, "%s.rope.scaling.type", architecture);
+    metadata_text(m, key, type, strlen(type));
+    if (r->kind != ROPE_LONGROPE) put_number(m, architecture, "rope.scaling.factor", r->factor);
+    if (r->kind != ROPE_LINEAR) put_count(m, architecture, "rope.scaling.original_context_length", r->original_positions);
+    if (r->kind == ROPE_LONGROPE) put_number(m, architecture, "rope.scaling.attn_factor", rope_attention(c));
+    if (r->kind != ROPE_YARN) return;
+    put_number(m, architecture, "rope.scaling.attn_factor", yarn_attention(r));
+    put_number(m, architecture, "rope.scaling.yarn_beta_fast", r->beta_fast);
+    put_number(m, architecture, "rope.scaling.yarn_beta_slow", r->beta_slow);
+}
+static void put_windows(GgufMetadata *m, const ModelConfig *c, const char *architecture) {
+    if (c->window) put_count(m, architecture, "attention.sliding_window", c->window);
+    if (c->window && c->local_rope && config_window_pattern(c) != 6) put_count(m, architecture, "attention.sliding_window_pattern", config_window_pattern(c));
+    if (c->logit_softcap != 0) put_number(m, architecture, "final_logit_softcapping", c->logit_softcap);
+}
+
+// What this format, as its readers understand it, can't say about a model.
+static bool gguf_can_say(const ModelConfig *c, const Family *f, const Export *e, Err *err) {
+    const RopeConfig *r = &c->rope[0];
+    const char *what = NULL;
+    double scalar = c->layers == 62 ? (double)(c->width / c->heads) : c->head_width;
+    if (r->kind == ROPE_DYNAMIC) what = "rotary positions of type \"dynamic\"";
+    if (r->kind == ROPE_YARN && (!r->truncate || r->factor == 0)) what = "yarn that isn't truncated, or has no factor";
+    if (c->local_rope && (c->rope[1].kind != ROPE_DEFAULT || (r->kind != ROPE_DEFAULT && r->kind != ROPE_LINEAR))) what = "these rotary positions of windowed layers";
+    if (c->window && c->window < c->max_positions && (f->windows == WINDOWS_UPPER || strcmp(f->gguf, "llama") == 0)) what = "windows in this architecture";
+    if (c->window && c->local_rope && !config_window_pattern(c)) what = "windows that aren't regular";
+    if (c->local_rope && !c->window) what = "this architecture without windows";
+    if (c->activation != f->activation) what = "this activation in this architecture";
+    if (c->query_scalar != 0 && c->query_scalar != scalar) what = "a query_pre_attn_scalar other than the width of a head";
+    if (c->qkv_bias && f->bias == BIAS_ATTENTION) what = "biases in this architecture";
+    return !what || fail(err, ERR_UNAVAILABLE, e->out, "%s can't be written as GGUF", what);
+}
+
+// ---- divisors of frequencies -----------------------------------------------------------------------------
+static void add_divisors(ExportDivisors *d, const char *name, const double *values, int count) {
+    WeightTensor *t = &d->lists[d->count].tensor;
+    for (int i = 0; i < count; i++) d->lists[d->count].values[i] = (float)values[i];
+    *t = (WeightTensor){.info = {.name = name, .type = "F32", .dims = 1, .shape = {count}, .count = count, .bytes = (size_t)count * 4},
+                        .own_name = name, .type = storage_by_name("F32"), .data = (const uint8_t *)d->lists[d->count].values};
+    d->count++;
+}
+void export_divisors(const ModelConfig *c, ExportDivisors *out) {
+    const RopeConfig *r = &c->rope[0];
+    int pairs = config_rotary(c) / 2;
+    double divisor[MAX_ROPE_FACTORS];
+    out->count = 0;
+    if (pairs > MAX_ROPE_FACTORS) return;
+    if (r->kind == ROPE_LLAMA3) {
+        rope_divisors(c, divisor);
+        add_divisors(out, "rope_freqs.weight", divisor, pairs);
+    } else if (r->kind == ROPE_LONGROPE) {
+        add_divisors(out, "rope_factors_short.weight", r->short_factor, pairs);
+        add_divisors(out, "rope_factors_long.weight", r->long_factor, pairs);
+    }
+}
+
 bool metadata_of_config(GgufMetadata *m, const Export *e, Err *err) {
     const ModelConfig *c = &e->w->config;
     const Family *family = family_find(c->model_type);
     const char *architecture = family->gguf;
     if (!architecture) return fail(err, ERR_UNAVAILABLE, e->out, "a %s model can't be written as GGUF", c->model_type);
-    if (c->rope[0].kind != ROPE_DEFAULT)
-        return fail(err, ERR_UNAVAILABLE, e->out, "scaled rotary positions can't be written as GGUF, expected rope_type \"default\"");
+    TRY(gguf_can_say(c, family, e, err));
     const struct {
         const char *key;
         int32_t value;
     } sizes[] = {
         {"block_count", c->layers},           {"context_length", c->max_positions},     {"embedding_length", c->width},
         {"feed_forward_length", c->feed_forward}, {"attention.head_count", c->heads},   {"attention.head_count_kv", c->kv_heads},
-        {"attention.key_length", c->head_width}, {"attention.value_length", c->head_width}, {"rope.dimension_count", c->head_width},
+        {"attention.key_length", c->head_width}, {"attention.value_length", c->head_width}, {"rope.dimension_count", config_rotary(c)},
         {"vocab_size", c->vocabulary},
     };
     char key[96];
@@ -84,6 +163,8 @@ bool metadata_of_config(GgufMetadata *m, const Export *e, Err *err) {
     metadata_f32(m, key, c->norm_eps);
     snprintf(key, sizeof key, "%s.rope.freq_base", architecture);
     metadata_f32(m, key, c->rope[0].theta);
+    put_rope(m, c, architecture);
+    put_windows(m, c, architecture);
     return true;
 }
 

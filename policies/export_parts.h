@@ -18,6 +18,7 @@ typedef struct ExportTensor {
     const StorageType *type; // in the output
     uint64_t bytes;          // in the output
     int32_t interleave;      // rows go into interleaved rotary order, for so many heads; 0: Hugging Face's order
+    float shift;             // added to Hugging Face's values
 } ExportTensor;
 
 // Fills in `bytes`. An error where the stored extent isn't what type and shape say, or doesn't lie within its file.
@@ -45,8 +46,18 @@ void metadata_item_text(GgufMetadata *m, const char *text, size_t size);
 void metadata_item_32(GgufMetadata *m, uint32_t bits);
 void metadata_value(GgufMetadata *m, const GgufValue *v); // as it stands
 
-// The architecture's name and keys, from the configuration.
+// The architecture's name and keys, from the configuration. An error where GGUF has no form for what it says.
 bool metadata_of_config(GgufMetadata *m, const Export *e, Err *err) MUST_CHECK;
+// Divisors of rotary frequencies that GGUF files hold as tensors; none for most models. They stay the caller's to free.
+typedef struct ExportDivisors {
+    int count;
+    struct {
+        const char *name;
+        float values[MAX_ROPE_FACTORS];
+        WeightTensor tensor;
+    } lists[2];
+} ExportDivisors;
+void export_divisors(const ModelConfig *c, ExportDivisors *out);
 // The tokenizer of the folder `path`; nothing where it has none.
 bool metadata_of_tokenizer(GgufMetadata *m, const Export *e, Err *err) MUST_CHECK;
 

@@ -85,12 +85,30 @@ static void find_frequencies(const ModelConfig *c, const RopeConfig *r, int64_t 
     if (r->attention_factor != 0) a->factor = r->attention_factor;
 }
 
+static Angles angles_start(const ModelConfig *c) {
+    Angles a = {.dim = c->rotary_width ? c->rotary_width : c->head_width, .count = config_rotary(c) / 2};
+    a.frequency = xmalloc((size_t)a.count * sizeof *a.frequency);
+    return a;
+}
+void rope_divisors(const ModelConfig *c, double *out) {
+    Angles scaled = angles_start(c), unscaled = angles_start(c);
+    find_frequencies(c, &c->rope[0], 0, &scaled);
+    plain(c->rope[0].theta, 1, &unscaled);
+    for (int i = 0; i < scaled.count; i++) out[i] = unscaled.frequency[i] / scaled.frequency[i];
+    free(scaled.frequency), free(unscaled.frequency);
+}
+double rope_attention(const ModelConfig *c) {
+    Angles a = angles_start(c);
+    find_frequencies(c, &c->rope[0], 0, &a);
+    free(a.frequency);
+    return a.factor;
+}
+
 // ---- tables ----------------------------------------------------------------------------------------------
 // Rows of positions 0 .. positions - 1 of a sequence of `length`.
 static void fill(const ModelConfig *c, const RopeConfig *r, int64_t length, int64_t positions, float *table) {
     int64_t R = config_rotary(c);
-    Angles a = {.dim = c->rotary_width ? c->rotary_width : c->head_width, .count = (int)(R / 2)};
-    a.frequency = xmalloc((size_t)a.count * sizeof *a.frequency);
+    Angles a = angles_start(c);
     find_frequencies(c, r, length, &a);
     for (int i = 0; i < a.count; i++)
         for (int64_t position = 0; position < positions; position++) {

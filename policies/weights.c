@@ -41,11 +41,12 @@ static bool need(void *context, const TensorSpec *t, Err *err) {
 }
 // Stored by some writers and used by nobody: a second copy of a tied head, and rotary tables of old checkpoints. Or read with
 // the configuration: a GGUF's divisors of frequencies.
+bool weights_is_divisors(const char *name) {
+    return !strcmp(name, "rope_freqs.weight") || !strcmp(name, "rope_factors_short.weight") || !strcmp(name, "rope_factors_long.weight");
+}
 static bool harmless(const Weights *w, const char *name) {
-    static const char *const divisors[] = {"rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"};
     size_t n = strlen(name), suffix = strlen(".rotary_emb.inv_freq");
-    for (int i = 0; w->gguf && w->config.rope[0].kind == ROPE_LONGROPE && i < COUNT(divisors); i++)
-        if (strcmp(name, divisors[i]) == 0) return true;
+    if (w->gguf && w->config.rope[0].kind == ROPE_LONGROPE && weights_is_divisors(name)) return true;
     return (w->config.tied && strcmp(name, "lm_head.weight") == 0) || (n > suffix && strcmp(name + n - suffix, ".rotary_emb.inv_freq") == 0);
 }
 static bool check_tensors(const Weights *w, Err *err) {

@@ -31,6 +31,8 @@ struct Weights {
     Arena names;
 };
 
+// One of a GGUF's tensors of divisors of rotary frequencies, which are read with the configuration.
+bool weights_is_divisors(const char *name);
 // Fill tensors (own names only), shards and what lies beside them. What was opened is released by weights_close,
 // after a failure too.
 bool hf_open(Weights *w, Err *err) MUST_CHECK;
