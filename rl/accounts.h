@@ -28,6 +28,12 @@ void cost_print(const json_t *cost); // as a table, on stdout
 // ERR_FAILED and the first broken thing named if a check fails; *out is then set too. The caller owns it.
 bool audit_run(const char *run_folder, json_t **out, Err *err) MUST_CHECK;
 
+// ---- diagnose.c ------------------------------------------------------------------------------------------
+// What is wrong with a run's training and what to change: {"stages": [{"name", "steps", "looked_at"}], "findings": [{"stage",
+// "symptom", "seen", "change"}]}. The caller owns *out.
+bool diagnose_run(const char *run_folder, json_t **out, Err *err) MUST_CHECK;
+void diagnose_print(const json_t *diagnosis); // in plain text, on stdout
+
 // ---- report.c --------------------------------------------------------------------------------------------
 // Writes the page of a run, one self-contained file, aside and renamed. `path` NULL: RUN/report.html.
 bool report_write(const char *run_folder, const char *path, Err *err) MUST_CHECK;

@@ -1,5 +1,6 @@
 // `reckon doctor`: what this machine offers and what this binary was made from. It only looks: it loads no model,
 // starts no thread and writes nothing; walls around reward scripts are tried in processes that end with it. What can't be learnt is null in the JSON and "unknown" in the text, never 0.
+#include "accounts.h"
 #include "command.h"
 #include "files.h"
 #include "policy.h"
@@ -172,7 +173,18 @@ static void print_value(int depth, const char *key, const json_t *value) {
     if (json_is_null(value)) printf("%s\n", strcmp(key, "why") == 0 || strcmp(key, "RECKON_CPU") == 0 ? "-" : "unknown");
 }
 
+static bool examine_run(const Args *args, Err *err) {
+    json_t *diagnosis;
+    TRY(diagnose_run(args->positional[0], &diagnosis, err));
+    bool ok = true;
+    if (args_flag(args, "json")) ok = print_json(diagnosis, err);
+    else diagnose_print(diagnosis);
+    json_decref(diagnosis);
+    return ok && (fflush(stdout) == 0 || fail(err, ERR_IO, "stdout", "can't write the diagnosis"));
+}
+
 static bool doctor_run(const Args *args, Err *err) {
+    if (args->positional_count) return examine_run(args, err);
     json_t *report = json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o}", "version", RECKON_VERSION, "cpu", cpu_section(),
                                "memory", memory_section(), "reward_walls", reward_walls(), "energy", energy_section(),
                                "built", built_section(), "libraries", libraries_section());
@@ -196,10 +208,14 @@ static const Option doctor_options[] = {
 };
 const Command command_doctor = {
     .name = "doctor",
-    .summary = "says what this machine offers: processor, memory, walls around reward scripts, energy counter",
-    .usage = "[--json]",
-    .detail = "Looks and changes nothing; always exits 0. Put its output into a report of a problem.",
-    .example = "reckon doctor --json    everything as one JSON document",
+    .summary = "says what this machine offers, or what is wrong with a run and what to change",
+    .usage = "[RUN] [--json]",
+    .detail = "Without RUN: processor, memory, walls around reward scripts, energy counter. Put its output into a report of a problem.\n"
+              "With the folder of a run: reads its ledger and names what it finds in each stage (no variance, collapse of entropy,\n"
+              "length without reward, reward hacking, truncation, steps too large, ...), with the evidence and a setting to change.\n"
+              "Looks and changes nothing; exits 0 whatever it finds.",
+    .example = "reckon doctor runs/quickstart",
+    .positional_max = 1,
     .options = doctor_options,
     .run = doctor_run,
 };
