@@ -2,7 +2,7 @@
 // mode's style from the recipe; the text of a chat comes from the tokenizer's own template. A demonstration is encoded
 // apart from its prompt, because that is where sampling starts too: the border between them is always a token's border.
 // So is what an environment says between two turns: a model's own ids are never encoded again.
-#include "rl.h"
+#include "chat.h"
 #include <string.h>
 
 // The item's messages with the style's system message before them and its instruction after the last question.
@@ -25,27 +25,39 @@ json_t *thinking_variables(Mode mode) {
 }
 // A template that shows the date shows one day to all runs, or a prompt would depend on when it was made.
 enum { DAY_OF_PROMPTS = 1721952000 }; // 26 July 2024
-static bool chat_text(const Tokenizer *t, const json_t *messages, Mode mode, Buf *text, Err *err) {
-    json_t *variables = thinking_variables(mode);
-    ChatRequest request = {.messages = messages, .variables = variables, .add_generation_prompt = true, .now = DAY_OF_PROMPTS};
+static bool chat_text(const Tokenizer *t, const json_t *messages, int mode, int64_t now, Buf *text, Err *err) {
+    json_t *variables = mode == MODE_AUTO ? NULL : thinking_variables((Mode)mode);
+    ChatRequest request = {.messages = messages, .variables = variables, .add_generation_prompt = true, .now = now};
     bool ok = tokenizer_chat_render(t, &request, text, err);
     json_decref(variables);
     return ok;
 }
 // Templates that know about thinking may have opened or closed it already: then the usual prefixes would do so twice.
-static void add_prefix(Buf *text, const char *prefix) {
-    size_t end = text->size;
+static bool ends_with(const Buf *text, const char *tag) { // but for white space
+    size_t end = text->size, size = strlen(tag);
     while (end > 0 && strchr(" \n\r\t", text->data[end - 1]) && text->data[end - 1]) end--;
-    bool opened = strcmp(prefix, "<think>") == 0 && end >= 7 && memcmp(text->data + end - 7, "<think>", 7) == 0;
-    bool closed = strcmp(prefix, "<think></think>") == 0 && end >= 8 && memcmp(text->data + end - 8, "</think>", 8) == 0;
+    return end >= size && memcmp(text->data + end - size, tag, size) == 0;
+}
+static void add_prefix(Buf *text, const char *prefix) {
+    bool opened = strcmp(prefix, "<think>") == 0 && ends_with(text, "<think>");
+    bool closed = strcmp(prefix, "<think></think>") == 0 && ends_with(text, "</think>");
     if (!opened && !closed) buf_puts(text, prefix);
+}
+bool chat_prompt(const Tokenizer *t, const json_t *messages, int mode, Ids *out, bool *thinking, Err *err) {
+    Buf text = {0};
+    bool ok = chat_text(t, messages, mode, -1, &text, err);
+    if (ok && mode != MODE_AUTO) add_prefix(&text, mode == MODE_THINK ? "<think>" : "<think></think>");
+    *thinking = ok && ends_with(&text, "<think>");
+    ok = ok && tokenizer_encode(t, text.data ? text.data : "", text.size, false, out, err);
+    buf_free(&text);
+    return ok;
 }
 
 static bool prompt_text(const Recipe *r, const Tokenizer *t, const Item *item, Mode mode, Buf *text, Err *err) {
     const PromptStyle *style = &r->style[mode];
     if (r->chat) {
         json_t *messages = styled_messages(item, style);
-        bool ok = chat_text(t, messages, mode, text, err);
+        bool ok = chat_text(t, messages, mode, DAY_OF_PROMPTS, text, err);
         json_decref(messages);
         TRY(ok);
         add_prefix(text, style->prefix);
@@ -83,7 +95,7 @@ static bool chat_words(const Tokenizer *t, const json_t *words, Mode mode, int32
     json_t *messages = json_pack("[{s:s,s:s},{s:s,s:s}]", "role", "user", "content", "?", "role", "assistant", "content", mark);
     Buf whole = {0}, closing = {0};
     json_array_extend(messages, (json_t *)(uintptr_t)words);
-    bool ok = chat_text(t, messages, mode, &whole, err) && (end < 0 || tokenizer_decode(t, &end, 1, false, &closing, err));
+    bool ok = chat_text(t, messages, mode, DAY_OF_PROMPTS, &whole, err) && (end < 0 || tokenizer_decode(t, &end, 1, false, &closing, err));
     json_decref(messages);
     const char *at = ok ? memmem(whole.data, whole.size, mark, sizeof mark - 1) : NULL;
     if (ok && !at) ok = fail(err, ERR_DATA, "chat template", "doesn't show a model's message as it is, so a chat can't go on after one");

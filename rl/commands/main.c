@@ -10,6 +10,7 @@
     X(eval)                                                                                                  \
     X(compare)                                                                                               \
     X(generate)                                                                                              \
+    X(chat)                                                                                                  \
     X(score)                                                                                                 \
     X(tokenize)                                                                                              \
     X(reward)                                                                                                \

@@ -68,6 +68,27 @@ static void reference_prompts(void) {
     json_decref(root);
 }
 
+// ---- single features: what jinja2 gave for each -------------------------------------------------------------------
+static void features(void) {
+    json_t *root = read_json(DATA "features.json"), *variables = json_object_get(root, "variables"), *c;
+    size_t i;
+    CHECK(json_array_size(json_object_get(root, "cases")) >= 600);
+    json_array_foreach(json_object_get(root, "cases"), i, c) {
+        Err err = {0};
+        Template *t;
+        TemplateResult got = {0};
+        const json_t *source = json_object_get(c, "source"), *want = json_object_get(c, "rendered");
+        const char *text = json_string_value(source);
+        bool ok = template_compile(text, json_string_length(source), "template", &t, &err) && template_render(t, variables, 0, &got, &err);
+        if (ok != (want != NULL)) FAIL("'%s': %s, want %s", text, ok ? "rendered" : err.msg, want ? json_string_value(want) : "an error");
+        if (ok && strcmp(got.text.data, json_string_value(want)) != 0)
+            FAIL("'%s': got '%s', want '%s'", text, got.text.data, json_string_value(want));
+        template_result_free(&got);
+        template_free(t);
+    }
+    json_decref(root);
+}
+
 // ---- limits and errors -----------------------------------------------------------------------------------------------
 // What hostile templates end with. The line is that of the place.
 static void limits(void) {
@@ -152,6 +173,7 @@ static void refused(void) {
 
 static const Test tests[] = {
     {"reference_prompts", reference_prompts},
+    {"features", features},
     {"limits", limits},
     {"refused", refused},
 };
