@@ -273,7 +273,8 @@ static void run_target(const FuzzTarget *t, const Options *o, int job, int jobs)
         run_input(shared, corpus.inputs[i].data, corpus.inputs[i].size, -1 - i);
         coverage_new();
     }
-    for (long i = job; !o->file && (o->seconds > 0 || i < o->executions); i += jobs) {
+    long executions = t->rarely ? o->executions / t->rarely : o->executions;
+    for (long i = job; !o->file && (o->seconds > 0 || i < executions); i += jobs) {
         mutate_and_run(t, &corpus, o, stream, i, shared);
         current.report->executions++;
         if (o->keep && coverage_new() > 0) {

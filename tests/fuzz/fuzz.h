@@ -43,6 +43,7 @@ typedef struct FuzzTarget {
     // Makes lengths and counts fit again after a mutation, so that what lies behind them is reached; may be NULL.
     // `data` has room for 4 KiB; returns the new size.
     size_t (*repair)(uint8_t *data, size_t size);
+    int rarely; // a dear one: executed 1/rarely as often; 0: as often as others
 } FuzzTarget;
 int fuzz_main(int argc, char **argv, const FuzzTarget *targets, int count);
 

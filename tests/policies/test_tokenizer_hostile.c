@@ -319,7 +319,37 @@ static void random_texts(void) {
     }
 }
 
+// What looks like a byte and isn't one is text: so decoded by the `tokenizers` package too.
+static void tokens_that_look_like_bytes(void) {
+    static const struct { const char *token, *decoded; } tokens[] = {
+        {"<0x41>", "A"}, {"<0x4a>", "J"}, {"<0x-1>", "<0x-1>"}, {"<0x+1>", "\x01"}, {"<0xg1>", "<0xg1>"}, {"<0x 1>", "<0x 1>"}, {"<0x100>", "<0x100>"}, {"<0x4>", "<0x4>"},
+        {"<0xe>>", "<0xe>>"}, {"<0x\xD9\xA3>", "<0x\xD9\xA3>"}, {"<0xFF>", "\xEF\xBF\xBD"}, {"<0x", "<0x"}, {"a", "a"}};
+    Err err = {0};
+    Folder f = make_folder();
+    Buf json = {0}, text = {0};
+    Tokenizer *t;
+    buf_puts(&json, "{\"decoder\": {\"type\": \"Sequence\", \"decoders\": [{\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}]}, \"added_tokens\": [],"
+                    " \"model\": {\"type\": \"BPE\", \"byte_fallback\": true, \"unk_token\": \"a\", \"merges\": [], \"vocab\": {");
+    for (int i = 0; i < COUNT(tokens); i++) buf_printf(&json, "%s\"%s\": %d", i ? ", " : "", tokens[i].token, i);
+    buf_puts(&json, "}}}");
+    write_file(&f, "tokenizer.json", json.data, json.size);
+    OK(tokenizer_open(f.path, &t, &err));
+    for (int32_t i = 0; i < COUNT(tokens); i++) {
+        text.size = 0;
+        OK(tokenizer_decode(t, &i, 1, false, &text, &err));
+        CHECK_STR(text.data, tokens[i].decoded);
+    }
+    Ids ids = {0};
+    OK(tokenizer_encode(t, "A\x01J", 3, false, &ids, &err));
+    CHECK(ids.count == 3 && ids.data[0] == 0 && ids.data[1] == 12 && ids.data[2] == 12); // <0x01> and <0x4A> aren't written so
+    ids_free(&ids);
+    buf_free(&json), buf_free(&text);
+    tokenizer_close(t);
+    remove_folder(&f);
+}
+
 static const Test tests[] = {
+    {"tokens_that_look_like_bytes", tokens_that_look_like_bytes},
     {"the_whole_one_opens", the_whole_one_opens},
     {"malformed_tokenizers", malformed_tokenizers},
     {"malformed_folders", malformed_folders},
