@@ -19,7 +19,7 @@ enum { EXECUTIONS = 20000, TICKS = 20 }; // a sanitizer makes everything some ti
 #else
 enum { EXECUTIONS = 200000, TICKS = 4 };
 #endif
-enum { MEMORY = 256 << 20, TICK = 250000, MAX_JOBS = 2, CORPUS_LIMIT = 24 << 10 };
+enum { MEMORY = 256 << 20, TICK = 250000, MAX_JOBS = 2, CORPUS_LIMIT = 16 << 10 };
 
 // ---- the corpus ----------------------------------------------------------------------------------------------
 void corpus_add(FuzzCorpus *c, const void *data, size_t size) {
