@@ -418,7 +418,9 @@ static size_t plain_text(TextSpan t, char *out) {
 static bool texts_equal(TextSpan a, TextSpan b) {
     char x[PLAIN_LIMIT], y[PLAIN_LIMIT];
     size_t n = plain_text(a, x), m = plain_text(b, y);
-    return n && n == m && memcmp(x, y, n) == 0;
+    if (n && n == m && memcmp(x, y, n) == 0) return true;
+    TextSpan stem = without_ending((TextSpan){y, m}); // 북쪽입니다
+    return n && n == stem.size && memcmp(x, y, n) == 0;
 }
 
 // ---- the way in ---------------------------------------------------------------------------------------------------
@@ -493,6 +495,7 @@ static Reading read_text(Work *w, TextSpan text, bool truth, bool decimal_comma)
 static bool may_have_decimal_comma(TextSpan t) {
     bool points = false, marks = false;
     for (size_t i = 1; i + 1 < t.size; i++) {
+        if (t.data[i] != ',' && t.data[i] != '.') continue;
         if (t.data[i - 1] < '0' || t.data[i - 1] > '9' || t.data[i + 1] < '0' || t.data[i + 1] > '9') continue;
         size_t run = 0;
         while (i + 1 + run < t.size && t.data[i + 1 + run] >= '0' && t.data[i + 1 + run] <= '9') run++;

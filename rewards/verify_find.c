@@ -49,6 +49,7 @@ static bool find_box(TextSpan text, TextSpan *out) {
             size_t k = 0;
             while (k < rest.size && !strchr(" $\n", rest.data[k])) k++;
             *out = (TextSpan){rest.data, k};
+            p = rest.data + k; // so that no byte is looked at twice
         }
         found = true;
     }
@@ -78,8 +79,8 @@ static const struct { const char *open, *close; } delimiters[] = {
     {"\\begin{equation*}", "\\end{equation*}"}, {"\\begin{equation}", "\\end{equation}"}, {"\\begin{gather*}", "\\end{gather*}"},
     {"\\begin{aligned}", "\\end{aligned}"}, {"\\begin{math}", "\\end{math}"}};
 
-// The next formula at or after `*at`.
-static bool next_formula(TextSpan text, size_t *at, bool dollars, TextSpan *out, size_t *start) {
+// The next formula at or after `*at`. `unclosed`: of delimiters (as bits) that nothing closes any more.
+static bool next_formula(TextSpan text, size_t *at, bool dollars, unsigned *unclosed, TextSpan *out, size_t *start) {
     for (; *at < text.size; ++*at) {
         TextSpan rest = from(text, *at);
         if (*rest.data != '$' && *rest.data != '\\') continue;
@@ -90,10 +91,12 @@ static bool next_formula(TextSpan text, size_t *at, bool dollars, TextSpan *out,
         for (int i = 0; i < COUNT(delimiters); i++) {
             size_t n = strlen(delimiters[i].open), k = strlen(delimiters[i].close);
             if (!starts(rest, delimiters[i].open) || (*rest.data == '$' && !dollars)) continue;
+            if (*unclosed >> i & 1) break;
             TextSpan inside = from(rest, n);
             const char *close = memmem(inside.data, inside.size, delimiters[i].close, k);
             while (close && *delimiters[i].close == '$' && close > inside.data && close[-1] == '\\')
                 close = memmem(close + 1, (size_t)(inside.data + inside.size - close - 1), delimiters[i].close, k);
+            if (!close) *unclosed |= 1u << i;
             if (!close) break;
             *out = (TextSpan){inside.data, (size_t)(close - inside.data)};
             *start = *at;
@@ -136,9 +139,10 @@ void find_answer(TextSpan text, Found *out) {
         return;
     }
     bool dollars = !prices(text);
+    unsigned unclosed = 0;
     size_t at = 0, start, end = 0, parts = 0, first = 0;
     TextSpan formula;
-    while (text.size && next_formula(text, &at, dollars, &formula, &start)) {
+    while (text.size && next_formula(text, &at, dollars, &unclosed, &formula, &start)) {
         TextSpan between = {text.data + end, start - end};
         if (!parts) first = start;
         if (parts && !joins(between)) out->count = 0;
@@ -241,19 +245,13 @@ bool find_last_number(TextSpan text, TextSpan *out) {
         if (!number) break;
         begin = word;
     }
-    size_t start = begin;
-    for (size_t i = last; i > begin; i--) { // no words that are glued on in front: 답은98
-        char c = text.data[i - 1];
-        if ((c & 0x80) && i < last && is_digit(text.data[i])) {
-            TextSpan head = {text.data + begin, i - begin};
-            bool digits_before = false;
-            for (size_t k = 0; k < head.size; k++) digits_before |= is_digit(head.data[k]);
-            if (!digits_before) {
-                start = i;
-                break;
-            }
+    size_t start = begin, first = begin;
+    while (!is_digit(text.data[first])) first++;
+    for (size_t i = last; i > begin; i--) // no words that are glued on in front: 답은98
+        if ((text.data[i - 1] & 0x80) && i < last && is_digit(text.data[i]) && first >= i) {
+            start = i;
+            break;
         }
-    }
     while (start < last && !is_digit(text.data[start]) && !strchr("-+.($[{", text.data[start]) && !starts(from(text, start), "√") &&
            !starts(from(text, start), "−") && !starts(from(text, start), "€") && !starts(from(text, start), "₩") && !starts(from(text, start), "\\"))
         start++;

@@ -639,7 +639,9 @@ Node *parse_answer(Work *w, TextSpan text, bool math, bool decimal_comma) {
         size_t used;
         static const char *const formulas[] = {"pi", "infinity", "inf"};
         bool known = words_minus(text) || (words_number(w, text, &r, &used) && used > 0);
-        for (int i = 0; i < COUNT(formulas); i++) known |= text.size == strlen(formulas[i]) && parse_looks(&p, formulas[i]);
+        Parser bare = p;
+        bare.at += *text.data == '-';
+        for (int i = 0; i < COUNT(formulas); i++) known |= (size_t)(p.end - bare.at) == strlen(formulas[i]) && parse_looks(&bare, formulas[i]);
         if (!known) return NULL;
     }
     Node *n = parse_items(&p);

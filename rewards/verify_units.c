@@ -26,7 +26,7 @@ static const struct { const char *name; int dimension; uint32_t above, below; } 
     {"s", TIME, 1, 1}, {"sec", TIME, 1, 1}, {"second", TIME, 1, 1}, {"seconds", TIME, 1, 1}, {"ms", TIME, 1, 1000}, {"min", TIME, 60, 1},
     {"mins", TIME, 60, 1}, {"minute", TIME, 60, 1}, {"minutes", TIME, 60, 1}, {"h", TIME, 3600, 1}, {"hr", TIME, 3600, 1}, {"hrs", TIME, 3600, 1},
     {"hour", TIME, 3600, 1}, {"hours", TIME, 3600, 1}, {"day", TIME, 86400, 1}, {"days", TIME, 86400, 1}, {"week", TIME, 604800, 1},
-    {"weeks", TIME, 604800, 1}, {"초", TIME, 1, 1}, {"분", TIME, 60, 1}, {"시간", TIME, 3600, 1}, {"秒", TIME, 1, 1}, {"分", TIME, 60, 1},
+    {"weeks", TIME, 604800, 1}, {"일", TIME, 86400, 1}, {"日", TIME, 86400, 1}, {"日間", TIME, 86400, 1}, {"ngày", TIME, 86400, 1}, {"주", TIME, 604800, 1}, {"週間", TIME, 604800, 1}, {"tuần", TIME, 604800, 1}, {"초", TIME, 1, 1}, {"분", TIME, 60, 1}, {"시간", TIME, 3600, 1}, {"秒", TIME, 1, 1}, {"分", TIME, 60, 1},
     {"時間", TIME, 3600, 1}, {"giây", TIME, 1, 1}, {"phút", TIME, 60, 1}, {"giờ", TIME, 3600, 1}, {"tiếng", TIME, 3600, 1},
     {"mm^2", AREA, 1, 1000000}, {"cm^2", AREA, 1, 10000}, {"m^2", AREA, 1, 1}, {"km^2", AREA, 1000000, 1}, {"ha", AREA, 10000, 1},
     {"squarecentimeters", AREA, 1, 10000}, {"squaremeters", AREA, 1, 1}, {"sqcm", AREA, 1, 10000}, {"sqm", AREA, 1, 1}, {"제곱미터", AREA, 1, 1},
