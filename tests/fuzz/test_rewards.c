@@ -39,16 +39,23 @@ static void add_batches(FuzzCorpus *seeds) {
         corpus_add(seeds, b.data, b.size);
         buf_free(&b);
     }
+    EnvironmentCall call = {.kind = ENVIRONMENT_STEP, .row = row, .prompt = "p", .mode = "think", .finish = "stop", .state = row, .action = "7", .action_size = 1, .turn = 1};
+    Buf b = {0};
+    write_u32(&b, 5);
+    write_u32(&b, ENVIRONMENT_JOB);
+    write_call(&b, &call, 0);
+    corpus_add(seeds, b.data, b.size);
+    buf_free(&b);
     json_decref(row);
 }
 static void *worker_open(FuzzCorpus *seeds) {
     PipeShared *s = xcalloc(1, sizeof *s);
     RewardLimits limits = reward_default_limits();
-    RewardSpec spec = {.script = "length", .weight = 1};
+    RewardSpec specs[] = {{.script = "calculator", .weight = 1}, {.script = "length", .weight = 1}};
     Err err = {0};
     limits.fuel = 100000;
     add_batches(seeds);
-    if (!scripts_open(&spec, 1, &limits, &s->scripts, &err)) fuzz_broken("%s: %s", err.where, err.msg);
+    if (!scripts_open(specs, 2, &limits, &s->scripts, &err)) fuzz_broken("%s: %s", err.where, err.msg);
     return s;
 }
 static void worker_fuzz(void *shared, const uint8_t *data, size_t size) {
@@ -66,24 +73,29 @@ static void worker_close(void *shared) {
 }
 
 // ---- the pipe: replies as the pool reads them ------------------------------------------------------------------
-// The input is what a worker wrote while three jobs are at it: with two samples, none (the question about groups), one.
+// The input is what a worker wrote while four jobs are at it: with two samples, none (what are the scripts?), one, and a
+// call of an environment. All in one batch, or two and two.
+static const uint32_t pool_samples[4] = {2, 0, 1, ENVIRONMENT_JOB};
 static void add_replies(FuzzCorpus *seeds) {
     Verdict scored = {.state = VERDICT_SCORED, .score = 1.5, .fuel = 77, .part_count = 2}, failed = {.state = VERDICT_ERROR, .score = NAN, .why = "x.lua:1: no"};
     snprintf(scored.parts[0].name, sizeof scored.parts[0].name, "a");
     snprintf(scored.parts[1].name, sizeof scored.parts[1].name, "b.c");
     scored.parts[1].value = NAN;
-    for (int batches = 1; batches <= 2; batches++) { // all at once, or two after each other
+    ScriptsLook look = {.grouped = true, .environments = 1, .environment = {.name = "shop", .turns = 3}};
+    EnvironmentReply turn = {.state = VERDICT_SCORED, .fuel = 5, .part_count = 1, .parts = {{.name = "env", .value = 0.5}}};
+    for (uint32_t batches = 1; batches <= 2; batches++) {
         Buf b = {0};
-        for (int part = 0; part < batches; part++) {
+        for (uint32_t part = 0; part < batches; part++) {
             size_t start = b.size;
-            BatchHeader head = {.magic = REPLY_MAGIC, .jobs = batches == 1 ? 3 : part ? 1 : 2};
+            BatchHeader head = {.magic = REPLY_MAGIC, .jobs = 4 / batches};
             buf_append(&b, &head, sizeof head);
-            for (uint32_t tag = part ? 3 : 1; tag <= (part || batches == 1 ? 3 : 2); tag++) {
-                uint32_t samples = tag == 1 ? 2 : tag == 2 ? 0 : 1;
-                write_u32(&b, tag);
-                write_u32(&b, samples);
-                if (samples == 0) buf_append(&b, "\1", 1);
-                for (uint32_t i = 0; i < samples; i++) write_verdict(&b, i ? &failed : &scored);
+            for (uint32_t i = part * head.jobs; i < (part + 1) * head.jobs; i++) {
+                write_u32(&b, i + 1);
+                write_u32(&b, pool_samples[i]);
+                if (i == 0) write_verdict(&b, &scored), write_verdict(&b, &failed);
+                if (i == 1) write_look(&b, &look);
+                if (i == 2) write_verdict(&b, &scored);
+                if (i == 3) write_reply(&b, &turn, "{\"n\":1}", "\"hello\"");
             }
             head.size = (uint32_t)(b.size - start - sizeof head);
             memcpy(b.data + start, &head, sizeof head);
@@ -99,22 +111,23 @@ static void *pool_open(FuzzCorpus *seeds) {
 static void pool_fuzz(void *shared, const uint8_t *data, size_t size) {
     (void)shared;
     for (int batches = 1; batches <= 2; batches++) {
-        RewardPool p = {.workers = 1, .control = -1, .unfinished = 3};
+        RewardPool p = {.workers = 1, .control = -1, .unfinished = 4};
         Verdict verdicts[3];
+        EnvironmentReply answer = {0};
         Slot *s = &p.slots[0];
         s->fd = -1;
         queue_init(&s->sent);
         queue_init(&p.waiting);
-        for (uint32_t i = 0, out = 0; i < 3; i++) {
+        for (uint32_t i = 0, out = 0; i < 4; i++) {
             Job *j = job_new(&p);
-            j->samples = i == 0 ? 2 : i == 1 ? 0 : 1;
+            j->samples = pool_samples[i];
             j->out = xcalloc(2, sizeof *j->out);
-            for (uint32_t k = 0; k < j->samples; k++) j->out[k] = &verdicts[out++];
+            for (uint32_t k = 0; i < 3 && k < j->samples; k++) j->out[k] = &verdicts[out++];
+            if (i == 3) j->reply = &answer;
             queue_push(&s->sent, j);
         }
         s->batches = batches;
-        s->last_batch[0] = batches == 1 ? 3 : 2;
-        s->last_batch[1] = 1;
+        s->last_batch[0] = s->last_batch[1] = 4 / batches;
         // It comes in two pieces, as from a socket.
         size_t half = size / 2;
         buf_append(&s->in, data, half);
@@ -122,7 +135,9 @@ static void pool_fuzz(void *shared, const uint8_t *data, size_t size) {
             buf_append(&s->in, data + half, size - half);
             if (take_replies(&p, s)) FUZZ_CHECK(p.unfinished == s->sent.count && s->batches >= 0);
         }
-        FUZZ_CHECK(p.unfinished >= 0 && p.unfinished <= 3);
+        FUZZ_CHECK(p.unfinished >= 0 && p.unfinished <= 4);
+        environment_reply_free(&answer);
+        look_free(&p.look);
         queue_free(&s->sent);
         buf_free(&s->in);
     }
