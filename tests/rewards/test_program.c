@@ -5,6 +5,7 @@
 #include "pool.h"
 #include "program.h"
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -212,6 +213,35 @@ static void a_death_takes_its_program_along(void) {
     reward_pool_close(pool);
 }
 
+// What a worker in a script's hands could send: the runner reads it, refuses, and ends; it never runs what isn't allowed.
+static void the_runner_refuses_nonsense(void) {
+    static const uint32_t magic = 0x52574450;
+    const uint32_t wrong[][6] = {
+        {0, 0, 1, 64, 0, 0}, {magic, 1, 1, 64, 0, 0}, {magic, 77, 1, 64, 0, 0}, {magic, 0, 0, 64, 0, 0}, {magic, 0, 1u << 31, 64, 0, 0},
+        {magic, 0, 1, 0, 0, 0}, {magic, 0, 1, 1u << 30, 0, 0}, {magic, 0, 1, 64, UINT32_MAX, 0}, {magic, 0, 1, 64, 0, UINT32_MAX},
+        {magic, 0, 1, 64, 100, 0} /* and then nothing */};
+    for (int i = 0; i < COUNT(wrong) + 20; i++) {
+        int pair[2], status;
+        char answer[64], bytes[400];
+        Random r = random_start(7, STREAM_TEST, (uint64_t)i);
+        CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+        fflush(NULL);
+        pid_t child = fork();
+        if (child == 0) {
+            close(pair[0]);
+            program_runner_run(pair[1], 1u << PROGRAM_PYTHON);
+        }
+        close(pair[1]);
+        for (int k = 0; k < (int)sizeof bytes; k++) bytes[k] = (char)random_next(&r);
+        ssize_t sent = i < COUNT(wrong) ? write(pair[0], wrong[i], sizeof wrong[i]) : write(pair[0], bytes, sizeof bytes);
+        shutdown(pair[0], SHUT_WR);
+        ssize_t got = read(pair[0], answer, sizeof answer);
+        close(pair[0]);
+        CHECK(waitpid(child, &status, 0) == child);
+        if (sent < 0 || got > 0 || !WIFEXITED(status) || WEXITSTATUS(status) != 0) FAIL("message %d: %zd bytes back, status %x", i, got, (unsigned)status);
+    }
+}
+
 static void cleanup(void) { CHECK(!script_path[0] || rmdir(folder) == 0); }
 
 static const Test tests[] = {
@@ -222,6 +252,7 @@ static const Test tests[] = {
     {"wrong_arguments_are_named", wrong_arguments_are_named},
     {"programs_cost_fuel", programs_cost_fuel},
     {"a_death_takes_its_program_along", a_death_takes_its_program_along},
+    {"the_runner_refuses_nonsense", the_runner_refuses_nonsense},
     {"cleanup", cleanup},
 };
 TEST_MAIN(tests)

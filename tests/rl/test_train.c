@@ -1,6 +1,7 @@
 // Whole runs of the trainer on the smallest preset: the same bits however the work is split, and what each option of a
 // recipe comes to. Right answers are out of such a model's reach, so most rewards here count a digit.
 #include "accounts.h"
+#include "program.h"
 #include "train_test.h"
 
 #define MODEL "model={preset='mini', max_positions=48}, characters='0123456789+-*/=,()', threads=1, "
@@ -180,6 +181,24 @@ static void a_kill_by_the_clock_marks_the_run(void) {
     scratch_remove();
 }
 
+// A recipe allows programs by name; without, the run says how to.
+static void programs_are_allowed_by_the_recipe(void) {
+    char why[256];
+    program_why_not(PROGRAM_PYTHON, why, sizeof why);
+    if (why[0]) SKIP("%s", why);
+    scratch_file("runs.lua", "return function(s)\n local r = run.program{lang = 'python', source = 'print(input().count(\"1\"))', "
+                             "tests = {{input = s.completion:gsub('%s', ' ') .. '\\n', output = tostring(select(2, s.completion:gsub('1', '')))}}}\n return r.passed\nend");
+    TrainedRun run = train_run("run", "return {" MODEL ARITHMETIC "rewards={{'runs.lua', allow={'program.python'}}}, evaluate={items=0}, "
+                               "stages={grpo{steps=1, prompts=2, group_size=2, optimizer={learning_rate=1e-3}, " SHORT "}}}", NULL, 1);
+    TRAINED(run);
+    CHECK(ask(&run, "SELECT min(reward) FROM samples") == 1);
+    CHECK(ask(&run, "SELECT count(*) FROM events WHERE kind = 'not replayable'") == 0);
+    run = train_run("other", "return {" MODEL ARITHMETIC "rewards={'runs.lua'}, evaluate={items=0}, "
+                    "stages={grpo{steps=1, prompts=2, group_size=2, optimizer={learning_rate=1e-3}, " SHORT "}}}", NULL, 1);
+    CHECK(!run.ok && strstr(run.err.msg, "allow = {\"program.python\"}"));
+    scratch_remove();
+}
+
 static void failing_rewards_stop_the_run(void) {
     const char *recipe = "return {" MODEL ARITHMETIC "rewards={'bad.lua'}, " FEW GRPO(SHORT) "}";
     scratch_file("bad.lua", "return function(s)\n error('no such column')\nend");
@@ -293,6 +312,7 @@ static const Test tests[] = {
     {"groups without variance cost no training pass", groups_without_variance_cost_nothing},
     {"infinite gradients are skipped, ten in a row end the run", infinite_gradients_are_skipped},
     {"a kill by the clock marks the run", a_kill_by_the_clock_marks_the_run},
+    {"programs are allowed by the recipe", programs_are_allowed_by_the_recipe},
     {"failing rewards stop the run", failing_rewards_stop_the_run},
     {"stop texts", stop_texts},
     {"truncated samples can be masked", truncated_samples_can_be_masked},
