@@ -172,7 +172,7 @@ static bool sum_events(const Ledger *l, Account *a, Err *err) {
     TRY(ledger_integer(l, "SELECT count(*) FROM events WHERE kind = 'step'", 0, 0, &highest, err));
     Work *account = xcalloc((size_t)highest + 1, sizeof *account);
     static const char sql[] = "SELECT kind, step, detail FROM events WHERE kind IN ('step', 'rewind', 'repeated', 'evaluation', "
-                              "'resume') ORDER BY seq";
+                              "'probe', 'resume') ORDER BY seq";
     bool ok = ledger_query(l, sql, 0, 0, &s, err), more = true;
     while (ok && (ok = ledger_next(l, s, &more, err)) && more) {
         const char *kind = column_string(s, 0);
@@ -200,6 +200,10 @@ static bool sum_events(const Ledger *l, Account *a, Err *err) {
             add_work(&a->evaluations, &w);
             if (json_is_true(json_object_get(detail, "again")))
                 ok = add_again(l, step, json_string_value(json_object_get(detail, "name")), a, err);
+        } else if (!strcmp(kind, "probe")) {
+            measured_of(detail, &w);
+            w.prompt_tokens = count_of(detail, "prompt_tokens"), w.new_tokens = count_of(detail, "new_tokens"), w.flops = number_of(detail, "flops");
+            add_work(&a->evaluations, &w);
         } else if (!strcmp(kind, "resume")) {
             a->continued++;
         }

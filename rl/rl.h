@@ -50,6 +50,8 @@ typedef struct Stage {
     int reject;           // the recipe's words for algo.correction.rejections
     double reject_low, reject_high;
     Optimizer optimizer;
+    int probe;            // grpo: samples drawn before the first step, to see whether they end; 0: none
+    double max_truncated; // grpo: largest share of these that max_tokens may cut off
     int evaluate_every;   // 0: only at the end of the stage
     int checkpoint_every; // 0: only at the end of the stage
     int microbatch_tokens; // upper bound on packed tokens of one forward and backward (a whole group at least)

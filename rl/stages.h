@@ -28,6 +28,17 @@ bool rewards_collect(const Trainer *t, Batch *batch, StepReport *report, Err *er
 // Both of the above, for dynamic sampling: groups without variance are replaced, up to algo.refills times; what is still
 // missing is filled with such groups (refill.c).
 bool rollout_refilled(const Trainer *t, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
+// What samples of the policy look like before a stage trains on them (probe.c).
+typedef struct ProbeReport {
+    int samples;
+    double truncated, repetitive; // shares: cut off at max_tokens; mostly repeats of itself
+    double cut_repetitive;        // of those cut off, the share that repeats itself
+    double length;                // mean
+    int64_t prompt_tokens, new_tokens;
+} ProbeReport;
+bool probe_stage(const Trainer *t, const Stage *stage, ProbeReport *out, Err *err) MUST_CHECK;
+// Refuses, naming the setting, where most samples would be cut off.
+bool probe_judge(const Stage *stage, int stage_index, const ProbeReport *probe, Err *err) MUST_CHECK;
 // `t` may be NULL: the recipe's coefficients.
 void advantages_assign(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report);
 // Logprobs of the groups [from, to) under `policy`, into the field of their episodes (logprobs.c).

@@ -296,6 +296,34 @@ static bool interrupted(Run *run, Err *err) {
                 "stopped by a signal; step %lld is saved, go on with --resume", (long long)run->state.step);
 }
 
+// Before a stage's first step: whether samples end. New weights that nothing has trained yet can't be judged by that.
+static bool probe_now(Run *run, const Stage *stage, Err *err) {
+    const Trainer *t = &run->trainer;
+    ProbeReport probe;
+    if (stage->kind != STAGE_GRPO || stage->probe == 0 || (run->state.step == 0 && !run->recipe->model_path)) return true;
+    Meters before = meters_now(run);
+    double start = clock_seconds(), flops = flops_so_far(run);
+    TRY(probe_stage(t, stage, &probe, err));
+    json_t *detail = measured_json(run, clock_seconds() - start, before);
+    json_object_set_new(detail, "stage", json_integer(t->stage_index));
+    json_object_set_new(detail, "samples", json_integer(probe.samples));
+    json_object_set_new(detail, "truncated", json_real(probe.truncated));
+    json_object_set_new(detail, "repetitive", json_real(probe.repetitive));
+    json_object_set_new(detail, "length", json_real(probe.length));
+    json_object_set_new(detail, "prompt_tokens", json_integer(probe.prompt_tokens));
+    json_object_set_new(detail, "new_tokens", json_integer(probe.new_tokens));
+    json_object_set_new(detail, "flops", json_real(flops_so_far(run) - flops));
+    bool ok = ledger_event(run->ledger, "probe", detail, err);
+    json_decref(detail);
+    clear_bar(run);
+    if (ok)
+        log_line(LOG_INFO, "%s: %d samples before step 1: length %.1f, truncated %.0f %%, repetitive %.0f %%", stage->name, probe.samples,
+                 probe.length, 100 * probe.truncated, 100 * probe.repetitive);
+    if (ok && probe.repetitive > 0.5)
+        log_line(LOG_WARN, "reckon: %s: most samples repeat themselves; a reward such as {\"repetition\"} or a lower sampling.temperature may help", stage->name);
+    return ok && probe_judge(stage, t->stage_index, &probe, err);
+}
+
 static bool run_stage(Run *run, int index, Err *err) {
     const Stage *stage = &run->recipe->stages[index];
     int64_t start_step = 0;
@@ -311,6 +339,11 @@ static bool run_stage(Run *run, int index, Err *err) {
     TRY(open_reference(run, stage, start_step, err) && open_objective(run, stage, err));
     if (run->state.step == 0 && stage->kind == STAGE_GRPO) TRY(evaluate_now(run, stage, err));
     if (start_step == 0 && run->state.step == 0) TRY(save(run, err)); // a kill before the first one still resumes
+    if (run->state.step == start_step) {
+        bool ok = probe_now(run, stage, err);
+        if (!ok && err->code == ERR_INTERRUPTED && signal_seen) return interrupted(run, err);
+        TRY(ok);
+    }
     for (int step = (int)(run->state.step - start_step) + 1; step <= stage->steps; step++) {
         if (signal_seen) return interrupted(run, err);
         bool ok = run_step(run, stage, step, err);

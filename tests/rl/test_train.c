@@ -263,7 +263,7 @@ static void own_data_and_reward(void) {
     TrainedRun run = train_run("run",
                                "return {" MODEL "tasks={{'jsonl', file='data.jsonl'}}, held_out=0.3, rewards={{'mine.lua', weight=2}}, " FEW
                                "stages={sft{steps=2, batch=4}, grpo{steps=5, prompts=4, group_size=4, modes={think=0.5, direct=0.5}, "
-                               "optimizer={learning_rate=1e-3}, " SHORT "}}}",
+                               "probe=0, optimizer={learning_rate=1e-3}, " SHORT "}}}",
                                NULL, 7);
     TRAINED(run);
     CHECK(ask(&run, "SELECT sum(scored) FROM steps") == 80);
@@ -303,8 +303,41 @@ static void prompts_beyond_the_context(void) {
     scratch_remove();
 }
 
+// Where most samples would be cut off a stage doesn't start, and says which setting to change; what was looked at is paid for.
+static void the_probe(void) {
+    scratch_file("ones.lua", ones);
+    const char *recipe = "return {" MODEL ARITHMETIC ONES FEW "stages={sft{steps=2, batch=4}, grpo{steps=2, prompts=4, group_size=4, probe=8, "
+                         "optimizer={learning_rate=1e-3}, sampling={max_tokens=2}}}}";
+    TrainedRun refused = train_run("refused", recipe, NULL, 4);
+    CHECK(!refused.ok);
+    CHECK_INT(refused.err.code, ERR_DATA);
+    CHECK_STR(refused.err.where, "stages.2");
+    CHECK(strstr(refused.err.msg, "of 8 samples drawn before step 1 would be cut off at sampling.max_tokens = 2: raise it"));
+    CHECK(ask(&refused, "SELECT count(*) FROM steps") == 2);
+    TrainedRun allowed = train_run("allowed", recipe, (const char *[]){"stages.2.max_truncated=1", NULL}, 4),
+               none = train_run("none", recipe, (const char *[]){"stages.2.probe=0", NULL}, 4);
+    TRAINED(allowed);
+    TRAINED(none);
+    CHECK_STR(allowed.weights, none.weights); // looking changes nothing
+    CHECK(ask(&allowed, "SELECT json_extract(detail, '$.samples') FROM events WHERE kind = 'probe'") == 8);
+    CHECK(ask(&allowed, "SELECT json_extract(detail, '$.new_tokens') FROM events WHERE kind = 'probe'") > 8);
+    CHECK(ask(&allowed, "SELECT json_extract(detail, '$.truncated') FROM events WHERE kind = 'probe'") > 0.5);
+    CHECK(ask(&none, "SELECT count(*) FROM events WHERE kind = 'probe'") == 0);
+    // A model that has learned to say one thing for ever needs no longer limit.
+    Buf rows = {0};
+    for (int i = 0; i < 20; i++) buf_printf(&rows, "{\"prompt\":\"%d=\",\"answer\":\"%s\"}\n", i, "111111111111111111111111111111");
+    scratch_file("data.jsonl", rows.data);
+    buf_free(&rows);
+    TrainedRun loops = train_run("loops", "return {" MODEL "tasks={{'jsonl', file='data.jsonl'}}, held_out=0.1, rewards={'ones.lua'}, evaluate={items=0}, "
+                                 "stages={sft{steps=40, batch=8, modes={direct=1}, optimizer={learning_rate=1e-2}}, "
+                                 "grpo{steps=2, prompts=4, group_size=4, modes={direct=1}, sampling={max_tokens=24}}}}", NULL, 42);
+    CHECK(!loops.ok && strstr(loops.err.msg, "most of these repeat themselves: a longer limit won't help"));
+    scratch_remove();
+}
+
 static const Test tests[] = {
     {"the same bits with any number of threads and any split", the_same_bits_however_split},
+    {"a look before a stage of GRPO", the_probe},
     {"another seed is another run", seeds_differ},
     {"KL against the stage's start", the_reference},
     {"the reference outlives pruning", the_reference_outlives_pruning},
