@@ -40,7 +40,7 @@ static void check_text(const Tokenizer *t, const Ids *ids, bool skip, const json
     Err err = {0};
     Buf got = {0};
     OK(tokenizer_decode(t, ids->data, ids->count, skip, &got, &err));
-    if (got.size != json_string_length(want) || memcmp(got.data, json_string_value(want), got.size) != 0)
+    if (got.size != json_string_length(want) || (got.size && memcmp(got.data, json_string_value(want), got.size) != 0))
         FAIL("%s: decoded '%.100s', want '%.100s'", what, got.data, json_string_value(want));
     buf_free(&got);
 }
@@ -105,6 +105,45 @@ static void deepseek_cases(void) { check_cases(DATA "deepseek-style", "deepseek-
 static void gemma_cases(void) { check_cases(DATA "gemma-bpe", "gemma-bpe", 220); }
 static void llama2_cases(void) { check_cases(DATA "llama2-bpe", "llama2-bpe", 210); }
 static void unigram_cases(void) { check_cases(DATA "unigram-nfkc", "unigram-nfkc", 220); }
+
+// Small tokenizers of every kind and option, made with the `tokenizers` package.
+static void check_kind(const json_t *kind) {
+    Err err = {0};
+    char folder[] = "/tmp/reckon-tokenizer-XXXXXX";
+    const char *name = json_string_value(json_object_get(kind, "name"));
+    CHECK(mkdtemp(folder));
+    char *path = path_join(folder, "tokenizer.json"), *text = json_dumps(json_object_get(kind, "tokenizer"), JSON_COMPACT);
+    OK(file_write_atomic(path, text, strlen(text), &err));
+    Tokenizer *t = open_tokenizer(folder);
+    size_t i;
+    json_t *c;
+    json_array_foreach(json_object_get(kind, "cases"), i, c) {
+        const json_t *input = json_array_get(c, 0);
+        check_ids(t, json_string_value(input), json_string_length(input), false, json_array_get(c, 1), name);
+        check_ids(t, json_string_value(input), json_string_length(input), true, json_array_get(c, 2), name);
+    }
+    json_array_foreach(json_object_get(kind, "decode"), i, c) {
+        Ids ids = ids_of(json_array_get(c, 0));
+        check_text(t, &ids, false, json_array_get(c, 1), name);
+        check_text(t, &ids, true, json_array_get(c, 2), name);
+        ids_free(&ids);
+    }
+    json_array_foreach(json_object_get(kind, "stream"), i, c) {
+        json_t *one = json_pack("{s:O, s:O}", "ids", json_array_get(c, 0), "pieces", json_array_get(c, 1));
+        check_stream(t, one, name);
+        json_decref(one);
+    }
+    tokenizer_close(t);
+    OK(folder_remove(folder, &err));
+    free(path), free(text);
+}
+static void every_kind(void) {
+    json_t *root = read_json(DATA "kinds.json"), *kinds = json_object_get(root, "tokenizers"), *kind;
+    size_t i;
+    CHECK(json_array_size(kinds) >= 18);
+    json_array_foreach(kinds, i, kind) check_kind(kind);
+    json_decref(root);
+}
 
 static void special_tokens(void) {
     Tokenizer *t = open_tokenizer(DATA "qwen2-style");
@@ -182,22 +221,50 @@ static void normal_form_c(void) {
     buf_free(&marks), buf_free(&out);
 }
 
-static void long_words(void) {
+// A word of 600,000 bytes costs about what as many bytes of words cost, whatever the kind: a quadratic way would take
+// minutes.
+static void long_word(const char *name, const char *unit) {
     Err err = {0};
-    Tokenizer *t = open_tokenizer(DATA "gpt2-bytelevel");
-    Buf text = {0};
-    for (int i = 0; i < 300000; i++) buf_puts(&text, "ae");
+    char *path = path_join(DATA, name);
+    Tokenizer *t = open_tokenizer(path);
+    Buf text = {0}, back = {0};
+    while (text.size < 600000) buf_puts(&text, unit);
     Ids ids = {0};
+    double start = clock_cpu_seconds();
     OK(tokenizer_encode(t, text.data, text.size, false, &ids, &err));
-    Buf back = {0};
+    if (clock_cpu_seconds() - start > 20) FAIL("%s: '%s' repeated takes %.0f s", name, unit, clock_cpu_seconds() - start);
     OK(tokenizer_decode(t, ids.data, ids.count, false, &back, &err));
-    CHECK(back.size == text.size && memcmp(back.data, text.data, text.size) == 0);
+    if (back.size != text.size || memcmp(back.data, text.data, text.size) != 0) FAIL("%s: '%s' repeated comes back changed", name, unit);
     ids_free(&ids);
     buf_free(&text), buf_free(&back);
     tokenizer_close(t);
+    free(path);
+}
+static void long_words(void) {
+    static const char *const names[] = {"gpt2-bytelevel", "llama2-bpe", "deepseek-style"};
+    static const char *const units[] = {"ae", "\u00e9\u6f22", "x \t"};
+    for (int i = 0; i < COUNT(names); i++)
+        for (int k = 0; k < COUNT(units); k++) long_word(names[i], units[k]);
+    long_word("unigram-nfkc", "ae");
 }
 
 // ---- GGUF ----------------------------------------------------------------------------------------------------
+// `folder` is removed at the end; the copy is opened again and must give the same.
+static Tokenizer *saved_copy(const Tokenizer *t) {
+    Err err = {0};
+    char folder[] = "/tmp/reckon-tokenizer-XXXXXX", first[65], second[65];
+    CHECK(mkdtemp(folder));
+    OK(tokenizer_save(t, folder, &err));
+    Tokenizer *copy = open_tokenizer(folder);
+    tokenizer_hash(t, first);
+    tokenizer_hash(copy, second);
+    CHECK_STR(second, first);
+    CHECK_INT(tokenizer_size(copy), tokenizer_size(t));
+    CHECK_INT(tokenizer_eos(copy), tokenizer_eos(t));
+    OK(folder_remove(folder, &err));
+    return copy;
+}
+
 static void gguf_tiny(void) {
     json_t *root = read_json(TEST_DATA "/models/gguf/expected.json"), *file, *s;
     Tokenizer *t = open_tokenizer(TEST_DATA "/models/gguf/tiny-llama.gguf");
@@ -211,6 +278,45 @@ static void gguf_tiny(void) {
     CHECK_INT(tokenizer_eos(t), 1001);
     tokenizer_close(t);
     json_decref(root);
+}
+
+// SentencePiece's vocabulary in a GGUF file gives what its tokenizer.json gives.
+static void gguf_pieces(void) {
+    json_t *root = read_json(DATA "llama2-bpe/cases.json"), *c;
+    Tokenizer *t = open_tokenizer(DATA "llama2-pieces.gguf");
+    size_t i;
+    json_array_foreach(json_object_get(root, "cases"), i, c) {
+        const json_t *text = json_object_get(c, "text");
+        Ids ids = ids_of(json_object_get(c, "ids"));
+        check_ids(t, json_string_value(text), json_string_length(text), false, json_object_get(c, "ids"), "pieces");
+        check_ids(t, json_string_value(text), json_string_length(text), true, json_object_get(c, "ids_with_special"), "pieces");
+        check_text(t, &ids, false, json_object_get(c, "decoded"), "pieces");
+        check_text(t, &ids, true, json_object_get(c, "decoded_skip"), "pieces");
+        ids_free(&ids);
+    }
+    CHECK(i > 150);
+    Tokenizer *copy = saved_copy(t);
+    json_array_foreach(json_object_get(root, "cases"), i, c) {
+        const json_t *text = json_object_get(c, "text");
+        check_ids(copy, json_string_value(text), json_string_length(text), true, json_object_get(c, "ids_with_special"), "saved");
+    }
+    tokenizer_close(copy);
+    tokenizer_close(t);
+    json_decref(root);
+}
+static void gguf_names(void) {
+    Err err = {0};
+    GgufPre pre;
+    CHECK(!gguf_pre_find("qwen9", "x.gguf", &pre, &err) && err.code == ERR_DATA && strstr(err.where, "x.gguf: tokenizer.ggml.pre"));
+    CHECK(strstr(err.msg, "found 'qwen9'; supported are gpt-2, default, smollm, llama-bpe"));
+    static const char *const known[] = {"deepseek-llm", "deepseek-coder", "deepseek-v3", "tekken", "gpt-4o", "llama4", "bloom", "viking",
+                                        "falcon", "command-r", "qwen35"};
+    for (int i = 0; i < COUNT(known); i++) {
+        OK(gguf_pre_find(known[i], "x.gguf", &pre, &err));
+        Pretokenizer p = read_pretokenizer(pre.pre_tokenizer);
+        CHECK(p.bytes);
+        pretokenizer_free(&p);
+    }
 }
 
 static void smollm2_texts(void) {
@@ -264,22 +370,6 @@ static void chat_errors(void) {
 }
 
 // ---- character vocabularies and saving -------------------------------------------------------------------------
-// `folder` is removed at the end; the copy is opened again and must give the same.
-static Tokenizer *saved_copy(const Tokenizer *t) {
-    Err err = {0};
-    char folder[] = "/tmp/reckon-tokenizer-XXXXXX", first[65], second[65];
-    CHECK(mkdtemp(folder));
-    OK(tokenizer_save(t, folder, &err));
-    Tokenizer *copy = open_tokenizer(folder);
-    tokenizer_hash(t, first);
-    tokenizer_hash(copy, second);
-    CHECK_STR(second, first);
-    CHECK_INT(tokenizer_size(copy), tokenizer_size(t));
-    CHECK_INT(tokenizer_eos(copy), tokenizer_eos(t));
-    OK(folder_remove(folder, &err));
-    return copy;
-}
-
 static void check_characters(const Tokenizer *t) {
     Err err = {0};
     static const char text[] = "<think>12+é Ġ=\n日</think>3<eos>";
@@ -389,11 +479,14 @@ static const Test tests[] = {
     {"gemma_cases", gemma_cases},
     {"llama2_cases", llama2_cases},
     {"unigram_cases", unigram_cases},
+    {"every_kind", every_kind},
     {"special_tokens", special_tokens},
     {"patterns", patterns},
     {"normal_form_c", normal_form_c},
     {"long_words", long_words},
     {"gguf_tiny", gguf_tiny},
+    {"gguf_pieces", gguf_pieces},
+    {"gguf_names", gguf_names},
     {"smollm2_texts", smollm2_texts},
     {"smollm2_prompts", smollm2_prompts},
     {"chat_errors", chat_errors},
