@@ -14,11 +14,11 @@ return {
   tasks = {{"arithmetic", levels = {1, 2}}},
   held_out = 0.1,
   rewards = {{"correct"}},
-  optimizer = {expert_bias_rate = 0.002},
+  optimizer = {expert_bias_rate = 0.01},
   stages = {
     sft{
       name = "cold start",
-      steps = 600,
+      steps = 1200,
       batch = 64,
       modes = {think = 0.5, direct = 0.5},
       optimizer = {learning_rate = 2e-3, schedule = "constant", warmup = 20},
