@@ -10,16 +10,36 @@ size_t plan_weight_bytes(const ModelConfig *c, Precision precision, bool trainab
 
 size_t plan_cache_bytes(const ModelConfig *c, Precision precision, int64_t tokens) {
     size_t act = precision == PRECISION_BF16 ? 2 : 4;
-    return (size_t)tokens * (size_t)(page_elements(c->kv_heads, c->head_width) / PAGE) * act * (size_t)c->layers;
+    return (size_t)tokens * (size_t)(cache_page_elements(c) / PAGE) * act * (size_t)c->layers;
+}
+
+// What a layer keeps of a token in its feed-forward, or in its experts.
+static size_t kept_feed_forward(const ModelConfig *c, int layer, size_t act) {
+    const ExpertsConfig *e = &c->experts;
+    size_t k = (size_t)e->chosen;
+    if (!config_has_experts(c, layer)) return 2 * act * (size_t)c->feed_forward;
+    return 4 * (size_t)e->count + 8 * k + 2 * act * (k * (size_t)e->feed_forward + (size_t)e->shared);
+}
+// What a pass needs of a token besides, for experts (moe.c) and for latent attention (mla.c).
+static size_t pass_mixture(const ModelConfig *c, size_t act) {
+    const ExpertsConfig *e = &c->experts;
+    const LatentConfig *l = &c->latent;
+    size_t k = (size_t)e->chosen, C = (size_t)c->width, F = (size_t)e->feed_forward, H = (size_t)c->heads;
+    size_t experts = (size_t)e->count * (4 + act) + 24 * k + k * (C * (2 * act + 4) + F * (5 * act + 4)) + (size_t)e->shared * (5 * act + 4);
+    size_t latent = H * (size_t)(l->R + l->N) * (4 + act) + (size_t)(l->R + l->P) * (8 + 2 * act) + (size_t)l->q_rank * (8 + 2 * act);
+    return (e->count ? experts : 0) + (l->R ? latent : 0);
 }
 
 size_t plan_training_bytes(const ModelConfig *c, Precision precision, int64_t tokens) {
-    size_t act = precision == PRECISION_BF16 ? 2 : 4, q = (size_t)c->heads * (size_t)c->head_width;
-    size_t layer = 8 * (size_t)c->width + 2 * act * q + 2 * act * (size_t)c->feed_forward + 4 * (size_t)c->heads + 8;
-    size_t wide = 2 * (size_t)c->feed_forward > 3 * q ? 2 * (size_t)c->feed_forward : 3 * q;
-    size_t pass = 12 * (size_t)c->width + 12 * q + wide * (8 + 2 * act);
+    const LatentConfig *l = &c->latent;
+    size_t act = precision == PRECISION_BF16 ? 2 : 4, q = (size_t)q_width(c), y = (size_t)attention_width(c), first = (size_t)qkv_width(c);
+    size_t layer = 8 * (size_t)c->width + act * (q + y) + 4 * (size_t)c->heads + 8, layers = 0;
+    if (l->R) layer += 4 * (size_t)(l->q_rank + l->R + l->P) + 8 + act * (size_t)c->heads * (size_t)(l->N + l->R);
+    for (int i = 0; i < c->layers; i++) layers += layer + kept_feed_forward(c, i, act);
+    size_t wide = 2 * (size_t)c->feed_forward > first ? 2 * (size_t)c->feed_forward : first;
+    size_t pass = 12 * (size_t)c->width + 12 * (q > y ? q : y) + wide * (8 + 2 * act) + pass_mixture(c, act);
     size_t head = HEAD_CHUNK * (size_t)vocab_padded(c->vocabulary) * act * 2;
-    return (size_t)tokens * ((size_t)c->layers * layer + pass) + head + plan_cache_bytes(c, precision, tokens) * 3;
+    return (size_t)tokens * (layers + pass) + head + plan_cache_bytes(c, precision, tokens) * 3;
 }
 
 typedef struct Probe {
