@@ -173,10 +173,11 @@ bool export_gguf(const Weights *w, const char *path, const ExportOptions *option
         buf_free(&known);
         return false;
     }
+    const Family *family = family_find(w->config.model_type);
+    if (!family->gguf) return fail(err, ERR_DATA, w->path, "a %s model has no form in GGUF here, expected --to hf", w->config.model_type);
     TRY(export_may_write(path, options->replace, err));
     Export e = {.w = w, .options = options, .out = path};
     GgufMetadata m = {0};
-    const Family *family = family_find(w->config.model_type);
     ExportDivisors divisors;
     ExportTensor *tensors = xcalloc((size_t)w->count + 3, sizeof *tensors);
     Listing l = {.e = &e, .type = type, .interleaved = family->gguf_interleaved, .norm_offset = family->norm_offset, .tensors = tensors};
