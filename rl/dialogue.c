@@ -29,6 +29,7 @@ struct Dialogues {
     bool *outside;  // [count] of a task that the environment isn't for
     const char **stops;
     Ids words;
+    double waited;  // measured: seconds in which nothing decoded, all waited for the environment
     bool broken;    // by `err`, told at the next call
     Err err;
     Arena arena;    // of the setup's arrays
@@ -180,6 +181,8 @@ const EnvironmentResult *dialogue_result(const Dialogues *d, int32_t request, in
     return d && !d->outside[request] ? &d->list[request * d->setup.samples + sample].result : NULL;
 }
 
+double dialogues_waited(const Dialogues *d) { return d ? d->waited : 0; }
+
 // ---- turns ---------------------------------------------------------------------------------------------------
 static bool is_stop_id(const Dialogues *d, int32_t id) {
     const ModelConfig *c = policy_config(d->setup.policy);
@@ -254,7 +257,9 @@ bool dialogue_next_turn(Dialogues *d, bool wait, NextTurn *out, Err *err) {
     }
     int at = first_arrived(d);
     if (at < 0) TRY(reward_pool_poll(d->setup.rewards, false, err));
+    double start = clock_seconds();
     while ((at = first_arrived(d)) < 0 && wait) TRY(reward_pool_poll(d->setup.rewards, true, err));
+    d->waited += clock_seconds() - start;
     if (at < 0) return true;
     int index = d->waiting[at], prompt = index / d->setup.samples;
     memmove(&d->waiting[at], &d->waiting[at + 1], (size_t)(--d->waiting_count - at) * sizeof *d->waiting);

@@ -140,6 +140,7 @@ bool rollout_batch(const Trainer *t, Batch *b, StepReport *report, Err *err) {
     TRY(ok);
     report->prompt_tokens = b->rollout.prompt_tokens;
     report->new_tokens = b->rollout.new_tokens;
+    report->measured.reward += dialogues_waited(dialogues);
     return true;
 }
 

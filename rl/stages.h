@@ -91,6 +91,7 @@ bool dialogue_turn_ended(Dialogues *d, int32_t request, int32_t sample, const Co
 bool dialogue_next_turn(Dialogues *d, bool wait, NextTurn *out, Err *err) MUST_CHECK;
 // What the episode came to; NULL without an environment. It lives as long as `d`.
 const EnvironmentResult *dialogue_result(const Dialogues *d, int32_t request, int32_t sample);
+double dialogues_waited(const Dialogues *d); // measured: seconds in which all samples waited for the environment
 // Demonstrations for supervised fine-tuning, played by the environment itself: what its expert writes is sampled, what the
 // environment says is given. The arrays are the arena's.
 bool dialogues_demonstrate(const DialogueSetup *setup, Ids *prompts, Completion *out, Arena *arena, Err *err) MUST_CHECK;

@@ -80,13 +80,15 @@ static bool on_progress(void *context, const char *what, double share) {
 static void tell_step(Run *run, const Stage *stage, const StepReport *s) {
     int every = stage->steps / 20 > 0 ? stage->steps / 20 : 1;
     if (s->stage_step % every != 0 && s->stage_step != stage->steps && s->stage_step != 1) return;
+    char given[40] = "";
+    if (s->given_mean > 0) snprintf(given, sizeof given, " and %.1f given", s->given_mean);
     clear_bar(run);
     if (s->kind == STAGE_SFT)
         log_line(LOG_INFO, "%s %d/%d: loss %.4f, gradient norm %.2f, %.2f s a step", stage->name, s->stage_step, stage->steps, s->loss,
                  s->gradient_norm, s->measured.seconds);
     else
-        log_line(LOG_INFO, "%s %d/%d: reward %.3f, length %.1f, entropy %.3f, truncated %.0f %%, groups without variance %d of %d, %.2f s "
-                 "(rollout %.2f, waited for rewards %.2f, which idled %.2f, training %.2f)", stage->name, s->stage_step, stage->steps, s->reward_mean, s->length_mean, s->entropy,
+        log_line(LOG_INFO, "%s %d/%d: reward %.3f, length %.1f%s, entropy %.3f, truncated %.0f %%, groups without variance %d of %d, %.2f s "
+                 "(rollout %.2f, waited for rewards %.2f, which idled %.2f, training %.2f)", stage->name, s->stage_step, stage->steps, s->reward_mean, s->length_mean, given, s->entropy,
                  100 * s->truncated_share, s->groups_without_variance, s->groups, s->measured.seconds, s->measured.rollout, s->measured.reward, s->measured.reward_idle,
                  s->measured.train + s->measured.optimizer);
 }
