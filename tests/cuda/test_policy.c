@@ -1,6 +1,6 @@
 // Whole policies on a CUDA device: invariants 1 and 2 bit for bit, agreement with the CPU, saving, and errors. On the emulated
 // device the cases are few and small; on a GPU (scripts/gpu-check) the same ones run with the batches of `wide`.
-#include "../policies/invariants.h"
+#include "../policies/family_test.h"
 #include "files.h"
 #include <math.h>
 #include <unistd.h>
@@ -109,47 +109,69 @@ static void weights_of_splits(void) {
 // ---- beside the CPU --------------------------------------------------------------------------------------
 // The same weights, one batch: logprobs, entropies, and the norm of each tensor's gradient. Sums differ in order only, in
 // fp32; bf16 also rounds attention's probabilities.
+static void beside_cpu(const ModelConfig *c, Precision precision) {
+    Err err = {0};
+    Data *d = xcalloc(1, sizeof *d);
+    data_make(d, c->vocabulary, some_groups, COUNT(some_groups), 31);
+    Policy *both[2] = {policy_make(c, NULL, precision, 1), policy_make_on("cuda", c, NULL, precision, 1)};
+    char host_hash[65], device_hash[65];
+    OK(policy_hash(both[0], host_hash, &err) && policy_hash(both[1], device_hash, &err));
+    CHECK_STR(device_hash, host_hash);
+    Batch b = {0};
+    for (int g = 0; g < d->group_count; g++) {
+        batch_prompt(&b, d->groups[g].prompt, d->groups[g].prompt_length);
+        for (int s = 0; s < d->groups[g].samples; s++)
+            batch_completion(&b, d->groups[g].ids[s], d->groups[g].lengths[s], NULL, NULL);
+    }
+    const Packed *packed = batch_view(&b, 0.8);
+    int32_t R = packed->target_count;
+    float *lp[2], *entropy[2], *dlogprob = xmalloc((size_t)R * 4);
+    for (int32_t r = 0; r < R; r++) dlogprob[r] = (float)(r % 7 - 3) / (float)R;
+    for (int k = 0; k < 2; k++) {
+        lp[k] = xmalloc((size_t)R * 4), entropy[k] = xmalloc((size_t)R * 4);
+        OK(policy_forward(both[k], packed, true, lp[k], entropy[k], &err));
+        policy_zero_gradients(both[k]);
+        OK(policy_backward(both[k], packed, dlogprob, dlogprob, &err));
+    }
+    double close = precision ? 0.06 : 2e-5;
+    for (int32_t r = 0; r < R; r++) {
+        CHECK_NEAR(lp[1][r], lp[0][r], close * (1 + fabs(lp[0][r])));
+        CHECK_NEAR(entropy[1][r], entropy[0][r], close * (1 + fabs(entropy[0][r])));
+    }
+    for (int j = 0; j < policy_parameter_count(both[0]); j++) {
+        double want = policy_parameter_gradient_norm(both[0], j), got = policy_parameter_gradient_norm(both[1], j);
+        CHECK_NEAR(got, want, (precision ? 0.05 : 2e-4) * (want + 1e-3));
+    }
+    for (int k = 0; k < 2; k++) free(lp[k]), free(entropy[k]), policy_close(both[k]);
+    free(dlogprob), free(d);
+    batch_free(&b);
+}
 static void agrees_with_the_cpu(void) {
     need_device();
     for (int precision = 0; precision < 2; precision++)
         for (int i = 0; i < (WIDE ? COUNT(shapes) : 3); i++) {
-            Err err = {0};
             ModelConfig c = shape_config(&shapes[i]);
-            Data *d = xcalloc(1, sizeof *d);
-            data_make(d, c.vocabulary, some_groups, COUNT(some_groups), 31);
-            Policy *both[2] = {policy_make(&c, NULL, (Precision)precision, 1), policy_make_on("cuda", &c, NULL, (Precision)precision, 1)};
-            char host_hash[65], device_hash[65];
-            OK(policy_hash(both[0], host_hash, &err) && policy_hash(both[1], device_hash, &err));
-            CHECK_STR(device_hash, host_hash);
-            Batch b = {0};
-            for (int g = 0; g < d->group_count; g++) {
-                batch_prompt(&b, d->groups[g].prompt, d->groups[g].prompt_length);
-                for (int s = 0; s < d->groups[g].samples; s++)
-                    batch_completion(&b, d->groups[g].ids[s], d->groups[g].lengths[s], NULL, NULL);
-            }
-            const Packed *packed = batch_view(&b, 0.8);
-            int32_t R = packed->target_count;
-            float *lp[2], *entropy[2], *dlogprob = xmalloc((size_t)R * 4);
-            for (int32_t r = 0; r < R; r++) dlogprob[r] = (float)(r % 7 - 3) / (float)R;
-            for (int k = 0; k < 2; k++) {
-                lp[k] = xmalloc((size_t)R * 4), entropy[k] = xmalloc((size_t)R * 4);
-                OK(policy_forward(both[k], packed, true, lp[k], entropy[k], &err));
-                policy_zero_gradients(both[k]);
-                OK(policy_backward(both[k], packed, dlogprob, dlogprob, &err));
-            }
-            double close = precision ? 0.06 : 2e-5;
-            for (int32_t r = 0; r < R; r++) {
-                CHECK_NEAR(lp[1][r], lp[0][r], close * (1 + fabs(lp[0][r])));
-                CHECK_NEAR(entropy[1][r], entropy[0][r], close * (1 + fabs(entropy[0][r])));
-            }
-            for (int j = 0; j < policy_parameter_count(both[0]); j++) {
-                double want = policy_parameter_gradient_norm(both[0], j), got = policy_parameter_gradient_norm(both[1], j);
-                CHECK_NEAR(got, want, (precision ? 0.05 : 2e-4) * (want + 1e-3));
-            }
-            for (int k = 0; k < 2; k++) free(lp[k]), free(entropy[k]), policy_close(both[k]);
-            free(dlogprob), free(d);
-            batch_free(&b);
+            beside_cpu(&c, (Precision)precision);
         }
+}
+
+// Windows, norms of heads and outputs, caps, rotation in part, angles of their own: sampled and computed again, and beside the
+// CPU in fp32.
+static void families(void) {
+    need_device();
+    Requests *q = xcalloc(1, sizeof *q);
+    for (int i = WIDE ? 0 : 8; i < (WIDE ? COUNT(kinds) : 9); i++) {
+        ModelConfig c = kind_config(&kinds[i]);
+        for (int precision = WIDE ? 0 : 1; precision < 2; precision++) {
+            Policy *p = policy_make_on("cuda", &c, NULL, (Precision)precision, 1);
+            snprintf(context, sizeof context, "%s, %s", kinds[i].name, precision_names[precision]);
+            requests_few(q, c.vocabulary, i + 1, &samplings[i % COUNT(samplings)]);
+            check_requests(p, q, i + precision);
+            policy_close(p);
+        }
+        beside_cpu(&c, PRECISION_FP32);
+    }
+    free(q);
 }
 
 // Greedy tokens are the CPU's in fp32, and the top of the distribution too.
@@ -222,6 +244,7 @@ static void saved_and_opened(void) {
 
 static const Test tests[] = {
     {"agrees with the CPU", agrees_with_the_cpu},
+    {"cuda policies: families", families},
     {"invariant 1: sampler and trainer", sampler_is_trainer},
     {"invariant 1: several turns", turns},
     {"invariant 2: microbatches", weights_of_splits},
