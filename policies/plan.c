@@ -38,6 +38,14 @@ size_t plan_training_bytes(const ModelConfig *c, Precision precision, int64_t to
     for (int i = 0; i < c->layers; i++) layers += layer + kept_feed_forward(c, i, act);
     size_t wide = 2 * (size_t)c->feed_forward > first ? 2 * (size_t)c->feed_forward : first;
     size_t pass = 12 * (size_t)c->width + 12 * (q > y ? q : y) + wide * (8 + 2 * act) + pass_mixture(c, act);
+    if (c->qk_norm != QK_NORM_NONE) { // q, k and v before the norms, and the gradients of the former two
+        layers += (size_t)c->layers * (4 * first + 4 * (size_t)(c->heads + c->kv_heads));
+        pass += 4 * first;
+    }
+    if (c->norm_placement != NORM_BEFORE) { // outputs of both blocks before their norms
+        layers += (size_t)c->layers * (8 * (size_t)c->width + 8);
+        pass += 4 * (size_t)c->width;
+    }
     size_t head = HEAD_CHUNK * (size_t)vocab_padded(c->vocabulary) * act * 2;
     return (size_t)tokens * (layers + pass) + head + plan_cache_bytes(c, precision, tokens) * 3;
 }
