@@ -296,8 +296,12 @@ static const char *const config_words[] = {
     "\"q_lora_rank\":16", "\"kv_lora_rank\":16", "\"qk_rope_head_dim\":8", "\"first_k_dense_replace\":1", "\"n_group\":2", "\"quantization_config\":{}", "\"hidden_act\":\"gelu\"", "\"head_dim\":3", "\"num_key_value_heads\":0", "\"num_hidden_layers\":1000000000",
     "\"eos_token_id\":[1,2]", "\"tie_word_embeddings\":true", "\"attention_bias\":true", "null", "0", "-1", "2147483648", "1e308", "1e-320", NULL};
 static void *config_start(FuzzCorpus *seeds) {
-    corpus_add_file(seeds, TEST_DATA "/models/llama-tied/config.json");
-    corpus_add_file(seeds, TEST_DATA "/models/qwen2/config.json");
+    static const char *const models[] = {"llama-tied", "llama-rope3", "qwen2", "qwen3", "qwen3-moe", "mistral-window", "mixtral", "gemma3", "gemma3-legacy", "phi3", "olmo2", "deepseek-v2-lite", "deepseek-v3", "deepseek-v3-yarn"};
+    for (int i = 0; i < COUNT(models); i++) {
+        char *path = xasprintf(TEST_DATA "/models/%s/config.json", models[i]);
+        corpus_add_file(seeds, path);
+        free(path);
+    }
     corpus_add_text(seeds, "{\"model_type\":\"llama\",\"hidden_size\":8,\"num_attention_heads\":2,\"num_hidden_layers\":1,\"intermediate_size\":8,\"vocab_size\":10,\"max_position_embeddings\":16,\"rms_norm_eps\":1e-6,\"rope_theta\":10000.0}");
     return NULL;
 }
