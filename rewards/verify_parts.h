@@ -3,7 +3,7 @@
 //
 //   verify.c         are two trees equal; the way in
 //   verify_find.c    which part of a text is the answer
-//   verify_parse.c   the answer's text -> a tree (LaTeX and plain); verify_atoms.c its leaves
+//   verify_parse.c   the answer's text -> a tree (LaTeX and plain); verify_atoms.c its leaves, verify_brackets.c those in brackets
 //   verify_words.c   number words of Korean, Japanese, Vietnamese and English
 //   verify_units.c   units and counters
 //   verify_value.c   a tree's value at a point, exact or complex
@@ -119,10 +119,16 @@ Node *parse_answer(Work *w, TextSpan text, bool math, bool decimal_comma);
 // A leading answer: a number with its unit, or a formula; the rest is at *rest. NULL if there is none.
 Node *parse_leading(Work *w, TextSpan text, const char **rest);
 
-// Used between verify_parse.c and verify_atoms.c.
+// Used between verify_parse.c, verify_atoms.c and verify_brackets.c.
 Node *parse_sum(Parser *p);
 Node *parse_items(Parser *p);  // a list if there is more than one
 Node *parse_atom(Parser *p);
+Node *parse_bracket(Parser *p, char open); // after ( or [
+Node *parse_braces(Parser *p);             // {...} in LaTeX
+Node *parse_set(Parser *p);                // after \{
+Node *parse_bars(Parser *p, const char *close);
+Node *parse_environment(Parser *p);        // after \begin
+bool parse_close(Parser *p, const char *const *forms, char *out); // one of these (NULL-terminated); its last character
 Node *parse_group(Parser *p);  // {...}, a digit, a letter or a command: an argument of a command
 void parse_blanks(Parser *p);
 bool parse_take(Parser *p, const char *word); // if it stands here, past it
