@@ -2,7 +2,9 @@
 // random token ids, so that any model with or without a tokenizer can be measured; rewards of `step` are drawn so that
 // every group has variance.
 #include "command.h"
+#include "files.h"
 #include "stages.h"
+#include "tokenizer.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -150,11 +152,50 @@ static bool bench_gemm(const Args *args, Precision precision, Err *err) {
                                         "total_seconds", 1.0, "peak_bytes", (json_int_t)memory_peak_bytes()), err);
 }
 
+// Text in pieces of 4 KiB, cut between characters, on one thread: what a data set costs.
+static bool encode_pieces(const Tokenizer *t, const Buf *text, int64_t *tokens, double *seconds, Err *err) {
+    Ids ids = {0};
+    bool ok = true;
+    double start = clock_cpu_seconds();
+    *tokens = 0;
+    for (size_t at = 0, end; ok && at < text->size; at = end) {
+        end = at + 4096 < text->size ? at + 4096 : text->size;
+        while (end < text->size && ((unsigned char)text->data[end] & 0xC0) == 0x80) end++;
+        ids.count = 0;
+        ok = tokenizer_encode(t, text->data + at, end - at, false, &ids, err);
+        *tokens += ids.count;
+    }
+    *seconds = clock_cpu_seconds() - start;
+    ids_free(&ids);
+    return ok;
+}
+static bool bench_tokenize(const Args *args, Err *err) {
+    enum { TEXT_LIMIT = 1 << 30 };
+    const char *path = args_text(args, "text", NULL);
+    if (!path || !args_given(args, "model")) return fail(err, ERR_USAGE, "bench tokenize", "--model MODEL and --text FILE are needed");
+    Tokenizer *t;
+    Buf text = {0};
+    TRY(tokenizer_open(args_text(args, "model", NULL), &t, err));
+    bool ok = file_read(path, TEXT_LIMIT, &text, err);
+    int64_t tokens = 0;
+    double seconds = 0;
+    for (int i = 0, runs = 1 + (int)args_int(args, "warm-up", 1); ok && i < runs; i++) ok = encode_pieces(t, &text, &tokens, &seconds, err);
+    double per_second = seconds > 0 ? 1 / seconds : 0;
+    ok = ok && print_result(args, json_pack("{s:{s:s,s:I,s:I},s:f,s:f,s:f,s:f,s:I}", "configuration", "kind", "tokenize", "bytes",
+                                            (json_int_t)text.size, "tokens", (json_int_t)tokens, "tokens_per_second", (double)tokens * per_second,
+                                            "flops_per_second", 0.0, "bytes_per_second", (double)text.size * per_second, "total_seconds", seconds,
+                                            "peak_bytes", (json_int_t)memory_peak_bytes()), err);
+    buf_free(&text);
+    tokenizer_close(t);
+    return ok;
+}
+
 static bool run(const Args *args, Err *err) {
     const char *kind = args->positional[0];
     bool decode = !strcmp(kind, "decode"), train_kind = !strcmp(kind, "train"), step = !strcmp(kind, "step"), gemm = !strcmp(kind, "gemm");
+    if (!strcmp(kind, "tokenize")) return bench_tokenize(args, err);
     if (!decode && !train_kind && !step && !gemm)
-        return fail(err, ERR_USAGE, "bench", "found '%.40s', expected decode, train, step or gemm", kind);
+        return fail(err, ERR_USAGE, "bench", "found '%.40s', expected decode, train, step, gemm or tokenize", kind);
     Precision precision = strcmp(args_text(args, "precision", "bf16"), "bf16") == 0 ? PRECISION_BF16 : PRECISION_FP32;
     if (gemm) return bench_gemm(args, precision, err);
     if (!args_given(args, "model")) return fail(err, ERR_USAGE, "bench", "--model MODEL is missing");
@@ -182,6 +223,7 @@ static const Option options[] = {
     {.name = "new-tokens", .kind = OPTION_INT, .value = "N", .help = "new tokens a sequence (64); train: its tokens (256)", .low = 1, .high = 1e6},
     {.name = "prompts", .kind = OPTION_INT, .value = "Q", .help = "step: prompts (2)", .low = 1, .high = 65536},
     {.name = "group", .kind = OPTION_INT, .value = "G", .help = "step: samples a prompt (8)", .low = 2, .high = 4096},
+    {.name = "text", .kind = OPTION_TEXT, .value = "FILE", .help = "tokenize: UTF-8 text to encode"},
     {.name = "columns", .kind = OPTION_INT, .value = "N", .help = "gemm: columns (1536)", .low = 1, .high = 1e6},
     {.name = "depth", .kind = OPTION_INT, .value = "K", .help = "gemm: depth (576)", .low = 1, .high = 1e6},
     {.name = "precision", .kind = OPTION_CHOICE, .value = "fp32|bf16", .help = "of weights and activations (bf16)"},
@@ -193,10 +235,11 @@ static const Option options[] = {
 
 const Command command_bench = {
     .name = "bench",
-    .summary = "measure decoding, training, a GRPO step or matrix products on this machine",
-    .usage = "decode|train|step|gemm --model MODEL [--batch B] [--prompt-tokens P] [--new-tokens N] [--threads T] --json",
+    .summary = "measure decoding, training, a GRPO step, matrix products or tokenizing on this machine",
+    .usage = "decode|train|step|gemm|tokenize --model MODEL [--batch B] [--prompt-tokens P] [--new-tokens N] [--threads T] --json",
     .detail = "decode: B sequences share a prompt of P tokens, N new tokens each, sampling and log-probabilities counted. train: forward, "
-              "backward and optimizer on B sequences of N tokens. step: rollout and update of Q prompts with G samples each.",
+              "backward and optimizer on B sequences of N tokens. step: rollout and update of Q prompts with G samples each. "
+              "tokenize: FILE in pieces of 4 KiB on one thread, CPU time.",
     .example = "reckon bench decode --model models/SmolLM2-135M-Instruct.Q4_1.gguf --batch 64 --json",
     .positional_min = 1,
     .positional_max = 1,
