@@ -2,6 +2,8 @@
 -- which a token goes to 2, and one shared expert. It learns sums from worked examples, then from its own attempts. No loss
 -- evens out the load: after each step an expert's correction bias moves against it (optimizer.expert_bias_rate). The report
 -- draws the load of the busiest expert; --set optimizer.expert_bias_rate=0 shows it without.
+-- Measured: in the second half of the cold start the busiest of 8 experts has 1.14 and 1.18 times the mean load (two layers), in
+-- GRPO 1.37 and 1.43; without the bias 2.80 and 1.55, and 2.28 and 1.50. 40 seconds of one core, held-out level 1 at 95 %.
 
 return {
   name = "moe_tiny",
