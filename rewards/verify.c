@@ -543,7 +543,8 @@ static bool compare(Work *w, TextSpan truth, TextSpan answer) {
             Reading x = read_text(w, truth, true, a), y = read_text(w, answer, false, b);
             if (w->spent) return false;
             if (x.node && y.node && !leaves_work_undone(x.node, y.node) && equal(w, x.node, y.node)) return true;
-            if (texts_equal(x.text, y.text) || equal_with_glued_units(w, truth, answer, x.node, y.node)) return true;
+            bool both_measure = x.node && y.node && x.node->unit.dimension && y.node->unit.dimension; // the units aren't in the texts: $5$ m
+            if ((!both_measure && texts_equal(x.text, y.text)) || equal_with_glued_units(w, truth, answer, x.node, y.node)) return true;
         }
     return false;
 }

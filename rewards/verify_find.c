@@ -164,7 +164,7 @@ void find_answer(TextSpan text, Found *out) {
 
 // ---- sentences ----------------------------------------------------------------------------------------------------
 static size_t cue_at(TextSpan t) {
-    static const char *const cues[] = {"answer is:", "answer is", "answer:", "answer :", "answer =", "result is", "answers are", "solutions are", "roots are", "zeros are", "values are", "solution is", "####", "정답은", "답은", "정답:", "정답 :", "답:", "답 :",
+    static const char *const cues[] = {"answer is:", "answer is", "answer:", "answer :", "answer =", "result is", "option is", "choice is", "answers are", "solutions are", "roots are", "zeros are", "values are", "solution is", "####", "정답은", "답은", "정답:", "정답 :", "답:", "답 :",
                                        "答えは", "答え:", "答え：", "答案是", "正解は", "áp án là", "áp án đúng là", "áp án:", "áp số:", "áp số là", "ết quả là", "ết quả:", "정답은:", "정답："}; // Đáp and đáp
     for (int i = 0; i < COUNT(cues); i++) {
         size_t n = strlen(cues[i]), k = 0;
@@ -207,7 +207,7 @@ static bool is_taken_back(TextSpan before) { // "42 or 43", "not 42": no answer
 }
 
 bool find_denied(TextSpan after) { // 42가 아니다, 42ではない
-    static const char *const words[] = {"아니", "아닙", "ではな", "ではあり", "じゃな", "is wrong", "is not"};
+    static const char *const words[] = {"아니", "아닙", "ではな", "ではあり", "じゃな", "is wrong", "is not", "isn't", "is incorrect"};
     if (after.size > 48) after.size = 48;
     for (int i = 0; i < COUNT(words); i++)
         if (memmem(after.data, after.size, words[i], strlen(words[i]))) return true;
