@@ -297,7 +297,10 @@ static bool push(TokenStream *s, int32_t id, Buf *text, bool *ready, Buf *piece,
     if (text->size <= s->prefix.size || ends_open(text)) return true;
     *ready = true;
     piece->size = 0;
-    buf_append(piece, text->data + s->prefix.size, text->size - s->prefix.size);
+    // A decoder may change what it gave before; a piece begins at a character all the same.
+    size_t from = s->prefix.size;
+    while (from < text->size && ((unsigned char)text->data[from] & 0xC0) == 0x80) from++;
+    buf_append(piece, text->data + from, text->size - from);
     int32_t kept = s->window.count - s->done;
     memmove(s->window.data, s->window.data + s->done, (size_t)kept * sizeof *s->window.data);
     s->window.count = kept;
