@@ -20,6 +20,7 @@ typedef struct Slot {
     pcre2_code *code;
     char *pattern;
     size_t size;
+    bool strict;
 } Slot;
 
 typedef struct Expressions {
@@ -57,15 +58,16 @@ static Expressions *expressions_of(lua_State *L) {
     return e;
 }
 
-static pcre2_code *compile(lua_State *L, int index) {
+// Strict: only for texts that are UTF-8. The other kind looks through the whole rest of its text at each match to find out.
+static pcre2_code *compile(lua_State *L, int index, bool strict) {
     size_t size, where;
     const char *pattern = luaL_checklstring(L, index, &size);
     Expressions *e = expressions_of(L);
-    Slot *slot = &e->slots[hash64(pattern, size) % SLOTS];
+    Slot *slot = &e->slots[(hash64(pattern, size) + strict) % SLOTS];
     sandbox_charge(L, 10 + 2 * size);
-    if (slot->code && slot->size == size && memcmp(slot->pattern, pattern, size) == 0) return slot->code;
+    if (slot->code && slot->strict == strict && slot->size == size && memcmp(slot->pattern, pattern, size) == 0) return slot->code;
     int code;
-    uint32_t options = PCRE2_UTF | PCRE2_MATCH_INVALID_UTF | PCRE2_AUTO_CALLOUT | PCRE2_NEVER_BACKSLASH_C, captures = 0;
+    uint32_t options = PCRE2_UTF | (strict ? 0 : PCRE2_MATCH_INVALID_UTF) | PCRE2_AUTO_CALLOUT | PCRE2_NEVER_BACKSLASH_C, captures = 0;
     pcre2_code *made = pcre2_compile((PCRE2_SPTR)pattern, size, options, &code, &where, e->compile);
     if (!made) {
         char message[200];
@@ -79,7 +81,7 @@ static pcre2_code *compile(lua_State *L, int index) {
     }
     pcre2_code_free(slot->code);
     free(slot->pattern);
-    *slot = (Slot){.code = made, .pattern = xstrndup(pattern, size), .size = size};
+    *slot = (Slot){.code = made, .pattern = xstrndup(pattern, size), .size = size, .strict = strict};
     return made;
 }
 
@@ -147,14 +149,14 @@ static size_t check_start(lua_State *L, int index, size_t size) {
 static int re_test(lua_State *L) {
     size_t size;
     const char *text = luaL_checklstring(L, 1, &size);
-    pcre2_code *code = compile(L, 2);
+    pcre2_code *code = compile(L, 2, false);
     lua_pushboolean(L, match(L, code, text, size, 0, 0));
     return 1;
 }
 static int find_or_match(lua_State *L, bool find) {
     size_t size;
     const char *text = luaL_checklstring(L, 1, &size);
-    pcre2_code *code = compile(L, 2);
+    pcre2_code *code = compile(L, 2, false);
     uint32_t captures = capture_count(code);
     if (!match(L, code, text, size, check_start(L, 3, size), 0)) {
         lua_pushnil(L);
@@ -215,10 +217,10 @@ static bool next_match(lua_State *L, pcre2_code *code, Walk *w) {
 static int re_all(lua_State *L) {
     Walk w = {0};
     w.text = luaL_checklstring(L, 1, &w.size);
-    pcre2_code *code = compile(L, 2);
+    w.known = is_utf8(L, w.text, w.size) ? PCRE2_NO_UTF_CHECK : 0;
+    pcre2_code *code = compile(L, 2, w.known);
     uint32_t captures = capture_count(code);
     lua_Integer n = 0;
-    w.known = is_utf8(L, w.text, w.size) ? PCRE2_NO_UTF_CHECK : 0;
     lua_newtable(L);
     while (next_match(L, code, &w)) {
         if (captures == 0) {
@@ -260,12 +262,12 @@ static int re_replace(lua_State *L) {
     Walk w = {0};
     size_t with_size, copied = 0;
     w.text = luaL_checklstring(L, 1, &w.size);
-    pcre2_code *code = compile(L, 2);
+    w.known = is_utf8(L, w.text, w.size) ? PCRE2_NO_UTF_CHECK : 0;
+    pcre2_code *code = compile(L, 2, w.known);
     const char *with = luaL_checklstring(L, 3, &with_size);
     uint32_t captures = capture_count(code);
     lua_Integer n = 0;
     luaL_Buffer b;
-    w.known = is_utf8(L, w.text, w.size) ? PCRE2_NO_UTF_CHECK : 0;
     luaL_buffinit(L, &b);
     for (; next_match(L, code, &w); n++) {
         luaL_addlstring(&b, w.text + copied, w.start - copied);

@@ -152,6 +152,8 @@ static const char *const truths[] = {
     "re.match('x=12, y=3', '(\\\\w)=(\\\\d+)') == 'x' and re.find('abc', 'b+') == 2 and re.test('A', '(?i)a')",
     "#re.all('a1b22', '\\\\d+') == 2 and re.all('a=1,b=2', '(\\\\w)=(\\\\d)')[2][1] == 'b' and #re.all('abc', 'x*') == 4",
     "re.replace('2024-05', '(\\\\d+)-(\\\\d+)', '$2/$1 $$') == '05/2024 $' and re.replace('abc', '', '-') == '-a-b-c-'",
+    "#re.all('\\xffa1b22', '\\\\d+') == 2 and re.replace('\\xff\u00e91', '(?=1)|\u00e9', '-') == '\\xff--1' and re.replace('\u00e9\ud55c1', '', '.') == '.\u00e9.\ud55c.1.'",
+    "re.replace('\u00e9\ud55c1', '(.)', '<$1>') == '<\u00e9><\ud55c><1>' and #re.all('\ud55c\ud55c', '.') == 2 and #re.all('\ud55c', 'x*') == 2",
     "re.match('\\xff12', '\\\\d+') == '12' and re.match('ac', 'a(b)?(c)') == false and not pcall(re.test, '', '(')",
     "verify.equal('1,234', '1234.0') and verify.equal('1/2', '0.5') and verify.equal(' +7 ', 7) and not verify.equal('1,23', 123)",
     "verify.equal('-0', '0') and verify.equal('2/6', '1/3') and not verify.equal('1/3', '0.3333333333333333')",
