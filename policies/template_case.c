@@ -124,6 +124,21 @@ Value text_upper(Run *r, Value v) { return change_case(r, v, CASE_UPPER); }
 Value text_lower(Run *r, Value v) { return change_case(r, v, CASE_LOWER); }
 Value text_swapcase(Run *r, Value v) { return change_case(r, v, CASE_SWAP); }
 
+// For comparisons without case: what becomes several characters in capitals does so here too.
+Value text_casefold(Run *r, Value v) {
+    const Text *t = v.as.text;
+    Builder b = {0};
+    if (!run_spend(r, t->size / 16)) return v;
+    for (uint32_t i = 0, n; i < t->size; i += n) {
+        int32_t code = text_code(t, i, &n);
+        const SpecialCase *s = code < 0x80 ? NULL : special_case(code);
+        for (int k = 0; s && k < 3 && s->upper[k]; k++) builder_code(r, &b, utf8proc_tolower(s->upper[k]));
+        if (code == 0x130) builder_code(r, &b, 'i'), builder_code(r, &b, 0x307);
+        else if (!s) builder_code(r, &b, code == 0x131 ? code : utf8proc_tolower(utf8proc_toupper(code)));
+    }
+    return value_like(v, builder_value(r, &b));
+}
+
 Value text_capitalize(Run *r, Value v) {
     const Text *t = v.as.text;
     Builder b = {0};

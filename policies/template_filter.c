@@ -247,11 +247,12 @@ static Value filter_filesize(Run *r, Value *a, Call *call) {
     if (!r->failed && size.kind != VALUE_FLOAT) return run_fail(r, "filesizeformat: expected a number, found '%s'", value_type(a[0]));
     double base = two ? 1024 : 1000, bytes = r->failed ? 0 : size.as.number, unit = base;
     char text[400];
-    int i = 0;
+    int power = 0; // bytes / base^(power + 1) is shown
+    if (!(fabs(bytes) <= 1e300)) return run_fail(r, "filesizeformat: expected a finite number");
     if (bytes == 1) return value_literal(r, "1 Byte");
+    while (power < 7 && bytes >= unit * base) unit *= base, power++;
     if (bytes < base) snprintf(text, sizeof text, "%.0f Bytes", trunc(bytes));
-    for (; bytes >= base && i < 8 && (i == 0 || bytes >= unit); i++) unit *= base;
-    if (bytes >= base) snprintf(text, sizeof text, "%.1f %s", base * bytes / unit, (two ? binary : decimal)[i - 1]);
+    else snprintf(text, sizeof text, "%.1f %s", base * bytes / (unit * base), (two ? binary : decimal)[power]);
     return value_literal(r, text);
 }
 

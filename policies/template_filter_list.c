@@ -1,5 +1,6 @@
 // Filters over lists and whatever else can be gone through. What is a generator in Jinja is lazy here too.
 #include "template_parts.h"
+#include <math.h>
 #include <string.h>
 
 static Value first_of(Run *r, Value v, const char *hint) {
@@ -200,8 +201,10 @@ static Value filter_unique(Run *r, Value *a, Call *call) { return (void)call, la
 static Value fill_batch(Run *r, Call *c) {
     Iterator it;
     Value item, out = value_list(r, VALUE_LIST, 0), batch = value_missing();
-    int64_t size;
-    if (!argument_int(r, c->values[1], 0, &size) || !iterator_start(r, c->values[0], &it)) return out;
+    bool fill = c->values[2].kind != VALUE_MISSING && c->values[2].kind != VALUE_NONE;
+    double number;
+    int64_t size = value_number(c->values[1], &number) && number == floor(number) && fabs(number) < 1e15 ? (int64_t)number : -1;
+    if (!iterator_start(r, c->values[0], &it)) return out;
     while (iterator_next(r, &it, &item)) {
         if (batch.kind == VALUE_MISSING || batch.as.list->count == size) { // a size below one never fills
             if (batch.kind == VALUE_MISSING && size == 0) list_push(r, out.as.list, value_list(r, VALUE_LIST, 0));
@@ -210,8 +213,8 @@ static Value fill_batch(Run *r, Call *c) {
         }
         list_push(r, batch.as.list, item);
     }
-    bool fill = c->values[2].kind != VALUE_MISSING && c->values[2].kind != VALUE_NONE && batch.kind == VALUE_LIST;
-    while (fill && batch.as.list->count < size && run_spend(r, 1)) list_push(r, batch.as.list, c->values[2]);
+    if (fill && batch.kind == VALUE_LIST && !argument_int(r, c->values[1], 0, &size)) return out;
+    while (fill && batch.kind == VALUE_LIST && batch.as.list->count < size && run_spend(r, 1)) list_push(r, batch.as.list, c->values[2]);
     return out;
 }
 static Value filter_batch(Run *r, Value *a, Call *call) { return (void)call, lazy(r, fill_batch, a, 3); }

@@ -133,6 +133,7 @@ static Value m_lower(Run *r, Value *a, Call *c) { return (void)c, text_lower(r, 
 static Value m_title(Run *r, Value *a, Call *c) { return (void)c, text_title(r, a[0], false); }
 static Value m_capitalize(Run *r, Value *a, Call *c) { return (void)c, text_capitalize(r, a[0]); }
 static Value m_swapcase(Run *r, Value *a, Call *c) { return (void)c, text_swapcase(r, a[0]); }
+static Value m_casefold(Run *r, Value *a, Call *c) { return (void)c, text_casefold(r, a[0]); }
 static Value string_pad(Run *r, Value *a, char side) {
     int64_t width;
     const Text *fill = a[2].kind == VALUE_MISSING ? NULL : argument_text(r, a[2]);
@@ -191,7 +192,7 @@ const Function string_methods[] = {
     {{"join", "/iterable", m_join}, false},
     {{"upper", "", m_upper}, false},
     {{"lower", "", m_lower}, false},
-    {{"casefold", "", m_lower}, false},
+    {{"casefold", "", m_casefold}, false},
     {{"title", "", m_title}, false},
     {{"capitalize", "", m_capitalize}, false},
     {{"swapcase", "", m_swapcase}, false},

@@ -398,6 +398,7 @@ Value text_lower(Run *r, Value v);
 Value text_title(Run *r, Value v, bool by_filter);
 Value text_capitalize(Run *r, Value v);
 Value text_swapcase(Run *r, Value v);
+Value text_casefold(Run *r, Value v);
 Value text_pad(Run *r, Value v, int64_t width, int32_t fill, char side); // '<', '>', '^'
 bool text_kind(const Text *t, char kind); // isalpha 'a', isdigit 'd', isalnum 'n', isspace 's', isupper 'U', islower 'L', ...
 bool text_to_int(const Text *t, int base, int64_t *out);
