@@ -403,6 +403,9 @@ static bool check_experts(const Run *run, Err *err) {
         if (s->optimizer.expert_bias_rate > 0 && !(any && c->experts.correction))
             return fail(err, ERR_DATA, s->name, "optimizer.expert_bias_rate is %g, but a %s model has no correction biases of experts",
                         s->optimizer.expert_bias_rate, c->model_type);
+        if (s->optimizer.expert_bias_rate > 0 && run->recipe->lora.rank > 0)
+            return fail(err, ERR_DATA, s->name, "optimizer.expert_bias_rate is %g, but an adapter leaves the model's correction biases as they are",
+                        s->optimizer.expert_bias_rate);
         if ((s->optimizer.router_balance > 0 || s->optimizer.router_z > 0) && !any)
             return fail(err, ERR_DATA, s->name, "optimizer.router_balance is %g and router_z %g, but the model has no experts", s->optimizer.router_balance,
                         s->optimizer.router_z);
