@@ -391,7 +391,7 @@ static void completion_give(Scheduler *s, const Place *place, const int32_t *ids
         memset(c->given, 0, most);
         memcpy(c->all, c->ids, (size_t)c->length * 4);
     }
-    memcpy(c->all + c->total, ids, (size_t)count * 4);
+    if (count) memcpy(c->all + c->total, ids, (size_t)count * 4);
     memset(c->given + c->total, 1, (size_t)count);
     c->total += count;
     s->out->prompt_tokens += count;

@@ -76,6 +76,7 @@ static bool take_turn(Play *p, const json_t *actions, int32_t turn, bool *more, 
         p->call.action = json_string_value(action) ? json_string_value(action) : "";
         p->call.action_size = json_string_length(action);
         ok = call_once(p, more, NULL, err);
+        p->call.action = NULL, p->call.action_size = 0; // it goes with `action`
     }
     json_decref(action);
     return ok;

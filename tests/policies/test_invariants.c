@@ -125,13 +125,13 @@ static void turns(void) {
     int turn = 0;
     for (int v = 0; v < COUNT(names); v++) {
         if (!variant_use(names[v])) continue;
-        for (int i = 0; i < (v < 2 ? 2 : 3); i++, turn++) {
+        for (int i = 0; i < (v == 0 ? 1 : 2); i++, turn++) {
             Requests *q = xcalloc(1, sizeof *q);
             ModelConfig c = stopping_config(&shapes[i % 3]);
             snprintf(context, sizeof context, "turns, %s, %s, %s", shapes[i % 3].name, precision_names[turn % 2], names[v]);
             Policy *p = policy_make(&c, NULL, (Precision)(turn % 2), 1 + turn % 2);
             requests_stream(q, c.vocabulary, turn, &samplings[turn % COUNT(samplings)]);
-            q->count = v == 0 ? 3 : 7;
+            q->count = v == 0 ? 3 : 5;
             check_turns(p, q, i == 0 && v > 2);
             policy_close(p);
             free(q);
