@@ -2,6 +2,7 @@
 // computes, to the bit; weights after training don't depend on threads and microbatches; a folder that was saved opens as the
 // same model, and the configuration in it is the same one.
 #include "family_test.h"
+#include "export.h"
 #include "files.h"
 #include <unistd.h>
 
@@ -77,6 +78,49 @@ static void saved_and_opened(void) {
     }
 }
 
+// Through a GGUF file: the same weights (norms stored as 1 + weight but for a rounding) and the same numbers; or a refusal.
+static void through_gguf(void) {
+    int written = 0;
+    for (int i = 0; i < COUNT(kinds); i++) {
+        Err err = {0};
+        ModelConfig c = kind_config(&kinds[i]);
+        if (c.query_scalar != 0) c.query_scalar = c.head_width, c.qkv_bias = c.output_bias = false;
+        if (i == 8) c.layer[0] = 0, c.layer[1] = c.layer[2] = LAYER_WINDOW, c.layers = 2; // full, then with a window: not regular
+        char folder[] = "/tmp/reckon-family-XXXXXX", want[65], got[65];
+        CHECK(mkdtemp(folder));
+        char *file = path_join(folder, "model.gguf");
+        Policy *p = policy_make(&c, NULL, PRECISION_FP32, 1), *q;
+        Weights *w;
+        OK(policy_save(p, folder, "F32", &err));
+        OK(weights_open(folder, false, &w, &err));
+        bool irregular = c.local_rope && !config_window_pattern(&c), window = c.window && (!c.local_rope && strcmp(c.model_type, "phi3") != 0);
+        bool refused = irregular || window || c.rope[0].kind == ROPE_DYNAMIC || (c.qkv_bias && (!strcmp(c.model_type, "olmo2") || !strcmp(c.model_type, "qwen3")));
+        if (refused) {
+            CHECK(!export_gguf(w, file, &(ExportOptions){.type = "F32"}, &err) && err.code == ERR_UNAVAILABLE && strstr(err.msg, "can't be written as GGUF"));
+        } else {
+            OK(export_gguf(w, file, &(ExportOptions){.type = "F32"}, &err));
+            OK(policy_open(file, &(PolicyOptions){.threads = 1}, &q, &err));
+            OK(policy_hash(p, want, &err) && policy_hash(q, got, &err));
+            if (!c.norm_offset && strcmp(want, got) != 0) FAIL("%s: other weights", kinds[i].name);
+            int32_t ids[60];
+            float a[60], b[60];
+            Random r = random_start(51, STREAM_TEST, (uint64_t)i);
+            Batch batch = {0};
+            random_ids(&r, c.vocabulary, 60, ids);
+            batch_prompt(&batch, ids, 1), batch_completion(&batch, ids + 1, 59, NULL, NULL);
+            OK(policy_forward(p, batch_view(&batch, 1), false, a, NULL, &err) && policy_forward(q, &batch.packed, false, b, NULL, &err));
+            for (int t = 0; t < 59; t++) CHECK_NEAR(b[t], a[t], 2e-5);
+            batch_free(&batch);
+            policy_close(q);
+            written++;
+        }
+        weights_close(w), policy_close(p);
+        OK(folder_remove(folder, &err));
+        free(file);
+    }
+    CHECK(written >= 7);
+}
+
 // Beyond the original length: a token's numbers depend on the length of the whole, so that sampling stops there, and so do
 // completions that share a prompt.
 static void beyond_the_original_length(void) {
@@ -114,6 +158,7 @@ static const Test tests[] = {
     {"families: sampler and trainer", sampler_is_trainer},
     {"families: threads and microbatches", weights_of_splits},
     {"families: saved and opened", saved_and_opened},
+    {"families: through GGUF", through_gguf},
     {"families: beyond the original length", beyond_the_original_length},
 };
 TEST_MAIN(tests)
