@@ -33,12 +33,12 @@ static const char *const harmless[] = {
     "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences",
     "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens",
     "begin_suppress_tokens", "finetuning_task", "id2label", "label2id", "num_labels", "tokenizer_class", "prefix", "sep_token_id",
-    "decoder_start_token_id", "task_specific_params", "problem_type", "tf_legacy_loss", "classifier_dropout", "license",
+    "decoder_start_token_id", "task_specific_params", "problem_type", "tf_legacy_loss", "classifier_dropout", "license", "full_attn_mod", "interpolate_factor", "max_sequence_length",
 };
 // Known, and supported only where they say no.
 static const char *const refused[] = {
     "use_bidirectional_attention", "attn_logit_softcapping", "clip_qkv", "qk_layernorm", "use_qk_norm", "use_mrope", "rope_interleaved",
-    "is_encoder_decoder", "is_decoder", "add_cross_attention", "cross_attention_hidden_size", "tie_encoder_decoder",
+    "is_encoder_decoder", "is_decoder", "lm_head_bias", "add_cross_attention", "cross_attention_hidden_size", "tie_encoder_decoder",
 };
 static bool listed(const char *key, const char *const *list, int count) {
     for (int i = 0; i < count; i++)

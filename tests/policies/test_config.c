@@ -159,6 +159,46 @@ static void round_trip(void) {
     }
 }
 
+// As models are published: keys of their own repositories, and of older programs.
+static void published(void) {
+    static const struct {
+        const char *text;
+        int32_t window, windows, rotary;
+        RopeKind rope;
+    } cases[] = {
+        {"{\"model_type\":\"phi3\",\"num_hidden_layers\":2,\"hidden_size\":64,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"intermediate_size\":8,"
+         "\"vocab_size\":20,\"full_attn_mod\":1,\"interpolate_factor\":1,\"lm_head_bias\":false,\"mlp_bias\":false,\"attention_bias\":false,"
+         "\"partial_rotary_factor\":0.75,\"sliding_window\":262144,\"max_position_embeddings\":131072,\"original_max_position_embeddings\":4096,"
+         "\"rope_scaling\":{\"type\":\"su\",\"short_factor\":[1,1,1,1,1,1],\"long_factor\":[1,2,3,4,5,6]},\"auto_map\":{\"AutoConfig\":\"x\"}}",
+         262144, 2, 12, ROPE_LONGROPE},
+        {"{\"model_type\":\"qwen2\",\"num_hidden_layers\":3,\"hidden_size\":64,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"intermediate_size\":8,"
+         "\"vocab_size\":20,\"use_mrope\":false,\"use_sliding_window\":false,\"sliding_window\":32768,\"max_window_layers\":21,"
+         "\"rope_scaling\":{\"factor\":4.0,\"original_max_position_embeddings\":32768,\"type\":\"yarn\"}}",
+         0, 0, 0, ROPE_YARN},
+        {"{\"model_type\":\"gemma3_text\",\"num_hidden_layers\":26,\"hidden_size\":64,\"num_attention_heads\":4,\"num_key_value_heads\":1,\"intermediate_size\":8,"
+         "\"vocab_size\":20,\"attn_logit_softcapping\":null,\"cache_implementation\":\"hybrid\",\"final_logit_softcapping\":null,\"head_dim\":256,"
+         "\"query_pre_attn_scalar\":256,\"rope_local_base_freq\":10000,\"rope_scaling\":{\"factor\":8.0,\"rope_type\":\"linear\"},"
+         "\"rope_theta\":1000000,\"sliding_window\":512,\"sliding_window_pattern\":6}",
+         512, 22, 0, ROPE_LINEAR},
+        {"{\"model_type\":\"mistral\",\"num_hidden_layers\":2,\"hidden_size\":64,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"intermediate_size\":8,"
+         "\"vocab_size\":20,\"sliding_window\":null,\"head_dim\":null}",
+         0, 0, 0, ROPE_DEFAULT},
+    };
+    for (int i = 0; i < COUNT(cases); i++) {
+        Err err = {0};
+        ModelConfig c;
+        json_t *j = parse(cases[i].text);
+        OK(config_from_json(j, NULL, "config.json", &c, &err));
+        int windows = 0;
+        for (int k = 0; k < c.layers; k++) windows += config_window(&c, k) > 0;
+        CHECK_INT(c.window, cases[i].window);
+        CHECK_INT(windows, cases[i].windows);
+        CHECK_INT(c.rotary_width, cases[i].rotary);
+        CHECK(c.rope[0].kind == cases[i].rope);
+        json_decref(j);
+    }
+}
+
 static void flops(void) {
     Err err = {0};
     ModelConfig c;
@@ -171,6 +211,6 @@ static void flops(void) {
 
 static const Test tests[] = {
     {"current keys", current_keys}, {"legacy keys", legacy_keys}, {"which key counts", precedence},
-    {"what is refused", refused},   {"round trip", round_trip},   {"flops", flops},
+    {"what is refused", refused},   {"round trip", round_trip},   {"as published", published},   {"flops", flops},
 };
 TEST_MAIN(tests)
