@@ -43,6 +43,12 @@ struct Regex {
 #define NEWER_PUNCTUATION                                                                                    \
     "\\x{1b4e}\\x{1b4f}\\x{1b7f}\\x{10d6e}\\x{113d4}\\x{113d5}\\x{113d7}\\x{113d8}\\x{11b00}-\\x{11b09}\\x{11be1}"       \
     "\\x{11f43}-\\x{11f4f}\\x{16d6d}-\\x{16d6f}\\x{1e5ff}"
+#define NEWER_SYMBOLS                                                                                        \
+    "\\x{2427}-\\x{2429}\\x{2ffc}-\\x{2fff}\\x{31e4}-\\x{31e5}\\x{31ef}\\x{10d8e}-\\x{10d8f}\\x{1cc00}-\\x{1ccef}"          \
+    "\\x{1cd00}-\\x{1ceb3}\\x{1f6dc}\\x{1f774}-\\x{1f776}\\x{1f77b}-\\x{1f77f}\\x{1f7d9}\\x{1f8b2}-\\x{1f8bb}"             \
+    "\\x{1f8c0}-\\x{1f8c1}\\x{1fa75}-\\x{1fa77}\\x{1fa87}-\\x{1fa89}\\x{1fa8f}\\x{1faad}-\\x{1faaf}\\x{1fabb}-\\x{1fabf}"   \
+    "\\x{1fac6}\\x{1face}-\\x{1facf}\\x{1fada}-\\x{1fadc}\\x{1fadf}\\x{1fae8}-\\x{1fae9}\\x{1faf7}-\\x{1faf8}"             \
+    "\\x{1fbcb}-\\x{1fbef}"
 #define WORD_ALONE "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}" // Oniguruma's \w has these, its [\w] hasn't
 #define WORD_MEMBERS                                                                                         \
     "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}"         \
@@ -64,6 +70,7 @@ static const struct Members {
     {"N", "\\p{N}" NEWER_NUMBERS, NULL},
     {"Nd", "\\p{Nd}" NEWER_DIGITS, NULL},
     {"P", "\\p{P}" NEWER_PUNCTUATION, NULL},
+    {"S", "\\p{S}" NEWER_SYMBOLS, NULL},
 };
 static const struct Members *members_of(const char *name, size_t size) {
     for (int i = 0; i < COUNT(known_members); i++)
@@ -120,7 +127,7 @@ static bool put_property(Translator *t, bool negative, bool inside) {
     size_t size = (size_t)(close - name);
     t->at = (size_t)(close - t->p) + 1;
     const struct Members *m = members_of(name, size);
-    if (m && strchr("LMNP", name[0]) && !(inside && negative)) return put_members(t, m, negative, inside);
+    if (m && strchr("LMNPS", name[0]) && !(inside && negative)) return put_members(t, m, negative, inside);
     // PCRE2 knows it, or says so. To it a script's name means more: the characters that are used with the script too.
     buf_printf(&t->out, "\\%c{%s%.*s}", negative ? 'P' : 'p', is_script(name, size) ? "sc:" : "", (int)size, name);
     return true;
