@@ -120,11 +120,12 @@ static void sampler_is_trainer(void) {
             Rollout rollout;
             snprintf(context, sizeof context, "%s, %s", c.model_type, precision_names[precision]);
             requests_stream(q, c.vocabulary, kind, &samplings[(2 * kind + precision) % COUNT(samplings)]);
+            q->count = 7;
             OK(policy_rollout(p, q->list, q->count, NULL, &rollout, &err));
             check_forward(p, q, &rollout, false, INT32_MAX, true);
             check_forward(two, q, &rollout, true, 1, false);
             check_alone(p, q, &rollout, 5);
-            check_again(two, q, &rollout, 3, 5);
+            if (precision == kind % 2) check_again(two, q, &rollout, 3, 5);
             rollout_free(&rollout);
             policy_close(p), policy_close(two);
             free(q);
@@ -181,10 +182,10 @@ static void weights_of_splits(void) {
             Data *d = xcalloc(1, sizeof *d);
             char want[65] = "", got[65];
             data_make(d, c.vocabulary, odd_groups, COUNT(odd_groups), 21);
-            for (int k = 0; k < 3; k++) {
+            for (int k = 0; k < 2 + (precision == kind % 2); k++) {
                 Err err = {0};
-                Policy *p = policy_make(&c, NULL, (Precision)precision, k + 1);
-                for (int step = 0; step < 3; step++) train_with_losses(p, d, splits[k], step);
+                Policy *p = policy_make(&c, NULL, (Precision)precision, 1 + k % 2);
+                for (int step = 0; step < 2; step++) train_with_losses(p, d, splits[k], step);
                 OK(policy_hash(p, got, &err));
                 policy_close(p);
                 if (k == 0) memcpy(want, got, sizeof want);
