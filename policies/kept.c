@@ -25,8 +25,7 @@ bool kept_can(const Policy *p, const Parameter *q, const Weights *w) {
     return can;
 }
 
-bool kept_load(const Policy *p, Parameter *q, const Weights *w, Err *err) {
-    const Device *d = p->device;
+bool kept_alloc(const Policy *p, Parameter *q, const Weights *w, Err *err) {
     q->kept = xcalloc((size_t)q->part_count, sizeof *q->kept);
     for (int i = 0; i < q->part_count; i++) {
         TensorInfo t = {0};
@@ -34,7 +33,12 @@ bool kept_load(const Policy *p, Parameter *q, const Weights *w, Err *err) {
         q->kept[i] = (KeptPart){.format = format_of(t.type), .at = q->kept_bytes};
         q->kept_bytes += (t.bytes + 63) / 64 * 64;
     }
-    TRY(d->allocate(d, q->kept_bytes, q->parts[0].name, &q->packed, err));
+    return p->device->allocate(p->device, q->kept_bytes, q->parts[0].name, &q->packed, err);
+}
+
+bool kept_load(const Policy *p, Parameter *q, const Weights *w, Err *err) {
+    const Device *d = p->device;
+    TRY(kept_alloc(p, q, w, err));
     uint8_t *host = q->packed;
     if (!d->is_host) TRY(mem_alloc(q->kept_bytes, q->parts[0].name, (void **)&host, err));
     bool ok = true;

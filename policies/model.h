@@ -345,8 +345,12 @@ void linear_forward(const Policy *p, const Linear *l, int64_t T, const void *x, 
 // `store` of dx: STORE_F32 or ADD_F32.
 void linear_backward(const Backward *b, const Linear *l, const void *x, const void *dy, Store store, float *dx);
 
+// A policy whose memory is asked for and never written: for plans, on a device that counts (plan.c). `w` may be NULL.
+bool policy_outline(const ModelConfig *config, const Weights *w, const PolicyOptions *o, Policy **out, Err *err) MUST_CHECK;
+
 // ---- weights kept in blocks (kept.c) ----
 bool kept_can(const Policy *p, const Parameter *q, const Weights *w);
+bool kept_alloc(const Policy *p, Parameter *q, const Weights *w, Err *err) MUST_CHECK;
 bool kept_load(const Policy *p, Parameter *q, const Weights *w, Err *err) MUST_CHECK;
 bool kept_get(const Policy *p, const Parameter *q, float *out, Err *err) MUST_CHECK; // [N, K] on the host
 bool kept_scratch(Policy *p, Err *err) MUST_CHECK; // scratch of products, once all are loaded

@@ -210,7 +210,7 @@ bool policy_take_expert_load(Policy *p, double rate, int64_t *load, Err *err) {
         for (int j = 0; j < e->count; j++) to[j] = 0;
         if (!own) continue;
         d->download(d, to, own, bytes);
-        if (rate > 0 && p->layers[i].correction)
+        if (rate > 0 && !p->trained && p->layers[i].correction) // under an adapter the model stays as it is
             d->balance(d, &(BalanceArgs){.experts = e->count, .rate = (float)rate, .bias = p->layers[i].correction->values, .load = own});
         d->zero(d, own, bytes);
     }

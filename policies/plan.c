@@ -1,53 +1,88 @@
 // What a model will need, from its shapes alone, and how fast this machine multiplies.
 #include "model.h"
 
-size_t plan_weight_bytes(const ModelConfig *c, Precision precision, bool trainable) {
-    size_t parameters = (size_t)config_parameters(c), act = precision == PRECISION_BF16 ? 2 : 4;
-    size_t head = c->tied ? (size_t)c->vocabulary * (size_t)c->width : 0;
-    // Packed; while training also its transpose, masters, gradients and two moments, and a tied head's second gradient.
-    return trainable ? parameters * (2 * act + 16) + head * 4 : parameters * act;
-}
-
 size_t plan_cache_bytes(const ModelConfig *c, Precision precision, int64_t tokens) {
     size_t act = precision == PRECISION_BF16 ? 2 : 4;
     return (size_t)tokens * (size_t)(cache_page_elements(c) / PAGE) * act * (size_t)c->layers;
 }
 
-// What a layer keeps of a token in its feed-forward, or in its experts.
-static size_t kept_feed_forward(const ModelConfig *c, int layer, size_t act) {
-    const ExpertsConfig *e = &c->experts;
-    size_t k = (size_t)e->chosen;
-    if (!config_has_experts(c, layer)) return 2 * act * (size_t)c->feed_forward;
-    return 4 * (size_t)e->count + 8 * k + 2 * act * (k * (size_t)e->feed_forward + (size_t)e->shared);
+// A device that counts what it is asked for and gives no memory: a policy's own code says what it needs.
+typedef struct CountingDevice {
+    Device device; // first: the policy's pointer to it is ours
+    size_t bytes;
+} CountingDevice;
+static bool count_allocate(const Device *d, size_t bytes, const char *what, void **out, Err *err) {
+    static char nowhere; // never read or written
+    (void)what, (void)err;
+    ((CountingDevice *)(uintptr_t)d)->bytes += bytes;
+    *out = &nowhere;
+    return true;
 }
-// What a pass needs of a token besides, for experts (moe.c) and for latent attention (mla.c).
-static size_t pass_mixture(const ModelConfig *c, size_t act) {
-    const ExpertsConfig *e = &c->experts;
-    const LatentConfig *l = &c->latent;
-    size_t k = (size_t)e->chosen, C = (size_t)c->width, F = (size_t)e->feed_forward, H = (size_t)c->heads;
-    size_t experts = (size_t)e->count * (4 + act) + 24 * k + k * (C * (2 * act + 4) + F * (5 * act + 4)) + (size_t)e->shared * (5 * act + 4);
-    size_t latent = H * (size_t)(l->R + l->N) * (4 + act) + (size_t)(l->R + l->P) * (8 + 2 * act) + (size_t)l->q_rank * (8 + 2 * act);
-    return (e->count ? experts : 0) + (l->R ? latent : 0);
-}
+static void count_release(const Device *d, void *memory) { (void)d, (void)memory; }
+static void count_upload(const Device *d, void *to, const void *host, size_t bytes) { (void)d, (void)to, (void)host, (void)bytes; }
+static void count_zero(const Device *d, void *to, size_t bytes) { (void)d, (void)to, (void)bytes; }
+static void count_forget(const Device *d) { (void)d; }
 
-size_t plan_training_bytes(const ModelConfig *c, Precision precision, int64_t tokens) {
-    const LatentConfig *l = &c->latent;
-    size_t act = precision == PRECISION_BF16 ? 2 : 4, q = (size_t)q_width(c), y = (size_t)attention_width(c), first = (size_t)qkv_width(c);
-    size_t layer = 8 * (size_t)c->width + act * (q + y) + 4 * (size_t)c->heads + 8, layers = 0;
-    if (l->R) layer += 4 * (size_t)(l->q_rank + l->R + l->P) + 8 + act * (size_t)c->heads * (size_t)(l->N + l->R);
-    for (int i = 0; i < c->layers; i++) layers += layer + kept_feed_forward(c, i, act);
-    size_t wide = 2 * (size_t)c->feed_forward > first ? 2 * (size_t)c->feed_forward : first;
-    size_t pass = 12 * (size_t)c->width + 12 * (q > y ? q : y) + wide * (8 + 2 * act) + pass_mixture(c, act);
-    if (c->qk_norm != QK_NORM_NONE) { // q, k and v before the norms, and the gradients of the former two
-        layers += (size_t)c->layers * (4 * first + 4 * (size_t)(c->heads + c->kv_heads));
-        pass += 4 * first;
+// What the largest parameter takes in fp32, which is read, packed and hashed as a whole.
+static size_t largest_of(const Policy *p) {
+    size_t most = 0;
+    for (int i = 0; i < p->parameter_count; i++) {
+        size_t bytes = (size_t)(p->parameters[i].N * p->parameters[i].K) * 4;
+        most = bytes > most ? bytes : most;
     }
-    if (c->norm_placement != NORM_BEFORE) { // outputs of both blocks before their norms
-        layers += (size_t)c->layers * (8 * (size_t)c->width + 8);
-        pass += 4 * (size_t)c->width;
+    return most;
+}
+static bool count_policy(const Device *host, const ModelConfig *c, const Weights *w, const PolicyOptions *o, const PlanShape *shape, PlanBytes *out, Err *err) {
+    CountingDevice counting = {.device = *host};
+    Device *d = &counting.device;
+    d->owners = 1 << 20;
+    d->allocate = count_allocate, d->release = count_release, d->upload = count_upload, d->zero = count_zero, d->forget = count_forget;
+    Policy beside = {.device = d}, *p = NULL;
+    PolicyOptions mine = *o;
+    mine.beside = &beside;
+    bool ok = policy_outline(c, w, &mine, &p, err);
+    out->weights = counting.bytes;
+    if (ok) out->largest = largest_of(p);
+    Packed b = {.token_count = (int32_t)shape->tokens, .target_count = (int32_t)shape->targets, .group_count = (int32_t)shape->groups,
+                .sequence_count = (int32_t)shape->sequences};
+    ok = ok && workspace_reserve(p, shape->tokens > shape->rollout_rows ? shape->tokens : shape->rollout_rows, err) &&
+         rope_reserve(p, shape->positions, err);
+    if (ok && shape->tokens > 0) ok = training_reserve(p, &b, shape->tokens / PAGE + 2 * shape->sequences, p->trainable, err);
+    out->pass = counting.bytes - out->weights;
+    if (shape->targets < HEAD_CHUNK) { // of the chunk only rows with targets are written
+        size_t row = (size_t)vocab_padded(c->vocabulary) * (p && p->dtype == DTYPE_BF16 ? 2 : 4) + (size_t)c->width * 4;
+        if (p && p->trainable && shape->tokens > 0) out->pass -= (size_t)(HEAD_CHUNK - shape->targets) * row;
     }
-    size_t head = HEAD_CHUNK * (size_t)vocab_padded(c->vocabulary) * act * 2;
-    return (size_t)tokens * (layers + pass) + head + plan_cache_bytes(c, precision, tokens) * 3;
+    policy_close(p);
+    return ok;
+}
+bool plan_policy(const char *path, const ModelConfig *config, const PolicyOptions *o, const PlanShape *shape, PlanBytes *out, Err *err) {
+    Device *host;
+    Weights *w = NULL;
+    char *base = NULL, hash[65];
+    PolicyOptions mine = *o;
+    LoraConfig adapter = {0};
+    *out = (PlanBytes){0};
+    TRY(device_open_cpu(NULL, o->threads, &host, err));
+    bool ok = true;
+    if (path && folder_is_adapter(path)) {
+        char *file = xasprintf("%s/adapter_config.json", path);
+        ok = adapter_base(path, &base, hash, err) && lora_config_read(file, true, &adapter, err);
+        mine.lora = (LoraOptions){.rank = adapter.rank};
+        free(file);
+    }
+    ok = ok && (!path || weights_open(base ? base : path, false, &w, err)) &&
+         count_policy(host, w ? weights_config(w) : config, w, &mine, shape, out, err);
+    const ModelConfig *c = w ? weights_config(w) : config;
+    if (ok && shape->places > 0) {
+        size_t row = (size_t)vocab_padded(c->vocabulary) * 4 + (size_t)(vocab_padded(c->vocabulary) / VOCAB_BLOCK) * sizeof(VocabStats);
+        out->rollout = plan_cache_bytes(c, o->precision, shape->rollout_pages * PAGE) + (size_t)shape->places * row;
+    }
+    if (w) weights_close(w);
+    lora_config_free(&adapter);
+    free(base);
+    device_close(host);
+    return ok;
 }
 
 typedef struct Probe {

@@ -285,6 +285,24 @@ bool policy_open(const char *path, const PolicyOptions *options, Policy **out, E
     return false;
 }
 
+bool policy_outline(const ModelConfig *config, const Weights *w, const PolicyOptions *o, Policy **out, Err *err) {
+    LoraConfig c = {.rank = o->lora.rank, .alpha = 1, .targets = (char **)(uintptr_t)o->lora.targets};
+    Adapter *a = NULL;
+    TRY(policy_start(config, o, out, err));
+    Policy *p = *out;
+    for (int i = 0; i < p->parameter_count; i++) {
+        Parameter *q = &p->parameters[i];
+        TRY(w && kept_can(p, q, w) ? kept_alloc(p, q, w, err) : parameter_alloc(p, q, err));
+    }
+    TRY(kept_scratch(p, err));
+    while (c.targets && c.targets[c.target_count]) c.target_count++;
+    if (c.rank > 0) TRY(adapter_make(p, &c, p->trainable, "lora", &a, err));
+    if (a) adapter_add(p, a);
+    p->active = a;
+    p->trained = p->trainable ? a : NULL;
+    return true;
+}
+
 bool policy_read_config(const char *path, ModelConfig *out, Err *err) {
     char *base = NULL, hash[65];
     Weights *w = NULL;

@@ -219,10 +219,22 @@ void policy_reset_optimizer(Policy *p); // moments and step count to zero: a new
 // the bytes its device can give (SIZE_MAX: not known; may be NULL). For plans and `bench gemm`.
 bool probe_flops(const char *device, Precision precision, int threads, int64_t M, int64_t N, int64_t K, double seconds, double *out,
                  size_t *available, Err *err) MUST_CHECK;
-// Upper bound of the bytes a training pass over `tokens` packed tokens keeps, and of the cache of `tokens` positions.
-size_t plan_training_bytes(const ModelConfig *c, Precision precision, int64_t tokens);
+// Of the cache of `tokens` positions.
 size_t plan_cache_bytes(const ModelConfig *c, Precision precision, int64_t tokens);
-size_t plan_weight_bytes(const ModelConfig *c, Precision precision, bool trainable);
+// What a policy will ask for, counted by its own code on a device that gives no memory.
+typedef struct PlanShape {
+    int64_t tokens, targets, groups, sequences; // of the largest training pass; 0 tokens: none
+    int64_t positions;                          // longest sequence
+    int64_t rollout_rows, rollout_pages, places; // of sampling: rows of a pass, pages, sequences in flight
+} PlanShape;
+typedef struct PlanBytes {
+    size_t weights; // with masters, gradients and moments of what is trained
+    size_t pass;    // what a pass holds on to
+    size_t rollout; // while sampling
+    size_t largest; // parameter in fp32
+} PlanBytes;
+// `path` as policy_open takes it; NULL: a model of `config` from scratch.
+bool plan_policy(const char *path, const ModelConfig *config, const PolicyOptions *o, const PlanShape *shape, PlanBytes *out, Err *err) MUST_CHECK;
 
 // The `top` likeliest next tokens after a list of ids (`score --top`), log-probabilities at temperature 1.
 bool policy_top(Policy *p, const int32_t *ids, int32_t count, int32_t top, int32_t *top_ids, float *top_logprobs,

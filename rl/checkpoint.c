@@ -56,6 +56,7 @@ static bool list_sections(const char *path, const MappedFile *f, json_t *list, E
             ok = fail(err, ERR_DATA, path, "tensor %s begins at byte %zu, expected %zu", sections[i].name, sections[i].start, end);
         else
             add_section(list, sections[i].name, f->data, sections[i].start, sections[i].end - sections[i].start);
+        file_drop_pages(f); // a section at a time counts as this process's memory
         end = sections[i].end;
     }
     if (ok && end != f->size) ok = fail(err, ERR_DATA, path, "%zu bytes follow the last tensor", f->size - end);

@@ -153,6 +153,7 @@ static bool verify_sections(const char *path, const MappedFile *f, const json_t 
         if (strcmp(now, hash))
             return fail(err, ERR_DATA, path, "section %s is damaged: its checksum is %s, expected %s", name, now, hash);
         end += (size_t)size;
+        file_drop_pages(f);
     }
     return end == f->size || fail(err, ERR_DATA, path, "%zu bytes after the last section", f->size - end);
 }

@@ -1,6 +1,7 @@
 // The plan of a run: memory, FLOPs and time, told before anything is spent. Lengths are upper bounds (max_tokens);
 // prompts are measured on a few training items. Time is the FLOPs over what a short probe of this machine reaches, at
 // the share of it that whole steps were seen to reach.
+#include "plan_memory.h"
 #include "stages.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,58 +42,37 @@ static json_t *stage_plan(const ModelConfig *c, const Stage *s, double prompt, d
 }
 
 // ---- memory ----------------------------------------------------------------------------------------------
-typedef struct PlanMemory {
-    size_t weights, pass;  // weights: with what the optimizer and a reference hold
-    size_t cache, one_group; // keys and values: of a whole step's samples at once; of the largest group alone
-} PlanMemory;
-
-static int64_t microbatch_of(const Stage *s) { return s->microbatch_tokens > 0 ? s->microbatch_tokens : DEFAULT_MICROBATCH_TOKENS; }
-
-// With microbatches of at most `limit` tokens. A group isn't cut, so it is the least that a pass holds.
-static PlanMemory plan_memory(const ModelConfig *c, const Recipe *r, Precision precision, int64_t limit) {
-    int64_t packed = 0, cached = 0, largest = 0;
-    bool reference = false;
-    for (int i = 0; i < r->stage_count; i++) {
-        const Stage *s = &r->stages[i];
-        int64_t tokens = microbatch_of(s) < limit ? microbatch_of(s) : limit, group = 0;
-        if (s->kind == STAGE_GRPO) {
-            group = (int64_t)s->group_size * (s->sampling.max_tokens + PROMPT_ROOM);
-            if (group * s->batch > cached) cached = group * s->batch;
-            reference |= s->algo.kl > 0;
-        }
-        if (group > largest) largest = group;
-        if (tokens < group) tokens = group;
-        if (tokens > packed) packed = tokens;
-    }
-    return (PlanMemory){.weights = plan_weight_bytes(c, precision, true) + (reference ? plan_weight_bytes(c, precision, false) : 0),
-                        .pass = plan_training_bytes(c, precision, packed), .cache = plan_cache_bytes(c, precision, cached),
-                        .one_group = plan_cache_bytes(c, precision, largest)};
-}
 // What can't wait: more groups decoded at once only save time.
 static size_t least(const PlanMemory *m) { return m->weights + m->pass + m->one_group; }
 
 // The largest microbatch that fits, in powers of two; 0: none.
-static int64_t microbatch_that_fits(const ModelConfig *c, const Recipe *r, Precision precision, size_t available) {
-    for (int64_t limit = DEFAULT_MICROBATCH_TOKENS; limit >= 16; limit /= 2) {
-        PlanMemory m = plan_memory(c, r, precision, limit);
-        if (least(&m) <= available) return limit;
+static bool microbatch_that_fits(const ModelConfig *c, const Recipe *r, const PlanLength *lengths, Precision precision, size_t available, int64_t *fits,
+                                 Err *err) {
+    *fits = 0;
+    for (int64_t limit = DEFAULT_MICROBATCH_TOKENS; limit >= 16 && !*fits; limit /= 2) {
+        PlanMemory m;
+        TRY(plan_memory(c, r, lengths, precision, limit, &m, err));
+        if (least(&m) <= available) *fits = limit;
     }
-    return 0;
+    return true;
 }
 
 static double mib(size_t bytes) { return (double)bytes / 1048576; }
 
-static bool check_room(const ModelConfig *c, const Recipe *r, size_t available, Err *err) {
-    PlanMemory m = plan_memory(c, r, r->precision, INT64_MAX);
+static bool check_room(const ModelConfig *c, const Recipe *r, const PlanLength *lengths, const PlanMemory *whole, size_t available, Err *err) {
+    PlanMemory m = *whole;
     if (least(&m) <= available) return true;
-    Buf advice = {0};
     Precision precision = r->precision;
-    int64_t fits = microbatch_that_fits(c, r, precision, available);
+    int64_t fits;
+    TRY(microbatch_that_fits(c, r, lengths, precision, available, &fits, err));
     if (!fits && precision == PRECISION_FP32) {
+        PlanMemory half;
         precision = PRECISION_BF16;
-        PlanMemory half = plan_memory(c, r, precision, INT64_MAX);
-        fits = least(&half) <= available ? INT64_MAX : microbatch_that_fits(c, r, precision, available);
+        TRY(plan_memory(c, r, lengths, precision, INT64_MAX, &half, err));
+        if (least(&half) <= available) fits = INT64_MAX;
+        else TRY(microbatch_that_fits(c, r, lengths, precision, available, &fits, err));
     }
+    Buf advice = {0};
     if (fits && precision != r->precision) buf_puts(&advice, "precision = \"bf16\"");
     if (fits && fits < INT64_MAX) buf_printf(&advice, "%smicrobatch_tokens = %lld", advice.size ? " and " : "", (long long)fits);
     if (fits) buf_puts(&advice, " would fit");
@@ -104,20 +84,34 @@ static bool check_room(const ModelConfig *c, const Recipe *r, size_t available, 
     return false;
 }
 
+// Ledger, scripts, samples, report: what a run holds beyond what a plan needs, whatever the model.
+static size_t program_bytes(const Recipe *r) {
+    bool samples = false;
+    for (int i = 0; i < r->stage_count; i++) samples |= r->stages[i].kind == STAGE_GRPO;
+    return (size_t)(samples ? 9 : 2) << 19;
+}
+
 bool plan_make(const Recipe *r, json_t **out, Err *err) {
     ModelConfig c;
     double rate, total = 0;
     size_t available;
     TRY(plan_config(r, &c, err));
     TRY(probe_flops(recipe_device(r), r->precision, r->threads, 256, 512, 512, 0.1, &rate, &available, err));
-    TRY(check_room(&c, r, available, err));
-    PlanMemory m = plan_memory(&c, r, r->precision, INT64_MAX);
+    PlanMemory m;
+    PlanLength *lengths = xcalloc((size_t)r->stage_count + 1, sizeof *lengths);
+    plan_lengths(r, lengths);
+    bool ok = plan_memory(&c, r, lengths, r->precision, INT64_MAX, &m, err) && check_room(&c, r, lengths, &m, available, err);
+    free(lengths);
+    TRY(ok);
     json_t *stages = json_array();
     for (int i = 0; i < r->stage_count; i++)
         json_array_append_new(stages, stage_plan(&c, &r->stages[i], r->chat ? 64 : 16, &total));
-    *out = json_pack("{s:I,s:{s:I,s:I,s:I,s:I},s:o,s:f,s:f,s:f}", "parameters", (json_int_t)config_parameters(&c), "memory",
+    // Resident at the most: the program as it stands now, what the policy asks for, and a tensor on its way to a file.
+    size_t held = m.weights + m.pass + m.cache, start = m.weights + m.largest, moving = r->lora.rank > 0 ? 0 : m.largest;
+    size_t peak = memory_peak_bytes() + program_bytes(r) + (held + moving > start ? held + moving : start);
+    *out = json_pack("{s:I,s:{s:I,s:I,s:I,s:I,s:I},s:o,s:f,s:f,s:f}", "parameters", (json_int_t)config_parameters(&c), "memory",
                      "weights_and_optimizer", (json_int_t)m.weights, "training_pass", (json_int_t)m.pass, "cache", (json_int_t)m.cache,
-                     "total", (json_int_t)(m.weights + m.pass + m.cache), "stages", stages, "flops", total, "probe_flops_per_second",
+                     "total", (json_int_t)(m.weights + m.pass + m.cache), "peak", (json_int_t)peak, "stages", stages, "flops", total, "probe_flops_per_second",
                      rate, "seconds", total / (rate * STEP_SHARE));
     return true;
 }

@@ -3,6 +3,7 @@
 // terminal only as escaped ASCII. Values are printed straight from the decoded tensor, since as a tree of JSON they
 // would take many times its size.
 #include "command.h"
+#include "rl.h"
 #include "weights.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -184,7 +185,30 @@ static bool inspect_tensor(const Weights *w, const char *name, bool json, Err *e
     return ok && flushed(err);
 }
 
+// ---- what a recipe would need of it ----------------------------------------------------------------------
+static bool inspect_plan(const char *model, const char *recipe, bool json, Err *err) {
+    char *set = xasprintf("model.path=%s", model);
+    const char *sets[] = {set, NULL};
+    Recipe *r = NULL;
+    json_t *plan = NULL;
+    bool ok = recipe_read(recipe, sets, &r, err) && plan_make(r, &plan, err);
+    if (ok && json) ok = print_json(plan, err);
+    else if (ok) {
+        plan_print(plan);
+        printf("peak memory about %.0f MiB\n", json_number_value(json_object_get(json_object_get(plan, "memory"), "peak")) / 1048576);
+        ok = flushed(err);
+    }
+    json_decref(plan);
+    if (r) recipe_free(r);
+    free(set);
+    return ok;
+}
+
 static bool run(const Args *args, Err *err) {
+    if (args_given(args, "plan")) {
+        if (args_given(args, "tensor")) return fail(err, ERR_USAGE, "inspect", "expected at most one of --tensor and --plan");
+        return inspect_plan(args->positional[0], args_text(args, "plan", NULL), args_flag(args, "json"), err);
+    }
     Weights *w;
     TRY(weights_open(args->positional[0], true, &w, err));
     const char *tensor = args_text(args, "tensor", NULL);
@@ -196,13 +220,14 @@ static bool run(const Args *args, Err *err) {
 
 static const Option options[] = {
     {.name = "tensor", .kind = OPTION_TEXT, .value = "NAME", .help = "show this tensor's values, as it lies in the file, in fp32"},
+    {.name = "plan", .kind = OPTION_TEXT, .value = "RECIPE", .help = "what training this model by a recipe takes: memory, FLOPs, time"},
     {.name = "json", .kind = OPTION_FLAG, .help = "print one JSON document on stdout"},
     OPTION_END,
 };
 const Command command_inspect = {
     .name = "inspect",
     .summary = "show what a model file holds",
-    .usage = "FILE [--tensor NAME] [--json]",
+    .usage = "FILE [--tensor NAME | --plan RECIPE] [--json]",
     .detail = "FILE is a model folder (config.json and safetensors), a .gguf file or a .safetensors file. Prints the configuration, the\n"
               "number of parameters, the metadata and each tensor's name, type, shape and bytes. With --tensor, the dequantised values\n"
               "of one, row by row; a GGUF's tensors are found by its own names and by Hugging Face's.",

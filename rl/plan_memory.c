@@ -1,0 +1,95 @@
+// The memory of a run, before it starts: what its own code will ask for (plan_policy counts it), for the batches that the
+// recipe makes of items like its first ones. Completions are taken to be as long as they may be.
+#include "plan_memory.h"
+#include "stages.h"
+#include <stdlib.h>
+
+enum { LOOKED_AT = 16, PLACES = 512, PREFILL_ROWS = 1024 }; // the scheduler's own bounds of what is in flight
+
+// ---- lengths ---------------------------------------------------------------------------------------------
+static bool open_tokenizer(const Recipe *r, Tokenizer **out, Err *err) {
+    return r->model_path ? tokenizer_open(r->model_path, out, err) : tokenizer_from_characters(r->characters, out, err);
+}
+static bool measure_stage(const Recipe *r, const Tasks *tasks, const Tokenizer *t, const Stage *s, PlanLength *out, Err *err) {
+    Arena arena = {0};
+    int64_t prompt = 0, answer = 0;
+    bool ok = true;
+    for (int i = 0; ok && i < LOOKED_AT; i++) {
+        Item item;
+        Ids ids = {0}, target = {0};
+        Mode mode = s->mode_share[MODE_THINK] > 0 ? MODE_THINK : MODE_DIRECT;
+        ok = tasks_train_item(tasks, s, (uint64_t)i, &arena, &item, err) && prompt_render(r, t, &item, mode, &ids, err) &&
+             (s->kind != STAGE_SFT || demonstration_render(r, t, &item, mode, &target, err));
+        if (ids.count > prompt) prompt = ids.count;
+        answer += target.count;
+        ids_free(&ids), ids_free(&target);
+    }
+    arena_reset(&arena);
+    if (ok) *out = (PlanLength){.prompt = prompt, .answer = s->kind == STAGE_SFT ? answer / LOOKED_AT + 1 : s->sampling.max_tokens};
+    return ok;
+}
+// What can't be measured (a tokenizer that isn't there yet) keeps a guess.
+void plan_lengths(const Recipe *r, PlanLength *out) {
+    Err ignored = {0};
+    Tokenizer *t = NULL;
+    Tasks *tasks = NULL;
+    for (int i = 0; i < r->stage_count; i++)
+        out[i] = (PlanLength){.prompt = r->chat ? 64 : 16, .answer = r->stages[i].kind == STAGE_SFT ? 32 : r->stages[i].sampling.max_tokens};
+    bool ok = open_tokenizer(r, &t, &ignored) && tasks_open(r, &tasks, &ignored);
+    for (int i = 0; ok && i < r->stage_count; i++)
+        if (!measure_stage(r, tasks, t, &r->stages[i], &out[i], &ignored)) break;
+    if (tasks) tasks_close(tasks);
+    if (t) tokenizer_close(t);
+}
+
+// ---- batches ---------------------------------------------------------------------------------------------
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t pages_of(int64_t tokens) { return (tokens + 31) / 32; }
+
+// Whole groups as long as they fit, of one minibatch.
+static void pass_shape(const Stage *s, const PlanLength *l, int64_t limit, PlanShape *out) {
+    bool sft = s->kind == STAGE_SFT;
+    int64_t samples = sft ? 1 : s->group_size, group = l->prompt + samples * l->answer, minibatches = sft || s->algo.minibatches < 1 ? 1 : s->algo.minibatches;
+    int64_t groups = larger(1, smaller(smaller(limit, s->microbatch_tokens > 0 ? s->microbatch_tokens : DEFAULT_MICROBATCH_TOKENS) / group,
+                                       (s->batch + minibatches - 1) / minibatches));
+    if (groups * group > out->tokens)
+        out->tokens = groups * group, out->targets = groups * samples * l->answer, out->groups = groups, out->sequences = groups * samples;
+    out->positions = larger(out->positions, l->prompt + l->answer);
+}
+static void rollout_shape(int64_t requests, int64_t samples, int64_t prompt, int64_t answer, PlanShape *out) {
+    int64_t places = smaller(PLACES, requests * samples), shared = prompt / 32;
+    int64_t pages = smaller(places * pages_of(prompt + answer), requests * (shared + samples * (pages_of(prompt + answer) - shared)));
+    out->places = larger(out->places, larger(places, samples));
+    out->rollout_pages = larger(out->rollout_pages, pages);
+    out->rollout_rows = larger(out->rollout_rows, larger(places, smaller(requests * prompt, PREFILL_ROWS + places)));
+}
+
+bool plan_memory(const ModelConfig *c, const Recipe *r, const PlanLength *lengths, Precision precision, int64_t limit, PlanMemory *out, Err *err) {
+    PlanShape shape = {0};
+    PlanBytes bytes;
+    bool reference = false;
+    int64_t group = 0, levels = 0;
+    for (int i = 0; i < r->stage_count; i++) {
+        const Stage *s = &r->stages[i];
+        pass_shape(s, &lengths[i], limit, &shape);
+        if (s->kind != STAGE_GRPO) continue;
+        rollout_shape(s->batch, s->group_size, lengths[i].prompt, lengths[i].answer, &shape);
+        reference |= s->algo.kl > 0;
+        group = larger(group, lengths[i].prompt + s->group_size * (lengths[i].answer + 32));
+    }
+    for (int i = 0; i < r->task_count; i++) levels += r->tasks[i].level_count > 0 ? r->tasks[i].level_count : 1;
+    int64_t items = larger(r->evaluate_items, r->compare_items) * levels;
+    if (items > 0 && r->stage_count > 0) rollout_shape(items, 1, lengths[r->stage_count - 1].prompt, r->evaluate_sampling.max_tokens, &shape);
+    PolicyOptions o = {.precision = precision, .threads = r->threads, .trainable = true, .lora = r->lora, .keep_blocks = r->keep_blocks};
+    TRY(plan_policy(r->model_path, c, &o, &shape, &bytes, err));
+    *out = (PlanMemory){.weights = bytes.weights, .pass = bytes.pass, .cache = bytes.rollout, .largest = bytes.largest,
+                        .one_group = plan_cache_bytes(c, precision, group)};
+    if (!reference || r->lora.rank > 0) return true; // an adapter's reference is the base that is there anyway
+    PolicyOptions frozen = {.precision = precision, .threads = r->threads};
+    PlanShape forward = {.tokens = shape.tokens, .targets = shape.targets, .groups = shape.groups, .sequences = shape.sequences, .positions = shape.positions};
+    TRY(plan_policy(r->model_path, c, &frozen, &forward, &bytes, err));
+    out->weights += bytes.weights;
+    out->pass += plan_cache_bytes(c, precision, shape.tokens);
+    return true;
+}
