@@ -7,11 +7,12 @@
 #endif
 
 #define MODEL "model={preset='mini', max_positions=48}, characters='0123456789+-*/=,()', threads=1, "
-#define RECIPE                                                                                               \
+#define RECIPE_OF(examples)                                                                                  \
     "return {" MODEL "tasks={{'arithmetic', levels={1,2}}}, rewards={'ones.lua'}, evaluate={items=2}, "       \
-    "stages={sft{steps=1, batch=3, optimizer={learning_rate=1e-3}}, "                                         \
+    "stages={sft{steps=1, batch=" examples ", optimizer={learning_rate=1e-3}}, "                              \
     "grpo{steps=2, prompts=2, group_size=4, checkpoint_every=1, optimizer={learning_rate=1e-3}, "             \
     "algo={kl=0.05, entropy=0.01, epochs=2}, sampling={max_tokens=8}}}}"
+#define RECIPE RECIPE_OF("3")
 
 static const char ones[] = "return function(s)\n local _, n = s.completion:gsub('1', '')\n return n / (1 + #s.completion)\nend";
 
@@ -74,7 +75,7 @@ static void the_same_bits(void) {
 static void too_little_memory(void) {
     need_device();
     setenv("RECKON_CUDA_SLAB", "1", 1), setenv("RECKON_CUDA_MEMORY", "64", 1);
-    scratch_file("ones.lua", ones), scratch_file("plan.lua", RECIPE);
+    scratch_file("ones.lua", ones), scratch_file("plan.lua", RECIPE_OF("2000"));
     char *path = path_join(scratch_folder(), "plan.lua");
     const struct {
         const char *set, *advice;
