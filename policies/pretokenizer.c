@@ -2,7 +2,7 @@
 // step finds its matches, makes pieces of them by its behaviour, and hands every piece to the next one, so nothing is
 // stored but what a step changes in a text. A ByteLevel at the end leaves its alphabet to the model, which then works
 // on raw bytes. A pre-tokenizer or an option that isn't known is refused, never approximated.
-#include "tokenizer_parts.h"
+#include "tokenizer_reader.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -164,10 +164,6 @@ bool pretokenize(const Pretokenizer *p, Stretch s, PreScratch *scratch, PieceFun
 }
 
 // ---- tokenizer.json ------------------------------------------------------------------------------------------
-static const json_t *get(const json_t *j, const char *key) { // NULL if missing or null
-    const json_t *v = json_object_get(j, key);
-    return json_is_null(v) ? NULL : v;
-}
 static bool flag(const json_t *j, const char *key, bool missing) {
     const json_t *v = get(j, key);
     return v ? json_is_true(v) : missing;

@@ -2,7 +2,7 @@
 // normaliser, pre-tokenizer, post-processor and decoder. Everything that changes ids or texts and isn't
 // known here is refused with the field's name and what is supported; what only concerns offsets, padding or
 // truncation is ignored.
-#include "tokenizer_parts.h"
+#include "tokenizer_reader.h"
 #include "files.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,34 +12,6 @@ enum { TOKENIZER_LIMIT = 256 << 20, CONFIG_LIMIT = 16 << 20, ADDED_LIMIT = 1 << 
 enum { FILE_TOKENIZER, FILE_CONFIG, FILE_SPECIAL_MAP, FILE_TEMPLATE };
 const char *const tokenizer_file_names[TOKENIZER_FILES] = {"tokenizer.json", "tokenizer_config.json",
                                                            "special_tokens_map.json", "chat_template.jinja"};
-
-typedef struct Reader {
-    Tokenizer *t;
-    const char *path; // of the file being read
-    char place[256];
-    bool hidden; // NUL is HIDDEN_NUL in keys
-    Err *err;
-} Reader;
-
-static const char *at(Reader *r, const char *format, ...) PRINTF_LIKE(2, 3);
-static const char *at(Reader *r, const char *format, ...) {
-    char field[128];
-    va_list ap;
-    va_start(ap, format);
-    vsnprintf(field, sizeof field, format, ap);
-    va_end(ap);
-    snprintf(r->place, sizeof r->place, "%s: %s", r->path, field);
-    return r->place;
-}
-static const json_t *get(const json_t *object, const char *key) { // NULL if missing or null
-    const json_t *v = json_object_get(object, key);
-    return json_is_null(v) ? NULL : v;
-}
-static const char *get_text(const json_t *object, const char *key) { return json_string_value(get(object, key)); }
-static bool type_is(const json_t *object, const char *type) {
-    const char *found = get_text(object, "type");
-    return found && strcmp(found, type) == 0;
-}
 
 // ---- the model -----------------------------------------------------------------------------------------------
 static bool find_model(Reader *r, const json_t *model) {

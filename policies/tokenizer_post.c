@@ -1,39 +1,12 @@
 // The post-processor: which ids stand around those of a text. It reads tokenizer.json's "post_processor" into a list of
 // ids with one place for the text's.
-#include "tokenizer_parts.h"
+#include "tokenizer_reader.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct Post {
-    Tokenizer *t;
-    const char *path;
-    char place[256];
-    Err *err;
-} Post;
-
-static const char *at(Post *r, const char *format, ...) PRINTF_LIKE(2, 3);
-static const char *at(Post *r, const char *format, ...) {
-    char field[128];
-    va_list ap;
-    va_start(ap, format);
-    vsnprintf(field, sizeof field, format, ap);
-    va_end(ap);
-    snprintf(r->place, sizeof r->place, "%s: %s", r->path, field);
-    return r->place;
-}
-static const json_t *get(const json_t *object, const char *key) { // NULL if missing or null
-    const json_t *v = json_object_get(object, key);
-    return json_is_null(v) ? NULL : v;
-}
-static const char *get_text(const json_t *object, const char *key) { return json_string_value(get(object, key)); }
-static bool type_is(const json_t *object, const char *type) {
-    const char *found = get_text(object, "type");
-    return found && strcmp(found, type) == 0;
-}
-
 // The ids that a template puts in the place of one special token.
-static bool put_special(Post *r, const json_t *specials, const char *name, Ids *out) {
+static bool put_special(Reader *r, const json_t *specials, const char *name, Ids *out) {
     const json_t *ids = json_object_get(json_object_get(specials, name), "ids");
     if (!json_array_size(ids))
         return fail(r->err, ERR_DATA, at(r, "post_processor.special_tokens"), "lacks '%.60s', which the template uses", name);
@@ -48,7 +21,7 @@ static bool put_special(Post *r, const json_t *specials, const char *name, Ids *
     return true;
 }
 
-static bool read_template(Post *r, const json_t *j) {
+static bool read_template(Reader *r, const json_t *j) {
     Ids now = {0};
     const json_t *single = get(j, "single"), *specials = get(j, "special_tokens");
     bool ok = json_array_size(single) <= 64 ||
@@ -75,7 +48,7 @@ static bool read_template(Post *r, const json_t *j) {
 }
 
 // BERT's and RoBERTa's: "cls" before, "sep" after, each a text and its id.
-static bool read_around(Post *r, const json_t *j) {
+static bool read_around(Reader *r, const json_t *j) {
     static const char *const keys[] = {"cls", "sep"};
     int32_t ids[2];
     for (int i = 0; i < 2; i++) {
@@ -95,7 +68,7 @@ static bool read_around(Post *r, const json_t *j) {
     return true;
 }
 
-static bool read_postprocessor(Post *r, const json_t *j) {
+static bool read_postprocessor(Reader *r, const json_t *j) {
     if (!j || type_is(j, "ByteLevel")) return true; // ByteLevel changes offsets only
     if (type_is(j, "TemplateProcessing")) return read_template(r, j);
     if (type_is(j, "BertProcessing") || type_is(j, "RobertaProcessing")) return read_around(r, j);
@@ -117,6 +90,6 @@ static bool read_postprocessor(Post *r, const json_t *j) {
 }
 
 bool tokenizer_read_post(Tokenizer *t, const json_t *json, const char *path, Err *err) {
-    Post r = {.t = t, .path = path, .err = err};
+    Reader r = {.t = t, .path = path, .err = err};
     return read_postprocessor(&r, json);
 }
