@@ -516,39 +516,6 @@ static void same_scores_everywhere(void) {
     CHECK(base[3].state == VERDICT_BUDGET && base[4].state == VERDICT_ERROR && base[5].state == VERDICT_SCORED);
 }
 
-// ---- speed ---------------------------------------------------------------------------------------------------------------
-// In processor time, which a busy machine doesn't change much: 150,000 simple scores and 25,000 comparisons a second on two
-// cores; and a batch of 64 there and back within a millisecond, the fastest of many.
-static void two_cores_are_enough(void) {
-#ifdef RECKON_SANITIZED
-    SKIP("sanitizers make it slow");
-#endif
-    static const struct { const char *source; double per_second; } works[] = {
-        {"local bonus = 0 return function(s) return #s.answer + bonus end", 150000}, {"return function(s) return verify.equal(s.answer, s.truth) and 1 or 0 end", 25000}};
-    Err err = {0};
-    for (int w = 0; w < COUNT(works); w++) {
-        RewardLimits limits = reward_default_limits();
-        RewardPool *pool = open_pool(works[w].source, 1, &limits, NULL);
-        static Verdict v[64];
-        RewardCounts counts;
-        double fastest = 1, cpu = clock_cpu_seconds();
-        for (int round = 0; round < 100; round++) {
-            double start = clock_seconds();
-            for (int i = 0; i < 64; i++) {
-                RewardSample s = sample_of(i % 2 ? "I add them</think>The answer is $\\frac{3}{4}$." : "<think>1 + 1 = 2</think><answer>1,234</answer>", i % 2 ? "0.75" : "1234");
-                OK(reward_pool_submit(pool, &s, &v[i], &err));
-            }
-            OK(reward_pool_finish(pool, &err));
-            fastest = fmin(fastest, clock_seconds() - start);
-        }
-        reward_pool_counts(pool, &counts);
-        double each = (clock_cpu_seconds() - cpu + counts.cpu) / 6400;
-        reward_pool_close(pool);
-        if (each > 2 / works[w].per_second) FAIL("%s: %.2f us of processor time a score", works[w].source, 1e6 * each);
-        if (w == 0 && fastest > 1e-3) FAIL("a batch of 64 takes %.3f ms", 1e3 * fastest);
-    }
-}
-
 // ---- deaths --------------------------------------------------------------------------------------------------------------
 static pid_t kill_later(RewardPool *pool, int milliseconds) {
     pid_t pids[8];
@@ -707,7 +674,6 @@ static const Test tests[] = {
     {"overlong_is_punished_softly", overlong_is_punished_softly},
     {"fuel_follows_work", fuel_follows_work},
     {"same_scores_everywhere", same_scores_everywhere},
-    {"two_cores_are_enough", two_cores_are_enough},
     {"a_death_is_forgiven_once", a_death_is_forgiven_once},
     {"the_clock_kills_twice", the_clock_kills_twice},
     {"many_deaths_are_survived", many_deaths_are_survived},
