@@ -105,32 +105,75 @@ void linear_backward(const Backward *b, const Linear *l, const void *x, const vo
 }
 
 // ---- a matrix an expert ----------------------------------------------------------------------------------
-// Forward from x [rows, K] by the packed matrices, or back from dy [rows, N] by the transposed ones.
-static MatmulArgs experts_args(const Policy *p, const Linear *l, const Sorted *s, bool back) {
-    const Parameter *w = l->weight;
+// Many products with w by turns, of expert after expert: forward by the packed matrices, or back by the transposed ones.
+static MatmulArgs sorted_args(const Policy *p, const Parameter *w, const Sorted *s, bool back) {
     int64_t N = block_rows(w, 0), K = w->K;
     return (MatmulArgs){.M = s->rows, .N = back ? K : N, .K = back ? N : K, .dtype = p->dtype, .ldx = back ? N : K, .ldy = back ? K : N,
                         .w = back ? w->transposed : w->packed, .store = STORE_F32,
                         .products = {.count = block_count(w), .every = s->every, .start = s->start,
                                      .w_step = back ? block_transposed(w, 1) : block_packed(w, 1)}};
 }
-void experts_product(const Policy *p, const Linear *l, const Sorted *s, const void *x, Store store, void *y) {
-    MatmulArgs a = experts_args(p, l, s, false);
-    a.x = x, a.store = store, a.y = y;
-    p->device->matmul(p->device, &a);
+static void sorted_gradient(const Policy *p, const Parameter *w, const Sorted *s, const void *x, int64_t ldx, const void *dy, int64_t ldy) {
+    int64_t N = block_rows(w, 0);
+    p->device->matmul_grad(p->device, &(MatmulGradArgs){.T = s->rows, .N = N, .K = w->K, .dtype = p->dtype, .x = x, .ldx = ldx, .dy = dy,
+                                                        .ldy = ldy, .dw = w->gradient, .scratch = p->training.scratch,
+                                                        .products = {.count = block_count(w), .every = s->every, .start = s->start,
+                                                                     .w_step = N * w->K}});
 }
+static void sorted_lora_down(const Policy *p, const LoraLinear *a, const Sorted *s, const void *x) {
+    MatmulArgs args = sorted_args(p, a->A, s, false);
+    args.x = x, args.store = STORE_ACT, args.y = p->work.lora_u;
+    p->device->matmul(p->device, &args);
+}
+
+void experts_product(const Policy *p, const Linear *l, const Sorted *s, const void *x, Store store, void *y) {
+    const LoraLinear *a = lora_of(p, l);
+    bool aside = a && store == STORE_ACT && p->dtype != DTYPE_F32;
+    float *sum = aside ? p->work.lora_wide : y;
+    MatmulArgs base = sorted_args(p, l->weight, s, false);
+    base.x = x, base.store = aside ? STORE_F32 : store, base.y = sum;
+    p->device->matmul(p->device, &base);
+    if (!a) return;
+    sorted_lora_down(p, a, s, x);
+    for (int i = 0; i < a->part_count; i++) {
+        const LoraPart *part = &a->parts[i];
+        MatmulArgs args = sorted_args(p, part->B, s, false);
+        args.x = columns_of(p, p->work.lora_u, part, i), args.ldx = block_rows(a->A, 0);
+        args.store = ADD_F32, args.y = sum + part->row, args.ldy = base.N;
+        p->device->matmul(p->device, &args);
+    }
+    if (aside) p->device->convert(p->device, &(ConvertArgs){.count = s->rows * base.N, .dtype = p->dtype, .x = sum, .y = y});
+}
+// An adapter's du = (s B)^T dy stays in work.lora_du.
 void experts_input_gradient(const Backward *b, const Linear *l, const Sorted *s, const void *dy, float *dx) {
-    MatmulArgs a = experts_args(b->p, l, s, true);
-    a.x = dy, a.y = dx;
-    b->p->device->matmul(b->p->device, &a);
+    const Policy *p = b->p;
+    const LoraLinear *a = lora_of(p, l);
+    MatmulArgs base = sorted_args(p, l->weight, s, true);
+    base.x = dy, base.y = dx;
+    p->device->matmul(p->device, &base);
+    if (!a) return;
+    for (int i = 0; i < a->part_count; i++) {
+        const LoraPart *part = &a->parts[i];
+        MatmulArgs args = sorted_args(p, part->B, s, true);
+        args.x = (const char *)dy + act_bytes(p, part->row), args.ldx = base.K;
+        args.store = STORE_ACT, args.y = columns_of(p, p->work.lora_du, part, i), args.ldy = block_rows(a->A, 0);
+        p->device->matmul(p->device, &args);
+    }
+    MatmulArgs args = sorted_args(p, a->A, s, true);
+    args.x = p->work.lora_du, args.store = ADD_F32, args.y = dx;
+    p->device->matmul(p->device, &args);
 }
 void experts_weight_gradient(const Backward *b, const Linear *l, const Sorted *s, const void *x, const void *dy) {
     const Policy *p = b->p;
     const Parameter *w = l->weight;
-    int64_t N = block_rows(w, 0);
-    if (!w->trained) return;
-    p->device->matmul_grad(p->device, &(MatmulGradArgs){.T = s->rows, .N = N, .K = w->K, .dtype = p->dtype, .x = x, .ldx = w->K, .dy = dy,
-                                                        .ldy = N, .dw = w->gradient, .scratch = p->training.scratch,
-                                                        .products = {.count = block_count(w), .every = s->every, .start = s->start,
-                                                                     .w_step = N * w->K}});
+    const LoraLinear *a = lora_of(p, l);
+    int64_t N = block_rows(w, 0), width = a ? block_rows(a->A, 0) : 0;
+    if (w->trained) sorted_gradient(p, w, s, x, w->K, dy, N);
+    if (!a) return;
+    sorted_lora_down(p, a, s, x);
+    for (int i = 0; i < a->part_count; i++) {
+        const LoraPart *part = &a->parts[i];
+        sorted_gradient(p, part->B, s, columns_of(p, p->work.lora_u, part, i), width, (const char *)dy + act_bytes(p, part->row), N);
+    }
+    sorted_gradient(p, a->A, s, x, w->K, p->work.lora_du, width);
 }

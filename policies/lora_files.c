@@ -44,7 +44,7 @@ static bool read_targets(const json_t *c, const char *path, LoraConfig *out, Err
     if (json_is_string(targets) && strcmp(json_string_value(targets), "all-linear") == 0) return true;
     if (!json_is_array(targets) || json_array_size(targets) == 0 || json_array_size(targets) > 100000)
         return wrong(path, "target_modules", targets, "a list of names of modules, or \"all-linear\"", err);
-    out->targets = xcalloc(json_array_size(targets), sizeof *out->targets);
+    out->targets = xcalloc(json_array_size(targets) + 1, sizeof *out->targets);
     json_array_foreach(targets, i, item) {
         if (!json_is_string(item) || !json_string_value(item)[0]) return wrong(path, "target_modules", targets, "names of modules", err);
         out->targets[out->target_count++] = xstrdup(json_string_value(item));

@@ -62,26 +62,27 @@ typedef struct Linear {
 
 // Low-rank adapters (Hu et al. 2021): y += s B A x for the parts of a weight that are targets. The A of all of them lie in one
 // matrix, so that x is read once: u = A x, then each part takes its columns of u. Ranks are padded to a multiple of
-// LORA_STEP by rows of A and columns of B that are zero and stay zero.
+// LORA_STEP by rows of A and columns of B that are zero and stay zero. Of experts each has an A and B's of its own, one behind
+// the other as their matrices are; factors of an expert that is no target are zero and stay zero.
 enum { LORA_STEP = 8 };
 typedef struct LoraPart {
-    Parameter *B;      // [rows, padded rank], packed with the scale
-    int64_t row, rows; // of the weight
+    Parameter *B;      // [rows, padded rank], packed with the scale; of experts [E rows, padded rank]
+    int64_t row, rows; // of the weight, of one expert's
     char module[96];   // "model.layers.0.self_attn.q_proj"
 } LoraPart;
 typedef struct LoraLinear {
-    Parameter *A; // [part_count * padded rank, K]
+    Parameter *A; // [part_count * padded rank, K]; of experts [E part_count * padded rank, K]
     LoraPart *parts;
     int part_count;
 } LoraLinear;
 typedef struct Adapter {
     LoraConfig config;
     int32_t padded;         // rank
-    int64_t width;          // most columns of u
     Parameter *parameters;  // [count]
     int count;
-    ParameterPart *names;
-    LoraPart *parts;
+    ParameterPart *names;   // [name_count]
+    LoraPart *parts;        // [part_count]
+    int name_count, part_count;
     LoraLinear *linears;    // [linear_count]
     int linear_count;
     LoraLinear **of;        // [parameters of the policy], NULL where it isn't a target
@@ -207,8 +208,8 @@ typedef struct Workspace {
     float *rstd;
     void *final;         // act [T, C] after the last norm
     void *lora_u, *lora_du; // act [T, width of the adapter]
-    float *lora_wide;    // [T, 2F] fp32, where a product is stored in bf16
-    int64_t lora_rows, lora_width;
+    float *lora_wide;    // [T, columns of the widest product] fp32, where a product is stored in bf16
+    int64_t lora_rows, lora_width, lora_columns;
 } Workspace;
 
 // The arrays of a packed batch as operations read them.
@@ -380,7 +381,8 @@ void parameter_free(const Policy *p, Parameter *q);
 bool parameter_set(const Policy *p, const Parameter *q, const float *host, Err *err) MUST_CHECK;
 bool parameter_get(const Policy *p, const Parameter *q, float *host, Err *err) MUST_CHECK; // [N, K], unscaled where it has masters
 
-// The same with a matrix an expert, over sorted rows. The two halves of the way back come by themselves: dx is written.
+// The same with a matrix an expert, over sorted rows. The two halves of the way back come by themselves: dx is written first, and
+// the gradients of weights then use what an adapter left of dy; nothing of another product may come between.
 void experts_product(const Policy *p, const Linear *l, const Sorted *s, const void *x, Store store, void *y);
 void experts_input_gradient(const Backward *b, const Linear *l, const Sorted *s, const void *dy, float *dx);
 void experts_weight_gradient(const Backward *b, const Linear *l, const Sorted *s, const void *x, const void *dy);

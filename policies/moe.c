@@ -181,8 +181,8 @@ void experts_backward(const Backward *b, int layer) {
     experts_weight_gradient(b, &l->experts_down, &sorted, w->ff, t->dy);
     swiglu_back(p, rows, F, k->gate_up, t->dff, t->dgate_up);
     gather(p, rows, w->token, p->work.x, w->x);
-    experts_weight_gradient(b, &l->experts_gate_up, &sorted, w->x, t->dgate_up);
     experts_input_gradient(b, &l->experts_gate_up, &sorted, t->dgate_up, w->out);
+    experts_weight_gradient(b, &l->experts_gate_up, &sorted, w->x, t->dgate_up);
     d->combine(d, &(CombineArgs){.T = T, .C = C, .chosen = e->chosen, .place = w->place, .x = w->out, .y = training->dwide});
     d->route_grad(d, &(RouteGradArgs){.T = T, .router = router_of(&p->config), .dtype = p->dtype, .logits = k->logits, .choice = k->choice,
                                       .dweight = t->dweight, .segments = b->groups, .start = t->start, .balance = t->balance, .z = t->z,

@@ -68,7 +68,7 @@ bool plan_policy(const char *path, const ModelConfig *config, const PolicyOption
     if (path && folder_is_adapter(path)) {
         char *file = xasprintf("%s/adapter_config.json", path);
         ok = adapter_base(path, &base, hash, err) && lora_config_read(file, true, &adapter, err);
-        mine.lora = (LoraOptions){.rank = adapter.rank};
+        mine.lora = (LoraOptions){.rank = adapter.rank, .targets = (const char *const *)adapter.targets};
         free(file);
     }
     ok = ok && (!path || weights_open(base ? base : path, false, &w, err)) &&

@@ -153,9 +153,13 @@ bool parameter_get(const Policy *p, const Parameter *q, float *host, Err *err) {
 // Partial sums of the largest gradient's norm.
 static bool norm_reserve(Policy *p, Err *err) {
     int64_t largest = 0;
-    for (int i = 0; i < p->parameter_count; i++)
-        if (p->parameters[i].N * p->parameters[i].K > largest) largest = p->parameters[i].N * p->parameters[i].K;
+    for (int i = 0, all = p->parameter_count + (p->trained ? p->trained->count : 0); i < all; i++) {
+        const Parameter *q = i < p->parameter_count ? &p->parameters[i] : &p->trained->parameters[i - p->parameter_count];
+        largest = q->N * q->K > largest ? q->N * q->K : largest;
+    }
     size_t bytes = (size_t)(largest / NORM_BLOCK + 1) * sizeof(double);
+    p->device->release(p->device, p->norm_partial);
+    p->norm_partial = NULL;
     return p->device->allocate(p->device, bytes, "gradient norm", (void **)&p->norm_partial, err);
 }
 
@@ -238,7 +242,7 @@ static bool open_adapter(Policy *p, const PolicyOptions *o, Err *err) {
     }
     p->active = a;
     if (p->trainable) p->trained = a;
-    return true;
+    return !p->trained || norm_reserve(p, err);
 }
 
 static bool open_model(const char *path, const PolicyOptions *options, Policy **out, Err *err) {

@@ -1,6 +1,7 @@
 // Mixtures of experts and latent attention as whole policies on a CUDA device: the sampler's numbers are the trainer's, weights don't
 // depend on the split into microbatches, logprobs are those of the CPU, and the bias moves. Few and small cases on the emulated device.
 #include "../policies/mixture_test.h"
+#include "files.h"
 #ifdef RECKON_CUDA_EMULATION
 #include "emulation.h"
 enum { STEP = 2 }; // every second kind
@@ -95,9 +96,54 @@ static void agrees_with_the_cpu(void) {
     }
 }
 
+// An adapter on every product, the experts' too, on the CPU and on the device.
+static void adapters_agree(void) {
+    need_device();
+#ifdef RECKON_CUDA_EMULATION
+    emulation_set_host_guard(false);
+#endif
+    static const char *const devices[] = {"cpu", "cuda"};
+    for (int i = 0; i < KINDS; i += 2 * STEP - 1) {
+        Err err = {0};
+        Precision precision = i ? PRECISION_BF16 : PRECISION_FP32;
+        ModelConfig c = mixture_config(i);
+        Data *d = xcalloc(1, sizeof *d);
+        char folder[] = "/tmp/reckon-mixture-XXXXXX";
+        double norms[2][512];
+        CHECK(mkdtemp(folder));
+        Policy *p = policy_make(&c, NULL, PRECISION_FP32, 1);
+        OK(policy_save(p, folder, "F32", &err));
+        policy_close(p);
+        data_make(d, c.vocabulary, some_groups, 2, 21);
+        for (int k = 0; k < 2; k++) {
+            Random r = random_start(52, STREAM_TEST, (uint64_t)i);
+            PolicyOptions o = {.precision = precision, .threads = 1, .device = devices[k], .trainable = true, .lora = {.rank = 8, .alpha = 6}};
+            OK(policy_open(folder, &o, &p, &err));
+            for (int n = 0; n < p->trained->count; n++) {
+                const Parameter *q = &p->trained->parameters[n];
+                float *values = xmalloc((size_t)(q->N * q->K) * sizeof *values);
+                for (int64_t j = 0; j < q->N * q->K; j++) values[j] = (float)(0.2 * random_normal(&r));
+                OK(parameter_set(p, q, values, &err));
+                free(values);
+            }
+            policy_zero_gradients(p);
+            train_microbatch(p, d, 0, d->group_count, 0);
+            CHECK(policy_parameter_count(p) <= COUNT(norms[k]));
+            for (int n = 0; n < policy_parameter_count(p); n++) {
+                norms[k][n] = policy_parameter_gradient_norm(p, n);
+                if (k == 1) CHECK_NEAR(norms[1][n], norms[0][n], (i ? 3e-2 : 1e-3) * norms[0][n]);
+            }
+            policy_close(p);
+        }
+        OK(folder_remove(folder, &err));
+        free(d);
+    }
+}
+
 static const Test tests[] = {
     {"sampler and trainer are the same numbers", sampler_is_trainer},
     {"weights don't depend on microbatches", weights_of_splits},
     {"near the CPU", agrees_with_the_cpu},
+    {"adapters agree with the CPU", adapters_agree},
 };
 TEST_MAIN(tests)
