@@ -7,21 +7,6 @@
 #include <string.h>
 #include <utf8proc.h>
 
-typedef struct Range {
-    int32_t first, last;
-} Range;
-static bool in_ranges(int32_t c, const Range *ranges, int count) { // sorted
-    int low = 0, high = count;
-    while (low < high) {
-        int middle = (low + high) / 2;
-        if (c > ranges[middle].last)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < count && c >= ranges[low].first;
-}
-
 // ---- what is newer ---------------------------------------------------------------------------------------------
 // Combining classes and canonical pairs that came after 12.1: taken for characters of class 0 that join nothing.
 static const Range newer_classes[] = {

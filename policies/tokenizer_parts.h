@@ -29,6 +29,21 @@ typedef struct Char {
     int size;      // bytes; 0 at the end of the text
     unsigned kind; // KIND_ bits
 } Char;
+// Characters from first to last; lists of them are sorted.
+typedef struct Range {
+    int32_t first, last;
+} Range;
+static inline bool in_ranges(int32_t c, const Range *ranges, int count) {
+    int low = 0, high = count;
+    while (low < high) {
+        int middle = (low + high) / 2;
+        if (c > ranges[middle].last)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < count && c >= ranges[low].first;
+}
 Char char_at(const char *text, size_t size, size_t at);   // the text is valid UTF-8
 Char char_before(const char *text, size_t at);            // the character that ends at `at`
 int32_t code_at(const char *text, size_t at, int *size);  // without its kind; `at` is inside the text

@@ -118,9 +118,6 @@ static const uint16_t category_kinds[32] = {
 };
 
 // What came with Unicode 15.1 and 16.
-typedef struct Range {
-    int32_t first, last;
-} Range;
 static const Range newer_upper[] = {
     {0x1C89, 0x1C89}, {0xA7CB, 0xA7CC}, {0xA7DA, 0xA7DA}, {0xA7DC, 0xA7DC}, {0x10D50, 0x10D65}};
 static const Range newer_lower[] = {
@@ -155,17 +152,6 @@ static const Range newer_punctuation_8[] = {
     {0x11BE1, 0x11BE1}, {0x11C41, 0x11C45}, {0x11C70, 0x11C71}, {0x11EF7, 0x11EF8}, {0x11F43, 0x11F4F},
     {0x11FFF, 0x11FFF}, {0x12FF1, 0x12FF2}, {0x16D6D, 0x16D6F}, {0x16E97, 0x16E9A}, {0x16FE2, 0x16FE2},
     {0x1E5FF, 0x1E5FF}, {0x1E95E, 0x1E95F}};
-static bool in_ranges(int32_t c, const Range *ranges, int count) { // sorted
-    int low = 0, high = count;
-    while (low < high) {
-        int middle = (low + high) / 2;
-        if (c > ranges[middle].last)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < count && c >= ranges[low].first;
-}
 static unsigned unassigned_kind(int32_t c) {
     static const struct {
         const Range *ranges;

@@ -23,10 +23,14 @@ void recipe_name_elements(json_t *list) {
     }
 }
 
+static bool ends_in_lua(const char *name) {
+    size_t n = strlen(name);
+    return n > 4 && strcmp(name + n - 4, ".lua") == 0;
+}
+
 // Tasks in Lua: of reckon's own, or a path.
 static bool is_script(const char *kind) {
-    size_t n = strlen(kind);
-    if (n > 4 && strcmp(kind + n - 4, ".lua") == 0) return true;
+    if (ends_in_lua(kind)) return true;
     char name[64];
     for (int i = 0; task_script_shipped(i, name); i++)
         if (strcmp(name, kind) == 0) return true;
@@ -65,8 +69,7 @@ static bool resolve_script_task(Build *b, const char *kind, const json_t *elemen
     const char *script = kind;
     TaskScript *t = NULL;
     Err why = {0};
-    size_t n = strlen(kind);
-    if (ok && n > 4 && strcmp(kind + n - 4, ".lua") == 0) ok = recipe_locate_input(b, path, "task script", kind, &script, err);
+    if (ok && ends_in_lua(kind)) ok = recipe_locate_input(b, path, "task script", kind, &script, err);
     if (ok && !task_script_open(script, options, &t, &why)) ok = REJECT(b, why.code, path, "'%s': %s: %s", path, why.where, why.msg);
     if (!ok) return false;
     int levels = task_script_about(t)->levels;
@@ -173,11 +176,6 @@ static void forget_json(void *value) { json_decref(value); }
 static const json_t *keep_json(Arena *arena, json_t *value) {
     arena_defer(arena, forget_json, value);
     return value;
-}
-
-static bool ends_in_lua(const char *name) {
-    size_t n = strlen(name);
-    return n > 4 && strcmp(name + n - 4, ".lua") == 0;
 }
 
 static bool store_script_task(Build *b, const json_t *from, const char *at, TaskSpec *task, Err *err) {

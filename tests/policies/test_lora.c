@@ -3,24 +3,7 @@
 #include "invariants.h"
 #include "export.h"
 #include "files.h"
-#include <unistd.h>
-
-static char folder[64];
-static void folder_start(void) {
-    strcpy(folder, "/tmp/reckon-lora-XXXXXX");
-    CHECK(mkdtemp(folder));
-}
-static void folder_end(void) {
-    Err err = {0};
-    OK(folder_remove(folder, &err));
-}
-static const char *inside(const char *name) {
-    static char paths[4][96];
-    static int next;
-    char *path = paths[next++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s", folder, name);
-    return path;
-}
+#include "test_folder.h"
 
 // ---- PEFT's numbers --------------------------------------------------------------------------------------
 static json_t *cases_of(const char *name) {

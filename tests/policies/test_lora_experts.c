@@ -3,27 +3,11 @@
 // microbatches leave no trace, and factors of experts that are no target don't exist.
 #include "export.h"
 #include "files.h"
+#include "test_folder.h"
 #include "mixture_test.h"
 #include <math.h>
-#include <unistd.h>
 
 enum { RANK = 3 };
-static char folder[64];
-static void folder_start(void) {
-    strcpy(folder, "/tmp/reckon-experts-XXXXXX");
-    CHECK(mkdtemp(folder));
-}
-static void folder_end(void) {
-    Err err = {0};
-    OK(folder_remove(folder, &err));
-}
-static const char *inside(const char *name) {
-    static char paths[4][96];
-    static int next;
-    char *path = paths[next++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s", folder, name);
-    return path;
-}
 // Named rows at random, what is padding stays zero.
 static void move_adapter(Policy *p, const Adapter *a) {
     Err err = {0};
