@@ -50,4 +50,7 @@ bool tokenizer_save(const Tokenizer *t, const char *folder, Err *err) MUST_CHECK
 // SHA-256 of what defines it, for the ledger.
 void tokenizer_hash(const Tokenizer *t, char out[65]);
 
+// Appends, with one U+FFFD for each maximal invalid part (the Unicode standard's "substitution of maximal subparts").
+void utf8_repair(const char *bytes, size_t size, Buf *out);
+
 #endif

@@ -48,8 +48,6 @@ Char char_at(const char *text, size_t size, size_t at);   // the text is valid U
 Char char_before(const char *text, size_t at);            // the character that ends at `at`
 int32_t code_at(const char *text, size_t at, int *size);  // without its kind; `at` is inside the text
 bool utf8_valid(const char *text, size_t size, size_t *bad); // *bad: offset of the first byte that isn't
-// Appends, with one U+FFFD for each maximal invalid part (the Unicode standard's "substitution of maximal subparts").
-void utf8_repair(const char *bytes, size_t size, Buf *out);
 int utf8_write(int32_t code, char out[4]);
 void utf8_append(int32_t code, Buf *out);
 bool char_is_digit(Char c);           // what the pre-tokenizer Digits splits off

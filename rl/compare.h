@@ -19,5 +19,9 @@ typedef struct Comparison {
 json_t *comparison_json(const Comparison *c);
 // One level of an evaluation, as evaluation_json lists it (evaluate.c).
 json_t *evaluation_level_json(const Evaluation *e, int level, const TaskLevel *name);
+// A level's first few answers, word for word, to be read beside those of another evaluation (evaluate_answers.c).
+bool answer_is_kept(int item_of_level);
+void answer_keep(EvaluatedItem *to, const Completion *c, Arena *arena);
+json_t *evaluation_answers(const Evaluation *e);
 
 #endif

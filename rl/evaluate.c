@@ -146,6 +146,7 @@ static bool submit_sample(const Level *l, int i, int sample, const Completion *c
         out->truncated = c->finish == FINISH_LENGTH;
         out->prompt_tokens += completion_total(c) - c->length;
         out->completion = arena_strdup(arena, text.data);
+        if (answer_is_kept(i)) answer_keep(out, c, arena);
     }
     buf_free(&text);
     return ok;
@@ -155,7 +156,7 @@ static bool score_level(const Level *l, const Rollout *rollout, Arena *arena, Ev
     const ModelConfig *config = policy_config(l->policy);
     for (int i = 0; i < l->count; i++) {
         out[i] = (EvaluatedItem){.level_index = l->index, .prompt_tokens = l->prompts[i].count, .prompt = l->items[i].prompt,
-                                 .truth = l->items[i].truth};
+                                 .truth = l->items[i].truth, .messages = l->items[i].messages};
         for (int s = 0; s < l->samples; s++) {
             const Completion *c = &rollout->completions[i * l->samples + s];
             out[i].flops += answer_flops(config, l->prompts[i].count, c) / l->samples;

@@ -275,6 +275,10 @@ typedef struct EvaluatedItem {
     VerdictState verdict;
     char *completion;      // text of the first sample
     const char *prompt, *truth;
+    const json_t *messages; // where the question is a chat; borrowed from the tasks
+    int32_t *course;       // [course_length] of the first sample, a given id as -1 - id; NULL: not kept (evaluate_answers.c)
+    float *logprob;        // [tokens] of the sampled ones
+    int32_t course_length;
 } EvaluatedItem;
 typedef struct Evaluation {
     Mode mode;

@@ -5,6 +5,7 @@
 // later rows move to the table of repeated work.
 #include "stages.h"
 #include "accounts.h"
+#include "compare.h"
 #include "files.h"
 #include <math.h>
 #include <signal.h>
@@ -149,6 +150,7 @@ static bool evaluate_mode(Run *run, Mode mode, int samples, Err *err) {
     TRY(evaluate(t->policy, run->recipe, t->tasks, t->rewards, mode, run->recipe->evaluate_items, samples, &e, err));
     json_t *replayable = evaluation_json(&e, t->tasks), *measured = measured_json(run, e.seconds, before);
     json_object_set_new(replayable, "samples", json_integer(samples));
+    json_object_set_new(replayable, "answers", evaluation_answers(&e));
     clear_bar(run);
     if (samples == 0) tell_evaluation(replayable);
     char name[64];
@@ -428,8 +430,8 @@ static bool record_start(Run *run, bool resumed, Err *err) {
     const Policy *p = run->trainer.policy;
     struct utsname u = {0};
     uname(&u);
-    json_t *facts = run_facts(run), *measured = json_pack("{s:s,s:s,s:s,s:i,s:b}", "host", u.nodename, "system", u.release, "machine", u.machine,
-                                                          "threads", policy_threads(p), "resumed", resumed);
+    json_t *facts = run_facts(run), *measured = json_pack("{s:s,s:s,s:s,s:s,s:i,s:b}", "host", u.nodename, "system", u.release, "machine", u.machine,
+                                                          "device", policy_variant(p), "threads", policy_threads(p), "resumed", resumed);
     bool ok = ledger_run(run->ledger, facts, measured, err);
     json_decref(facts), json_decref(measured);
     if (ok && resumed) {
@@ -519,6 +521,17 @@ static bool compare_at_end(Run *run, Err *err) {
     return note_lost_replay(run, "the comparison", err);
 }
 
+// How this session of the run ended, for those who count what it cost: one without such an event was killed.
+static bool record_end(Run *run, bool ok, const Err *why, Err *err) {
+    bool stopped = !ok && (why->code == ERR_INTERRUPTED || why->code == ERR_TERMINATED);
+    json_t *text = ok ? json_null() : json_string(why->msg);
+    json_t *detail = json_pack("{s:I,s:s,s:o}", "step", (json_int_t)run->state.step, "how", ok ? "finished" : stopped ? "stopped" : "failed", "why",
+                               text ? text : json_string("(not UTF-8)"));
+    bool written = ledger_event(run->ledger, "end", detail, err);
+    json_decref(detail);
+    return written;
+}
+
 bool train(const Recipe *r, const TrainOptions *options, Err *err) {
     Run run = {.recipe = r, .trainer = {.recipe = r}, .lock = -1, .saved = -1, .started = clock_seconds(), .terminal = isatty(2)};
     run.trainer.algo_state = &run.state.algo;
@@ -531,7 +544,8 @@ bool train(const Recipe *r, const TrainOptions *options, Err *err) {
     for (int i = 0; ok && i < r->stage_count; i++) ok = run_stage(&run, i, err);
     clear_bar(&run);
     ok = ok && (!options->compare || r->compare_items <= 0 || compare_at_end(&run, err));
-    if (ok) ok = report_write(r->run_folder, NULL, err);
+    if (ok) ok = record_end(&run, true, NULL, err) && report_write(r->run_folder, NULL, err);
+    else if (run.ledger && !record_end(&run, false, err, NULL)) log_line(LOG_WARN, "reckon: how this run ended could not be put on its ledger");
     if (!ok && run.saved >= 0 && policy_failed(run.trainer.policy)) { // what it holds is lost, so nothing more can be saved
         Err first = *err;
         fail(err, ERR_IO, first.where, "%s; step %lld is saved, go on with --resume", first.msg, (long long)run.saved);
