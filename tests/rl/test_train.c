@@ -209,6 +209,7 @@ static void failing_rewards_stop_the_run(void) {
     if (!strstr(run.err.msg, "16 of 16 samples of step 1 could not be scored (more than 10 %)") ||
         !strstr(run.err.msg, "bad.lua:2: no such column"))
         FAIL("the message is: %s", run.err.msg);
+    CHECK(ask(&run, "SELECT count(*) FROM events WHERE kind = 'end' AND detail ->> 'how' = 'failed' AND detail ->> 'why' LIKE '16 of 16%'") == 1);
     scratch_remove();
 
     // Below the share they are counted, and leave their group's baseline alone.
@@ -272,6 +273,11 @@ static void own_data_and_reward(void) {
     CHECK(ask(&run, "SELECT count(DISTINCT level) FROM prompts") == 2);
     CHECK(ask(&run, "SELECT count(DISTINCT mode) FROM prompts") == 2);
     CHECK(ask(&run, "SELECT count(*) FROM evaluations WHERE name = 'greedy think'") == 2);
+    // A few answers of each level stay to be read, with a logprob for each sampled id.
+    CHECK(ask(&run, "SELECT count(*) FROM evaluations e, json_each(e.replayable, '$.answers') a WHERE name = 'greedy think'") >= 4);
+    CHECK(ask(&run, "SELECT count(*) FROM evaluations e, json_each(e.replayable, '$.answers') a WHERE json_array_length(a.value, '$.ids') != "
+                    "json_array_length(a.value, '$.millinats') OR a.value ->> 'tokens' != json_array_length(a.value, '$.ids')") == 0);
+    CHECK(ask(&run, "SELECT count(*) FROM events WHERE kind = 'end' AND detail ->> 'how' = 'finished'") == 1);
     // The weight: 2 * (hits + short).
     CHECK(ask(&run, "SELECT max(abs(s.reward - 2 * (SELECT sum(value) FROM parts p WHERE p.step = s.step AND p.sample = s.sample))) FROM samples s") < 1e-9);
     scratch_remove();
