@@ -12,88 +12,10 @@
 // The host is the place of record: it knows every sample's tokens. For a round of decoding it sends the rows' state to the
 // device, queues a number of steps (one on the CPU, STEPS where the device works on its own), and then reads the tokens
 // that they recorded. A sample that ended early in the round costs the rest of the round's steps and nothing else.
-#include "model.h"
+#include "scheduler_parts.h"
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-
-typedef enum PlaceState { PLACE_FREE, PLACE_DECODES, PLACE_GIVEN, PLACE_WAITS } PlaceState;
-typedef struct Place { // one admitted sample
-    PlaceState state;
-    int32_t request, sample;
-    int32_t *table;      // [table_capacity] page numbers
-    int32_t shared;      // the first pages, which belong to the group
-    int32_t owned;       // pages after them
-    int32_t length;      // tokens of the completion so far, given ones included
-    int32_t last;        // token
-    int32_t limit;       // the length at which the round in progress ends it
-    int32_t turn_start;  // length when its turn began
-    int32_t pending;     // PLACE_GIVEN: last tokens of the completion that no pass has computed
-    bool thinks;         // has a budget for thinking, and has not closed it
-    TokenStream *stream; // where stop strings and the end of thinking are watched
-    Buf text;
-} Place;
-
-typedef struct Group { // one admitted request
-    int32_t *pages; // whole pages of its prompt
-    int32_t page_count, alive;
-} Group;
-
-typedef struct RolloutMemory {
-    Arena arena;
-    int64_t *kept_capacity; // [count]
-    int32_t *capacity;      // [count]
-} RolloutMemory;
-
-typedef struct Round { // of decoding, or the draws after a prefill
-    Policy *p;
-    struct Scheduler *s;
-    Pass pass;
-    int64_t rows;
-    const int32_t *head_row, *table, *stop;
-    const float *inv_temperature;
-    SampleRow *sample;
-    DecodeRow *state;
-} Round;
-
-typedef struct Scheduler {
-    Policy *p;
-    const RolloutRequest *requests;
-    int32_t request_count, next;
-    int32_t *first; // [requests] index of the first completion
-    RolloutOptions options;
-    Rollout *out;
-    Group *groups; // [requests]
-    Place *places;       // [capacity]
-    int32_t place_count, capacity, waiting; // places in use, places, those that wait
-    int32_t *row_place;  // [capacity] whose draws the rows of a round are
-    Ids think_end;
-    int32_t think_id;    // of "</think>" where it is one token, else -1
-    int32_t *free_pages, free_count, total_pages, table_capacity;
-    char *page_memory; // one page more than total_pages: rows that fill up a round write there
-    // rows of one pass, on the host
-    int32_t row_capacity;
-    int32_t *tokens, *position, *table_start, *table, *head_row;
-    int64_t *slot_start, *slot;
-    float *inv_temperature;
-    SampleRow *rows;
-    DecodeRow *state;
-    Ids stop;
-    Stage stage;
-    Round round; // the same, as operations read and write them
-    // what the head gives for them
-    float *logits, *entropy;
-    VocabStats *stats;
-    void *head_x, *order;
-    int32_t *kept; // [places][V] where anything is truncated
-    int32_t *record_token;                  // [STEPS][places] on the device
-    float *record_logprob, *record_entropy;
-    int32_t *token_read; // the same on the host
-    float *logprob_read, *entropy_read;
-    bool truncates;
-    int64_t finished;
-    double last_progress;
-} Scheduler;
 
 static int32_t pages_for(int64_t tokens) { return (int32_t)((tokens + PAGE - 1) / PAGE); }
 static bool is_truncated(const Sampling *s) { return s->temperature > 0 && (s->top_k > 0 || s->top_p < 1 || s->min_p > 0); }
@@ -170,7 +92,6 @@ static bool scheduler_sizes(Scheduler *s, Err *err) {
     return true;
 }
 
-static const char think_end[] = "</think>";
 static bool thinks_within_budgets(const Scheduler *s) {
     for (int32_t i = 0; i < s->request_count; i++)
         if (s->requests[i].sampling.think_tokens > 0) return true;
@@ -213,8 +134,8 @@ static bool scheduler_alloc(Scheduler *s, Err *err) {
     for (int i = 0; i < p->config.stop_count; i++) ids_push(&s->stop, p->config.stop_ids[i]);
     if (p->tokenizer && tokenizer_eos(p->tokenizer) >= 0) ids_push(&s->stop, tokenizer_eos(p->tokenizer));
     d->forget(d); // recordings of an earlier rollout name its memory
-    s->think_id = p->tokenizer ? tokenizer_id(p->tokenizer, think_end) : -1;
-    return !p->tokenizer || !thinks_within_budgets(s) || tokenizer_encode(p->tokenizer, think_end, sizeof think_end - 1, false, &s->think_end, err);
+    s->think_id = p->tokenizer ? tokenizer_id(p->tokenizer, THINK_END) : -1;
+    return !p->tokenizer || !thinks_within_budgets(s) || tokenizer_encode(p->tokenizer, THINK_END, sizeof THINK_END - 1, false, &s->think_end, err);
 }
 
 static void place_clear(Place *place) {
@@ -245,14 +166,6 @@ static void count_flops(Policy *p, int64_t rows, double context, int64_t draws) 
 }
 
 // ---- passes ----------------------------------------------------------------------------------------------
-// The length at which a sample's turn, its thinking or all of it must end.
-static int32_t place_limit(const Scheduler *s, const Place *place) {
-    const Sampling *g = &s->requests[place->request].sampling;
-    int32_t limit = g->max_tokens;
-    if (g->turn_tokens > 0 && limit - place->turn_start > g->turn_tokens) limit = place->turn_start + g->turn_tokens;
-    return place->thinks && limit > g->think_tokens ? g->think_tokens : limit;
-}
-
 // What the draw after a row needs: row `i` of a round belongs to place number `index`, and is computed at `position`.
 static void draw_row(Scheduler *s, int32_t i, int32_t index, int32_t position) {
     Place *place = &s->places[index];
@@ -336,113 +249,7 @@ static bool read_records(Scheduler *s, int32_t steps, int64_t rows, Err *err) {
     return d->finish(d, err);
 }
 
-// ---- a sample's course -----------------------------------------------------------------------------------
-static void *grow(Arena *a, const void *old, size_t used, size_t bytes) {
-    void *fresh = arena_alloc(a, bytes);
-    if (used) memcpy(fresh, old, used);
-    return fresh;
-}
-
-// Room for one more token; with `kept`, for that many ids more.
-static void completion_reserve(Scheduler *s, int32_t index, int32_t kept) {
-    Completion *c = &s->out->completions[index];
-    RolloutMemory *m = s->out->memory;
-    if (c->length == m->capacity[index]) {
-        size_t used = (size_t)c->length * 4;
-        int32_t capacity = m->capacity[index] = c->length ? 2 * c->length : 32;
-        c->ids = grow(&m->arena, c->ids, used, (size_t)capacity * 4);
-        c->logprob = grow(&m->arena, c->logprob, used, (size_t)capacity * 4);
-        c->entropy = grow(&m->arena, c->entropy, used, (size_t)capacity * 4);
-        if (kept) c->kept_start = grow(&m->arena, c->kept_start, c->length ? (size_t)(c->length + 1) * 8 : 0, (size_t)(capacity + 1) * 8);
-    }
-    if (!kept || c->kept_start[c->length] + kept <= m->kept_capacity[index]) return;
-    size_t used = (size_t)c->kept_start[c->length] * 4;
-    m->kept_capacity[index] = 2 * (c->kept_start[c->length] + kept) + 64;
-    c->kept_ids = grow(&m->arena, c->kept_ids, used, (size_t)m->kept_capacity[index] * 4);
-}
-
-// Takes record `at` of the round, drawn for row `row`.
-static void completion_push(Scheduler *s, const Place *place, int64_t at, int64_t row) {
-    int32_t index = s->first[place->request] + place->sample;
-    Completion *c = &s->out->completions[index];
-    const SampleRow *drawn = &s->rows[row];
-    int32_t kept = drawn->kept ? drawn->kept_count : 0;
-    completion_reserve(s, index, kept);
-    c->ids[c->length] = s->token_read[at];
-    c->logprob[c->length] = s->logprob_read[at];
-    c->entropy[c->length] = s->entropy_read[at];
-    if (kept) {
-        int64_t start = c->kept_start[c->length];
-        s->p->device->download(s->p->device, c->kept_ids + start, drawn->kept, (size_t)kept * 4);
-        c->kept_start[c->length + 1] = start + kept;
-    }
-    if (c->given) c->all[c->total++] = s->token_read[at];
-    c->length++;
-}
-
-// Adds given tokens to the course of a completion; max_tokens has room for them.
-static void completion_give(Scheduler *s, const Place *place, const int32_t *ids, int32_t count) {
-    Completion *c = &s->out->completions[s->first[place->request] + place->sample];
-    if (!c->given) {
-        size_t most = (size_t)s->requests[place->request].sampling.max_tokens;
-        c->given = arena_alloc(&s->out->memory->arena, most);
-        c->all = arena_alloc(&s->out->memory->arena, most * 4);
-        c->total = c->length;
-        memset(c->given, 0, most);
-        memcpy(c->all, c->ids, (size_t)c->length * 4);
-    }
-    if (count) memcpy(c->all + c->total, ids, (size_t)count * 4);
-    memset(c->given + c->total, 1, (size_t)count);
-    c->total += count;
-    s->out->prompt_tokens += count;
-}
-
-static bool is_stop(const Scheduler *s, int32_t token) {
-    for (int i = 0; i < s->stop.count; i++)
-        if (s->stop.data[i] == token) return true;
-    return false;
-}
-
-// Watches the text as it comes: whether a stop string was completed by this token, and whether thinking ended.
-static bool watch_text(Scheduler *s, Place *place, const Sampling *sampling, int32_t token, bool *hit, Err *err) {
-    *hit = false;
-    if (token == s->think_id) place->thinks = false;
-    if (!place->stream) return true;
-    Buf piece = {0};
-    bool ready, ok = token_stream_push(place->stream, token, &ready, &piece, err);
-    size_t before = place->text.size;
-    if (ok && ready) buf_append(&place->text, piece.data, piece.size);
-    buf_free(&piece);
-    for (int i = 0; ok && sampling->stop && sampling->stop[i] && !*hit; i++) {
-        size_t n = strlen(sampling->stop[i]), from = before > n ? before - n : 0;
-        *hit = n && place->text.size > from && memmem(place->text.data + from, place->text.size - from, sampling->stop[i], n);
-    }
-    size_t n = sizeof think_end - 1, from = before > n ? before - n : 0;
-    if (place->thinks && place->text.size > from && memmem(place->text.data + from, place->text.size - from, think_end, n))
-        place->thinks = false;
-    return ok;
-}
-
-static Completion *completion_of(const Scheduler *s, const Place *place) {
-    return &s->out->completions[s->first[place->request] + place->sample];
-}
-
-// Takes the token of record `at`; *ended where the turn ends with it, or a budget is used up.
-static bool place_advance(Scheduler *s, Place *place, int64_t at, int64_t row, bool *ended, Err *err) {
-    const Sampling *sampling = &s->requests[place->request].sampling;
-    Completion *c = completion_of(s, place);
-    bool stop = false;
-    completion_push(s, place, at, row);
-    place->last = s->token_read[at];
-    place->length++;
-    s->out->new_tokens++;
-    TRY(watch_text(s, place, sampling, place->last, &stop, err));
-    if (!sampling->ignore_eos && is_stop(s, place->last)) stop = true;
-    *ended = stop || place->length >= place->limit;
-    c->finish = stop ? FINISH_STOP : FINISH_LENGTH;
-    return true;
-}
-
+// ---- the end of a turn, of a sample ----------------------------------------------------------------------
 static void place_leave(Scheduler *s, Place *place) {
     Group *g = &s->groups[place->request];
     for (int32_t i = 0; i < place->owned; i++) s->free_pages[s->free_count++] = place->table[place->shared + i];
@@ -455,31 +262,6 @@ static void place_leave(Scheduler *s, Place *place) {
     if (s->options.finished) s->options.finished(s->options.context, place->request, place->sample, completion_of(s, place));
     place_clear(place);
     s->place_count--;
-}
-
-// Gives tokens to a sample, for the next pass to compute; thinking that they leave open beyond its budget is closed too.
-// False where one more sampled token has no room after them: nothing is given then.
-static bool place_give(Scheduler *s, Place *place, const int32_t *ids, int32_t count) {
-    const Sampling *sampling = &s->requests[place->request].sampling;
-    bool closes = place->thinks && place->length + count >= sampling->think_tokens;
-    int64_t more = count + (closes ? s->think_end.count : 0);
-    if (place->length + more >= sampling->max_tokens) return false;
-    completion_give(s, place, ids, count);
-    if (closes) completion_give(s, place, s->think_end.data, s->think_end.count);
-    place->length += (int32_t)more;
-    place->turn_start += (int32_t)more;
-    place->pending = (int32_t)more;
-    place->thinks &= !closes;
-    place->state = more ? PLACE_GIVEN : PLACE_DECODES;
-    return true;
-}
-
-// Text that was watched before what was given says nothing of what comes after it.
-static void watch_anew(Scheduler *s, Place *place) {
-    if (!place->stream) return;
-    token_stream_close(place->stream);
-    place->stream = token_stream_open(s->p->tokenizer);
-    place->text.size = 0;
 }
 
 // A sample whose turn or budget has ended: closes its thinking, waits for what it is given, or leaves.
@@ -528,7 +310,7 @@ static bool next_turns(Scheduler *s, bool wait, Err *err) {
         s->waiting--;
         place->turn_start = place->length;
         if (!next.done && place_give(s, place, next.ids, next.count)) {
-            watch_anew(s, place);
+            place_watch_anew(s, place);
             continue;
         }
         if (!next.done) completion_of(s, place)->finish = FINISH_LENGTH;
@@ -753,13 +535,4 @@ bool policy_rollout(Policy *p, const RolloutRequest *requests, int32_t count, co
     scheduler_free(&s);
     if (!ok) rollout_free(out);
     return ok;
-}
-
-void rollout_free(Rollout *r) {
-    if (r->memory) {
-        arena_reset(&r->memory->arena);
-        free(r->memory->capacity), free(r->memory->kept_capacity), free(r->memory);
-    }
-    free(r->completions);
-    *r = (Rollout){0};
 }

@@ -1,0 +1,149 @@
+// One sample's course: the arrays of what it sampled and of what it was given, the text that is watched for stop strings and
+// for the end of thinking, and its budgets. It knows nothing of pages and passes; the scheduler tells it which record of a
+// round is its own.
+#include "scheduler_parts.h"
+#include <stdlib.h>
+#include <string.h>
+
+Completion *completion_of(const Scheduler *s, const Place *place) {
+    return &s->out->completions[s->first[place->request] + place->sample];
+}
+
+int32_t place_limit(const Scheduler *s, const Place *place) {
+    const Sampling *g = &s->requests[place->request].sampling;
+    int32_t limit = g->max_tokens;
+    if (g->turn_tokens > 0 && limit - place->turn_start > g->turn_tokens) limit = place->turn_start + g->turn_tokens;
+    return place->thinks && limit > g->think_tokens ? g->think_tokens : limit;
+}
+
+static void *grow(Arena *a, const void *old, size_t used, size_t bytes) {
+    void *fresh = arena_alloc(a, bytes);
+    if (used) memcpy(fresh, old, used);
+    return fresh;
+}
+
+// Room for one more token; with `kept`, for that many ids more.
+static void completion_reserve(Scheduler *s, int32_t index, int32_t kept) {
+    Completion *c = &s->out->completions[index];
+    RolloutMemory *m = s->out->memory;
+    if (c->length == m->capacity[index]) {
+        size_t used = (size_t)c->length * 4;
+        int32_t capacity = m->capacity[index] = c->length ? 2 * c->length : 32;
+        c->ids = grow(&m->arena, c->ids, used, (size_t)capacity * 4);
+        c->logprob = grow(&m->arena, c->logprob, used, (size_t)capacity * 4);
+        c->entropy = grow(&m->arena, c->entropy, used, (size_t)capacity * 4);
+        if (kept) c->kept_start = grow(&m->arena, c->kept_start, c->length ? (size_t)(c->length + 1) * 8 : 0, (size_t)(capacity + 1) * 8);
+    }
+    if (!kept || c->kept_start[c->length] + kept <= m->kept_capacity[index]) return;
+    size_t used = (size_t)c->kept_start[c->length] * 4;
+    m->kept_capacity[index] = 2 * (c->kept_start[c->length] + kept) + 64;
+    c->kept_ids = grow(&m->arena, c->kept_ids, used, (size_t)m->kept_capacity[index] * 4);
+}
+
+// Takes record `at` of the round, drawn for row `row`.
+static void completion_push(Scheduler *s, const Place *place, int64_t at, int64_t row) {
+    int32_t index = s->first[place->request] + place->sample;
+    Completion *c = &s->out->completions[index];
+    const SampleRow *drawn = &s->rows[row];
+    int32_t kept = drawn->kept ? drawn->kept_count : 0;
+    completion_reserve(s, index, kept);
+    c->ids[c->length] = s->token_read[at];
+    c->logprob[c->length] = s->logprob_read[at];
+    c->entropy[c->length] = s->entropy_read[at];
+    if (kept) {
+        int64_t start = c->kept_start[c->length];
+        s->p->device->download(s->p->device, c->kept_ids + start, drawn->kept, (size_t)kept * 4);
+        c->kept_start[c->length + 1] = start + kept;
+    }
+    if (c->given) c->all[c->total++] = s->token_read[at];
+    c->length++;
+}
+
+// Adds given tokens to the course of a completion; max_tokens has room for them.
+static void completion_give(Scheduler *s, const Place *place, const int32_t *ids, int32_t count) {
+    Completion *c = &s->out->completions[s->first[place->request] + place->sample];
+    if (!c->given) {
+        size_t most = (size_t)s->requests[place->request].sampling.max_tokens;
+        c->given = arena_alloc(&s->out->memory->arena, most);
+        c->all = arena_alloc(&s->out->memory->arena, most * 4);
+        c->total = c->length;
+        memset(c->given, 0, most);
+        memcpy(c->all, c->ids, (size_t)c->length * 4);
+    }
+    if (count) memcpy(c->all + c->total, ids, (size_t)count * 4);
+    memset(c->given + c->total, 1, (size_t)count);
+    c->total += count;
+    s->out->prompt_tokens += count;
+}
+
+static bool is_stop(const Scheduler *s, int32_t token) {
+    for (int i = 0; i < s->stop.count; i++)
+        if (s->stop.data[i] == token) return true;
+    return false;
+}
+
+// Watches the text as it comes: whether a stop string was completed by this token, and whether thinking ended.
+static bool watch_text(Scheduler *s, Place *place, const Sampling *sampling, int32_t token, bool *hit, Err *err) {
+    *hit = false;
+    if (token == s->think_id) place->thinks = false;
+    if (!place->stream) return true;
+    Buf piece = {0};
+    bool ready, ok = token_stream_push(place->stream, token, &ready, &piece, err);
+    size_t before = place->text.size;
+    if (ok && ready) buf_append(&place->text, piece.data, piece.size);
+    buf_free(&piece);
+    for (int i = 0; ok && sampling->stop && sampling->stop[i] && !*hit; i++) {
+        size_t n = strlen(sampling->stop[i]), from = before > n ? before - n : 0;
+        *hit = n && place->text.size > from && memmem(place->text.data + from, place->text.size - from, sampling->stop[i], n);
+    }
+    size_t n = sizeof THINK_END - 1, from = before > n ? before - n : 0;
+    if (place->thinks && place->text.size > from && memmem(place->text.data + from, place->text.size - from, THINK_END, n))
+        place->thinks = false;
+    return ok;
+}
+
+bool place_advance(Scheduler *s, Place *place, int64_t at, int64_t row, bool *ended, Err *err) {
+    const Sampling *sampling = &s->requests[place->request].sampling;
+    Completion *c = completion_of(s, place);
+    bool stop = false;
+    completion_push(s, place, at, row);
+    place->last = s->token_read[at];
+    place->length++;
+    s->out->new_tokens++;
+    TRY(watch_text(s, place, sampling, place->last, &stop, err));
+    if (!sampling->ignore_eos && is_stop(s, place->last)) stop = true;
+    *ended = stop || place->length >= place->limit;
+    c->finish = stop ? FINISH_STOP : FINISH_LENGTH;
+    return true;
+}
+
+bool place_give(Scheduler *s, Place *place, const int32_t *ids, int32_t count) {
+    const Sampling *sampling = &s->requests[place->request].sampling;
+    bool closes = place->thinks && place->length + count >= sampling->think_tokens;
+    int64_t more = count + (closes ? s->think_end.count : 0);
+    if (place->length + more >= sampling->max_tokens) return false;
+    completion_give(s, place, ids, count);
+    if (closes) completion_give(s, place, s->think_end.data, s->think_end.count);
+    place->length += (int32_t)more;
+    place->turn_start += (int32_t)more;
+    place->pending = (int32_t)more;
+    place->thinks &= !closes;
+    place->state = more ? PLACE_GIVEN : PLACE_DECODES;
+    return true;
+}
+
+void place_watch_anew(Scheduler *s, Place *place) {
+    if (!place->stream) return;
+    token_stream_close(place->stream);
+    place->stream = token_stream_open(s->p->tokenizer);
+    place->text.size = 0;
+}
+
+void rollout_free(Rollout *r) {
+    if (r->memory) {
+        arena_reset(&r->memory->arena);
+        free(r->memory->capacity), free(r->memory->kept_capacity), free(r->memory);
+    }
+    free(r->completions);
+    *r = (Rollout){0};
+}

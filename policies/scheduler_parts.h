@@ -1,0 +1,99 @@
+// Inside continuous batching: what the scheduler (scheduler.c: places, pages, passes) and one sample's course (course.c: what
+// it has sampled and been given, its text, its budgets) share.
+#ifndef RECKON_SCHEDULER_PARTS_H
+#define RECKON_SCHEDULER_PARTS_H
+#include "model.h"
+
+typedef enum PlaceState { PLACE_FREE, PLACE_DECODES, PLACE_GIVEN, PLACE_WAITS } PlaceState;
+typedef struct Place { // one admitted sample
+    PlaceState state;
+    int32_t request, sample;
+    int32_t *table;      // [table_capacity] page numbers
+    int32_t shared;      // the first pages, which belong to the group
+    int32_t owned;       // pages after them
+    int32_t length;      // tokens of the completion so far, given ones included
+    int32_t last;        // token
+    int32_t limit;       // the length at which the round in progress ends it
+    int32_t turn_start;  // length when its turn began
+    int32_t pending;     // PLACE_GIVEN: last tokens of the completion that no pass has computed
+    bool thinks;         // has a budget for thinking, and has not closed it
+    TokenStream *stream; // where stop strings and the end of thinking are watched
+    Buf text;
+} Place;
+
+typedef struct Group { // one admitted request
+    int32_t *pages; // whole pages of its prompt
+    int32_t page_count, alive;
+} Group;
+
+typedef struct RolloutMemory {
+    Arena arena;
+    int64_t *kept_capacity; // [count]
+    int32_t *capacity;      // [count]
+} RolloutMemory;
+
+typedef struct Round { // of decoding, or the draws after a prefill
+    Policy *p;
+    struct Scheduler *s;
+    Pass pass;
+    int64_t rows;
+    const int32_t *head_row, *table, *stop;
+    const float *inv_temperature;
+    SampleRow *sample;
+    DecodeRow *state;
+} Round;
+
+typedef struct Scheduler {
+    Policy *p;
+    const RolloutRequest *requests;
+    int32_t request_count, next;
+    int32_t *first; // [requests] index of the first completion
+    RolloutOptions options;
+    Rollout *out;
+    Group *groups; // [requests]
+    Place *places;       // [capacity]
+    int32_t place_count, capacity, waiting; // places in use, places, those that wait
+    int32_t *row_place;  // [capacity] whose draws the rows of a round are
+    Ids think_end;
+    int32_t think_id;    // of "</think>" where it is one token, else -1
+    int32_t *free_pages, free_count, total_pages, table_capacity;
+    char *page_memory; // one page more than total_pages: rows that fill up a round write there
+    // rows of one pass, on the host
+    int32_t row_capacity;
+    int32_t *tokens, *position, *table_start, *table, *head_row;
+    int64_t *slot_start, *slot;
+    float *inv_temperature;
+    SampleRow *rows;
+    DecodeRow *state;
+    Ids stop;
+    Stage stage;
+    Round round; // the same, as operations read and write them
+    // what the head gives for them
+    float *logits, *entropy;
+    VocabStats *stats;
+    void *head_x, *order;
+    int32_t *kept; // [places][V] where anything is truncated
+    int32_t *record_token;                  // [STEPS][places] on the device
+    float *record_logprob, *record_entropy;
+    int32_t *token_read; // the same on the host
+    float *logprob_read, *entropy_read;
+    bool truncates;
+    int64_t finished;
+    double last_progress;
+} Scheduler;
+
+#define THINK_END "</think>"
+
+// ---- course.c --------------------------------------------------------------------------------------------
+Completion *completion_of(const Scheduler *s, const Place *place);
+// The length at which a sample's turn, its thinking or all of it must end.
+int32_t place_limit(const Scheduler *s, const Place *place);
+// Takes the token of record `at`, drawn for row `row`; *ended where the turn ends with it, or a budget is used up.
+bool place_advance(Scheduler *s, Place *place, int64_t at, int64_t row, bool *ended, Err *err) MUST_CHECK;
+// Gives tokens to a sample, for the next pass to compute; thinking that they leave open beyond its budget is closed too.
+// False where one more sampled token has no room after them: nothing is given then.
+bool place_give(Scheduler *s, Place *place, const int32_t *ids, int32_t count);
+// Text that was watched before what was given says nothing of what comes after it.
+void place_watch_anew(Scheduler *s, Place *place);
+
+#endif
