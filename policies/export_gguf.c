@@ -41,7 +41,7 @@ static const char *mixed_type(const Export *e, const char *name) {
     char part[64];
     if (begins(name, "output.weight") || (e->w->config.tied && begins(name, "token_embd"))) return "Q6_K";
     if (sscanf(name, "blk.%9d.%63s", &layer, part) != 2) return "Q4_K";
-    bool sensitive = begins(part, "attn_v.") || begins(part, "ffn_down");
+    bool sensitive = begins(part, "attn_v.") || begins(part, "attn_v_b.") || begins(part, "ffn_down");
     return sensitive && more_bits(layer, e->w->config.layers) ? "Q6_K" : "Q4_K";
 }
 static const StorageType *fitting(const char *name, int64_t columns) {
@@ -53,10 +53,9 @@ static const StorageType *fitting(const char *name, int64_t columns) {
 }
 // Vectors and routers are F32 for every reader of GGUF.
 static const StorageType *output_type(const Export *e, const ExportTensor *t, int type) {
-    const TensorInfo *i = &t->from->info;
-    if (i->dims < 2 || strstr(t->name, "ffn_gate_inp")) return storage_by_name("F32");
+    if (t->dims < 2 || strstr(t->name, "ffn_gate_inp")) return storage_by_name("F32");
     if (type < 0) return t->from->type->gguf_id >= 0 ? t->from->type : storage_by_name("F32");
-    return fitting(types[type].mix ? mixed_type(e, t->name) : types[type].type, i->shape[i->dims - 1]);
+    return fitting(types[type].mix ? mixed_type(e, t->name) : types[type].type, t->shape[t->dims - 1]);
 }
 
 // ---- the tensors -----------------------------------------------------------------------------------------
@@ -64,26 +63,71 @@ typedef struct Listing {
     const Export *e;
     int type;
     bool interleaved, norm_offset;
+    bool halves; // kv_b_proj goes out in two
     ExportTensor *tensors;
     int count;
+    const WeightTensor **more; // [3 layers][E]: of all tensors of experts, tensor after tensor
+    int merged;                // such tensors
 } Listing;
+static bool list_one(Listing *l, ExportTensor *t, const TensorSpec *spec, const char *name, Err *err) {
+    t->interleave = l->interleaved ? spec->rotary_heads : 0;
+    if (l->norm_offset && family_is_norm(spec->role)) t->shift = 1;
+    snprintf(t->name, sizeof t->name, "%s", name);
+    t->type = output_type(l->e, t, l->type);
+    l->count++;
+    return export_tensor_check(t, err);
+}
+static bool list_halves(Listing *l, const WeightTensor *from, const TensorSpec *spec, Err *err) {
+    const ModelConfig *c = &l->e->w->config;
+    const int64_t shapes[2][3] = {{c->heads, c->latent.R, c->latent.N}, {c->heads, c->latent.V, c->latent.R}};
+    for (int i = 0; i < 2; i++) {
+        ExportTensor *t = &l->tensors[l->count];
+        char name[64];
+        *t = export_tensor_of(l->e, from, NULL);
+        t->part = i ? PART_VALUES : PART_KEYS, t->dims = 3;
+        memcpy(t->shape, shapes[i], sizeof shapes[i]);
+        snprintf(name, sizeof name, "blk.%d.attn_%c_b.weight", spec->layer, i ? 'v' : 'k');
+        TRY(list_one(l, t, spec, name, err));
+    }
+    return true;
+}
+// The experts of a layer come gate, up, gate, up, ..., then down, down, ...: another of a tensor that was begun is one of the last two.
+static ExportTensor *begun(Listing *l, const TensorSpec *spec) {
+    for (int i = l->count - 1; i >= 0 && i >= l->count - 2; i--)
+        if (strcmp(l->tensors[i].name, spec->gguf) == 0) return &l->tensors[i];
+    return NULL;
+}
+static bool list_expert(Listing *l, const WeightTensor *from, const TensorSpec *spec, Err *err) {
+    int E = l->e->w->config.experts.count;
+    ExportTensor *t = begun(l, spec);
+    if (!t) {
+        t = &l->tensors[l->count];
+        *t = export_tensor_of(l->e, from, NULL);
+        t->more = l->more + (size_t)l->merged++ * (size_t)E, t->dims = 3;
+        t->shape[0] = E, t->shape[1] = from->info.shape[0], t->shape[2] = from->info.shape[1];
+        return list_one(l, t, spec, spec->gguf, err);
+    }
+    l->more[t->more - l->more + t->more_count++] = from;
+    return export_tensor_check(t, err);
+}
 static bool list_tensor(void *context, const TensorSpec *spec, Err *err) {
     Listing *l = context;
     const Weights *w = l->e->w;
-    int i = names_find(w->index, w->count, spec->name);
+    int i = names_find(w->index, w->all, spec->name);
     if (i < 0) return fail(err, ERR_SOFTWARE, w->path, "tensor '%s' is missing", spec->name);
-    ExportTensor *t = &l->tensors[l->count++];
-    *t = (ExportTensor){.e = l->e, .from = &w->tensors[i], .interleave = l->interleaved ? spec->rotary_heads : 0};
-    if (l->norm_offset && family_is_norm(spec->role)) t->shift = 1;
-    snprintf(t->name, sizeof t->name, "%s", spec->gguf);
-    t->type = output_type(l->e, t, l->type);
-    return export_tensor_check(t, err);
+    const WeightTensor *from = &w->tensors[i];
+    if (spec->role == ROLE_EXPERTS_GATE_UP || spec->role == ROLE_EXPERTS_DOWN) return list_expert(l, from, spec, err);
+    if (spec->role == ROLE_KV_B && l->halves) return list_halves(l, from, spec, err);
+    ExportTensor *t = &l->tensors[l->count];
+    *t = export_tensor_of(l->e, from, NULL);
+    return list_one(l, t, spec, spec->gguf, err);
 }
 
 // They are in memory of our own, or were read with the configuration: no file's extent is checked.
 static void list_divisors(Listing *l, const WeightTensor *from) {
     ExportTensor *t = &l->tensors[l->count++];
-    *t = (ExportTensor){.e = l->e, .from = from, .type = from->type, .bytes = from->info.bytes};
+    *t = export_tensor_of(l->e, from, from->type);
+    t->bytes = from->info.bytes;
     snprintf(t->name, sizeof t->name, "%s", from->own_name);
 }
 
@@ -105,8 +149,8 @@ static void make_header(const GgufMetadata *m, const ExportTensor *tensors, int 
         const ExportTensor *t = &tensors[i];
         put(out, strlen(t->name), 8);
         buf_puts(out, t->name);
-        put(out, (uint64_t)t->from->info.dims, 4);
-        for (int d = t->from->info.dims - 1; d >= 0; d--) put(out, (uint64_t)t->from->info.shape[d], 8);
+        put(out, (uint64_t)t->dims, 4);
+        for (int d = t->dims - 1; d >= 0; d--) put(out, (uint64_t)t->shape[d], 8);
         put(out, (uint64_t)t->type->gguf_id, 4), put(out, offset, 8);
         offset += padded(t->bytes);
     }
@@ -174,13 +218,16 @@ bool export_gguf(const Weights *w, const char *path, const ExportOptions *option
         return false;
     }
     const Family *family = family_find(w->config.model_type);
-    if (!family->gguf) return fail(err, ERR_DATA, w->path, "a %s model has no form in GGUF here, expected --to hf", w->config.model_type);
     TRY(export_may_write(path, options->replace, err));
     Export e = {.w = w, .options = options, .out = path};
     GgufMetadata m = {0};
     ExportDivisors divisors;
-    ExportTensor *tensors = xcalloc((size_t)w->count + 3, sizeof *tensors);
+    size_t most = (size_t)w->all + (size_t)w->config.layers + 3; // a product in two halves a layer, and divisors
+    ExportTensor *tensors = xcalloc(most, sizeof *tensors);
     Listing l = {.e = &e, .type = type, .interleaved = family->gguf_interleaved, .norm_offset = family->norm_offset, .tensors = tensors};
+    // What a GGUF says of its product goes on with it.
+    l.halves = !w->gguf || gguf_tensor_find(w->gguf, "blk.0.attn_k_b.weight");
+    l.more = xcalloc(3 * (size_t)w->config.layers * (size_t)w->config.experts.count + 1, sizeof *l.more);
     bool ok = family_tensors(&w->config, list_tensor, &l, err);
     export_divisors(&w->config, &divisors);
     for (int i = 0; !w->gguf && i < divisors.count; i++) list_divisors(&l, &divisors.lists[i].tensor);
@@ -196,5 +243,6 @@ bool export_gguf(const Weights *w, const char *path, const ExportOptions *option
     ok = ok && write_file(path, &m, tensors, count, err);
     buf_free(&m.bytes);
     free(tensors);
+    free(l.more);
     return ok;
 }

@@ -33,7 +33,7 @@ static bool write_tokenizer(const Weights *w, const char *folder, Err *err) {
     Tokenizer *t;
     Err none = {0};
     if (!tokenizer_open(w->path, &t, &none)) {
-        if (none.code == ERR_NOINPUT || !gguf_find(w->gguf, "tokenizer.ggml.model")) return true;
+        if (none.code == ERR_NOINPUT) return true;
         *err = none;
         return false;
     }
@@ -90,13 +90,13 @@ static const StorageType *output_type(const WeightTensor *t, const char *type) {
 static bool list_tensors(HfExport *h, const char *type, Err *err) {
     const Weights *w = h->e.w;
     uint64_t limit = h->e.options->shard_bytes, in_shard = 0;
-    h->tensors = xcalloc((size_t)w->count, sizeof *h->tensors);
-    h->shards = xcalloc((size_t)w->count + 1, sizeof *h->shards);
+    h->tensors = xcalloc((size_t)w->all, sizeof *h->tensors);
+    h->shards = xcalloc((size_t)w->all + 1, sizeof *h->shards);
     h->shard_count = 1;
-    for (int i = 0; i < w->count; i++) {
-        if (export_left_out(w, w->tensors[i].info.name)) continue;
+    for (int i = 0; i < w->all; i++) {
+        if (w->tensors[i].merged || export_left_out(w, w->tensors[i].info.name)) continue;
         ExportTensor *t = &h->tensors[h->count];
-        *t = (ExportTensor){.e = &h->e, .from = &w->tensors[i], .type = output_type(&w->tensors[i], type)};
+        *t = export_tensor_of(&h->e, &w->tensors[i], output_type(&w->tensors[i], type));
         if ((size_t)snprintf(t->name, sizeof t->name, "%s", w->tensors[i].info.name) >= sizeof t->name)
             return fail(err, ERR_DATA, w->path, "tensor '%.100s...' has too long a name", t->name);
         TRY(export_tensor_check(t, err));
@@ -116,8 +116,8 @@ static bool write_shard(const HfExport *h, const Shard *s, const char *folder, c
     TensorOut *out = xcalloc((size_t)s->count + 1, sizeof *out);
     for (int i = 0; i < s->count; i++) {
         const ExportTensor *t = &h->tensors[s->first + i];
-        out[i] = (TensorOut){.name = t->name, .dtype = t->type->name, .dims = t->from->info.dims, .write = export_tensor_write, .context = t};
-        memcpy(out[i].shape, t->from->info.shape, sizeof out[i].shape);
+        out[i] = (TensorOut){.name = t->name, .dtype = t->type->name, .dims = t->dims, .write = export_tensor_write, .context = t};
+        memcpy(out[i].shape, t->shape, sizeof out[i].shape);
     }
     char *path = path_join(folder, name);
     bool ok = safetensors_write(path, out, s->count, NULL, err);

@@ -50,14 +50,13 @@ static bool read_factor(const Safetensors *s, const char *path, const char *modu
     return safetensors_read(s, name, *out, err);
 }
 static bool read_factors(Merge *m, const Safetensors *s, const char *path, const Weights *w, Err *err) {
-    m->tensors = xcalloc((size_t)weights_count(w) + 1, sizeof *m->tensors);
-    for (int i = 0; i < weights_count(w); i++) {
-        TensorInfo info;
+    m->tensors = xcalloc((size_t)w->all + 1, sizeof *m->tensors);
+    for (int i = 0; i < w->all; i++) {
+        TensorInfo info = w->tensors[i].info;
         char module[128];
         bool a = false, b = false;
-        weights_at(w, i, &info);
         size_t n = strlen(info.name);
-        if (info.dims != 2 || n < 8 || n >= sizeof module || strcmp(info.name + n - 7, ".weight") != 0) continue;
+        if (w->tensors[i].merged || info.dims != 2 || n < 8 || n >= sizeof module || strcmp(info.name + n - 7, ".weight") != 0) continue;
         snprintf(module, sizeof module, "%.*s", (int)(n - 7), info.name);
         MergeTensor *t = &m->tensors[m->count];
         *t = (MergeTensor){.name = info.name, .rows = info.shape[0], .columns = info.shape[1]};

@@ -10,10 +10,20 @@ typedef struct Export {
     const char *out; // in errors
 } Export;
 
+// What of a tensor goes out: all of it, or a half of DeepSeek's kv_b_proj [H (N + V), R] as GGUF has it.
+typedef enum ExportPart {
+    PART_ALL,
+    PART_KEYS,  // [H, R, N]: the first N rows of each head, turned
+    PART_VALUES // [H, V, R]: the others
+} ExportPart;
 // One tensor on its way.
 typedef struct ExportTensor {
     const Export *e;
     const WeightTensor *from;
+    const WeightTensor *const *more; // [more_count] of from's shape, behind it: the other experts
+    int more_count, dims;
+    int64_t shape[4];        // in the output
+    ExportPart part;
     char name[128];          // in the output
     const StorageType *type; // in the output
     uint64_t bytes;          // in the output
@@ -21,6 +31,8 @@ typedef struct ExportTensor {
     float shift;             // added to Hugging Face's values
 } ExportTensor;
 
+// All of a tensor, or all of several side by side; `shape` follows from that. `more` stays the caller's.
+ExportTensor export_tensor_of(const Export *e, const WeightTensor *from, const StorageType *type);
 // Fills in `bytes`. An error where the stored extent isn't what type and shape say, or doesn't lie within its file.
 bool export_tensor_check(ExportTensor *t, Err *err) MUST_CHECK;
 // Writes exactly t->bytes. `t` is an ExportTensor.
@@ -44,6 +56,7 @@ void metadata_text(GgufMetadata *m, const char *key, const char *text, size_t si
 void metadata_array(GgufMetadata *m, const char *key, GgufType type, uint64_t count); // its items follow
 void metadata_item_text(GgufMetadata *m, const char *text, size_t size);
 void metadata_item_32(GgufMetadata *m, uint32_t bits);
+uint32_t metadata_float_bits(double x); // as fp32
 void metadata_value(GgufMetadata *m, const GgufValue *v); // as it stands
 
 // The architecture's name and keys, from the configuration. An error where GGUF has no form for what it says.

@@ -21,14 +21,14 @@ static const Family families[] = {
      .norm_eps = 1e-5, .theta = 10000, .windows = WINDOWS_ALL, .fused = true, .partial_rotary = true},
     {.model_type = "olmo2", .architecture = "Olmo2ForCausalLM", .gguf = "olmo2", .max_positions = 2048, .norm_eps = 1e-5, .theta = 10000,
      .bias = BIAS_ATTENTION, .qk_norm = QK_NORM_WHOLE, .norm_placement = NORM_AFTER},
-    {.model_type = "mixtral", .architecture = "MixtralForCausalLM", .max_positions = 4096 * 32,
+    {.model_type = "mixtral", .architecture = "MixtralForCausalLM", .gguf = "llama", .gguf_interleaved = true, .max_positions = 4096 * 32,
      .norm_eps = 1e-5, .theta = 1e6, .windows = WINDOWS_ALL, .mixture = MIXTURE_MIXTRAL},
-    {.model_type = "qwen3_moe", .architecture = "Qwen3MoeForCausalLM", .max_positions = 32768, .norm_eps = 1e-6,
+    {.model_type = "qwen3_moe", .architecture = "Qwen3MoeForCausalLM", .gguf = "qwen3moe", .max_positions = 32768, .norm_eps = 1e-6,
      .theta = 10000, .bias = BIAS_ATTENTION, .windows = WINDOWS_SWITCHED, .default_window = 4096, .qk_norm = QK_NORM_HEADS,
      .mixture = MIXTURE_QWEN},
-    {.model_type = "deepseek_v2", .architecture = "DeepseekV2ForCausalLM", .max_positions = 2048, .norm_eps = 1e-6,
+    {.model_type = "deepseek_v2", .architecture = "DeepseekV2ForCausalLM", .gguf = "deepseek2", .max_positions = 2048, .norm_eps = 1e-6,
      .theta = 10000, .bias = BIAS_ALL, .mixture = MIXTURE_DEEPSEEK_V2},
-    {.model_type = "deepseek_v3", .architecture = "DeepseekV3ForCausalLM", .max_positions = 4096, .norm_eps = 1e-6,
+    {.model_type = "deepseek_v3", .architecture = "DeepseekV3ForCausalLM", .gguf = "deepseek2", .max_positions = 4096, .norm_eps = 1e-6,
      .theta = 10000, .bias = BIAS_ATTENTION, .mixture = MIXTURE_DEEPSEEK_V3},
 };
 

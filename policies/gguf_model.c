@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool gguf_model_open(Weights *w, Err *err) {
-    TRY(gguf_open(w->path, &w->gguf, err));
-    w->count = gguf_tensor_count(w->gguf);
+void gguf_model_list(Weights *w) {
+    free(w->tensors);
+    w->count = w->all = gguf_tensor_count(w->gguf);
     w->tensors = xcalloc((size_t)w->count, sizeof *w->tensors);
     for (int i = 0; i < w->count; i++) {
         const GgufTensor *g = gguf_tensor_at(w->gguf, i);
@@ -22,27 +22,16 @@ bool gguf_model_open(Weights *w, Err *err) {
         t->type = g->type;
         t->data = g->data;
     }
+}
+bool gguf_model_open(Weights *w, Err *err) {
+    TRY(gguf_open(w->path, &w->gguf, err));
+    gguf_model_list(w);
     return true;
 }
 
 // ---- metadata --------------------------------------------------------------------------------------------
-typedef struct Reader {
-    const Gguf *gguf;
-    const char *architecture;
-    char key[128];
-} Reader;
+typedef GgufReader Reader;
 
-static const char *key_of(Reader *r, const char *name) {
-    snprintf(r->key, sizeof r->key, "%s.%s", r->architecture, name);
-    return r->key;
-}
-static bool get_size(Reader *r, const char *name, bool required, int32_t *out, Err *err) {
-    int64_t x = *out;
-    TRY(gguf_get_int(r->gguf, key_of(r, name), required, &x, err));
-    if (x < 0 || x > INT32_MAX) return fail(err, ERR_DATA, gguf_path(r->gguf), "%s is %" PRId64 ", expected 0 to 2147483647", r->key, x);
-    *out = (int32_t)x;
-    return true;
-}
 static bool get_token(const Gguf *g, const char *key, int32_t *out, Err *err) {
     int64_t id = -1;
     TRY(gguf_get_int(g, key, false, &id, err));
@@ -61,7 +50,7 @@ static bool read_architecture(const Gguf *g, const Family **out, Err *err) {
         if (name.size == strlen(gguf) && memcmp(name.data, gguf, name.size) == 0) {
             buf_free(&known);
             *out = family_at(i);
-            return true;
+            return gguf_mixture_family(g, out, err);
         }
         if (!known.data || !strstr(known.data, gguf)) buf_printf(&known, "%s'%s'", known.size ? ", " : "", gguf);
     }
@@ -78,13 +67,15 @@ static bool check_neutral(Reader *r, Err *err) {
         double neutral, neutral_too;
     } reals[] = {
         {"attention.scale", 0, 0},     {"logit_scale", 1, 0},         {"embedding_scale", 1, 0},
-        {"residual_scale", 1, 0},      {"expert_count", 0, 0},        {"attention.clamp_kqv", 0, 0},
+        {"residual_scale", 1, 0},      {"attention.temperature_scale", 0, 0}, {"attention.clamp_kqv", 0, 0},
         {"attn_logit_softcapping", 0, 0}, {"rope.scaling.alpha", 0, 1}, {"rope.scaling.yarn_ext_factor", 1, -1},
-        {"rope.scaling.yarn_attn_factor", 1, 0}, {"rope.scaling.yarn_log_multiplier", 0, 0},
+        {"rope.scaling.yarn_attn_factor", 1, 0}, {"expert_latent_length", 0, 0},
+        {"rope.scaling.yarn_log_multiplier", 0, 0},
     };
-    for (int i = 0; i < COUNT(reals); i++) {
+    int count = strcmp(r->architecture, "deepseek2") == 0 ? COUNT(reals) - 1 : COUNT(reals); // where the last one means something
+    for (int i = 0; i < count; i++) {
         double x = reals[i].neutral;
-        TRY(gguf_get_real(r->gguf, key_of(r, reals[i].name), false, &x, err));
+        TRY(gguf_get_real(r->gguf, gguf_key(r, reals[i].name), false, &x, err));
         if (x != reals[i].neutral && x != reals[i].neutral_too)
             return fail(err, ERR_DATA, gguf_path(r->gguf), "%s is %g, expected %g: not supported", r->key, x, reals[i].neutral);
     }
@@ -113,9 +104,9 @@ static bool read_scaling(Reader *r, ModelConfig *c, Err *err) {
     RopeConfig *rope = &c->rope[0];
     GgufText type = {"", 0};
     double factor = 0;
-    TRY(gguf_get_real(r->gguf, key_of(r, "rope.scale_linear"), false, &factor, err));
-    TRY(gguf_get_real(r->gguf, key_of(r, "rope.scaling.factor"), false, &factor, err));
-    TRY(gguf_get_text(r->gguf, key_of(r, "rope.scaling.type"), false, &type, err));
+    TRY(gguf_get_real(r->gguf, gguf_key(r, "rope.scale_linear"), false, &factor, err));
+    TRY(gguf_get_real(r->gguf, gguf_key(r, "rope.scaling.factor"), false, &factor, err));
+    TRY(gguf_get_text(r->gguf, gguf_key(r, "rope.scaling.type"), false, &type, err));
     bool scaled = factor != 0 && factor != 1;
     if (is_text(&type, "yarn"))
         rope->kind = ROPE_YARN;
@@ -134,25 +125,26 @@ static bool read_scaling(Reader *r, ModelConfig *c, Err *err) {
 static bool read_rope(Reader *r, ModelConfig *c, Err *err) {
     RopeConfig *rope = &c->rope[0];
     double attention = 1;
-    TRY(gguf_get_real(r->gguf, key_of(r, "rope.freq_base"), false, &rope->theta, err));
-    TRY(gguf_get_real(r->gguf, key_of(r, "rope.freq_base_swa"), false, &c->rope[1].theta, err));
+    TRY(gguf_get_real(r->gguf, gguf_key(r, "rope.freq_base"), false, &rope->theta, err));
+    TRY(gguf_get_real(r->gguf, gguf_key(r, "rope.freq_base_swa"), false, &c->rope[1].theta, err));
     TRY(read_scaling(r, c, err));
-    TRY(gguf_get_real(r->gguf, key_of(r, "rope.scaling.attn_factor"), false, &attention, err));
+    TRY(gguf_get_real(r->gguf, gguf_key(r, "rope.scaling.attn_factor"), false, &attention, err));
     if (rope->kind != ROPE_DEFAULT && rope->kind != ROPE_LINEAR) {
         rope->original_positions = c->max_positions;
-        TRY(get_size(r, "rope.scaling.original_context_length", false, &rope->original_positions, err));
+        TRY(gguf_get_size(r, "rope.scaling.original_context_length", false, &rope->original_positions, err));
     }
     if (rope->kind == ROPE_YARN) {
         rope->beta_fast = 32, rope->beta_slow = 1, rope->truncate = true;
-        TRY(gguf_get_real(r->gguf, key_of(r, "rope.scaling.yarn_beta_fast"), false, &rope->beta_fast, err));
-        TRY(gguf_get_real(r->gguf, key_of(r, "rope.scaling.yarn_beta_slow"), false, &rope->beta_slow, err));
-        if (attention != 1 && rope->factor > 0) rope->attention_factor = attention * (1 + 0.1 * exact_log(rope->factor));
+        TRY(gguf_get_real(r->gguf, gguf_key(r, "rope.scaling.yarn_beta_fast"), false, &rope->beta_fast, err));
+        TRY(gguf_get_real(r->gguf, gguf_key(r, "rope.scaling.yarn_beta_slow"), false, &rope->beta_slow, err));
+        if (c->latent.R) TRY(gguf_latent_yarn(r, c, attention, err));
+        else if (attention != 1 && rope->factor > 0) rope->attention_factor = attention * (1 + 0.1 * exact_log(rope->factor));
     } else if (rope->kind == ROPE_LONGROPE) {
         TRY(read_divisors(r, "rope_factors_short.weight", c, rope->short_factor, err));
         TRY(read_divisors(r, "rope_factors_long.weight", c, rope->long_factor, err));
         rope->attention_factor = attention;
     } else if (attention != 1) {
-        return fail(err, ERR_DATA, gguf_path(r->gguf), "%s is %g, expected 1 without 'yarn' and 'longrope'", key_of(r, "rope.scaling.attn_factor"), attention);
+        return fail(err, ERR_DATA, gguf_path(r->gguf), "%s is %g, expected 1 without 'yarn' and 'longrope'", gguf_key(r, "rope.scaling.attn_factor"), attention);
     }
     if (!gguf_tensor_find(r->gguf, "rope_freqs.weight")) return true;
     if (rope->kind != ROPE_DEFAULT) return fail(err, ERR_DATA, gguf_path(r->gguf), "has rope_freqs.weight besides another scaling of rotary positions");
@@ -166,25 +158,25 @@ static bool read_rope(Reader *r, ModelConfig *c, Err *err) {
 // ---- windows and scores ----------------------------------------------------------------------------------
 static bool read_windows(Reader *r, const Family *f, ModelConfig *c, Err *err) {
     int32_t pattern = 6;
-    TRY(get_size(r, "attention.sliding_window", false, &c->window, err));
+    TRY(gguf_get_size(r, "attention.sliding_window", false, &c->window, err));
     if (c->window && f->windows != WINDOWS_ALL && f->windows != WINDOWS_PATTERN)
-        return fail(err, ERR_DATA, gguf_path(r->gguf), "%s is %d, expected 0: not supported for this architecture", key_of(r, "attention.sliding_window"), c->window);
-    const GgufValue *given = gguf_find(r->gguf, key_of(r, "attention.sliding_window_pattern"));
+        return fail(err, ERR_DATA, gguf_path(r->gguf), "%s is %d, expected 0: not supported for this architecture", gguf_key(r, "attention.sliding_window"), c->window);
+    const GgufValue *given = gguf_find(r->gguf, gguf_key(r, "attention.sliding_window_pattern"));
     if (given && given->array) return fail(err, ERR_DATA, gguf_path(r->gguf), "%s is a list, expected a number: not supported", r->key);
-    TRY(get_size(r, "attention.sliding_window_pattern", false, &pattern, err));
+    TRY(gguf_get_size(r, "attention.sliding_window_pattern", false, &pattern, err));
     if (pattern < 1) return fail(err, ERR_DATA, gguf_path(r->gguf), "%s is %d, expected at least 1", r->key, pattern);
     if (c->layers > MAX_LAYERS) return true; // refused by config_check
     bool any = false;
     for (int i = 0; c->window && i < c->layers; i++) {
         bool window = f->windows == WINDOWS_ALL || (i + 1) % pattern != 0;
-        c->layer[i] = window ? LAYER_WINDOW : 0;
+        if (window) c->layer[i] |= LAYER_WINDOW;
         any |= window;
     }
     if (!any) c->window = 0;
     return true;
 }
 static bool read_scores(Reader *r, const Family *f, ModelConfig *c, Err *err) {
-    TRY(gguf_get_real(r->gguf, key_of(r, "final_logit_softcapping"), false, &c->logit_softcap, err));
+    TRY(gguf_get_real(r->gguf, gguf_key(r, "final_logit_softcapping"), false, &c->logit_softcap, err));
     if (f->query_scalar == 0) return true;
     // The files don't say; the largest of the family, of 62 layers, divides by the width of a head of the stream.
     c->query_scalar = c->layers == 62 ? (double)(c->width / c->heads) : c->head_width;
@@ -192,29 +184,38 @@ static bool read_scores(Reader *r, const Family *f, ModelConfig *c, Err *err) {
 }
 
 // ---- shapes ----------------------------------------------------------------------------------------------
-static bool read_shapes(Reader *r, ModelConfig *c, Err *err) {
+static bool family_latent(const ModelConfig *c) {
+    Mixture m = family_find(c->model_type)->mixture;
+    return m == MIXTURE_DEEPSEEK_V2 || m == MIXTURE_DEEPSEEK_V3;
+}
+static bool read_heads(Reader *r, ModelConfig *c, Err *err) {
     const char *path = gguf_path(r->gguf);
-    TRY(get_size(r, "block_count", true, &c->layers, err));
-    TRY(get_size(r, "embedding_length", true, &c->width, err));
-    TRY(get_size(r, "feed_forward_length", true, &c->feed_forward, err));
-    TRY(get_size(r, "context_length", true, &c->max_positions, err));
-    TRY(get_size(r, "attention.head_count", true, &c->heads, err));
-    c->kv_heads = c->heads;
-    TRY(get_size(r, "attention.head_count_kv", false, &c->kv_heads, err));
-    if (c->heads < 1) return fail(err, ERR_DATA, path, "%s.attention.head_count is %d, expected at least 1", r->architecture, c->heads);
-    if (c->width % c->heads != 0 && !gguf_find(r->gguf, key_of(r, "attention.key_length")))
+    if (c->width % c->heads != 0 && !gguf_find(r->gguf, gguf_key(r, "attention.key_length")))
         return fail(err, ERR_DATA, path, "%s.attention.head_count is %d, which doesn't divide the width %d", r->architecture, c->heads, c->width);
     int32_t value_width, rotary;
     c->head_width = c->width / c->heads;
-    TRY(get_size(r, "attention.key_length", false, &c->head_width, err));
+    TRY(gguf_get_size(r, "attention.key_length", false, &c->head_width, err));
     value_width = rotary = c->head_width;
-    TRY(get_size(r, "attention.value_length", false, &value_width, err));
-    TRY(get_size(r, "rope.dimension_count", false, &rotary, err));
+    TRY(gguf_get_size(r, "attention.value_length", false, &value_width, err));
+    TRY(gguf_get_size(r, "rope.dimension_count", false, &rotary, err));
     bool partial = family_find(c->model_type)->partial_rotary && rotary > 0 && rotary < c->head_width;
     if (value_width != c->head_width || (rotary != c->head_width && !partial))
         return fail(err, ERR_DATA, path, "heads of %d, but values of %d and %d rotary dimensions: expected all three to be equal", c->head_width,
                     value_width, rotary);
     c->rotary_width = partial ? rotary : 0;
+    return true;
+}
+static bool read_shapes(Reader *r, ModelConfig *c, Err *err) {
+    const char *path = gguf_path(r->gguf);
+    TRY(gguf_get_size(r, "block_count", true, &c->layers, err));
+    TRY(gguf_get_size(r, "embedding_length", true, &c->width, err));
+    TRY(gguf_get_size(r, "feed_forward_length", true, &c->feed_forward, err));
+    TRY(gguf_get_size(r, "context_length", true, &c->max_positions, err));
+    TRY(gguf_get_size(r, "attention.head_count", true, &c->heads, err));
+    c->kv_heads = c->heads;
+    TRY(gguf_get_size(r, "attention.head_count_kv", false, &c->kv_heads, err));
+    if (c->heads < 1) return fail(err, ERR_DATA, path, "%s.attention.head_count is %d, expected at least 1", r->architecture, c->heads);
+    TRY(family_latent(c) ? gguf_latent_shapes(r, c, err) : read_heads(r, c, err));
     const GgufTensor *embedding = gguf_tensor_find(r->gguf, "token_embd.weight");
     if (!embedding || embedding->dims != 2 || embedding->shape[0] > INT32_MAX)
         return fail(err, ERR_DATA, path, "token_embd.weight is missing, or isn't a matrix");
@@ -246,7 +247,8 @@ static bool read_config(const Gguf *g, ModelConfig *c, Err *err) {
     Reader r = {.gguf = g, .architecture = family->gguf};
     TRY(check_neutral(&r, err));
     TRY(read_shapes(&r, c, err));
-    TRY(gguf_get_real(g, key_of(&r, "attention.layer_norm_rms_epsilon"), true, &c->norm_eps, err));
+    TRY(gguf_mixture_config(&r, c, err));
+    TRY(gguf_get_real(g, gguf_key(&r, "attention.layer_norm_rms_epsilon"), true, &c->norm_eps, err));
     c->rope[0].theta = c->local_rope ? c->rope[0].theta : 10000;
     TRY(read_rope(&r, c, err));
     TRY(read_windows(&r, family, c, err));
@@ -271,6 +273,7 @@ static bool give_name(void *context, const TensorSpec *t, Err *err) {
     int i = names_find(n->own, n->w->count, t->gguf);
     (void)err;
     if (i < 0) return true;
+    if (n->w->tensors[i].merged) return true;
     n->w->tensors[i].info.name = arena_strdup(&n->w->names, t->name);
     if (n->interleaved) n->w->tensors[i].rotary_heads = t->rotary_heads;
     if (n->norm_offset && !t->bias && family_is_norm(t->role)) n->w->tensors[i].shift = -1;
@@ -282,7 +285,7 @@ bool gguf_model_config(Weights *w, Err *err) {
     Naming n = {.w = w, .own = xcalloc((size_t)w->count, sizeof *n.own), .interleaved = f->gguf_interleaved, .norm_offset = f->norm_offset};
     for (int i = 0; i < w->count; i++) n.own[i] = (NameEntry){w->tensors[i].own_name, i};
     names_sort(n.own, w->count);
-    bool ok = family_tensors(&w->config, give_name, &n, err);
+    bool ok = gguf_mixture_tensors(w, n.own, err) && family_tensors(&w->config, give_name, &n, err);
     free(n.own);
     return ok;
 }

@@ -18,6 +18,7 @@ static bool add_shard(Weights *w, const char *path, Err *err) {
 }
 static void list_tensors(Weights *w) {
     for (int i = 0; i < w->shard_count; i++) w->count += safetensors_count(w->shards[i]);
+    w->all = w->count;
     w->tensors = xcalloc((size_t)w->count, sizeof *w->tensors);
     WeightTensor *t = w->tensors;
     for (int i = 0; i < w->shard_count; i++)

@@ -11,12 +11,16 @@ enum { TYPE_NORMAL = 1, TYPE_UNKNOWN, TYPE_CONTROL, TYPE_USER_DEFINED, TYPE_UNUS
 
 static char *copy(GgufText text) { return xstrndup(text.data ? text.data : "", text.size); }
 
+static bool named(const GgufText *text, const char *name) { return text->size == strlen(name) && memcmp(text->data, name, text->size) == 0; }
 static bool read_model_name(Tokenizer *t, const Gguf *g, bool *pieces, Err *err) {
     GgufText model = {0};
+    *pieces = false;
     if (!gguf_find(g, "tokenizer.ggml.model")) return fail(err, ERR_NOINPUT, t->path, "has no tokenizer: metadata key 'tokenizer.ggml.model' is missing");
     TRY(gguf_get_text(g, "tokenizer.ggml.model", true, &model, err));
-    *pieces = model.size == 5 && memcmp(model.data, "llama", 5) == 0;
-    if (*pieces || (model.size == 4 && memcmp(model.data, "gpt2", 4) == 0)) return true;
+    if (named(&model, "none") || named(&model, "no_vocab"))
+        return fail(err, ERR_NOINPUT, t->path, "has no tokenizer: tokenizer.ggml.model is '%.*s'", (int)model.size, model.data);
+    *pieces = named(&model, "llama");
+    if (*pieces || named(&model, "gpt2")) return true;
     char where[256];
     snprintf(where, sizeof where, "%s: tokenizer.ggml.model", t->path);
     return fail(err, ERR_DATA, where,

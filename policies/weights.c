@@ -34,7 +34,7 @@ typedef struct Check {
 } Check;
 static bool need(void *context, const TensorSpec *t, Err *err) {
     Check *c = context;
-    int i = names_find(c->w->index, c->w->count, t->name);
+    int i = names_find(c->w->index, c->w->all, t->name);
     if (i < 0) return fail(err, ERR_DATA, c->w->path, "tensor '%s' is missing", t->name);
     c->used[i] = 1;
     return check_shape(c->w, &c->w->tensors[i].info, t->columns ? 2 : 1, (int64_t[]){t->rows, t->columns}, err);
@@ -51,10 +51,10 @@ static bool harmless(const Weights *w, const char *name) {
 }
 static bool check_tensors(const Weights *w, Err *err) {
     const ModelConfig *m = &w->config;
-    Check c = {w, xcalloc((size_t)w->count, 1)};
+    Check c = {w, xcalloc((size_t)w->all, 1)};
     bool ok = family_tensors(m, need, &c, err);
-    for (int i = 0; ok && i < w->count; i++)
-        if (!c.used[i] && !harmless(w, w->tensors[i].info.name))
+    for (int i = 0; ok && i < w->all; i++)
+        if (!c.used[i] && !w->tensors[i].merged && !harmless(w, w->tensors[i].info.name))
             ok = fail(err, ERR_DATA, w->path, "tensor '%.100s' has no place in a %s model of this configuration", w->tensors[i].own_name, m->model_type);
     free(c.used);
     return ok;
@@ -66,10 +66,10 @@ static bool make_index(Weights *w, Err *err) {
     for (int own = 0; own < 2; own++) {
         NameEntry **index = own ? &w->own_index : &w->index;
         free(*index);
-        *index = xcalloc((size_t)w->count, sizeof **index);
-        for (int i = 0; i < w->count; i++) (*index)[i] = (NameEntry){own ? w->tensors[i].own_name : w->tensors[i].info.name, i};
-        if (!twice) twice = names_sort(*index, w->count);
-        else names_sort(*index, w->count);
+        *index = xcalloc((size_t)w->all, sizeof **index);
+        for (int i = 0; i < w->all; i++) (*index)[i] = (NameEntry){own ? w->tensors[i].own_name : w->tensors[i].info.name, i};
+        if (!twice) twice = names_sort(*index, w->all);
+        else names_sort(*index, w->all);
     }
     return !twice || fail(err, ERR_DATA, w->path, "tensor '%.100s' occurs twice", twice);
 }
@@ -80,10 +80,9 @@ static bool understand(Weights *w, Err *err) {
 }
 // As a bag of tensors under their own names.
 static bool forget(Weights *w, Err *err) {
+    if (w->gguf) gguf_model_list(w);
     for (int i = 0; i < w->count; i++) {
         w->tensors[i].info.name = w->tensors[i].own_name;
-        w->tensors[i].rotary_heads = 0;
-        w->tensors[i].shift = 0;
     }
     return make_index(w, err);
 }
@@ -162,9 +161,12 @@ int weights_count(const Weights *w) { return w->count; }
 void weights_at(const Weights *w, int index, TensorInfo *out) { *out = w->tensors[index].info; }
 const char *weights_own_name(const Weights *w, int index) { return w->tensors[index].own_name; }
 
+int weights_position(const Weights *w, const char *name) {
+    int i = names_find(w->index, w->all, name);
+    return i < 0 ? names_find(w->own_index, w->all, name) : i;
+}
 static const WeightTensor *find(const Weights *w, const char *name) {
-    int i = names_find(w->index, w->count, name);
-    if (i < 0) i = names_find(w->own_index, w->count, name);
+    int i = weights_position(w, name);
     return i < 0 ? NULL : &w->tensors[i];
 }
 bool weights_find(const Weights *w, const char *name, TensorInfo *out) {
@@ -212,6 +214,7 @@ bool weights_read(const Weights *w, const char *name, int dims, const int64_t *s
     const WeightTensor *t = find(w, name);
     if (!t) return fail(err, ERR_DATA, w->path, "tensor '%.100s' is missing", name);
     TRY(check_shape(w, &t->info, dims, shape, err));
+    if (t->keys) return weights_read_halves(w, t, out, err);
     TRY(t->rotary_heads ? read_interleaved(w, t, out, err) : weights_read_raw(w, name, out, err));
     for (int64_t i = 0; i < t->info.count && t->shift != 0; i++) out[i] += t->shift;
     return true;
@@ -234,5 +237,6 @@ void weights_drop_pages(const Weights *w) {
 bool weights_read_raw(const Weights *w, const char *name, float *out, Err *err) {
     const WeightTensor *t = find(w, name);
     if (!t) return fail(err, ERR_DATA, w->path, "tensor '%.100s' is missing", name);
+    if (t->keys) return weights_read_halves(w, t, out, err);
     return storage_decode(t->type, t->data, t->info.count / t->type->block, w->path, t->own_name, out, err);
 }

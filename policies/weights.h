@@ -27,7 +27,9 @@ bool weights_hash(const Weights *w, char out[65], Err *err) MUST_CHECK;
 const ModelConfig *weights_config(const Weights *w);
 const Err *weights_config_error(const Weights *w);      // NULL where there is a config
 const json_t *weights_config_json(const Weights *w);    // config.json of a folder as it stands, otherwise NULL
+// The files' own tensors, one by one; the experts that a GGUF has side by side in one tensor are found by name only.
 int weights_count(const Weights *w);
+int weights_position(const Weights *w, const char *name); // by either name; -1: not there. Beyond weights_count for such an expert
 void weights_at(const Weights *w, int index, TensorInfo *out);
 const char *weights_own_name(const Weights *w, int index); // as the file has it
 bool weights_find(const Weights *w, const char *name, TensorInfo *out); // by either name; false: not there

@@ -159,19 +159,8 @@ static void print_tensor_text(const char *name, const TensorInfo *t, const float
     for (int64_t i = 0; i < t->count && i < 8; i++) printf(" %.9g", (double)values[i]);
     printf("\n");
 }
-// The position of a tensor by the file's own name, else by its Hugging Face name; -1 if there is neither.
-static int position_of(const Weights *w, const char *name) {
-    TensorInfo t;
-    int found = -1;
-    for (int i = 0; i < weights_count(w); i++) {
-        weights_at(w, i, &t);
-        if (strcmp(weights_own_name(w, i), name) == 0) return i;
-        if (strcmp(t.name, name) == 0) found = i;
-    }
-    return found;
-}
 static bool inspect_tensor(const Weights *w, const char *name, bool json, Err *err) {
-    int i = position_of(w, name);
+    int i = weights_position(w, name);
     if (i < 0) return fail(err, ERR_DATA, weights_path(w), "has no tensor '%.100s'; 'reckon inspect' without --tensor lists them", name);
     TensorInfo t;
     size_t bytes;
