@@ -196,7 +196,7 @@ static void bad_gguf_models(void) {
     inserted("llama.rope.scaling.type", 8, "\10\0\0\0\0\0\0\0longrope", 16, "'rope_factors_short.weight' is missing");
     inserted("llama.attention.sliding_window", 4, &(uint32_t){8}, 4, "sliding_window is 8, expected 0: not supported for this architecture");
     inserted("llama.expert_count", 4, &(uint32_t){8}, 4, "llama.expert_used_count' is missing");
-    inserted("llama.expert_count", 8, "\4\0\0\0\0\0\0\0yarn", 12, "'llama.expert_count' is string, expected number");
+    inserted("llama.expert_count", 8, "\4\0\0\0\0\0\0\0yarn", 12, "'llama.expert_count' is string, expected integer");
     inserted("llama.attention.value_length", 4, &(uint32_t){8}, 4, "values of 8");
     inserted("llama.attention.key_length", 4, &(uint32_t){15}, 4, "heads of 15, but values of 15 and 16 rotary");
 }
