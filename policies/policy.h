@@ -130,7 +130,14 @@ typedef struct NextTurn {
     bool done;               // it does not go on. So it is too where max_tokens leaves no room for one more token
 } NextTurn;
 
+// Keys and values of a prompt and its completion that serve the next prompt as far as it begins with the same ids: the same bits,
+// sooner. For rollouts of one sample, between which weights and adapter stay as they are. Closed before the policy is.
+typedef struct PromptCache PromptCache;
+PromptCache *prompt_cache_open(Policy *p);
+void prompt_cache_close(PromptCache *c);
+
 typedef struct RolloutOptions {
+    PromptCache *cache; // NULL: none
     int32_t max_sequences; // decoded at once; 0: chosen from memory
     // Called when a sample stops, or reaches turn_tokens or max_tokens (its `finish` says which); may be NULL: it is finished
     // then. True: it waits for next_turn to name it, while others decode. max_tokens bounds all of a sample's tokens.
@@ -148,6 +155,7 @@ typedef struct Rollout {
     Completion *completions; // request after request, [sum of samples]
     int32_t count;
     int64_t prompt_tokens, new_tokens; // given tokens count as a prompt's
+    int64_t kept_tokens;               // of prompt_tokens, those whose keys and values a cache had
     double prefill_seconds, decode_seconds;
     struct RolloutMemory *memory;
 } Rollout;

@@ -103,7 +103,8 @@ static bool scheduler_alloc(Scheduler *s, Err *err) {
     const Device *d = p->device;
     int64_t V = p->config.vocabulary, padded = vocab_padded(V), places = s->capacity, rows = s->row_capacity;
     int64_t table = rows > places ? rows : places;
-    TRY(d->allocate(d, (size_t)(s->total_pages + 1) * page_bytes(p) * (size_t)p->config.layers, "keys and values", (void **)&s->page_memory, err));
+    if (s->options.cache) TRY(prompt_cache_take(s, err));
+    else TRY(d->allocate(d, (size_t)(s->total_pages + 1) * page_bytes(p) * (size_t)p->config.layers, "keys and values", (void **)&s->page_memory, err));
     TRY(d->allocate(d, (size_t)(places * padded) * 4, "logits", (void **)&s->logits, err));
     TRY(d->allocate(d, (size_t)(places * (padded / VOCAB_BLOCK)) * sizeof(VocabStats), "head", (void **)&s->stats, err));
     TRY(d->allocate(d, act_bytes(p, places * p->config.width) + 2, "head", &s->head_x, err)); // read in pairs
@@ -150,7 +151,7 @@ static void scheduler_free(Scheduler *s) {
     for (int32_t i = 0; s->places && i < s->capacity; i++) place_clear(&s->places[i]);
     for (int32_t i = 0; s->groups && i < s->request_count; i++) free(s->groups[i].pages);
     d->forget(d);
-    void *const memory[] = {s->page_memory, s->logits, s->stats, s->head_x, s->entropy, s->kept, s->order,
+    void *const memory[] = {s->options.cache ? NULL : s->page_memory, s->logits, s->stats, s->head_x, s->entropy, s->kept, s->order,
                             s->record_token, s->record_logprob, s->record_entropy};
     for (int i = 0; i < COUNT(memory); i++) d->release(d, memory[i]);
     stage_free(s->p, &s->stage);
@@ -380,12 +381,12 @@ static void prompt_rows(Scheduler *s, const RolloutRequest *r, Rows *rows) {
     int32_t whole = r->prompt_length / PAGE, pages = pages_for(r->prompt_length);
     const int32_t *place = s->row_place + rows->draws;
     memcpy(s->table + rows->table, s->places[place[0]].table, (size_t)pages * 4);
-    for (int32_t i = 0; i < r->prompt_length; i++) {
+    for (int32_t i = s->kept_rows; i < r->prompt_length; i++) {
         add_row(s, rows, r->prompt[i], i, rows->table);
         int32_t copies = i < whole * PAGE ? 1 : r->samples;
         for (int32_t c = 0; c < copies; c++) s->slot[rows->slot++] = (int64_t)s->places[place[c]].table[i / PAGE] * PAGE + i % PAGE;
     }
-    end_run(rows, r->prompt_length, pages);
+    end_run(rows, r->prompt_length - s->kept_rows, pages);
     for (int32_t i = 0; i < r->samples; i++) s->head_row[rows->draws++] = rows->count - 1;
     s->out->prompt_tokens += r->prompt_length;
 }
@@ -532,6 +533,7 @@ bool policy_rollout(Policy *p, const RolloutRequest *requests, int32_t count, co
         ok = next_turns(&s, false, err) && prefill(&s, err) && (has_work(&s) ? decode(&s, err) : next_turns(&s, true, err)) &&
              report_progress(&s, err);
     }
+    if (ok && s.options.cache) prompt_cache_put(&s);
     scheduler_free(&s);
     if (!ok) rollout_free(out);
     return ok;

@@ -57,6 +57,7 @@ typedef struct Scheduler {
     Ids think_end;
     int32_t think_id;    // of "</think>" where it is one token, else -1
     int32_t *free_pages, free_count, total_pages, table_capacity;
+    int32_t kept_rows; // of the only prompt, whose keys and values are there (prompt_cache.c)
     char *page_memory; // one page more than total_pages: rows that fill up a round write there
     // rows of one pass, on the host
     int32_t row_capacity;
@@ -95,5 +96,10 @@ bool place_advance(Scheduler *s, Place *place, int64_t at, int64_t row, bool *en
 bool place_give(Scheduler *s, Place *place, const int32_t *ids, int32_t count);
 // Text that was watched before what was given says nothing of what comes after it.
 void place_watch_anew(Scheduler *s, Place *place);
+
+// ---- prompt_cache.c --------------------------------------------------------------------------------------
+// Pages from options.cache instead of fresh ones; and after a rollout, which ids they hold.
+bool prompt_cache_take(Scheduler *s, Err *err) MUST_CHECK;
+void prompt_cache_put(Scheduler *s);
 
 #endif

@@ -1,5 +1,5 @@
 // reckon chat: a talk with a model in the terminal, or through a pipe. Each turn renders the whole talk by the model's chat
-// template, as training does, and samples one answer, shown as it comes: thinking dimmed or folded, then the answer, then
+// template, as training does (what it begins with that the last turn computed isn't computed again), and samples one answer, shown as it comes: thinking dimmed or folded, then the answer, then
 // what it cost. What the model writes can't control the terminal (rl/chat_text.c).
 #include "adapters.h"
 #include "chat.h"
@@ -17,6 +17,7 @@ static const char *const chat_modes[] = {[MODE_THINK] = "think", [MODE_DIRECT] =
 typedef struct Talk {
     const Args *args;
     Policy *policy;
+    PromptCache *cache; // of the talk so far
     const Tokenizer *tokenizer;
     json_t *messages, *turns; // so far; `turns` is what --json prints
     int mode, turn;
@@ -121,14 +122,17 @@ static void keep_answer(Talk *t, const Answer *a) {
 }
 static void account(Talk *t, const Answer *a, const Rollout *out, double seconds, double flops, const json_t *question) {
     int32_t answered = a->shown - a->think_tokens;
+    double price = args_number(t->args, "price-per-hour", 0) * seconds / 3600; // 0: not stated
+    char money[64] = "";
+    if (price > 0) snprintf(money, sizeof money, ", %.3g %.16s", price, args_text(t->args, "currency", "EUR"));
     const char *finish = interrupted ? "interrupted" : a->completion && a->completion->finish == FINISH_STOP ? "stop" : a->ended ? "stop" : "length";
-    json_array_append_new(t->turns, json_pack("{s:O, s:s, s:o, s:o, s:I, s:i, s:i, s:f, s:f, s:s}", "user", question, "mode", chat_modes[t->mode],
+    json_array_append_new(t->turns, json_pack("{s:O, s:s, s:o, s:o, s:I, s:I, s:i, s:i, s:f, s:f, s:o, s:s}", "user", question, "mode", chat_modes[t->mode],
                                               "think", buf_json(&a->text.think), "answer", buf_json(&a->text.answer), "prompt_tokens",
-                                              (json_int_t)out->prompt_tokens, "think_tokens", a->think_tokens, "answer_tokens", answered, "seconds",
-                                              seconds, "flops", flops, "finish", finish));
+                                              (json_int_t)out->prompt_tokens, "kept_tokens", (json_int_t)out->kept_tokens, "think_tokens", a->think_tokens, "answer_tokens", answered, "seconds",
+                                              seconds, "flops", flops, "price", price > 0 ? json_real(price) : json_null(), "finish", finish));
     if (t->json) return;
-    say(t, "prompt %lld, thinking %d, answer %d tokens; %.1f s (%.1f tokens/s), %.3g FLOPs%s", (long long)out->prompt_tokens, a->think_tokens,
-        answered, seconds, out->decode_seconds > 0 ? (double)a->shown / out->decode_seconds : 0.0, flops,
+    say(t, "prompt %lld (%lld of them known), thinking %d, answer %d tokens; %.1f s (%.1f tokens/s), %.3g FLOPs%s%s", (long long)out->prompt_tokens,
+        (long long)out->kept_tokens, a->think_tokens, answered, seconds, out->decode_seconds > 0 ? (double)a->shown / out->decode_seconds : 0.0, flops, money,
         !strcmp(finish, "length") ? "; cut off (--max-tokens or the context's end)" : interrupted ? "; interrupted" : "");
 }
 static Sampling sampling_of(const Args *args, int32_t max_tokens) {
@@ -150,7 +154,7 @@ static bool sample(Talk *t, const Ids *prompt, int32_t room, bool thinking, cons
     int64_t most = args_int(t->args, "max-tokens", 1024);
     RolloutRequest request = {.prompt = prompt->data, .prompt_length = prompt->count, .samples = 1, .seed = (uint64_t)args_int(t->args, "seed", 0),
                               .step = (uint32_t)t->turn, .sampling = sampling_of(t->args, most < room ? (int32_t)most : room)};
-    RolloutOptions options = {.turn_ended = turn_ended, .next_turn = next_turn, .finished = finished, .context = &a};
+    RolloutOptions options = {.cache = t->cache, .turn_ended = turn_ended, .next_turn = next_turn, .finished = finished, .context = &a};
     Rollout out;
     double start = clock_seconds(), flops = policy_flops(t->policy);
     chat_text_start(&a.text, thinking);
@@ -297,6 +301,7 @@ static bool converse(const Args *args, Policy *p, Err *err) {
     TRY(adapters_open(args, p, &adapters, err));
     bool ok = adapters.count <= 1 || fail(err, ERR_USAGE, "--adapter", "found %d of them, expected one at most", adapters.count);
     if (ok) adapters_turn(&adapters, p, 0);
+    t.cache = prompt_cache_open(p);
     ok = ok && open_talk(args, &t, err) && talk(&t, err);
     if (ok && t.json) {
         json_t *out = json_pack("{s:O}", "turns", t.turns);
@@ -305,6 +310,7 @@ static bool converse(const Args *args, Policy *p, Err *err) {
     }
     json_decref(t.messages), json_decref(t.turns);
     free(t.system);
+    prompt_cache_close(t.cache);
     adapters_free(&adapters);
     return ok;
 }
@@ -330,6 +336,8 @@ static const Option options[] = {
     {.name = "seed", .kind = OPTION_INT, .value = "S", .help = "of the draws (0)"},
     {.name = "think-tokens", .kind = OPTION_INT, .value = "N", .help = "close open thinking after N tokens with a given </think>", .low = 1, .high = 1e6},
     {.name = "ignore-eos", .kind = OPTION_FLAG, .help = "go on past end-of-sequence tokens"},
+    {.name = "price-per-hour", .kind = OPTION_NUMBER, .value = "P", .help = "of this machine: each answer's share is shown", .low = 0, .high = 1e9},
+    {.name = "currency", .kind = OPTION_TEXT, .value = "NAME", .help = "of that price (EUR)"},
     OPTION_ADAPTERS,
     {.name = "precision", .kind = OPTION_CHOICE, .value = "fp32|bf16", .help = "of weights and activations (fp32)"},
     {.name = "threads", .kind = OPTION_INT, .value = "N", .help = "threads (all cores)", .low = 1, .high = 256},
