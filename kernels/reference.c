@@ -310,11 +310,31 @@ void convert_reference(const Team *team, const ConvertArgs *a) {
 }
 
 // ---- attention -------------------------------------------------------------------------------------------
+// A chain as matrix products have it.
 static float score(const AttentionArgs *a, int64_t t, int h, int64_t keys, int j) {
-    float s = 0;
-    for (int64_t d = 0; d < a->D; d++)
-        s = fmaf(get(a->q, (t * a->heads + h) * a->D + d, a->dtype), get(a->pages, keys + d * PAGE + j, a->dtype), s);
+    float s = 0, q[512] = {0};
+    for (int64_t d = 0; d < a->D; d++) q[d] = get(a->q, (t * a->heads + h) * a->D + d, a->dtype);
+    for (int64_t d = 0; d < a->D; d += a->dtype == DTYPE_BF16 ? 2 : 1) {
+        float k = get(a->pages, keys + d * PAGE + j, a->dtype);
+        s = a->dtype == DTYPE_BF16 ? chain(s, q[d], k, q[d + 1], get(a->pages, keys + (d + 1) * PAGE + j, a->dtype)) : fmaf(q[d], k, s);
+    }
     return s * a->scale;
+}
+
+// Column d of the values of one page, weighted: weights of positions that aren't seen are zero. bf16 goes in pairs of
+// positions, with weights rounded.
+static float add_values(const AttentionArgs *a, float sum, const float *weights, int64_t values, int64_t d, int64_t from, int64_t valid) {
+    int64_t Dp = head_padded(a->D);
+    if (a->dtype == DTYPE_F32) {
+        for (int64_t j = from; j < valid; j++) sum = fmaf(weights[j], get(a->pages, values + j * Dp + d, a->dtype), sum);
+        return sum;
+    }
+    for (int64_t j = from / 2 * 2; j < valid; j += 2) {
+        float v[2];
+        for (int i = 0; i < 2; i++) v[i] = j + i >= from && j + i < valid ? get(a->pages, values + (j + i) * Dp + d, a->dtype) : 0.0f;
+        sum = chain(sum, widen(narrow(weights[j])), v[0], widen(narrow(weights[j + 1])), v[1]);
+    }
+    return sum;
 }
 
 // The first position that row t sees.
@@ -339,10 +359,7 @@ void attention_reference(const Team *team, const AttentionArgs *a) {
                 for (int i = 0; i < 16; i++) lanes[i] = s[i] + s[i + 16];
                 sum = sum * factor + tree_sum(lanes);
                 max = top;
-                for (int64_t d = 0; d < D; d++) {
-                    out[d] *= factor;
-                    for (int64_t j = from; j < valid; j++) out[d] = fmaf(s[j], get(a->pages, keys + PAGE * Dp + j * Dp + d, a->dtype), out[d]);
-                }
+                for (int64_t d = 0; d < D; d++) out[d] = add_values(a, out[d] * factor, s, keys + PAGE * Dp, d, from, valid);
             }
             for (int64_t d = 0; d < D; d++) put(a->y, (t * a->heads + h) * D + d, out[d] * (1.0f / sum), a->dtype);
             if (a->lse) a->lse[t * a->heads + h] = max + (float)exact_log(sum);

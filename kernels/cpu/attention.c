@@ -1,13 +1,20 @@
-// Attention over pages of 32 positions, forward and backward. Rows (a token's heads that share a kv head, and in the
-// backward pass those of several tokens) are tiled by up to four; a page is walked as one chunk of the softmax.
+// Attention over pages of 32 positions, forward and backward; a page is walked as one chunk of the softmax.
 //
-// Scores are chains over D for 32 keys at once (keys lie transposed); outputs are chains over positions for 16
-// columns at once. A row's numbers depend on its own position and pages only: decoding one token, prefilling a prompt
-// and training all give the same bits.
+// Rows of the forward pass are tiled: query heads that share a kv head, of tokens that follow each other. Where all of them
+// see the whole of one page (a sequence's own past, a prompt that samples share), its keys and values are read once for
+// the tile; the other pages are walked token by token. Scores are chains over D for 32 keys at once (keys lie transposed), outputs
+// chains over positions for columns of 16 at once; in bf16 both go in pairs, as matrix products do, the weights rounded
+// to bf16. A row's numbers depend on its own position and pages only: decoding one token, prefilling a prompt and
+// training all give the same bits.
 #include "simd.h"
 #include <stdlib.h>
 
-enum { ROWS = 4, MAX_D = 256 };
+#if defined(__AVX512F__)
+enum { ROWS = 12, REGISTERS = 2 }; // of a tile; of 16 keys or columns, taken at once
+#else
+enum { ROWS = 6, REGISTERS = 1 };
+#endif
+enum { MAX_D = 256, STRIDE = MAX_D + 16 }; // rows a power of two apart would map to the same lines of the cache
 
 typedef struct Geometry {
     int64_t D, Dp, page, head; // elements of a page, of one kv head in it
@@ -25,133 +32,226 @@ INLINE int64_t first_seen(const AttentionArgs *a, int64_t position) {
     return a->window && position >= a->window ? position + 1 - a->window : 0;
 }
 
-// ---- forward ---------------------------------------------------------------------------------------------
-typedef struct Softmax {
-    float max, sum;
-} Softmax;
-
-// scores[r][32] = q[r] . keys (keys [Dp][32])
-INLINE void scores_of(const float (*q)[MAX_D], const void *pages, int64_t keys, int64_t D, int rows, bool half, float scale,
-                      float (*scores)[PAGE]) {
-    v16 acc[ROWS][2];
-    for (int r = 0; r < rows; r++) acc[r][0] = acc[r][1] = v_zero();
-    for (int64_t d = 0; d < D; d++) {
-        v16 k0 = act_load(pages, keys + d * PAGE, half), k1 = act_load(pages, keys + d * PAGE + 16, half);
-#pragma GCC unroll 4
-        for (int r = 0; r < rows; r++) {
-            v16 x = v_set1(q[r][d]);
-            acc[r][0] = v_fma(x, k0, acc[r][0]);
-            acc[r][1] = v_fma(x, k1, acc[r][1]);
+// ---- products of rows with a page --------------------------------------------------------------------------
+// scores[r][32] = scale * q[r] . keys: q [rows][STRIDE] steps of the chain over D, keys at `keys`, [Dp][32].
+INLINE void score_rows(const uint32_t (*q)[STRIDE], const void *pages, int64_t keys, int64_t D, int rows, bool half, float scale,
+                       float (*scores)[PAGE]) {
+    int per_step = half ? 2 : 1;
+    for (int column = 0; column < PAGE; column += 16 * REGISTERS) {
+        v16 acc[ROWS][REGISTERS];
+        for (int r = 0; r < rows; r++)
+            for (int i = 0; i < REGISTERS; i++) acc[r][i] = v_zero();
+        for (int64_t s = 0; s * per_step < D; s++) {
+            i16 key[REGISTERS];
+            for (int i = 0; i < REGISTERS; i++) {
+                int64_t at = keys + s * per_step * PAGE + column + 16 * i;
+                key[i] = half ? i_pairs((const bf16 *)pages + at, (const bf16 *)pages + at + PAGE) : i_load((const float *)pages + at);
+            }
+#pragma GCC unroll 12
+            for (int r = 0; r < rows; r++)
+                for (int i = 0; i < REGISTERS; i++) acc[r][i] = dot_step(acc[r][i], key[i], load_step(&q[r][s]), half);
         }
-    }
-    for (int r = 0; r < rows; r++) {
-        v_store(scores[r], v_mul(acc[r][0], v_set1(scale)));
-        v_store(scores[r] + 16, v_mul(acc[r][1], v_set1(scale)));
+        for (int r = 0; r < rows; r++)
+            for (int i = 0; i < REGISTERS; i++) v_store(scores[r] + column + 16 * i, v_mul(acc[r][i], v_set1(scale)));
     }
 }
 
-// One chunk of one row, of which positions [begin, valid) are seen: scores become weights; returns the factor for what
-// was summed before.
-INLINE float softmax_chunk(Softmax *s, float *scores, int begin, int valid) {
-    v16 a = v_first(v_load(scores), valid, v_set1(MINUS_INFINITY));
-    v16 b = v_first(v_load(scores + 16), valid - 16, v_set1(MINUS_INFINITY));
-    if (begin > 0) {
-        a = v_first(v_set1(MINUS_INFINITY), begin, a);
-        b = v_first(v_set1(MINUS_INFINITY), begin - 16, b);
-    }
-    float top = v_largest(v_max(a, b)), max = top > s->max ? top : s->max;
-    float lanes[16];
-    v_store(lanes, v_exp(v_set1(s->max - max)));
-    a = v_exp(v_sub(a, v_set1(max)));
-    b = v_exp(v_sub(b, v_set1(max)));
-    v_store(scores, a);
-    v_store(scores + 16, b);
-    s->sum = s->sum * lanes[0] + v_sum(v_add(a, b));
-    s->max = max;
-    return lanes[0];
+// Which of a page's positions a row sees: [begin, end).
+typedef struct Seen {
+    int begin, end;
+} Seen;
+
+// Two rows of values as pairs, of which an unseen member is zero whatever lies there.
+INLINE i16 seen_pairs(const bf16 *values, int64_t Dp, int position, Seen seen) {
+    i16 pairs = i_pairs(values, values + Dp);
+    if (position < seen.begin) return i_and(pairs, i_set1((int32_t)0xffff0000));
+    if (position + 1 >= seen.end) return i_and(pairs, i_set1(0xffff));
+    return pairs;
 }
 
-INLINE void add_values(float *out, const float *weights, const void *pages, int64_t values, int64_t Dp, int begin, int valid,
-                       bool half, float factor) {
-    for (int64_t c = 0; c < Dp; c += 64) {
-        int width = (int)(Dp - c < 64 ? (Dp - c) / 16 : 4);
-        v16 acc[4], scale = v_set1(factor);
-        for (int i = 0; i < width; i++) acc[i] = v_mul(v_load(out + c + i * 16), scale);
-        for (int j = begin; j < valid; j++) {
-            v16 weight = v_set1(weights[j]);
+// out[r] = factor[r] * out[r] + weights[r] . values, weights [rows][PAGE] steps of the chain over positions, values at
+// `values`, [32][Dp].
+INLINE void value_rows(float (*out)[STRIDE], const uint32_t (*weights)[PAGE], const float *factor, const void *pages, int64_t values,
+                       int64_t Dp, Seen seen, int rows, bool half) {
+    int per_step = half ? 2 : 1;
+    for (int64_t c = 0; c < Dp; c += 16 * REGISTERS) {
+        int width = REGISTERS == 1 || Dp - c == 16 ? 1 : REGISTERS;
+        v16 acc[ROWS][REGISTERS];
+        for (int r = 0; r < rows; r++)
+            for (int i = 0; i < width; i++) acc[r][i] = v_mul(v_load(out[r] + c + 16 * i), v_set1(factor[r]));
+        for (int s = seen.begin / per_step; s * per_step < seen.end; s++) {
+            int64_t at = values + s * per_step * Dp + c;
+            i16 value[REGISTERS];
             for (int i = 0; i < width; i++)
-                acc[i] = v_fma(weight, act_load(pages, values + j * Dp + c + i * 16, half), acc[i]);
+                value[i] = half ? seen_pairs((const bf16 *)pages + at + 16 * i, Dp, s * per_step, seen) : i_load((const float *)pages + at + 16 * i);
+#pragma GCC unroll 12
+            for (int r = 0; r < rows; r++)
+                for (int i = 0; i < width; i++) acc[r][i] = dot_step(acc[r][i], value[i], load_step(&weights[r][s]), half);
         }
-        for (int i = 0; i < width; i++) v_store(out + c + i * 16, acc[i]);
+        for (int r = 0; r < rows; r++)
+            for (int i = 0; i < width; i++) v_store(out[r] + c + 16 * i, acc[r][i]);
     }
 }
 
-// `rows` query heads of token t, from head h0, all of one kv head.
-INLINE void attend(const AttentionArgs *a, const Geometry *g, int64_t t, int h0, int rows, bool half) {
-    float q[ROWS][MAX_D], out[ROWS][MAX_D], scores[ROWS][PAGE];
-    Softmax state[ROWS];
+// ---- a tile of rows ----------------------------------------------------------------------------------------
+typedef struct Tile {
+    uint32_t q[ROWS][STRIDE];
+    float out[ROWS][STRIDE];
+    float scores[ROWS][PAGE];
+    uint32_t weights[ROWS][PAGE];
+    float max[16], sum[ROWS]; // of the softmax so far
+} Tile;
+
+// Rows [first, first + rows) of the tile meet a page of which they all see the same.
+INLINE void softmax_rows(Tile *t, int first, int rows, Seen seen, bool half, float *factor) {
+    float top[16];
+    v16 nothing = v_set1(MINUS_INFINITY);
+    v_store(top, nothing);
     for (int r = 0; r < rows; r++) {
-        state[r] = (Softmax){.max = MINUS_INFINITY};
-        memset(out[r], 0, (size_t)g->Dp * sizeof(float));
-        FOR_LANES(g->D) lanes_store(q[r], c, lanes_load(a->q, (t * a->heads + h0 + r) * g->D + c, n, half), n, false);
-    }
-    const int32_t *table = a->table + a->table_start[t];
-    int64_t length = (int64_t)a->position[t] + 1, start = first_seen(a, length - 1), head = h0 / g->group * g->head;
-    for (int64_t chunk = start / PAGE; chunk * PAGE < length; chunk++) {
-        int begin = (int)(start > chunk * PAGE ? start - chunk * PAGE : 0);
-        int valid = (int)(length - chunk * PAGE < PAGE ? length - chunk * PAGE : PAGE);
-        int64_t keys = table[chunk] * g->page + head, values = keys + PAGE * g->Dp;
-        scores_of((const float(*)[MAX_D])q, a->pages, keys, g->D, rows, half, a->scale, scores);
-        for (int r = 0; r < rows; r++) {
-            float factor = softmax_chunk(&state[r], scores[r], begin, valid);
-            add_values(out[r], scores[r], a->pages, values, g->Dp, begin, valid, half, factor);
+        float *scores = t->scores[first + r];
+        for (int c = 0; c < PAGE; c += 16) {
+            v16 score = v_first(v_load(scores + c), seen.end - c, nothing);
+            v_store(scores + c, v_first(nothing, seen.begin - c, score));
         }
+        top[r] = v_largest(v_max(v_load(scores), v_load(scores + 16)));
     }
+    float before[16];
+    v_store(before, nothing);
+    memcpy(before, t->max + first, (size_t)rows * sizeof(float));
+    v16 max = v_max(v_load(top), v_load(before));
+    v_store(factor, v_exp(v_sub(v_load(before), max)));
+    v_store(top, max);
     for (int r = 0; r < rows; r++) {
-        v16 inverse = v_set1(1.0f / state[r].sum);
-        int64_t at = (t * a->heads + h0 + r);
-        FOR_LANES(g->D) lanes_store(a->y, at * g->D + c, v_mul(v_load(out[r] + c), inverse), n, half);
-        if (a->lse) a->lse[at] = state[r].max + (float)exact_log(state[r].sum);
+        float *scores = t->scores[first + r];
+        v16 a = v_exp(v_sub(v_load(scores), v_set1(top[r]))), b = v_exp(v_sub(v_load(scores + 16), v_set1(top[r])));
+        act_store(t->weights[first + r], 0, a, half);
+        act_store(t->weights[first + r], 16, b, half);
+        t->sum[first + r] = t->sum[first + r] * factor[r] + v_sum(v_add(a, b));
+        t->max[first + r] = top[r];
     }
 }
 
-INLINE void attend_tiled(const AttentionArgs *a, const Geometry *g, int64_t t, int h, int rows, bool half) {
+INLINE void page_rows(Tile *t, int first, const AttentionArgs *a, const Geometry *g, int64_t keys, Seen seen, int rows, bool half) {
+    float factor[16];
+    score_rows((const uint32_t(*)[STRIDE])t->q + first, a->pages, keys, g->D, rows, half, a->scale, t->scores + first);
+    softmax_rows(t, first, rows, seen, half, factor);
+    value_rows(t->out + first, (const uint32_t(*)[PAGE])t->weights + first, factor, a->pages, keys + PAGE * g->Dp, g->Dp, seen, rows, half);
+}
+
+#define ROWS_CASE(n)                                                                                         \
+    case n:                                                                                                  \
+        if (a->dtype == DTYPE_BF16)                                                                          \
+            page_rows(t, first, a, g, keys, seen, n, true);                                                  \
+        else                                                                                                 \
+            page_rows(t, first, a, g, keys, seen, n, false);                                                 \
+        return;
+static void meet_page(Tile *t, int first, int rows, const AttentionArgs *a, const Geometry *g, int64_t keys, Seen seen) {
     switch (rows) {
-    case 1: attend(a, g, t, h, 1, half); break;
-    case 2: attend(a, g, t, h, 2, half); break;
-    case 3: attend(a, g, t, h, 3, half); break;
-    default: attend(a, g, t, h, 4, half); break;
+        ROWS_CASE(1) ROWS_CASE(2) ROWS_CASE(3) ROWS_CASE(4) ROWS_CASE(5) ROWS_CASE(6)
+#if defined(__AVX512F__)
+        ROWS_CASE(7) ROWS_CASE(8) ROWS_CASE(9) ROWS_CASE(10) ROWS_CASE(11) ROWS_CASE(12)
+#endif
     }
+}
+
+// ---- forward ---------------------------------------------------------------------------------------------
+// Query heads [head, head + heads), all of one kv head, of tokens [token, token + tokens).
+typedef struct Block {
+    int64_t token;
+    int tokens, head, heads;
+} Block;
+
+// What token t sees of its page number `chunk`; nothing: begin >= end.
+static Seen seen_of(const AttentionArgs *a, int64_t t, int64_t chunk) {
+    int64_t end = (int64_t)a->position[t] + 1 - chunk * PAGE, begin = first_seen(a, a->position[t]) - chunk * PAGE;
+    return (Seen){.begin = (int)(begin > 0 ? begin < PAGE ? begin : PAGE : 0), .end = (int)(end < PAGE ? end > 0 ? end : 0 : PAGE)};
+}
+
+static bool share_page(const AttentionArgs *a, const Block *b, int64_t chunk) {
+    for (int64_t t = b->token; t < b->token + b->tokens; t++) {
+        Seen seen = seen_of(a, t, chunk);
+        if (seen.begin > 0 || seen.end < PAGE || a->table[a->table_start[t] + chunk] != a->table[a->table_start[b->token] + chunk]) return false;
+    }
+    return true;
+}
+
+static void load_rows(Tile *t, const AttentionArgs *a, const Geometry *g, const Block *b) {
+    bool half = a->dtype == DTYPE_BF16;
+    for (int r = 0; r < b->tokens * b->heads; r++) {
+        int64_t at = ((b->token + r / b->heads) * a->heads + b->head + r % b->heads) * g->D;
+        if (half && g->D % 2) ((bf16 *)t->q[r])[g->D] = 0; // the last pair's
+        memcpy(t->q[r], (const char *)a->q + at * (half ? 2 : 4), (size_t)g->D * (half ? 2 : 4));
+        memset(t->out[r], 0, (size_t)g->Dp * sizeof(float));
+        t->max[r] = MINUS_INFINITY;
+        t->sum[r] = 0;
+    }
+}
+
+static void store_rows(const Tile *t, const AttentionArgs *a, const Geometry *g, const Block *b) {
+    bool half = a->dtype == DTYPE_BF16;
+    for (int r = 0; r < b->tokens * b->heads; r++) {
+        v16 inverse = v_set1(1.0f / t->sum[r]);
+        int64_t at = (b->token + r / b->heads) * a->heads + b->head + r % b->heads;
+        FOR_LANES(g->D) lanes_store(a->y, at * g->D + c, v_mul(v_load(t->out[r] + c), inverse), n, half);
+        if (a->lse) a->lse[at] = t->max[r] + (float)exact_log(t->sum[r]);
+    }
+}
+
+static void attend(const AttentionArgs *a, const Geometry *g, const Block *b) {
+    Tile tile;
+    load_rows(&tile, a, g, b);
+    int64_t first = INT64_MAX, end = 0, head = b->head / g->group * g->head;
+    for (int64_t t = b->token; t < b->token + b->tokens; t++) {
+        int64_t start = first_seen(a, a->position[t]) / PAGE, stop = a->position[t] / PAGE + 1;
+        first = start < first ? start : first;
+        end = stop > end ? stop : end;
+    }
+    for (int64_t chunk = first; chunk < end; chunk++) {
+        if (share_page(a, b, chunk)) {
+            int64_t keys = a->table[a->table_start[b->token] + chunk] * g->page + head;
+            meet_page(&tile, 0, b->tokens * b->heads, a, g, keys, (Seen){0, PAGE});
+            continue;
+        }
+        for (int i = 0; i < b->tokens; i++) {
+            Seen seen = seen_of(a, b->token + i, chunk);
+            if (seen.begin >= seen.end) continue;
+            int64_t keys = a->table[a->table_start[b->token + i] + chunk] * g->page + head;
+            meet_page(&tile, i * b->heads, b->heads, a, g, keys, seen);
+        }
+    }
+    store_rows(&tile, a, g, b);
 }
 
 void V(attention)(const Team *team, const AttentionArgs *a) {
     Geometry g = geometry_of(a);
+    int heads = g.group < ROWS ? g.group : ROWS, parts = (g.group + heads - 1) / heads, tokens = ROWS / heads;
+    int64_t across = (int64_t)a->kv_heads * parts, units = (a->T + tokens - 1) / tokens * across;
     // Later rows see more: an interleaved split keeps the threads equally busy.
-    for (int64_t t = team->thread; t < a->T; t += team->count)
-        for (int k = 0; k < a->kv_heads; k++)
-            for (int h = 0; h < g.group; h += ROWS) {
-                int rows = g.group - h < ROWS ? g.group - h : ROWS;
-                if (a->dtype == DTYPE_BF16)
-                    attend_tiled(a, &g, t, k * g.group + h, rows, true);
-                else
-                    attend_tiled(a, &g, t, k * g.group + h, rows, false);
-            }
+    for (int64_t i = team->thread; i < units; i += team->count) {
+        int kv_head = (int)(i % across) / parts, part = (int)(i % across) % parts;
+        Block b = {.token = i / across * tokens, .head = kv_head * g.group + part * heads};
+        b.tokens = (int)(a->T - b.token < tokens ? a->T - b.token : tokens);
+        b.heads = g.group - part * heads < heads ? g.group - part * heads : heads;
+        attend(a, &g, &b);
+    }
 }
 
 // ---- backward --------------------------------------------------------------------------------------------
-// Per unit and kv head, page after page: the page is widened once to fp32 in the three layouts used, its gradients
+// Per unit and kv head, page after page: the page is widened once to fp32 in the two layouts used, its gradients
 // are summed over rows in ascending order in L1, and each row's dq grows page by page, ascending.
 typedef struct PageScratch {
-    float keys_t[MAX_D * PAGE], values_t[MAX_D * PAGE]; // [Dp][32]
-    float keys[PAGE * MAX_D];                           // [32][Dp]
-    float dkeys[PAGE * MAX_D], dvalues[PAGE * MAX_D];   // [32][Dp]
+    float values_t[MAX_D * PAGE];                     // [Dp][32]
+    float keys[PAGE * MAX_D];                         // [32][Dp]
+    float dkeys[PAGE * MAX_D], dvalues[PAGE * MAX_D]; // [32][Dp]
 } PageScratch;
 
+enum { GRAD_ROWS = REGISTERS == 2 ? 8 : 4 };
 typedef struct GradTile {
     int rows;
-    int64_t at[ROWS]; // row * heads + head
-    int begin[ROWS], valid[ROWS]; // positions of the page that the row sees
-    float q[ROWS][MAX_D], dy[ROWS][MAX_D];
+    int64_t at[GRAD_ROWS]; // row * heads + head
+    int begin[GRAD_ROWS], valid[GRAD_ROWS]; // positions of the page that the row sees
+    uint32_t steps[GRAD_ROWS][STRIDE];      // q as the forward pass takes it
+    float q[GRAD_ROWS][STRIDE], dy[GRAD_ROWS][STRIDE];
 } GradTile;
 
 static void widen_page(const AttentionArgs *a, const Geometry *g, int64_t keys, PageScratch *s) {
@@ -159,9 +259,7 @@ static void widen_page(const AttentionArgs *a, const Geometry *g, int64_t keys, 
     int64_t values = keys + PAGE * g->Dp;
     for (int64_t d = 0; d < g->D; d++)
         for (int j = 0; j < PAGE; j++) {
-            float k = act_get(a->pages, keys + d * PAGE + j, half);
-            s->keys_t[d * PAGE + j] = k;
-            s->keys[j * g->Dp + d] = k;
+            s->keys[j * g->Dp + d] = act_get(a->pages, keys + d * PAGE + j, half);
             s->values_t[d * PAGE + j] = act_get(a->pages, values + j * g->Dp + d, half);
         }
     memset(s->dkeys, 0, (size_t)(PAGE * g->Dp) * sizeof(float));
@@ -170,7 +268,7 @@ static void widen_page(const AttentionArgs *a, const Geometry *g, int64_t keys, 
 
 // Rows of `sum` [32][Dp] grow by weights[r][j] * x[r], rows ascending. A row adds nothing to positions it doesn't see,
 // not even zero times an infinity.
-INLINE void add_outer(float *sum, const float (*weights)[PAGE], const float (*x)[MAX_D], const int *begin, const int *valid, int64_t Dp,
+INLINE void add_outer(float *sum, const float (*weights)[PAGE], const float (*x)[STRIDE], const int *begin, const int *valid, int64_t Dp,
                       int rows) {
     int first = PAGE, all_from = 0, least = PAGE, most = 0;
     for (int r = 0; r < rows; r++) {
@@ -192,11 +290,11 @@ INLINE void add_outer(float *sum, const float (*weights)[PAGE], const float (*x)
         }
 }
 
-INLINE void grad_rows(const AttentionGradArgs *g_args, const Geometry *g, const GradTile *t, PageScratch *s, int rows) {
+INLINE void grad_rows(const AttentionGradArgs *g_args, const Geometry *g, const GradTile *t, int64_t page, PageScratch *s, int rows, bool half) {
     const AttentionArgs *a = &g_args->forward;
-    float weights[ROWS][PAGE], dscores[ROWS][PAGE];
-    scores_of(t->q, s->keys_t, 0, g->D, rows, false, a->scale, weights);
-    scores_of(t->dy, s->values_t, 0, g->D, rows, false, 1.0f, dscores);
+    float weights[GRAD_ROWS][PAGE], dscores[GRAD_ROWS][PAGE];
+    score_rows(t->steps, a->pages, page, g->D, rows, half, a->scale, weights);
+    score_rows((const uint32_t(*)[STRIDE])t->dy, s->values_t, 0, g->D, rows, false, 1.0f, dscores);
     for (int r = 0; r < rows; r++) {
         v16 lse = v_set1(a->lse[t->at[r]]), delta = v_set1(g_args->delta[t->at[r]]), scale = v_set1(a->scale);
         for (int c = 0; c < PAGE; c += 16) {
@@ -220,13 +318,19 @@ INLINE void grad_rows(const AttentionGradArgs *g_args, const Geometry *g, const 
     }
 }
 
-static void grad_tile(const AttentionGradArgs *g_args, const Geometry *g, GradTile *t, PageScratch *s) {
+#define GRAD_CASE(n)                                                                                         \
+    case n:                                                                                                  \
+        if (g_args->forward.dtype == DTYPE_BF16)                                                             \
+            grad_rows(g_args, g, t, page, s, n, true);                                                       \
+        else                                                                                                 \
+            grad_rows(g_args, g, t, page, s, n, false);                                                      \
+        break;
+static void grad_tile(const AttentionGradArgs *g_args, const Geometry *g, GradTile *t, int64_t page, PageScratch *s) {
     switch (t->rows) {
-    case 0: return;
-    case 1: grad_rows(g_args, g, t, s, 1); break;
-    case 2: grad_rows(g_args, g, t, s, 2); break;
-    case 3: grad_rows(g_args, g, t, s, 3); break;
-    default: grad_rows(g_args, g, t, s, 4); break;
+        GRAD_CASE(1) GRAD_CASE(2) GRAD_CASE(3) GRAD_CASE(4)
+#if defined(__AVX512F__)
+        GRAD_CASE(5) GRAD_CASE(6) GRAD_CASE(7) GRAD_CASE(8)
+#endif
     }
     t->rows = 0;
 }
@@ -236,7 +340,8 @@ static void grad_page(const AttentionGradArgs *g_args, const Geometry *g, int un
                       PageScratch *s) {
     const AttentionArgs *a = &g_args->forward;
     bool half = a->dtype == DTYPE_BF16;
-    widen_page(a, g, page * g->page + kv_head * g->head, s);
+    int64_t keys = page * g->page + kv_head * g->head;
+    widen_page(a, g, keys, s);
     int64_t end = g_args->unit[unit + 1];
     for (int64_t t = g_args->unit[unit]; t < end;) {
         // Rows of one sequence follow each other and share a table.
@@ -253,21 +358,23 @@ static void grad_page(const AttentionGradArgs *g_args, const Geometry *g, int un
                 tile->at[r] = t * a->heads + h;
                 tile->begin[r] = (int)(begin > 0 ? begin : 0);
                 tile->valid[r] = (int)(valid < PAGE ? valid : PAGE);
+                if (half && g->D % 2) ((bf16 *)tile->steps[r])[g->D] = 0; // the last pair's
+                memcpy(tile->steps[r], (const char *)a->q + tile->at[r] * g->D * (half ? 2 : 4), (size_t)g->D * (half ? 2 : 4));
                 FOR_LANES(g->D) {
                     lanes_store(tile->q[r], c, lanes_load(a->q, tile->at[r] * g->D + c, n, half), n, false);
                     lanes_store(tile->dy[r], c, lanes_load(g_args->dy, tile->at[r] * g->D + c, n, false), n, false);
                 }
-                if (tile->rows == ROWS) grad_tile(g_args, g, tile, s);
+                if (tile->rows == GRAD_ROWS) grad_tile(g_args, g, tile, keys, s);
             }
         }
         t = run;
     }
-    grad_tile(g_args, g, tile, s);
+    grad_tile(g_args, g, tile, keys, s);
     for (int j = 0; g->D < g->Dp && j < PAGE; j++) { // a NaN weight has turned the padding's zeros into NaN
         memset(s->dkeys + j * g->Dp + g->D, 0, (size_t)(g->Dp - g->D) * sizeof(float));
         memset(s->dvalues + j * g->Dp + g->D, 0, (size_t)(g->Dp - g->D) * sizeof(float));
     }
-    float *out = g_args->dpages + page * g->page + kv_head * g->head;
+    float *out = g_args->dpages + keys;
     memcpy(out, s->dkeys, (size_t)(PAGE * g->Dp) * sizeof(float));
     memcpy(out + PAGE * g->Dp, s->dvalues, (size_t)(PAGE * g->Dp) * sizeof(float));
 }

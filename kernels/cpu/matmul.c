@@ -15,28 +15,6 @@ enum { MR = 6, HALVES = 1 };
 #endif
 enum { DEPTH_BLOCK = 1024 }; // tokens of one weight-gradient pass: its tiles stay in L2
 
-// acc += pair . pair: odd member first, then even.
-#if defined(__AVX512BF16__)
-INLINE v16 dot_bf16(v16 acc, i16 w, int32_t x) {
-    return _mm512_dpbf16_ps(acc, (__m512bh)w, (__m512bh)_mm512_set1_epi32(x));
-}
-#else
-INLINE v16 dot_bf16(v16 acc, i16 w, int32_t x) {
-    i16 xs = i_set1(x), high = i_set1((int32_t)0xffff0000);
-    acc = v_fma(i_float(i_and(w, high)), i_float(i_and(xs, high)), acc);
-    return v_fma(i_float(i_shl(w, 16)), i_float(i_shl(xs, 16)), acc);
-}
-#endif
-INLINE v16 dot_step(v16 acc, i16 w, int32_t x, bool half) {
-    if (half) return dot_bf16(acc, w, x);
-    return v_fma(i_float(w), i_float(i_set1(x)), acc);
-}
-INLINE int32_t load_step(const char *p) {
-    int32_t x;
-    memcpy(&x, p, 4);
-    return x;
-}
-
 typedef struct Tile {
     const char *x;          // first row of the tile
     int64_t row_stride;     // bytes between rows

@@ -55,6 +55,7 @@ INLINE i16 i_bits(v16 a) { return _mm512_castps_si512(a); }
 INLINE v16 i_float(i16 a) { return _mm512_castsi512_ps(a); }
 INLINE i16 i_add(i16 a, i16 b) { return _mm512_add_epi32(a, b); }
 INLINE i16 i_and(i16 a, i16 b) { return _mm512_and_si512(a, b); }
+INLINE i16 i_or(i16 a, i16 b) { return _mm512_or_si512(a, b); }
 INLINE i16 i_shl(i16 a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }
 INLINE i16 i_shr(i16 a, int n) { return _mm512_srli_epi32(a, (unsigned)n); }
 INLINE i16 i_widen(const uint16_t *p) { return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)); }
@@ -99,6 +100,7 @@ INLINE i16 i_bits(v16 x) { return TWO(i16, _mm256_castps_si256); }
 INLINE v16 i_float(i16 x) { return TWO(v16, _mm256_castsi256_ps); }
 INLINE i16 i_add(i16 x, i16 y) { return (i16){_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
 INLINE i16 i_and(i16 x, i16 y) { return (i16){_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)}; }
+INLINE i16 i_or(i16 x, i16 y) { return (i16){_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
 INLINE i16 i_shl(i16 x, int n) { return TWO(i16, _mm256_slli_epi32, n); }
 INLINE i16 i_shr(i16 x, int n) { return TWO(i16, _mm256_srli_epi32, n); }
 INLINE i16 i_widen(const uint16_t *p) {
@@ -133,6 +135,7 @@ INLINE i16 i_bits(v16 a) { i16 r; memcpy(&r, &a, sizeof r); return r; }
 INLINE v16 i_float(i16 a) { v16 r; memcpy(&r, &a, sizeof r); return r; }
 INLINE i16 i_add(i16 a, i16 b) { EACH a.u[i] += b.u[i]; return a; }
 INLINE i16 i_and(i16 a, i16 b) { EACH a.u[i] &= b.u[i]; return a; }
+INLINE i16 i_or(i16 a, i16 b) { EACH a.u[i] |= b.u[i]; return a; }
 INLINE i16 i_shl(i16 a, int n) { EACH a.u[i] <<= n; return a; }
 INLINE i16 i_shr(i16 a, int n) { EACH a.u[i] >>= n; return a; }
 INLINE i16 i_widen(const uint16_t *p) { i16 r; EACH r.u[i] = p[i]; return r; }
@@ -162,6 +165,31 @@ INLINE bf16 to_bf16(float f) {
     if (f != f) return 0x7fc0;
     return (bf16)((u + 0x7fff + ((u >> 16) & 1)) >> 16);
 }
+
+// ---- a step of a chain: one fp32 value, or a pair of bf16, in 32 bits ------------------------------------------
+// acc += pair . pair: odd member first, then even.
+#if defined(__AVX512BF16__)
+INLINE v16 dot_bf16(v16 acc, i16 w, int32_t x) {
+    return _mm512_dpbf16_ps(acc, (__m512bh)w, (__m512bh)_mm512_set1_epi32(x));
+}
+#else
+INLINE v16 dot_bf16(v16 acc, i16 w, int32_t x) {
+    i16 xs = i_set1(x), high = i_set1((int32_t)0xffff0000);
+    acc = v_fma(i_float(i_and(w, high)), i_float(i_and(xs, high)), acc);
+    return v_fma(i_float(i_shl(w, 16)), i_float(i_shl(xs, 16)), acc);
+}
+#endif
+INLINE v16 dot_step(v16 acc, i16 w, int32_t x, bool half) {
+    if (half) return dot_bf16(acc, w, x);
+    return v_fma(i_float(w), i_float(i_set1(x)), acc);
+}
+INLINE int32_t load_step(const void *p) {
+    int32_t x;
+    memcpy(&x, p, 4);
+    return x;
+}
+// Sixteen pairs from two rows.
+INLINE i16 i_pairs(const bf16 *even, const bf16 *odd) { return i_or(i_widen(even), i_shl(i_widen(odd), 16)); }
 
 // ---- act arrays: fp32 or bf16 by a constant flag -----------------------------------------------------------
 INLINE v16 act_load(const void *p, int64_t index, bool half) {
@@ -206,20 +234,34 @@ INLINE void lanes_store(void *p, int64_t index, v16 a, int64_t n, bool half) {
 }
 
 // ---- reductions over lanes: a halving tree ------------------------------------------------------------------
+#if defined(__AVX2__)
+// The upper half folded onto the lower one by F, until one lane is left.
+#define FOLD(F, eight)                                                                                       \
+    __m256 x8 = (eight);                                                                                     \
+    __m128 x4 = _mm_##F##_ps(_mm256_castps256_ps128(x8), _mm256_extractf128_ps(x8, 1));                      \
+    x4 = _mm_##F##_ps(x4, _mm_movehl_ps(x4, x4));                                                            \
+    return _mm_cvtss_f32(_mm_##F##_ss(x4, _mm_movehdup_ps(x4)));
+#if defined(__AVX512F__)
+INLINE __m256 v_low(v16 a) { return _mm512_castps512_ps256(a); }
+INLINE __m256 v_high(v16 a) { return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1)); }
+#else
+INLINE __m256 v_low(v16 x) { return x.a; }
+INLINE __m256 v_high(v16 x) { return x.b; }
+#endif
+INLINE float v_sum(v16 a) { FOLD(add, _mm256_add_ps(v_low(a), v_high(a))) }
+INLINE float v_largest(v16 a) { FOLD(max, _mm256_max_ps(v_low(a), v_high(a))) }
+#else
 INLINE float v_sum(v16 a) {
-    float x[16];
-    v_store(x, a);
     for (int width = 8; width; width /= 2)
-        for (int i = 0; i < width; i++) x[i] += x[i + width];
-    return x[0];
+        for (int i = 0; i < width; i++) a.f[i] += a.f[i + width];
+    return a.f[0];
 }
 INLINE float v_largest(v16 a) {
-    float x[16];
-    v_store(x, a);
     for (int width = 8; width; width /= 2)
-        for (int i = 0; i < width; i++) x[i] = x[i] > x[i + width] ? x[i] : x[i + width];
-    return x[0];
+        for (int i = 0; i < width; i++) a.f[i] = a.f[i] > a.f[i + width] ? a.f[i] : a.f[i + width];
+    return a.f[0];
 }
+#endif
 
 // ---- exp -----------------------------------------------------------------------------------------------------
 // exp(x) = 2^n exp(r), |r| <= ln2/2, polynomial of degree 6 (Cephes expf); below -87.336 it is 0, above 88.376 it
