@@ -1,6 +1,7 @@
 // What surrounds a chat template: the variables it is given, and the two changes that transformers makes to the messages.
 // Keys whose value is null are left out, and a message's reasoning is known under all of its names. To continue the last
-// message, a mark is put behind its content and the text is cut at the mark.
+// message, a mark is put behind its content and the text is cut at the mark. Where that can't be, the message is
+// transformers', so that programs that know it find it.
 #include "template_parts.h"
 #include <string.h>
 
@@ -47,8 +48,8 @@ static json_t *marked(const json_t *text) {
 // Marks the last text of the last message's content; `*text` is that text as it was.
 static bool mark_last(const Template *t, json_t *messages, json_t **text, Err *err) {
     json_t *last = json_array_get(messages, json_array_size(messages) - 1), *content = json_object_get(last, "content");
-    if (!content) return fail(err, ERR_DATA, t->where, "the last message has no content to continue");
-    if (!strstr(t->source, "content")) return fail(err, ERR_DATA, t->where, "the template doesn't print the content of messages");
+    if (!content) return fail(err, ERR_DATA, t->where, "continue_final_message is set but the final message has no \"content\" to continue!");
+    if (!strstr(t->source, "content")) return fail(err, ERR_DATA, t->where, "continue_final_message is set to \"content\" but this is not an accepted field in the chat_template");
     if (json_is_string(content)) {
         *text = json_incref(content);
         json_object_set_new(last, "content", marked(content));
@@ -63,7 +64,7 @@ static bool mark_last(const Template *t, json_t *messages, json_t **text, Err *e
         json_object_set_new(part, "text", marked(found));
         return true;
     }
-    return fail(err, ERR_DATA, t->where, "the last message has no text to continue");
+    return fail(err, ERR_DATA, t->where, "continue_final_message is set but we could not find any text to continue in the final message!");
 }
 static size_t strip_right(const char *data, size_t size) {
     Text t = {data, (uint32_t)size, 0};
@@ -89,7 +90,9 @@ static bool cut_at_mark(const Template *t, const json_t *last, Buf *text, Err *e
         if (memcmp(text->data + i, mark, bare) == 0) at = i;
     bool there = end == start || (text->data && memmem(text->data, text->size, json_string_value(last) + start, end - start));
     if (at == SIZE_MAX || !there)
-        return fail(err, ERR_DATA, t->where, "the template doesn't print the last message whole, so it can't be continued");
+        return fail(err, ERR_DATA, t->where, "continue_final_message is set but the final message does not appear in the chat after applying the chat template! This can "
+                    "happen if the chat template deletes portions of the final message. Please verify the chat template and final message in your "
+                    "chat to ensure they are compatible.");
     bool spaced = at + bare < text->size && text->data[at + bare] == ' ';
     text->size = spaced ? at : strip_right(text->data, at);
     text->data[text->size] = 0;
@@ -116,7 +119,9 @@ bool chat_render(const Template *t, const ChatRequest *q, TemplateResult *result
     *result = (TemplateResult){0};
     bool ok = copy_messages(t, q->messages, messages, err);
     if (ok && q->continue_final_message && q->add_generation_prompt)
-        ok = fail(err, ERR_DATA, t->where, "add_generation_prompt and continue_final_message exclude each other");
+        ok = fail(err, ERR_DATA, t->where, "continue_final_message and add_generation_prompt are not compatible. Use continue_final_message when you want the model to "
+                    "continue the final message, and add_generation_prompt when you want to add a header that will prompt it to start a new assistant "
+                    "message instead.");
     if (ok && q->continue_final_message) ok = mark_last(t, messages, &last, err);
     if (ok) {
         json_t *variables = variables_of(q, messages);
