@@ -244,7 +244,7 @@ json_t *comparison_json(const Comparison *c) {
 static char *checkpoint_before_grpo(const Recipe *r, int64_t final_step, int64_t *step) {
     int64_t at = 0, found = 0;
     for (int i = 0; i < r->stage_count; i++) {
-        if (r->stages[i].kind == STAGE_GRPO && i > 0 && r->stages[i - 1].kind == STAGE_SFT) found = at;
+        if (r->stages[i].kind == STAGE_GRPO && i > 0 && r->stages[i - 1].kind != STAGE_GRPO) found = at;
         at += r->stages[i].steps;
     }
     if (found <= 0 || found >= final_step || !r->run_folder) return NULL;

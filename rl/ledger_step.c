@@ -2,13 +2,12 @@
 // measured, in one transaction. Everything but the measured event is replayable and enters the chain.
 #include "ledger_rows.h"
 #include "files.h"
+#include "stages.h"
 #include <math.h>
 #include <string.h>
 
-static const char *kind_name(StageKind kind) { return kind == STAGE_SFT ? "sft" : "grpo"; }
-
 static bool insert_step(Ledger *l, const StepReport *r, Err *err) {
-    Value v[] = {value_int(r->step), value_int(r->stage_index), value_int(r->stage_step), value_text(kind_name(r->kind)),
+    Value v[] = {value_int(r->step), value_int(r->stage_index), value_int(r->stage_step), value_text(stage_rows[r->kind].name),
                  value_real(r->loss), value_real(r->learning_rate), value_real(r->gradient_norm), value_real(r->reward_mean),
                  value_real(r->reward_std), value_real(r->entropy), value_real(r->kl), value_real(r->clip_share),
                  value_real(r->ratio_max), value_real(r->length_mean), value_real(r->think_mean), value_real(r->answer_mean),

@@ -20,24 +20,30 @@ static bool plan_config(const Recipe *r, ModelConfig *out, Err *err) {
 // Room for a prompt beside each sample's tokens.
 enum { PROMPT_ROOM = 32 };
 
-static double stage_flops(const ModelConfig *c, const Stage *s, double prompt, double answer) {
+double plan_sft_flops(const ModelConfig *c, const Stage *s, double prompt, double answer) {
     double length = prompt + answer;
-    if (s->kind == STAGE_SFT) return (double)s->steps * s->batch * 3 * length * config_flops(c, length / 2, true);
+    return (double)s->steps * s->batch * 3 * length * config_flops(c, length / 2, true);
+}
+double plan_grpo_flops(const ModelConfig *c, const Stage *s, double prompt, double answer) {
+    double length = prompt + answer;
     double samples = (double)s->batch * s->group_size;
     double decode = samples * answer * config_flops(c, length, true) + s->batch * prompt * config_flops(c, prompt / 2, false);
     double reference = s->algo.kl > 0 ? decode : 0, epochs = s->algo.epochs > 0 ? s->algo.epochs : 1;
     return s->steps * (decode + reference + 3 * decode * epochs);
 }
 
+// Tokens of an answer: as many as may be sampled, or a guess of what a demonstration has.
+static double answer_tokens(const Stage *s) { return stage_row(s)->samples ? s->sampling.max_tokens : 32; }
+
 double plan_step_flops(const ModelConfig *c, const Recipe *r, const Stage *s) {
-    return stage_flops(c, s, r->chat ? 64 : 16, s->kind == STAGE_SFT ? 32 : s->sampling.max_tokens) / s->steps;
+    return stage_row(s)->flops(c, s, r->chat ? 64 : 16, answer_tokens(s)) / s->steps;
 }
 
 static json_t *stage_plan(const ModelConfig *c, const Stage *s, double prompt, double *total) {
-    double answer = s->kind == STAGE_SFT ? 32 : s->sampling.max_tokens, flops = stage_flops(c, s, prompt, answer);
+    double answer = answer_tokens(s), flops = stage_row(s)->flops(c, s, prompt, answer);
     *total += flops;
     return json_pack("{s:s,s:i,s:i,s:i,s:f,s:f,s:f}", "name", s->name, "steps", s->steps, "prompts", s->batch, "group_size",
-                     s->kind == STAGE_SFT ? 1 : s->group_size, "prompt_tokens", prompt, "completion_tokens_at_most", answer,
+                     stage_row(s)->samples ? s->group_size : 1, "prompt_tokens", prompt, "completion_tokens_at_most", answer,
                      "flops", flops);
 }
 
@@ -87,7 +93,7 @@ static bool check_room(const ModelConfig *c, const Recipe *r, const PlanLength *
 // Ledger, scripts, samples, report: what a run holds beyond what a plan needs, whatever the model.
 static size_t program_bytes(const Recipe *r) {
     bool samples = false;
-    for (int i = 0; i < r->stage_count; i++) samples |= r->stages[i].kind == STAGE_GRPO;
+    for (int i = 0; i < r->stage_count; i++) samples |= stage_row(&r->stages[i])->samples;
     return (size_t)(samples ? 9 : 2) << 19;
 }
 

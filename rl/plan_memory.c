@@ -19,13 +19,13 @@ static bool measure_stage(const Recipe *r, const Tasks *tasks, const Tokenizer *
         Ids ids = {0}, target = {0};
         Mode mode = s->mode_share[MODE_THINK] > 0 ? MODE_THINK : MODE_DIRECT;
         ok = tasks_train_item(tasks, s, (uint64_t)i, &arena, &item, err) && prompt_render(r, t, &item, mode, &ids, err) &&
-             (s->kind != STAGE_SFT || demonstration_render(r, t, &item, mode, &target, err));
+             (stage_row(s)->samples || demonstration_render(r, t, &item, mode, &target, err));
         if (ids.count > prompt) prompt = ids.count;
         answer += target.count;
         ids_free(&ids), ids_free(&target);
     }
     arena_reset(&arena);
-    if (ok) *out = (PlanLength){.prompt = prompt, .answer = s->kind == STAGE_SFT ? answer / LOOKED_AT + 1 : s->sampling.max_tokens};
+    if (ok) *out = (PlanLength){.prompt = prompt, .answer = stage_row(s)->samples ? s->sampling.max_tokens : answer / LOOKED_AT + 1};
     return ok;
 }
 // What can't be measured (a tokenizer that isn't there yet) keeps a guess.
@@ -34,7 +34,7 @@ void plan_lengths(const Recipe *r, PlanLength *out) {
     Tokenizer *t = NULL;
     Tasks *tasks = NULL;
     for (int i = 0; i < r->stage_count; i++)
-        out[i] = (PlanLength){.prompt = r->chat ? 64 : 16, .answer = r->stages[i].kind == STAGE_SFT ? 32 : r->stages[i].sampling.max_tokens};
+        out[i] = (PlanLength){.prompt = r->chat ? 64 : 16, .answer = stage_row(&r->stages[i])->samples ? r->stages[i].sampling.max_tokens : 32};
     bool ok = open_tokenizer(r, &t, &ignored) && tasks_open(r, &tasks, &ignored);
     for (int i = 0; ok && i < r->stage_count; i++)
         if (!measure_stage(r, tasks, t, &r->stages[i], &out[i], &ignored)) break;
@@ -49,8 +49,7 @@ static int64_t pages_of(int64_t tokens) { return (tokens + 31) / 32; }
 
 // Whole groups as long as they fit, of one minibatch.
 static void pass_shape(const Stage *s, const PlanLength *l, int64_t limit, PlanShape *out) {
-    bool sft = s->kind == STAGE_SFT;
-    int64_t samples = sft ? 1 : s->group_size, group = l->prompt + samples * l->answer, minibatches = sft || s->algo.minibatches < 1 ? 1 : s->algo.minibatches;
+    int64_t samples = stage_row(s)->samples ? s->group_size : 1, group = l->prompt + samples * l->answer, minibatches = s->algo.minibatches < 1 ? 1 : s->algo.minibatches;
     int64_t groups = larger(1, smaller(smaller(limit, s->microbatch_tokens > 0 ? s->microbatch_tokens : DEFAULT_MICROBATCH_TOKENS) / group,
                                        (s->batch + minibatches - 1) / minibatches));
     if (groups * group > out->tokens)
@@ -72,8 +71,8 @@ bool plan_memory(const ModelConfig *c, const Recipe *r, const PlanLength *length
     int64_t group = 0, levels = 0;
     for (int i = 0; i < r->stage_count; i++) {
         const Stage *s = &r->stages[i];
-        pass_shape(s, &lengths[i], limit, &shape);
-        if (s->kind != STAGE_GRPO) continue;
+        if (stage_row(s)->trains) pass_shape(s, &lengths[i], limit, &shape);
+        if (!stage_row(s)->samples) continue;
         rollout_shape(s->batch, s->group_size, lengths[i].prompt, lengths[i].answer, &shape);
         reference |= s->algo.kl > 0;
         group = larger(group, lengths[i].prompt + s->group_size * (lengths[i].answer + 32));

@@ -3,6 +3,7 @@
 // The resolved recipe holds every value, defaults included. What only says where and how fast a run happens (folder,
 // threads, prices) stands under "outside" there and doesn't enter the hash: a run is a function of the rest.
 #include "recipe_parts.h"
+#include "stages.h"
 #include "embedded.h"
 #include "files.h"
 #include "sandbox.h"
@@ -30,9 +31,8 @@ json_t *recipe_raw_at(const json_t *raw, const char *path) {
 // ---- sections that hold for all stages -------------------------------------------------------------------
 static bool takes_section(const json_t *stage, const char *key) {
     const char *kind = json_string_value(json_object_get(stage, "$kind"));
-    for (const Variant *v = stage_variants; kind && v->name; v++)
-        if (strcmp(v->name, kind) == 0) return field_find(v->fields, key) != NULL;
-    return false;
+    const StageRow *row = kind ? stage_row_named(kind) : NULL;
+    return row && field_find(row->keys, key);
 }
 // A stage's own value goes before the shared one; an override of the command line before both, unless the stage's own
 // value is one too.
@@ -290,7 +290,7 @@ static bool check_budget(Build *b, const json_t *sampling, const char *path, con
                   int_of(sampling, "think_tokens"), int_of(sampling, "max_tokens"));
 }
 
-static bool check_grpo(Build *b, json_t *stage, const char *path, Err *err) {
+bool recipe_check_grpo(Build *b, json_t *stage, const char *path, Err *err) {
     json_t *algo = json_object_get(stage, "algo"), *sampling = json_object_get(stage, "sampling");
     char at[96];
     complete_epsilon(algo);
@@ -341,8 +341,8 @@ static bool complete_stages(Build *b, Err *err) {
         if (warmup > int_of(stage, "steps"))
             return REJECT(b, ERR_DATA, at, "'optimizer.warmup' in %s: found %d, expected at most the %d steps", path, warmup,
                           int_of(stage, "steps"));
-        if (!is_given(stage, "group_size")) continue;
-        TRY(check_grpo(b, stage, path, err));
+        const StageRow *row = stage_row_named(json_string_value(json_object_get(stage, "kind")));
+        if (row->check) TRY(row->check(b, stage, path, err));
         int tokens = int_of(json_object_get(stage, "sampling"), "max_tokens");
         longest = tokens > longest ? tokens : longest;
     }
@@ -386,11 +386,11 @@ static bool store_stages(Build *b, Err *err) {
     for (int i = 0; i < r->stage_count; i++) {
         const json_t *from = json_array_get(list, (size_t)i);
         Stage *stage = &r->stages[i];
-        const char *kind = json_string_value(json_object_get(from, "kind"));
-        stage->kind = strcmp(kind, stage_variants[STAGE_SFT].name) == 0 ? STAGE_SFT : STAGE_GRPO;
+        const StageRow *row = stage_row_named(json_string_value(json_object_get(from, "kind")));
+        stage->kind = (StageKind)(row - stage_rows);
         stage->microbatch_tokens = int_of(b->out, "microbatch_tokens");
         stage->algo = algo_default();
-        recipe_store(stage_variants[stage->kind].fields, from, stage, &r->arena);
+        recipe_store(row->keys, from, stage, &r->arena);
         complete_correction(stage);
         if (!stage->algo.objective) continue;
         char at[64];
@@ -473,7 +473,9 @@ static bool build(Build *b, const char *const *sets, Err *err) {
     TRY(recipe_resolve_section(&b->reading, recipe_fields, b->raw, "", NULL, b->out, err));
     TRY(recipe_resolve_tasks(b, err));
     TRY(recipe_resolve_rewards(b, err));
-    TRY(recipe_resolve_variants(b, "stages", "stage", "grpo{steps=100}", stage_variants, err));
+    Variant kinds[STAGE_KINDS + 1] = {0};
+    for (int i = 0; i < STAGE_KINDS; i++) kinds[i] = (Variant){stage_rows[i].name, stage_rows[i].keys};
+    TRY(recipe_resolve_variants(b, "stages", "stage", "grpo{steps=100}", kinds, err));
     TRY(complete_name(b, err) && complete_model(b, err) && check_task_weights(b, err) && complete_stages(b, err));
     complete_limits(b);
     TRY(store(b, err));
@@ -507,8 +509,9 @@ static Build start(const char *path, const char *recipe_path, const char *text, 
 }
 
 bool recipe_read(const char *path, const char *const *sets, Recipe **out, Err *err) {
-    static const char *const constructors[] = {"sft", "grpo", NULL};
+    const char *constructors[STAGE_KINDS + 1] = {0};
     Buf text;
+    for (int i = 0; i < STAGE_KINDS; i++) constructors[i] = stage_rows[i].name;
     *out = NULL;
     TRY(file_read(path, RECIPE_BYTES, &text, err));
     Build b = start(path, path, text.data, text.size);

@@ -46,7 +46,7 @@ extern const Field recipe_fields[];       // into Recipe
 extern const Field reward_fields[];       // into RewardSpec; further keys are the script's options
 extern const Variant task_variants[];     // into TaskSpec
 extern const Field script_task_fields[];  // the same of a task in Lua; further keys are the script's options
-extern const Variant stage_variants[];    // into Stage, in the order of StageKind
+extern const Field sft_fields[], grpo_fields[]; // into Stage; a kind's row names its own (stage_kinds.c)
 
 typedef struct Preset {
     const char *name;
@@ -122,6 +122,8 @@ bool recipe_resolve_tasks(Build *b, Err *err) MUST_CHECK;
 bool recipe_resolve_rewards(Build *b, Err *err) MUST_CHECK;
 bool recipe_store_tasks(Build *b, Err *err) MUST_CHECK;
 bool recipe_store_rewards(Build *b, Err *err) MUST_CHECK; // after the tasks
+// What a kind of stage needs that is more than one key: a function for each that its row names (recipe.c).
+bool recipe_check_grpo(Build *b, json_t *stage, const char *path, Err *err) MUST_CHECK;
 // The path of a file that a recipe names: beside it, else in the working folder. The arena's.
 char *recipe_locate(Arena *arena, const char *first, const char *second, const char *name);
 bool recipe_locate_input(Build *b, const char *at, const char *what, const char *name, const char **out, Err *err) MUST_CHECK;

@@ -277,13 +277,13 @@ static const Field grpo_optimizer_fields[] = OPTIMIZER_FIELDS("1e-6");
         "checkpoint_every", FIELD_INT, "steps between checkpoints; 0: at the end only", RANGE(0, 1e7),       \
             .otherwise = "0", AT(Stage, checkpoint_every)                                                    \
     }
-static const Field sft_fields[] = {
+const Field sft_fields[] = {
     STAGE_FIELDS("{\"think\":0.5,\"direct\":0.5}"),
     {"batch", FIELD_INT, "examples a step", RANGE(1, 65536), .otherwise = "32", AT(Stage, batch)},
     {"optimizer", FIELD_SECTION, "AdamW and its schedule", .fields = sft_optimizer_fields},
     FIELD_END,
 };
-static const Field grpo_fields[] = {
+const Field grpo_fields[] = {
     STAGE_FIELDS("{\"think\":1.0}"),
     {"prompts", FIELD_INT, "prompts a step", RANGE(1, 65536), .otherwise = "8", AT(Stage, batch)},
     {"group_size", FIELD_INT, "samples a prompt", RANGE(1, 4096), .otherwise = "8", AT(Stage, group_size)},
@@ -296,7 +296,6 @@ static const Field grpo_fields[] = {
     {"optimizer", FIELD_SECTION, "AdamW and its schedule", .fields = grpo_optimizer_fields},
     FIELD_END,
 };
-const Variant stage_variants[] = {[STAGE_SFT] = {"sft", sft_fields}, [STAGE_GRPO] = {"grpo", grpo_fields}, {0}};
 
 // ---- tasks and rewards -----------------------------------------------------------------------------------
 #define TASK_WEIGHT                                                                                          \

@@ -34,7 +34,7 @@ typedef struct Optimizer {
     double router_balance, router_z;      // coefficients of losses on the routers of experts
 } Optimizer;
 
-typedef enum StageKind { STAGE_SFT, STAGE_GRPO } StageKind;
+typedef enum StageKind { STAGE_SFT, STAGE_GRPO, STAGE_KINDS } StageKind; // a row of stage_rows each (stage_kinds.c)
 
 typedef struct Stage {
     StageKind kind;

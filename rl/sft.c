@@ -80,16 +80,16 @@ static bool train_on(const Trainer *t, const Stage *stage, const Examples *examp
     return ok;
 }
 
-bool sft_step(const Trainer *t, int stage_step, StepReport *report, Err *err) {
-    const Stage *stage = &t->recipe->stages[t->stage_index];
+bool sft_step(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report, Err *err) {
+    (void)batch;
     Arena arena = {0};
     Examples examples = {.count = stage->batch, .prompts = ARENA_NEW(&arena, Ids, stage->batch), .targets = ARENA_NEW(&arena, Ids, stage->batch),
                          .completions = ARENA_NEW(&arena, Completion, stage->batch)};
-    bool ok = make_examples(t, stage, stage_step, &arena, &examples, err);
+    bool ok = make_examples(t, stage, report->stage_step, &arena, &examples, err);
     double start = clock_seconds();
     ok = ok && train_on(t, stage, &examples, report, err);
     double now = clock_seconds();
-    ok = ok && optimizer_apply(t->policy, &stage->optimizer, schedule_rate(&stage->optimizer, stage_step, stage->steps), report, err);
+    ok = ok && optimizer_apply(t->policy, &stage->optimizer, schedule_rate(&stage->optimizer, report->stage_step, stage->steps), report, err);
     report->measured.train = now - start;
     report->measured.optimizer = clock_seconds() - now;
     for (int i = 0; i < stage->batch; i++) ids_free(&examples.prompts[i]), ids_free(&examples.targets[i]);

@@ -13,9 +13,34 @@ typedef struct Trainer {
     AlgoState *algo_state; // coefficients that move; NULL: the recipe's
     struct ObjectiveScript *script; // the stage's own objective; NULL: a loss of the table
     int stage_index;
+    void *work; // what the stage's own row has opened; NULL: nothing
     bool (*progress)(void *context, const char *what, double share); // false: stop now; may be NULL
     void *progress_context;
 } Trainer;
+
+// What a kind of stage is: all that differs between kinds asks its row (stage_kinds.c).
+struct Build;
+typedef struct StageRow {
+    const char *name;         // in recipes and on the ledger
+    const struct Field *keys; // of a recipe (recipe_schema.c)
+    bool samples;             // its steps sample: they have a Batch, whose prompts, samples and verdicts stand on the ledger
+    bool trains;              // by gradients: training passes, an optimizer
+    double likely;            // share of the plan's FLOPs that its steps are likely to take: max_tokens is an upper bound
+    // What needs several keys of a recipe at once; NULL: nothing.
+    bool (*check)(struct Build *b, json_t *stage, const char *path, Err *err);
+    // Opens what its steps work with beside the policy, into t->work: at the start of the stage and of a resumed process.
+    // Both may be NULL.
+    bool (*open)(Trainer *t, const Stage *stage, Err *err);
+    void (*close)(Trainer *t);
+    // One step: a function of the policy, the recipe and the step's number alone, so that a checkpoint needs the weights, the
+    // optimizer, AlgoState and nothing else. `batch` is empty before, and stays so where the kind doesn't sample.
+    bool (*step)(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report, Err *err);
+    // FLOPs of a whole stage as the plan counts them, with so many tokens a prompt and an answer at most (plan.c).
+    double (*flops)(const ModelConfig *c, const Stage *stage, double prompt, double answer);
+} StageRow;
+extern const StageRow stage_rows[STAGE_KINDS];
+const StageRow *stage_row_named(const char *name); // NULL: there is none
+static inline const StageRow *stage_row(const Stage *stage) { return &stage_rows[stage->kind]; }
 
 // Which mode prompt `index` of a stage's step is asked in: a function of the recipe's seed.
 Mode mode_of_prompt(const Recipe *r, const Stage *stage, int stage_index, uint64_t index);
@@ -46,8 +71,12 @@ typedef enum LogprobField { LOGPROBS_REFERENCE, LOGPROBS_OLD, LOGPROBS_NOW } Log
 bool batch_logprobs(Policy *policy, Batch *batch, LogprobField field, int from, int to, Err *err) MUST_CHECK;
 // Minibatches and epochs of forward, objective, backward, AdamW.
 bool update_batch(const Trainer *t, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
-// One step of supervised fine-tuning: mean negative log-likelihood per target token.
-bool sft_step(const Trainer *t, int stage_step, StepReport *report, Err *err) MUST_CHECK;
+// One step of supervised fine-tuning: mean negative log-likelihood per target token (sft.c).
+bool sft_step(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
+// One step of GRPO: rollout, rewards, advantage, update (grpo.c).
+bool grpo_step(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
+double plan_sft_flops(const ModelConfig *c, const Stage *stage, double prompt, double answer);
+double plan_grpo_flops(const ModelConfig *c, const Stage *stage, double prompt, double answer);
 // Clips, updates, or skips where the norm isn't finite. Shared by both kinds of stage.
 bool optimizer_apply(Policy *p, const Optimizer *o, double learning_rate, StepReport *report, Err *err) MUST_CHECK;
 

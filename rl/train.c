@@ -84,7 +84,7 @@ static void tell_step(Run *run, const Stage *stage, const StepReport *s) {
     char given[40] = "";
     if (s->given_mean > 0) snprintf(given, sizeof given, " and %.1f given", s->given_mean);
     clear_bar(run);
-    if (s->kind == STAGE_SFT)
+    if (!stage_row(stage)->samples)
         log_line(LOG_INFO, "%s %d/%d: loss %.4f, gradient norm %.2f, %.2f s a step", stage->name, s->stage_step, stage->steps, s->loss,
                  s->gradient_norm, s->measured.seconds);
     else
@@ -188,33 +188,14 @@ static bool save(Run *run, Err *err) {
 }
 
 // ---- steps -----------------------------------------------------------------------------------------------
-static bool grpo_step(Run *run, const Stage *stage, Batch *batch, StepReport *report, Err *err) {
-    const Trainer *t = &run->trainer;
-    double start = clock_seconds();
-    RewardCounts before, after;
-    reward_pool_counts(t->rewards, &before);
-    *batch = (Batch){.step = report->step, .stage = stage, .stage_step = report->stage_step};
-    if (stage->algo.refills == 0) TRY(rollout_batch(t, batch, report, err));
-    else TRY(rollout_refilled(t, batch, report, err));
-    if (stage->algo.refills == 0) TRY(rewards_collect(t, batch, report, err));
-    double both = clock_seconds() - start; // sampling, and waiting for verdicts
-    reward_pool_counts(t->rewards, &after);
-    report->measured.rollout = both - report->measured.reward;
-    report->measured.reward_idle = fmax(0, both - (after.busy - before.busy) / after.workers);
-    if (stage->algo.kl_in_reward) TRY(batch_logprobs(t->reference, batch, LOGPROBS_REFERENCE, 0, batch->prompt_count, err));
-    advantages_assign(t, stage, batch, report);
-    return update_batch(t, batch, report, err);
-}
-
 static double flops_so_far(const Run *run) {
     const Trainer *t = &run->trainer;
     return policy_flops(t->policy) + (t->reference ? policy_flops(t->reference) : 0);
 }
 
-// What a step is likely to take. The plan's figure is for completions as long as they may be; half of that is a fair guess.
+// What a step is likely to take.
 static double step_flops(const Run *run, const Stage *stage) {
-    double most = plan_step_flops(policy_config(run->trainer.policy), run->recipe, stage);
-    return stage->kind == STAGE_GRPO ? 0.5 * most : most;
+    return stage_row(stage)->likely * plan_step_flops(policy_config(run->trainer.policy), run->recipe, stage);
 }
 
 // A device whose clock is held down is slower than what was measured before, and the ledger should say why.
@@ -230,17 +211,18 @@ static bool note_held_clock(Run *run, int64_t step, Err *err) {
 static bool run_step(Run *run, const Stage *stage, int stage_step, Err *err) {
     StepReport report = {.step = run->state.step + 1, .stage_index = run->trainer.stage_index, .stage_step = stage_step,
                          .kind = stage->kind, .reward_mean = NAN, .reward_std = NAN};
-    Batch batch = {0};
     double start = clock_seconds(), cpu = clock_cpu_seconds(), flops = flops_so_far(run);
     Meters before = meters_now(run);
-    bool ok = stage->kind == STAGE_SFT ? sft_step(&run->trainer, stage_step, &report, err) : grpo_step(run, stage, &batch, &report, err);
+    const StageRow *row = stage_row(stage);
+    Batch batch = {.step = report.step, .stage = stage, .stage_step = stage_step};
+    bool ok = row->step(&run->trainer, stage, &batch, &report, err);
     report.flops = flops_so_far(run) - flops;
     report.measured.seconds = clock_seconds() - start;
     report.measured.cpu_seconds = clock_cpu_seconds() - cpu;
     Meters spent = meters_since(run, before);
     report.measured.joules = spent.joules, report.measured.device_joules = spent.device_joules;
     report.measured.peak_bytes = memory_peak_bytes();
-    ok = ok && ledger_step(run->ledger, &report, stage->kind == STAGE_SFT ? NULL : &batch, err);
+    ok = ok && ledger_step(run->ledger, &report, row->samples ? &batch : NULL, err);
     batch_free(&batch);
     expert_load_free(&report.experts);
     TRY(ok);
@@ -271,7 +253,7 @@ static bool open_reference(Run *run, const Stage *stage, int64_t start_step, Err
     Trainer *t = &run->trainer;
     policy_close(t->reference);
     t->reference = NULL;
-    if (stage->kind != STAGE_GRPO || stage->algo.kl <= 0) return true;
+    if (stage->algo.kl <= 0) return true;
     start_step = reference_step(run, stage, start_step);
     // Before the first step an adapter changes nothing: the reference is the base with the adapter off, at no memory.
     if (start_step == 0 && run->recipe->lora.rank > 0) return policy_view(t->policy, NULL, &t->reference, err);
@@ -289,8 +271,19 @@ static bool open_reference(Run *run, const Stage *stage, int64_t start_step, Err
 static bool open_objective(Run *run, const Stage *stage, Err *err) {
     objective_script_close(run->trainer.script);
     run->trainer.script = NULL;
-    return stage->kind != STAGE_GRPO || !stage->algo.objective ||
+    return !stage->algo.objective ||
            objective_script_open(stage->algo.objective, &stage->algo, &run->trainer.script, err);
+}
+
+static void close_work(Run *run) {
+    Trainer *t = &run->trainer;
+    const StageRow *row = stage_row(&t->recipe->stages[t->stage_index]);
+    if (t->work && row->close) row->close(t);
+    t->work = NULL;
+}
+static bool open_work(Run *run, const Stage *stage, Err *err) {
+    const StageRow *row = stage_row(stage);
+    return !row->open || row->open(&run->trainer, stage, err);
 }
 
 static bool interrupted(Run *run, Err *err) {
@@ -304,7 +297,7 @@ static bool interrupted(Run *run, Err *err) {
 static bool probe_now(Run *run, const Stage *stage, Err *err) {
     const Trainer *t = &run->trainer;
     ProbeReport probe;
-    if (stage->kind != STAGE_GRPO || stage->probe == 0 || (run->state.step == 0 && !run->recipe->model_path)) return true;
+    if (stage->probe == 0 || (run->state.step == 0 && !run->recipe->model_path)) return true;
     Meters before = meters_now(run);
     double start = clock_seconds(), flops = flops_so_far(run);
     TRY(probe_stage(t, stage, &probe, err));
@@ -332,6 +325,7 @@ static bool run_stage(Run *run, int index, Err *err) {
     const Stage *stage = &run->recipe->stages[index];
     int64_t start_step = 0;
     for (int i = 0; i < index; i++) start_step += run->recipe->stages[i].steps;
+    close_work(run); // of the stage before
     run->trainer.stage_index = index;
     run->stage_done = 0;
     run->stage_seconds = run->later_flops = 0;
@@ -340,8 +334,8 @@ static bool run_stage(Run *run, int index, Err *err) {
     if (run->state.step == start_step) policy_reset_optimizer(run->trainer.policy), run->state.algo = (AlgoState){0};
     if (run->state.step == start_step + stage->steps) return true;
     run->reference_step = reference_step(run, stage, start_step);
-    TRY(open_reference(run, stage, start_step, err) && open_objective(run, stage, err));
-    if (run->state.step == 0 && stage->kind == STAGE_GRPO) TRY(evaluate_now(run, stage, err));
+    TRY(open_reference(run, stage, start_step, err) && open_objective(run, stage, err) && open_work(run, stage, err));
+    if (run->state.step == 0 && stage_row(stage)->samples) TRY(evaluate_now(run, stage, err));
     if (start_step == 0 && run->state.step == 0) TRY(save(run, err)); // a kill before the first one still resumes
     if (run->state.step == start_step) {
         bool ok = probe_now(run, stage, err);
@@ -499,6 +493,7 @@ static bool start(Run *run, const TrainOptions *o, Err *err) {
 
 static void finish(Run *run) {
     Trainer *t = &run->trainer;
+    close_work(run);
     policy_close(t->reference);
     policy_close(t->policy);
     objective_script_close(t->script);

@@ -4,6 +4,7 @@
 #include "files.h"
 #include "rl.h"
 #include "../../rl/recipe_parts.h"
+#include "stages.h"
 #include <unistd.h>
 
 #define MINIMAL "characters=\"0123456789+=\", tasks={{\"arithmetic\", levels={2,3}}}, stages={grpo{steps=10}}"
@@ -199,7 +200,7 @@ static void check_fields(const Field *fields) {
 static void schema_is_whole(void) {
     check_fields(recipe_fields);
     check_fields(reward_fields);
-    for (const Variant *v = stage_variants; v->name; v++) check_fields(v->fields);
+    for (int i = 0; i < STAGE_KINDS; i++) check_fields(stage_rows[i].keys);
     for (const Variant *v = task_variants; v->name; v++) check_fields(v->fields);
 }
 

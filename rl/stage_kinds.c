@@ -1,0 +1,17 @@
+// The kinds of stages, a row each. Owns nothing but the table: keys are the schema's, steps are files of their own, and whoever
+// needs to know what differs between kinds asks the row, so that a new kind is a new row.
+#include "recipe_parts.h"
+#include "stages.h"
+#include <string.h>
+
+const StageRow stage_rows[STAGE_KINDS] = {
+    [STAGE_SFT] = {.name = "sft", .keys = sft_fields, .trains = true, .likely = 1, .step = sft_step, .flops = plan_sft_flops},
+    [STAGE_GRPO] = {.name = "grpo", .keys = grpo_fields, .samples = true, .trains = true, .likely = 0.5, .check = recipe_check_grpo,
+                    .step = grpo_step, .flops = plan_grpo_flops},
+};
+
+const StageRow *stage_row_named(const char *name) {
+    for (int i = 0; i < STAGE_KINDS; i++)
+        if (strcmp(stage_rows[i].name, name) == 0) return &stage_rows[i];
+    return NULL;
+}
