@@ -62,7 +62,9 @@ def main() -> None:
     def answer(new_tokens: int) -> tuple[float, float]:
         llama_cpp.llama_memory_clear(memory, True)
         begun = time.perf_counter()
-        decode(context, batch, [100 + i for i in range(a.prompt_tokens)], range(a.prompt_tokens), [0] * a.prompt_tokens)
+        for at in range(0, a.prompt_tokens, 512):  # llama.cpp's own physical batch
+            part = range(at, min(at + 512, a.prompt_tokens))
+            decode(context, batch, [100 + i % 20000 for i in part], part, [0] * len(part))
         for s in range(1, a.batch):
             llama_cpp.llama_memory_seq_cp(memory, 0, s, -1, -1)
         llama_cpp.llama_synchronize(context)
