@@ -160,6 +160,7 @@ typedef struct ObjectiveOutput {
     double *dlogprob; // [N]
     double *dentropy; // [N] or NULL
     double kl_sum, clipped, tokens, ratio_max; // statistics: sums over active tokens
+    double clipped_low, clipped_high;          // of `clipped`: with a ratio below 1, above 1
 } ObjectiveOutput;
 void objective_compute(const Algo *algo, const ObjectiveInput *in, ObjectiveOutput *out);
 

@@ -75,8 +75,8 @@ static double answer_flops(const ModelConfig *config, int32_t prompt_tokens, con
 }
 
 // ---- correct or not --------------------------------------------------------------------------------------
-// The first reward's own score: its parts stand first and share its name up to the dot.
-static double first_reward(const Verdict *v) {
+// Its parts stand first and share its name up to the dot.
+double verdict_first_reward(const Verdict *v) {
     if (v->state != VERDICT_SCORED || v->part_count == 0) return NAN;
     size_t stem = strcspn(v->parts[0].name, ".");
     double sum = 0;
@@ -167,8 +167,8 @@ static bool score_level(const Level *l, const Rollout *rollout, Arena *arena, Ev
     for (int i = 0; i < l->count; i++) {
         const Verdict *v = &l->verdicts[i * l->samples];
         out[i].verdict = v[0].state;
-        out[i].correct = first_reward(&v[0]) >= 1;
-        for (int s = 0; s < l->samples; s++) out[i].pass += (first_reward(&v[s]) >= 1) / (double)l->samples;
+        out[i].correct = verdict_first_reward(&v[0]) >= 1;
+        for (int s = 0; s < l->samples; s++) out[i].pass += (verdict_first_reward(&v[s]) >= 1) / (double)l->samples;
     }
     return true;
 }

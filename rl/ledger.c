@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { APPLICATION_ID = 0x52434b4c, FORMAT = 3, BUSY_MILLISECONDS = 20000, LONGEST_VALUE = 256 << 20 };
+enum { APPLICATION_ID = 0x52434b4c, FORMAT = 4, BUSY_MILLISECONDS = 20000, LONGEST_VALUE = 256 << 20 };
 
 const Table ledger_tables[TABLES] = {
     [T_RUN] = {"run",
@@ -23,12 +23,12 @@ const Table ledger_tables[TABLES] = {
     [T_STEPS] = {"steps",
                  "CREATE TABLE steps(step INTEGER PRIMARY KEY, stage_index INTEGER, stage_step INTEGER, kind TEXT, loss "
                  "REAL, learning_rate REAL, gradient_norm REAL, reward_mean REAL, reward_std REAL, entropy REAL, kl "
-                 "REAL, clip_share REAL, ratio_max REAL, length_mean REAL, think_mean REAL, answer_mean REAL, "
+                 "REAL, clip_share REAL, clip_low REAL, clip_high REAL, ratio_max REAL, length_mean REAL, think_mean REAL, answer_mean REAL, "
                  "truncated_share REAL, given_mean REAL, scored INTEGER, abstained INTEGER, error INTEGER, budget INTEGER, killed "
                  "INTEGER, group_count INTEGER, groups_without_variance INTEGER, groups_trained INTEGER, prompt_tokens "
                  "INTEGER, new_tokens INTEGER, trained_tokens INTEGER, skipped INTEGER, flops REAL, content TEXT NOT "
                  "NULL, chain TEXT NOT NULL) STRICT",
-                 33, 31},
+                 35, 33},
     [T_STEP_PARTS] = {"step_parts",
                       "CREATE TABLE step_parts(step INTEGER, position INTEGER, name TEXT, mean REAL, PRIMARY KEY(step, "
                       "position)) STRICT, WITHOUT ROWID",
@@ -37,6 +37,10 @@ const Table ledger_tables[TABLES] = {
                         "CREATE TABLE step_experts(step INTEGER, layer INTEGER, imbalance REAL, load BLOB, PRIMARY KEY(step, "
                         "layer)) STRICT, WITHOUT ROWID",
                         4, 4},
+    [T_STEP_LEVELS] = {"step_levels",
+                       "CREATE TABLE step_levels(step INTEGER, position INTEGER, kind TEXT, level INTEGER, prompts INTEGER, samples "
+                       "INTEGER, passed INTEGER, share REAL, PRIMARY KEY(step, position)) STRICT, WITHOUT ROWID",
+                       8, 8},
     [T_PROMPTS] = {"prompts",
                    "CREATE TABLE prompts(step INTEGER, prompt INTEGER, kind TEXT, level INTEGER, mode TEXT, text TEXT, "
                    "messages TEXT, truth TEXT, ids BLOB, has_variance INTEGER, hash TEXT NOT NULL, PRIMARY KEY(step, "
@@ -439,7 +443,7 @@ static bool write_rewind(Ledger *l, int64_t step, Err *err) {
                     (long long)last, (long long)step);
     if (step == last) return true;
     TRY(note_repeated_steps(l, step, err) && note_repeated_evaluations(l, step, err));
-    static const int tables[] = {T_STEPS, T_STEP_PARTS, T_STEP_EXPERTS, T_PROMPTS, T_SAMPLES, T_PARTS, T_EVALUATIONS};
+    static const int tables[] = {T_STEPS, T_STEP_PARTS, T_STEP_LEVELS, T_STEP_EXPERTS, T_PROMPTS, T_SAMPLES, T_PARTS, T_EVALUATIONS};
     for (int i = 0; i < COUNT(tables); i++) {
         char sql[96];
         snprintf(sql, sizeof sql, "DELETE FROM %s WHERE step > %lld", ledger_tables[tables[i]].name, (long long)step);

@@ -10,18 +10,24 @@ static bool insert_step(Ledger *l, const StepReport *r, Err *err) {
     Value v[] = {value_int(r->step), value_int(r->stage_index), value_int(r->stage_step), value_text(stage_rows[r->kind].name),
                  value_real(r->loss), value_real(r->learning_rate), value_real(r->gradient_norm), value_real(r->reward_mean),
                  value_real(r->reward_std), value_real(r->entropy), value_real(r->kl), value_real(r->clip_share),
-                 value_real(r->ratio_max), value_real(r->length_mean), value_real(r->think_mean), value_real(r->answer_mean),
+                 value_real(r->clip_low), value_real(r->clip_high), value_real(r->ratio_max), value_real(r->length_mean), value_real(r->think_mean), value_real(r->answer_mean),
                  value_real(r->truncated_share), value_real(r->given_mean), value_int(r->verdicts[VERDICT_SCORED]),
                  value_int(r->verdicts[VERDICT_ABSTAINED]), value_int(r->verdicts[VERDICT_ERROR]),
                  value_int(r->verdicts[VERDICT_BUDGET]), value_int(r->verdicts[VERDICT_KILLED]), value_int(r->groups),
                  value_int(r->groups_without_variance), value_int(r->groups_trained), value_int(r->prompt_tokens),
                  value_int(r->new_tokens), value_int(r->trained_tokens), value_int(r->skipped), value_real(r->flops),
                  value_text(""), value_text("")};
-    _Static_assert(COUNT(v) == 33, "one value a column");
+    _Static_assert(COUNT(v) == 35, "one value a column");
     TRY(ledger_insert(l, T_STEPS, v, err));
     for (int i = 0; i < r->part_count && i < MAX_REWARD_PARTS; i++) {
         Value part[] = {value_int(r->step), value_int(i), value_text(r->part_name[i]), value_real(r->part_mean[i])};
         TRY(ledger_insert(l, T_STEP_PARTS, part, err));
+    }
+    for (int i = 0; i < r->levels.count; i++) {
+        const LevelCount *c = &r->levels.rows[i];
+        Value row[] = {value_int(r->step), value_int(i), value_text(c->kind), value_int(c->level), value_int(c->prompts),
+                       value_int(c->samples), value_int(c->passed), value_real(c->share)};
+        TRY(ledger_insert(l, T_STEP_LEVELS, row, err));
     }
     for (int i = 0; i < r->experts.layers; i++) { // rows of each expert: [experts] i64
         const ExpertLoad *e = &r->experts;
@@ -96,6 +102,9 @@ static json_t *measured_json(const StepReport *r, const Batch *b, const char *co
     json_object_set_new(j, "reward_idle", json_number_or_name(r->measured.reward_idle));
     json_object_set_new(j, "train", json_number_or_name(r->measured.train));
     json_object_set_new(j, "optimizer", json_number_or_name(r->measured.optimizer));
+    double sampling = r->measured.rollout, training = r->measured.train + r->measured.optimizer;
+    if (r->new_tokens > 0 && sampling > 0) json_object_set_new(j, "new_tokens_per_second", json_real((double)r->new_tokens / sampling));
+    if (r->trained_tokens > 0 && training > 0) json_object_set_new(j, "trained_tokens_per_second", json_real((double)r->trained_tokens / training));
     json_object_set_new(j, "cpu_seconds", json_number_or_name(r->measured.cpu_seconds));
     json_object_set_new(j, "joules", json_number_or_name(r->measured.joules));
     if (isfinite(r->measured.device_joules)) json_object_set_new(j, "device_joules", json_real(r->measured.device_joules));

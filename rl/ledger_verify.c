@@ -79,6 +79,8 @@ bool step_content(const Ledger *l, int64_t step, bool check, LedgerCounts *count
     bool ok = append_rows(l, T_STEPS, "SELECT * FROM steps WHERE step = ?", step, 0, &content, NULL, err) &&
               append_rows(l, T_STEP_PARTS, "SELECT * FROM step_parts WHERE step = ? ORDER BY position", step, 0, &content,
                           counts ? &counts->step_parts : NULL, err) &&
+              append_rows(l, T_STEP_LEVELS, "SELECT * FROM step_levels WHERE step = ? ORDER BY position", step, 0, &content,
+                          counts ? &counts->step_levels : NULL, err) &&
               append_rows(l, T_STEP_EXPERTS, "SELECT * FROM step_experts WHERE step = ? ORDER BY layer", step, 0, &content,
                           counts ? &counts->step_experts : NULL, err) &&
               append_hashes(l, T_PROMPTS, step, check, &content, counts, err) &&
@@ -185,7 +187,7 @@ static bool verify_counts(const Ledger *l, const LedgerCounts *c, Err *err) {
     const struct {
         int table;
         int64_t visited;
-    } all[] = {{T_STEPS, c->steps},     {T_STEP_PARTS, c->step_parts},   {T_STEP_EXPERTS, c->step_experts}, {T_PROMPTS, c->prompts}, {T_SAMPLES, c->samples},
+    } all[] = {{T_STEPS, c->steps},     {T_STEP_PARTS, c->step_parts},   {T_STEP_LEVELS, c->step_levels}, {T_STEP_EXPERTS, c->step_experts}, {T_PROMPTS, c->prompts}, {T_SAMPLES, c->samples},
                {T_PARTS, c->parts},     {T_EVALUATIONS, c->evaluations}, {T_EVENTS, c->events}};
     for (int i = 0; i < COUNT(all); i++) {
         char sql[64];

@@ -352,6 +352,8 @@ static double whole_sequence_loss(const Algo *a, const ObjectiveInput *in, const
 
 static void count_token(const Token *k, const Term *term, ObjectiveOutput *out) {
     out->clipped += term->clipped;
+    out->clipped_low += term->clipped && k->frozen_ratio < 1;
+    out->clipped_high += term->clipped && k->frozen_ratio > 1;
     out->ratio_max = fmax(out->ratio_max, fabs(k->frozen_ratio - 1));
 }
 
@@ -401,7 +403,7 @@ static void sequence_loss(const Algo *a, const ObjectiveInput *in, int s, int64_
 void objective_compute(const Algo *algo, const ObjectiveInput *in, ObjectiveOutput *out) {
     assert(algo->kl == 0 || algo->kl_in_reward || in->ref_logprob);
     assert(algo->entropy == 0 || (in->entropy && out->dentropy));
-    out->loss = out->kl_sum = out->clipped = out->tokens = out->ratio_max = 0;
+    out->loss = out->kl_sum = out->clipped = out->clipped_low = out->clipped_high = out->tokens = out->ratio_max = 0;
     int64_t start = 0;
     for (int s = 0; s < in->sequences; s++) {
         sequence_loss(algo, in, s, start, out);

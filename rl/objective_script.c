@@ -101,7 +101,7 @@ static void count_tokens(const ObjectiveInput *in, ObjectiveOutput *out) {
 bool objective_script_compute(ObjectiveScript *s, const Algo *algo, const ObjectiveInput *in, ObjectiveOutput *out, Err *err) {
     char message[512];
     Call call = {s->box, in, out};
-    out->loss = out->kl_sum = out->clipped = out->tokens = out->ratio_max = 0;
+    out->loss = out->kl_sum = out->clipped = out->clipped_low = out->clipped_high = out->tokens = out->ratio_max = 0;
     for (int32_t t = 0; out->dentropy && t < in->length[0]; t++) out->dentropy[t] = 0;
     sandbox_reset(s->box, s->box->limits.fuel, 0);
     if (!sandbox_protect(s->box, run_sequence, &call, message, sizeof message)) return fail(err, ERR_DATA, s->path, "%s", message);

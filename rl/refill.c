@@ -42,6 +42,7 @@ bool rollout_refilled(const Trainer *t, Batch *b, StepReport *report, Err *err) 
         StepReport one = {0};
         *r = (Batch){.step = b->step, .stage = stage, .stage_step = b->stage_step, .round = round, .wanted = b->prompt_count - taken};
         TRY(rollout_batch(t, r, &one, err) && rewards_collect(t, r, &one, err));
+        levels_count(r, report);
         report->measured.reward += one.measured.reward;
         report->prompt_tokens += one.prompt_tokens, report->new_tokens += one.new_tokens;
         taken = take_round(b, taken, r, true);

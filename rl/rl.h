@@ -230,6 +230,22 @@ typedef struct ExpertLoad {
 double expert_imbalance(const ExpertLoad *l, int layer);
 void expert_load_free(ExpertLoad *l);
 
+// Samples of one task and level within a step, those of replaced groups too.
+typedef struct LevelCount {
+    char kind[48];
+    int level;
+    int64_t prompts, samples;
+    int64_t passed; // the first reward's score reached 1
+    double share;   // of the prompts that the stage's curriculum gave this level; NaN without one
+} LevelCount;
+typedef struct LevelCounts {
+    LevelCount *rows; // [count]
+    int count;
+} LevelCounts;
+void level_counts_free(LevelCounts *c);
+// The first reward's own score, without its weight; NaN where there is none.
+double verdict_first_reward(const Verdict *v);
+
 // What one step did. `measured` fields come from clocks and meters; all others are a function of the recipe.
 typedef struct StepReport {
     int64_t step;
@@ -241,12 +257,14 @@ typedef struct StepReport {
     char part_name[MAX_REWARD_PARTS][48];
     int part_count;
     double entropy, kl, clip_share, ratio_max; // token means; ratio_max: of |ratio - 1|
+    double clip_low, clip_high;          // of clip_share: with a ratio below 1, above 1
     double length_mean, think_mean, answer_mean, truncated_share;
     double given_mean;                   // tokens given to a completion; they count as prompt_tokens
     int verdicts[VERDICT_STATES];
     int groups, groups_without_variance, groups_trained;
     int64_t prompt_tokens, new_tokens, trained_tokens;
     ExpertLoad experts;                  // owned; empty where the model has none
+    LevelCounts levels;                  // owned; empty for sft
     bool skipped;                        // a gradient was NaN or Inf: no update
     double flops;                        // computed from shapes
     struct {

@@ -180,6 +180,28 @@ static void sum_lengths(const Batch *b, StepReport *report) {
     report->entropy = tokens > 0 ? entropy / tokens : 0;
 }
 
+void level_counts_free(LevelCounts *c) {
+    free(c->rows);
+    *c = (LevelCounts){0};
+}
+static LevelCount *level_count_of(LevelCounts *c, const Item *item) {
+    for (int i = 0; i < c->count; i++)
+        if (c->rows[i].level == item->level && !strncmp(c->rows[i].kind, item->kind, sizeof c->rows[i].kind - 1)) return &c->rows[i];
+    c->rows = xrealloc(c->rows, (size_t)(c->count + 1) * sizeof *c->rows);
+    LevelCount *row = &c->rows[c->count++];
+    *row = (LevelCount){.level = item->level, .share = NAN};
+    snprintf(row->kind, sizeof row->kind, "%s", item->kind);
+    return row;
+}
+void levels_count(const Batch *b, StepReport *report) {
+    for (int i = 0; i < b->prompt_count; i++) {
+        LevelCount *row = level_count_of(&report->levels, &b->prompts[i].item);
+        row->prompts++;
+        row->samples += b->group_size;
+        for (int s = 0; s < b->group_size; s++) row->passed += verdict_first_reward(&b->episodes[i * b->group_size + s].verdict) >= 1;
+    }
+}
+
 bool rewards_collect(const Trainer *t, Batch *b, StepReport *report, Err *err) {
     double start = clock_seconds();
     TRY(reward_pool_finish(t->rewards, err));

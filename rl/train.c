@@ -224,7 +224,7 @@ static bool run_step(Run *run, const Stage *stage, int stage_step, Err *err) {
     report.measured.peak_bytes = memory_peak_bytes();
     ok = ok && ledger_step(run->ledger, &report, row->samples ? &batch : NULL, err);
     batch_free(&batch);
-    expert_load_free(&report.experts);
+    expert_load_free(&report.experts), level_counts_free(&report.levels);
     TRY(ok);
     TRY(note_held_clock(run, report.step, err));
     run->state.step = report.step;

@@ -72,7 +72,7 @@ typedef struct Update {
     Episode **episodes; // of the microbatch
     int episode_count;
     double step_sequences, step_tokens, rollout_tokens, entropy_threshold, entropy_tokens;
-    double loss, kl, clipped, tokens, ratio_max, entropy;
+    double loss, kl, clipped, clipped_low, clipped_high, tokens, ratio_max, entropy;
     bool on_policy;
 } Update;
 
@@ -145,6 +145,7 @@ static bool objective_of(Update *u, Arena *a, const float *logprob, const float 
         u->loss += out.loss;
         u->kl += out.kl_sum;
         u->clipped += out.clipped;
+        u->clipped_low += out.clipped_low, u->clipped_high += out.clipped_high;
         u->tokens += out.tokens;
         if (out.ratio_max > u->ratio_max) u->ratio_max = out.ratio_max;
         at += e->completion.length;
@@ -383,6 +384,8 @@ bool update_batch(const Trainer *t, Batch *b, StepReport *report, Err *err) {
     report->loss = u.loss / (epochs * minibatches);
     if (!stage->algo.kl_in_reward) report->kl = u.tokens > 0 ? u.kl / u.tokens : 0;
     report->clip_share = u.tokens > 0 ? u.clipped / u.tokens : 0;
+    report->clip_low = u.tokens > 0 ? u.clipped_low / u.tokens : 0;
+    report->clip_high = u.tokens > 0 ? u.clipped_high / u.tokens : 0;
     report->ratio_max = u.ratio_max;
     if (ok) move_coefficients(&u);
     return ok;
