@@ -89,6 +89,10 @@ static inline bool made_step(Ledger *l, int64_t step, Err *err) {
     StepReport s = made_report(&b, step, 1);
     int32_t layers[] = {1, 2};
     int64_t rows[] = {step, 2, 3, 7, 5, 5};
+    LevelCount levels[] = {{.kind = "arithmetic", .level = 1, .prompts = 1, .samples = MADE_GROUP, .passed = step % 4, .share = 0.75},
+                           {.kind = "arithmetic", .level = 2, .prompts = 2, .samples = 2 * MADE_GROUP, .passed = step % 8, .share = 0.25}};
+    s.levels = (LevelCounts){levels, 2};
+    s.clip_share = 0.03, s.clip_low = 0.01, s.clip_high = 0.02;
     s.experts = (ExpertLoad){.layers = 2, .experts = 3, .layer = layers, .rows = rows};
     bool ok = ledger_step(l, &s, &b, err);
     made_free(&b);

@@ -167,6 +167,7 @@ static void clipping_is_counted(void) {
                          .step_tokens = 4};
     ObjectiveOutput out = {.dlogprob = dlogprob};
     objective_compute(&algo, &in, &out);
+    CHECK(out.clipped_low + out.clipped_high <= out.clipped && out.clipped_high == 2);
     CHECK_NEAR(out.clipped, 2, 0); // ratios e and an overflow, pulled up no further
     CHECK(dlogprob[0] == 0 && dlogprob[3] == 0 && dlogprob[1] < 0 && dlogprob[2] == -0.25);
     CHECK_NEAR(out.loss, -(1.2 + exp(-1) + 1 + 1.2) / 4, 1e-15);
