@@ -492,7 +492,7 @@ void head_grad_reference(const Team *team, const HeadGradArgs *g) {
 }
 
 // Selection by repeated search for the likeliest token not taken yet: quadratic, and obviously the definition.
-static void keep_reference(float *logits, int64_t V, float max, SampleRow *row) {
+static void keep_reference(float *logits, int64_t V, float max, double mass, SampleRow *row) {
     char *taken = xcalloc((size_t)V, 1);
     int32_t *order = xcalloc((size_t)V, sizeof *order);
     int64_t count = row->top_k > 0 && row->top_k < V ? row->top_k : V, n = 0;
@@ -503,8 +503,8 @@ static void keep_reference(float *logits, int64_t V, float max, SampleRow *row) 
         taken[best] = 1;
         order[i] = (int32_t)best;
     }
-    double total = 0, sum = 0;
-    for (int64_t i = 0; i < count; i++) total += exact_exp((double)logits[order[i]] - max);
+    double total = count < V ? 0 : mass, sum = 0;
+    for (int64_t i = 0; count < V && i < count; i++) total += exact_exp((double)logits[order[i]] - max);
     if (row->top_p < 1) {
         while (n < count && (n == 0 || sum < row->top_p * total)) sum += exact_exp((double)logits[order[n++]] - max);
         count = n;
@@ -539,7 +539,7 @@ void sample_reference(const Team *team, const SampleArgs *a) {
             continue;
         }
         if (row->kept) {
-            keep_reference(logits, a->V, max, row);
+            keep_reference(logits, a->V, max, sum, row);
             for (int64_t b = 0; b < blocks; b++) stats[b] = stats_of(logits + b * VOCAB_BLOCK);
             merge(stats, blocks, &max, &sum, &log_sum, &entropy);
         }

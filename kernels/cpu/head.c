@@ -215,28 +215,54 @@ static int by_id(const void *x, const void *y) {
     return (a > b) - (a < b);
 }
 
+// Tokens from the likeliest on, ranked as far as somebody asks: in bands of logits, the next one lower and twice as wide.
+typedef struct Ranking {
+    const float *logits;
+    const VocabStats *stats;
+    int64_t V, count;
+    Ranked *ranked;    // [V], of which `count` are there
+    double max, width; // so far down from max
+    float low;         // all logits from here on are ranked; -inf: everything is
+    bool all;
+} Ranking;
+static void rank_band(Ranking *r) {
+    float high = r->low;
+    bool first = r->count == 0 && r->width == 0;
+    r->width = first ? 4 : r->width * 2;
+    r->low = r->width < 64 ? (float)(r->max - r->width) : MINUS_INFINITY;
+    int64_t from = r->count;
+    for (int64_t b = 0; b < blocks_of(r->V); b++) {
+        if (r->stats[b].max < r->low) continue;
+        int64_t end = (b + 1) * VOCAB_BLOCK < r->V ? (b + 1) * VOCAB_BLOCK : r->V;
+        for (int64_t v = b * VOCAB_BLOCK; v < end; v++)
+            if (r->logits[v] >= r->low && (first || r->logits[v] < high)) r->ranked[r->count++] = (Ranked){r->logits[v], (int32_t)v};
+    }
+    r->all = r->low == MINUS_INFINITY;
+    qsort(r->ranked + from, (size_t)(r->count - from), sizeof *r->ranked, by_logit);
+}
+// The logit of the i-th likeliest, i < V.
+static double ranked_logit(Ranking *r, int64_t i) {
+    while (r->count <= i && !r->all) rank_band(r);
+    return r->ranked[i].logit;
+}
+
 // Fills row->kept; `ranked` has V places.
-static void truncate_row(const float *logits, int64_t V, const Distribution *d, SampleRow *row, Ranked *ranked) {
-    int64_t count = 0;
-    // What min_p is sure to drop (and what is impossible) need not be sorted.
-    double floor = row->min_p > 0 ? exact_log(row->min_p) - 1e-3 : -1e30;
-    for (int64_t v = 0; v < V; v++)
-        if (row->top_k > 0 || row->top_p < 1 || (double)logits[v] - d->max >= floor)
-            ranked[count++] = (Ranked){logits[v], (int32_t)v};
-    qsort(ranked, (size_t)count, sizeof *ranked, by_logit);
-    if (row->top_k > 0 && row->top_k < count) count = row->top_k;
+static void truncate_row(const float *logits, const VocabStats *stats, int64_t V, const Distribution *d, SampleRow *row, Ranked *ranked) {
+    Ranking r = {.logits = logits, .stats = stats, .V = V, .ranked = ranked, .max = d->max};
+    int64_t count = row->top_k > 0 && row->top_k < V ? row->top_k : V;
     if (row->top_p < 1) {
-        double total = 0, sum = 0;
-        for (int64_t i = 0; i < count; i++) total += exact_exp((double)ranked[i].logit - d->max);
+        double total = count < V ? 0 : d->sum, sum = 0;
+        for (int64_t i = 0; count < V && i < count; i++) total += exact_exp(ranked_logit(&r, i) - d->max);
         int64_t n = 0;
-        while (n < count && (n == 0 || sum < row->top_p * total)) sum += exact_exp((double)ranked[n++].logit - d->max);
+        while (n < count && (n == 0 || sum < row->top_p * total)) sum += exact_exp(ranked_logit(&r, n++) - d->max);
         count = n;
     }
     if (row->min_p > 0) {
         int64_t n = 0;
-        while (n < count && (n == 0 || exact_exp((double)ranked[n].logit - ranked[0].logit) >= row->min_p)) n++;
+        while (n < count && (n == 0 || exact_exp(ranked_logit(&r, n) - ranked[0].logit) >= row->min_p)) n++;
         count = n;
     }
+    ranked_logit(&r, count - 1);
     for (int64_t i = 0; i < count; i++) row->kept[i] = ranked[i].id;
     row->kept_count = (int32_t)count;
     qsort(row->kept, (size_t)count, sizeof(int32_t), by_id);
@@ -258,7 +284,7 @@ void V(sample)(const Team *team, const SampleArgs *a) {
         }
         row->entropy = a->entropy[m];
         if (row->kept) {
-            truncate_row(logits, a->V, &d, row, ranked);
+            truncate_row(logits, stats, a->V, &d, row, ranked);
             for (int64_t b = 0; b < blocks; b++) {
                 keep_only(logits + b * VOCAB_BLOCK, b * VOCAB_BLOCK, row->kept, row->kept_count);
                 stats[b] = block_stats(logits + b * VOCAB_BLOCK);
