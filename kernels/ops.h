@@ -520,13 +520,15 @@ typedef struct ScatterArgs {
     const float *x;
     float *y;
 } ScatterArgs;
-// fp32 to act.
+// fp32 to act. Where `columns` isn't 0 they are rows of so many, which in y begin ldy apart.
 typedef struct ConvertArgs {
     int64_t count;
     Dtype dtype;
     const float *x;
     void *y;
+    int64_t columns, ldy;
 } ConvertArgs;
+static inline int64_t convert_place(const ConvertArgs *a, int64_t i) { return a->columns ? i / a->columns * a->ldy + i % a->columns : i; }
 
 // ---- optimizer -------------------------------------------------------------------------------------------
 // AdamW (Loshchilov and Hutter 2019): g = scale * (gradient + gradient2); m, v, w as PyTorch's.

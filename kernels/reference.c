@@ -306,7 +306,7 @@ void scatter_reference(const Team *team, const ScatterArgs *a) {
 
 void convert_reference(const Team *team, const ConvertArgs *a) {
     ONLY_FIRST
-    for (int64_t i = 0; i < a->count; i++) put(a->y, i, a->x[i], a->dtype);
+    for (int64_t i = 0; i < a->count; i++) put(a->y, convert_place(a, i), a->x[i], a->dtype);
 }
 
 // ---- attention -------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ static size_t grad_scratch(const Policy *p, int64_t rows, int64_t targets, int g
     const ModelConfig *c = &p->config;
     size_t layers = 0;
     if (!p->device->is_host) return 0;
-    if (p->trained) return adapter_grad_scratch(p->trained, rows, groups, p->dtype);
+    if (p->trained) return adapter_grad_scratch(p->trained, rows, p->config.heads, groups, p->dtype);
     for (int i = 0; i < p->parameter_count; i++) {
         const Parameter *q = &p->parameters[i];
         for (int j = 0; j < 2 && q->layer >= 0 && q->matrix; j++) {

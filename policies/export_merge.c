@@ -1,83 +1,105 @@
 // An adapter merged on the way out: W + s B A, row by row, for the tensors that it has factors for. Only files are read; no
-// model is opened. Every tensor of the adapter must belong to one of the model's, in the right shape.
+// model is opened: which factors belong to which rows is said by the adapter's layout, which needs no device. Every tensor of the
+// adapter must belong to one of the model's, in the right shape.
 #include "export_parts.h"
 #include "files.h"
-#include "lora_files.h"
+#include "model.h"
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct MergeTensor {
-    const char *name; // of the model's tensor
-    float *A, *B;     // [rank, columns], [rows, rank]
-    int64_t rows, columns;
-} MergeTensor;
 struct Merge {
-    MergeTensor *tensors;
-    int count;
-    int64_t rank;
-    double scale;
+    Policy shell;     // its layout alone
+    Adapter *adapter;
+    float **values;   // [adapter->count], each [N, K]
+    NameEntry *names; // [name_count] of the model's matrices, to positions in `places`
+    struct MergePlace {
+        int parameter, part;
+    } *places;
+    int name_count;
 };
 
-static const MergeTensor *find(const Merge *m, const char *name) {
-    for (int i = 0; i < m->count; i++)
-        if (strcmp(m->tensors[i].name, name) == 0) return &m->tensors[i];
-    return NULL;
+static const struct MergePlace *find(const Merge *m, const char *name) {
+    int i = names_find(m->names, m->name_count, name);
+    return i < 0 ? NULL : &m->places[i];
 }
-bool merge_adds(const void *merge, const char *name) { return find(merge, name) != NULL; }
+// What of the adapter joins rows of a tensor: rows of A from a_row on, rows of B from b_row on.
+typedef struct Joined {
+    const Parameter *A, *B;
+    const float *a, *b;
+    int64_t a_row, b_row;
+} Joined;
+static bool has_row(const Parameter *q, int64_t row) {
+    for (int i = 0; i < q->part_count; i++)
+        if (row >= q->parts[i].row && row < q->parts[i].row + q->parts[i].rows) return true;
+    return false;
+}
+static bool find_joined(const Merge *m, const struct MergePlace *at, Joined *out) {
+    const Parameter *w = &m->shell.parameters[at->parameter];
+    const LoraLinear *l = m->adapter->of[at->parameter];
+    bool experts = w->role == ROLE_EXPERTS_GATE_UP || w->role == ROLE_EXPERTS_DOWN;
+    int each = experts ? w->part_count / block_count(w) : w->part_count, e = at->part / each;
+    const ParameterPart *slot = &w->parts[at->part % each];
+    for (int i = 0; l && i < l->part_count; i++) {
+        const LoraPart *p = &l->parts[i];
+        if (slot->row < p->row || slot->row + slot->rows > p->row + p->rows) continue;
+        *out = (Joined){.A = l->A, .B = p->B, .a = m->values[l->A - m->adapter->parameters], .b = m->values[p->B - m->adapter->parameters],
+                        .a_row = e * block_rows(l->A, 0) + p->column, .b_row = e * p->rows + slot->row - p->row};
+        return has_row(l->A, out->a_row);
+    }
+    return false;
+}
+
+bool merge_adds(const void *merge, const char *name) {
+    const struct MergePlace *at = find(merge, name);
+    Joined j;
+    return at && find_joined(merge, at, &j);
+}
 bool merge_add(const void *merge, const char *name, int64_t first, int64_t rows, int64_t columns, float *values) {
     const Merge *m = merge;
-    const MergeTensor *t = find(m, name);
-    if (!t || t->columns != columns || first + rows > t->rows) return false;
+    const struct MergePlace *at = find(m, name);
+    Joined j;
+    if (!at || !find_joined(m, at, &j)) return false;
+    if (j.A->K != columns || first + rows > m->shell.parameters[at->parameter].parts[at->part].rows) return false;
     for (int64_t row = 0; row < rows; row++)
         for (int64_t k = 0; k < columns; k++) {
             double sum = 0;
-            for (int64_t r = 0; r < m->rank; r++) sum += (double)t->B[(first + row) * m->rank + r] * (double)t->A[r * columns + k];
-            values[row * columns + k] = (float)((double)values[row * columns + k] + m->scale * sum);
+            for (int64_t r = 0; r < j.B->rank; r++) sum += (double)j.b[(j.b_row + first + row) * j.B->K + r] * (double)j.a[(j.a_row + r) * columns + k];
+            values[row * columns + k] = (float)((double)values[row * columns + k] + (double)j.B->scale * sum);
         }
     return true;
 }
 
-static bool read_factor(const Safetensors *s, const char *path, const char *module, const char *factor, int64_t rows, int64_t columns,
-                        float **out, bool *there, Err *err) {
-    char name[256];
-    TensorInfo t;
-    snprintf(name, sizeof name, "base_model.model.%s.lora_%s.weight", module, factor);
-    *there = safetensors_find(s, name, &t);
-    if (!*there) return true;
-    if (t.dims != 2 || t.shape[0] != rows || t.shape[1] != columns)
-        return fail(err, ERR_DATA, path, "tensor '%.200s' has not the shape [%lld, %lld]", name, (long long)rows, (long long)columns);
-    TRY(mem_alloc((size_t)(rows * columns) * sizeof(float), name, (void **)out, err));
-    return safetensors_read(s, name, *out, err);
+// ---- opening ---------------------------------------------------------------------------------------------
+static void list_names(Merge *m) {
+    const Policy *p = &m->shell;
+    m->names = xcalloc((size_t)p->part_count, sizeof *m->names);
+    m->places = xcalloc((size_t)p->part_count, sizeof *m->places);
+    for (int i = 0; i < p->parameter_count; i++)
+        for (int k = 0; p->parameters[i].matrix && k < p->parameters[i].part_count; k++) {
+            m->places[m->name_count] = (struct MergePlace){i, k};
+            m->names[m->name_count] = (NameEntry){p->parameters[i].parts[k].name, m->name_count};
+            m->name_count++;
+        }
+    names_sort(m->names, m->name_count); // a layout has no name twice
 }
-static bool read_factors(Merge *m, const Safetensors *s, const char *path, const Weights *w, Err *err) {
-    m->tensors = xcalloc((size_t)w->all + 1, sizeof *m->tensors);
-    for (int i = 0; i < w->all; i++) {
-        TensorInfo info = w->tensors[i].info;
-        char module[128];
-        bool a = false, b = false;
-        size_t n = strlen(info.name);
-        if (w->tensors[i].merged || info.dims != 2 || n < 8 || n >= sizeof module || strcmp(info.name + n - 7, ".weight") != 0) continue;
-        snprintf(module, sizeof module, "%.*s", (int)(n - 7), info.name);
-        MergeTensor *t = &m->tensors[m->count];
-        *t = (MergeTensor){.name = info.name, .rows = info.shape[0], .columns = info.shape[1]};
-        m->count++;
-        TRY(read_factor(s, path, module, "A", m->rank, t->columns, &t->A, &a, err) && read_factor(s, path, module, "B", t->rows, m->rank, &t->B, &b, err));
-        if (a != b) return fail(err, ERR_DATA, path, "module '%.100s' has only one of its two factors", module);
-        if (!a) m->count--;
-    }
-    return safetensors_count(s) == 2 * m->count ||
-           fail(err, ERR_DATA, path, "holds %d tensors, but only %d of them belong to products of this model", safetensors_count(s), 2 * m->count);
+static bool take_values(void *context, int index, const float *values, Err *err) {
+    Merge *m = context;
+    const Parameter *q = &m->adapter->parameters[index];
+    size_t bytes = (size_t)(q->N * q->K) * sizeof *values;
+    TRY(mem_alloc(bytes, "an adapter", (void **)&m->values[index], err));
+    memcpy(m->values[index], values, bytes);
+    return true;
 }
-
 bool merge_open(const char *folder, const Weights *w, Merge **out, Err *err) {
     char *config = path_join(folder, "adapter_config.json"), *tensors = path_join(folder, "adapter_model.safetensors");
     LoraConfig c;
-    Safetensors *s = NULL;
     Merge *m = *out = xcalloc(1, sizeof *m);
-    bool ok = lora_config_read(config, false, &c, err);
-    if (ok) m->rank = c.rank, m->scale = lora_scale(&c);
-    ok = ok && safetensors_open(tensors, &s, err) && read_factors(m, s, tensors, w, err);
-    if (s) safetensors_close(s);
+    m->shell.config = *weights_config(w);
+    bool ok = lora_config_read(config, false, &c, err) && adapter_find_routers(&c, tensors, err) && policy_layout(&m->shell, err) &&
+              adapter_layout(&m->shell, &c, false, config, &m->adapter, err);
+    if (ok) m->values = xcalloc((size_t)m->adapter->count, sizeof *m->values);
+    ok = ok && adapter_tensors(m->adapter, tensors, take_values, m, err);
+    if (ok) list_names(m);
     lora_config_free(&c);
     free(config), free(tensors);
     if (!ok) merge_close(m), *out = NULL;
@@ -85,7 +107,9 @@ bool merge_open(const char *folder, const Weights *w, Merge **out, Err *err) {
 }
 void merge_close(Merge *m) {
     if (!m) return;
-    for (int i = 0; i < m->count; i++) mem_free(m->tensors[i].A), mem_free(m->tensors[i].B);
-    free(m->tensors);
+    for (int i = 0; m->values && i < m->adapter->count; i++) mem_free(m->values[i]);
+    adapter_free(&m->shell, m->adapter);
+    policy_layout_free(&m->shell);
+    free(m->values), free(m->names), free(m->places);
     free(m);
 }

@@ -41,9 +41,7 @@ static void lora_down(const Policy *p, const LoraLinear *a, int64_t T, const voi
     p->device->matmul(p->device, &(MatmulArgs){.M = T, .N = a->A->N, .K = a->A->K, .dtype = p->dtype, .x = x, .ldx = a->A->K,
                                                .w = a->A->packed, .store = STORE_ACT, .y = p->work.lora_u, .ldy = a->A->N});
 }
-static char *columns_of(const Policy *p, void *u, const LoraPart *part, int index) {
-    return (char *)u + act_bytes(p, index * part->B->K);
-}
+static char *columns_of(const Policy *p, void *u, const LoraPart *part) { return (char *)u + act_bytes(p, part->column); }
 
 // What an adapter adds is added in fp32, before the sum is rounded to bf16.
 void linear_forward(const Policy *p, const Linear *l, int64_t T, const void *x, Store store, void *y) {
@@ -60,7 +58,7 @@ void linear_forward(const Policy *p, const Linear *l, int64_t T, const void *x, 
     for (int i = 0; i < a->part_count; i++) {
         const LoraPart *part = &a->parts[i];
         p->device->matmul(p->device, &(MatmulArgs){.M = T, .N = part->rows, .K = part->B->K, .dtype = p->dtype,
-                                                   .x = columns_of(p, p->work.lora_u, part, i), .ldx = a->A->N,
+                                                   .x = columns_of(p, p->work.lora_u, part), .ldx = a->A->N,
                                                    .w = part->B->packed, .store = ADD_F32, .y = sum + part->row, .ldy = N});
     }
     if (aside) p->device->convert(p->device, &(ConvertArgs){.count = T * N, .dtype = p->dtype, .x = sum, .y = y});
@@ -83,8 +81,8 @@ static void lora_backward(const Backward *b, const LoraLinear *a, const Linear *
         const char *rows = (const char *)dy + act_bytes(p, part->row);
         p->device->matmul(p->device, &(MatmulArgs){.M = b->pass.T, .N = part->B->K, .K = part->rows, .dtype = p->dtype, .x = rows,
                                                    .ldx = N, .w = part->B->transposed, .store = STORE_ACT,
-                                                   .y = columns_of(p, p->work.lora_du, part, i), .ldy = width});
-        weight_gradient(b, part->B, columns_of(p, p->work.lora_u, part, i), width, rows, N, NULL);
+                                                   .y = columns_of(p, p->work.lora_du, part), .ldy = width});
+        weight_gradient(b, part->B, columns_of(p, p->work.lora_u, part), width, rows, N, NULL);
     }
     weight_gradient(b, a->A, x, K, p->work.lora_du, width, NULL);
     p->device->matmul(p->device, &(MatmulArgs){.M = b->pass.T, .N = K, .K = width, .dtype = p->dtype, .x = p->work.lora_du, .ldx = width,
@@ -138,7 +136,7 @@ void experts_product(const Policy *p, const Linear *l, const Sorted *s, const vo
     for (int i = 0; i < a->part_count; i++) {
         const LoraPart *part = &a->parts[i];
         MatmulArgs args = sorted_args(p, part->B, s, false);
-        args.x = columns_of(p, p->work.lora_u, part, i), args.ldx = block_rows(a->A, 0);
+        args.x = columns_of(p, p->work.lora_u, part), args.ldx = block_rows(a->A, 0);
         args.store = ADD_F32, args.y = sum + part->row, args.ldy = base.N;
         p->device->matmul(p->device, &args);
     }
@@ -156,7 +154,7 @@ void experts_input_gradient(const Backward *b, const Linear *l, const Sorted *s,
         const LoraPart *part = &a->parts[i];
         MatmulArgs args = sorted_args(p, part->B, s, true);
         args.x = (const char *)dy + act_bytes(p, part->row), args.ldx = base.K;
-        args.store = STORE_ACT, args.y = columns_of(p, p->work.lora_du, part, i), args.ldy = block_rows(a->A, 0);
+        args.store = STORE_ACT, args.y = columns_of(p, p->work.lora_du, part), args.ldy = block_rows(a->A, 0);
         p->device->matmul(p->device, &args);
     }
     MatmulArgs args = sorted_args(p, a->A, s, true);
@@ -173,7 +171,7 @@ void experts_weight_gradient(const Backward *b, const Linear *l, const Sorted *s
     sorted_lora_down(p, a, s, x);
     for (int i = 0; i < a->part_count; i++) {
         const LoraPart *part = &a->parts[i];
-        sorted_gradient(p, part->B, s, columns_of(p, p->work.lora_u, part, i), width, (const char *)dy + act_bytes(p, part->row), N);
+        sorted_gradient(p, part->B, s, columns_of(p, p->work.lora_u, part), width, (const char *)dy + act_bytes(p, part->row), N);
     }
     sorted_gradient(p, a->A, s, x, w->K, p->work.lora_du, width);
 }

@@ -3,7 +3,9 @@
 // Beside them, of a checkpoint: base.json, the path and the hash of the weights that the adapter was trained on.
 #include "lora_files.h"
 #include "files.h"
+#include "lora_match.h"
 #include "model.h"
+#include "names.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,108 +25,187 @@ static bool is_nothing(const json_t *v) {
     return !v || json_is_null(v) || json_is_false(v) || (json_is_object(v) && json_object_size(v) == 0) ||
            (json_is_array(v) && json_array_size(v) == 0);
 }
+static bool listed(const char *key, const char *const *list, int count) {
+    for (int i = 0; i < count; i++)
+        if (strcmp(key, list[i]) == 0) return true;
+    return false;
+}
+// Which products, how much of each (lora_match.c).
+static const char *const selecting[] = {"target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
+                                        "target_parameters", "rank_pattern", "alpha_pattern"};
+static bool check_keys(const json_t *c, const char *path, Err *err) {
+    static const char *const done[] = {"peft_type", "r", "lora_alpha", "use_rslora", "bias", "lora_dropout", "init_lora_weights"};
+    static const char *const harmless[] = {"auto_mapping", "base_model_name_or_path", "revision", "task_type", "inference_mode", "peft_version",
+                                           "megatron_core", "megatron_config", "runtime_config", "qalora_group_size", "ensure_weight_tying",
+                                           "eva_config"};
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)c, key, value) {
+        bool known = listed(key, done, COUNT(done)) || listed(key, harmless, COUNT(harmless)) || listed(key, selecting, COUNT(selecting));
+        if (!known && !is_nothing(value)) return wrong(path, key, value, "nothing or false: it is not supported", err);
+    }
+    return true;
+}
 static bool check_options(const json_t *c, const char *path, bool trained, Err *err) {
-    static const char *const refused[] = {"fan_in_fan_out", "use_dora",          "use_qalora",      "use_bdlora",         "lora_bias",
-                                          "modules_to_save", "rank_pattern",     "alpha_pattern",   "layers_to_transform", "layers_pattern",
-                                          "layer_replication", "exclude_modules", "target_parameters", "trainable_token_indices",
-                                          "alora_invocation_tokens", "arrow_config"};
+    static const char *const starts[] = {"gaussian", "eva", "orthogonal"}; // others leave the base changed
     const char *type = json_string_value(json_object_get(c, "peft_type")), *bias = json_string_value(json_object_get(c, "bias"));
+    const char *start = json_string_value(json_object_get(c, "init_lora_weights"));
     if (!type || strcmp(type, "LORA") != 0) return wrong(path, "peft_type", json_object_get(c, "peft_type"), "\"LORA\"", err);
-    for (int i = 0; i < COUNT(refused); i++)
-        if (!is_nothing(json_object_get(c, refused[i])))
-            return wrong(path, refused[i], json_object_get(c, refused[i]), "nothing or false: it is not supported", err);
+    TRY(check_keys(c, path, err));
     if (bias && strcmp(bias, "none") != 0) return wrong(path, "bias", json_object_get(c, "bias"), "\"none\": trained biases are not supported", err);
+    if (start && !listed(start, starts, COUNT(starts)))
+        return wrong(path, "init_lora_weights", json_object_get(c, "init_lora_weights"), "true, false, \"gaussian\", \"eva\" or \"orthogonal\": others change the base's weights too", err);
     if (trained && json_number_value(json_object_get(c, "lora_dropout")) != 0)
         return wrong(path, "lora_dropout", json_object_get(c, "lora_dropout"), "0: training with dropout is not supported", err);
     return true;
 }
-static bool read_targets(const json_t *c, const char *path, LoraConfig *out, Err *err) {
-    const json_t *targets = json_object_get(c, "target_modules"), *item;
-    size_t i;
-    if (json_is_string(targets) && strcmp(json_string_value(targets), "all-linear") == 0) return true;
-    if (!json_is_array(targets) || json_array_size(targets) == 0 || json_array_size(targets) > 100000)
-        return wrong(path, "target_modules", targets, "a list of names of modules, or \"all-linear\"", err);
-    out->targets = xcalloc(json_array_size(targets) + 1, sizeof *out->targets);
-    json_array_foreach(targets, i, item) {
-        if (!json_is_string(item) || !json_string_value(item)[0]) return wrong(path, "target_modules", targets, "names of modules", err);
-        out->targets[out->target_count++] = xstrdup(json_string_value(item));
-    }
+static bool read_numbers(const json_t *c, const char *path, LoraConfig *out, Err *err) {
+    const json_t *rank = json_object_get(c, "r"), *alpha = json_object_get(c, "lora_alpha"), *rslora = json_object_get(c, "use_rslora");
+    if (!json_is_integer(rank) || json_integer_value(rank) < 1 || json_integer_value(rank) > 4096)
+        return wrong(path, "r", rank, "an integer from 1 to 4096", err);
+    if (!json_is_number(alpha)) return wrong(path, "lora_alpha", alpha, "a number", err);
+    if (rslora && !json_is_boolean(rslora) && !json_is_null(rslora)) return wrong(path, "use_rslora", rslora, "true or false", err);
+    out->rank = (int32_t)json_integer_value(rank);
+    out->alpha = json_number_value(alpha);
+    out->rslora = json_is_true(rslora);
     return true;
 }
 bool lora_config_read(const char *path, bool trained, LoraConfig *out, Err *err) {
     json_t *c = NULL;
-    *out = (LoraConfig){0};
+    LoraMatch *match = NULL;
+    *out = (LoraConfig){.from_file = true};
     TRY(json_read_file(path, MAX_JSON, &c, err));
     bool ok = json_is_object(c) || wrong(path, "the configuration", c, "an object", err);
-    ok = ok && check_options(c, path, trained, err) && read_targets(c, path, out, err);
-    const json_t *rank = json_object_get(c, "r"), *alpha = json_object_get(c, "lora_alpha");
-    if (ok && (!json_is_integer(rank) || json_integer_value(rank) < 1 || json_integer_value(rank) > 4096))
-        ok = wrong(path, "r", rank, "an integer from 1 to 4096", err);
-    if (ok && !json_is_number(alpha)) ok = wrong(path, "lora_alpha", alpha, "a number", err);
-    if (ok) {
-        out->rank = (int32_t)json_integer_value(rank);
-        out->alpha = json_number_value(alpha);
-        out->rslora = json_is_true(json_object_get(c, "use_rslora"));
-    }
+    ok = ok && check_options(c, path, trained, err) && read_numbers(c, path, out, err);
+    out->selection = json_object();
+    for (int i = 0; ok && i < COUNT(selecting); i++)
+        if (json_object_get(c, selecting[i])) json_object_set(out->selection, selecting[i], json_object_get(c, selecting[i]));
+    ok = ok && lora_match_open(out, path, &match, err);
+    lora_match_close(match);
     json_decref(c);
     return ok;
 }
+LoraConfig lora_config_make(int32_t rank, double alpha, bool rslora, const char *const *targets) {
+    LoraConfig c = {.rank = rank, .alpha = alpha, .rslora = rslora};
+    json_t *names = targets ? json_array() : NULL;
+    for (int i = 0; targets && targets[i]; i++) json_array_append_new(names, json_string(targets[i]));
+    if (names) c.selection = json_pack("{s:o}", "target_modules", names);
+    return c;
+}
 void lora_config_free(LoraConfig *c) {
-    for (int i = 0; i < c->target_count; i++) free(c->targets[i]);
-    free(c->targets);
+    json_decref(c->selection);
     *c = (LoraConfig){0};
 }
 
-// ---- reading ---------------------------------------------------------------------------------------------
-static bool read_tensor(const Safetensors *s, const char *path, const ParameterPart *name, int64_t rows, int64_t columns, int64_t stride,
-                        float *out, Err *err) {
+// ---- tensors -----------------------------------------------------------------------------------------------
+// How a factor's part lies in a file: [rows, columns], without the padding. A factor of all experts as one parameter is one
+// tensor: A [experts x rank, K], B [rows, rank x experts] with the experts next to each other.
+typedef struct Tensor {
+    const Parameter *q;
+    const ParameterPart *part;
+    int64_t rows, columns, experts;
+    bool is_b;
+} Tensor;
+static Tensor tensor_of(const Parameter *q, int part) {
+    Tensor t = {.q = q, .part = &q->parts[part], .is_b = q->scale != 0, .experts = q->fused ? block_count(q) : 1};
+    t.rows = q->fused ? t.is_b ? block_rows(q, 0) : t.experts * q->rank : t.part->rows;
+    t.columns = t.is_b ? t.experts * q->rank : q->K;
+    return t;
+}
+// Where number i of the tensor lies in [N, K].
+static int64_t tensor_place(const Tensor *t, int64_t i) {
+    const Parameter *q = t->q;
+    int64_t row = i / t->columns, column = i % t->columns;
+    if (!q->fused) return (t->part->row + row) * q->K + column;
+    if (t->is_b) return (column % t->experts * block_rows(q, 0) + row) * q->K + column / t->experts;
+    return (row / q->rank * block_rows(q, 0) + row % q->rank) * q->K + column;
+}
+// By its name or the one that newer releases of transformers give it.
+static bool find_tensor(const Safetensors *s, const char *name, TensorInfo *t) {
+    char other[160];
+    return safetensors_find(s, name, t) || (lora_other_name(name, other, sizeof other) && safetensors_find(s, other, t));
+}
+static bool read_tensor(const Safetensors *s, const char *path, const Tensor *to, float *out, Err *err) {
     TensorInfo t;
-    if (!safetensors_find(s, name->name, &t)) return fail(err, ERR_DATA, path, "tensor '%s' is missing", name->name);
-    if (t.dims != 2 || t.shape[0] != rows || t.shape[1] != columns)
-        return fail(err, ERR_DATA, path, "tensor '%s' has not the shape [%lld, %lld]", name->name, (long long)rows, (long long)columns);
+    const char *name = to->part->name;
     float *values;
-    TRY(mem_alloc((size_t)(rows * columns) * sizeof *values, name->name, (void **)&values, err));
-    bool ok = safetensors_read(s, name->name, values, err);
-    for (int64_t r = 0; ok && r < rows; r++) memcpy(out + r * stride, values + r * columns, (size_t)columns * sizeof *values);
+    if (!find_tensor(s, name, &t)) return fail(err, ERR_DATA, path, "tensor '%s' is missing", name);
+    if (t.dims != 2 || t.shape[0] != to->rows || t.shape[1] != to->columns)
+        return fail(err, ERR_DATA, path, "tensor '%s' has not the shape [%lld, %lld]", name, (long long)to->rows, (long long)to->columns);
+    TRY(mem_alloc((size_t)(to->rows * to->columns) * sizeof *values, name, (void **)&values, err));
+    bool ok = safetensors_read(s, t.name, values, err);
+    for (int64_t i = 0; ok && i < to->rows * to->columns; i++) out[tensor_place(to, i)] = values[i];
     mem_free(values);
     return ok;
 }
-static bool read_parameter(const Policy *p, const Adapter *a, const Parameter *q, const Safetensors *s, const char *path, Err *err) {
-    float *values;
-    bool is_b = q->scale != 0, ok = true;
-    TRY(mem_alloc((size_t)(q->N * q->K) * sizeof *values, "an adapter", (void **)&values, err));
-    for (int i = 0; ok && i < q->part_count; i++)
-        ok = read_tensor(s, path, &q->parts[i], q->parts[i].rows, is_b ? a->config.rank : q->K, q->K, values + q->parts[i].row * q->K, err);
-    ok = ok && parameter_set(p, q, values, err);
-    mem_free(values);
+// Every tensor of the file must have its place.
+static bool check_places(const Adapter *a, const Safetensors *s, const char *path, Err *err) {
+    int count = 0;
+    for (int i = 0; i < a->count; i++) count += a->parameters[i].part_count;
+    if (safetensors_count(s) == count) return true;
+    NameEntry *found = xcalloc((size_t)count + 1, sizeof *found);
+    count = 0;
+    for (int i = 0; i < a->count; i++)
+        for (int k = 0; k < a->parameters[i].part_count; k++) {
+            TensorInfo t;
+            if (find_tensor(s, a->parameters[i].parts[k].name, &t)) found[count++] = (NameEntry){t.name, 0};
+        }
+    bool ok = true;
+    names_sort(found, count);
+    for (int i = 0; ok && i < safetensors_count(s); i++) {
+        TensorInfo t;
+        safetensors_at(s, i, &t);
+        if (names_find(found, count, t.name) < 0) ok = fail(err, ERR_DATA, path, "tensor '%.150s' has no place in this adapter", t.name);
+    }
+    free(found);
     return ok;
 }
-static bool read_tensors(const Policy *p, const Adapter *a, const char *path, Err *err) {
+bool adapter_tensors(const Adapter *a, const char *path, bool (*take)(void *context, int index, const float *values, Err *err), void *context, Err *err) {
     Safetensors *s;
-    int places = 0;
     TRY(safetensors_open(path, &s, err));
     bool ok = true;
     for (int i = 0; ok && i < a->count; i++) {
-        ok = read_parameter(p, a, &a->parameters[i], s, path, err);
-        places += a->parameters[i].part_count;
+        const Parameter *q = &a->parameters[i];
+        float *values = NULL;
+        ok = mem_alloc((size_t)(q->N * q->K) * sizeof *values, "an adapter", (void **)&values, err);
+        for (int k = 0; ok && k < q->part_count; k++) {
+            Tensor t = tensor_of(q, k);
+            ok = read_tensor(s, path, &t, values, err);
+        }
+        ok = ok && take(context, i, values, err);
+        mem_free(values);
     }
-    for (int i = 0; ok && safetensors_count(s) != places && i < safetensors_count(s); i++) {
-        TensorInfo t;
-        bool known = false;
-        safetensors_at(s, i, &t);
-        for (int k = 0; k < a->count && !known; k++)
-            for (int j = 0; j < a->parameters[k].part_count; j++) known |= strcmp(a->parameters[k].parts[j].name, t.name) == 0;
-        if (!known) ok = fail(err, ERR_DATA, path, "tensor '%.150s' has no place in this adapter", t.name);
-    }
+    ok = ok && check_places(a, s, path, err);
     safetensors_close(s);
     return ok;
+}
+// "all-linear" means routers too where the file has factors of one.
+bool adapter_find_routers(LoraConfig *c, const char *path, Err *err) {
+    Safetensors *s;
+    TRY(safetensors_open(path, &s, err));
+    for (int i = 0; i < safetensors_count(s) && !c->routers; i++) {
+        TensorInfo t;
+        safetensors_at(s, i, &t);
+        c->routers = strstr(t.name, ".gate.lora_A.weight") != NULL;
+    }
+    safetensors_close(s);
+    return true;
+}
+
+typedef struct Setting {
+    const Policy *p;
+    const Adapter *a;
+} Setting;
+static bool set_values(void *context, int index, const float *values, Err *err) {
+    const Setting *to = context;
+    return parameter_set(to->p, &to->a->parameters[index], values, err);
 }
 bool adapter_read(const Policy *p, const char *folder, bool trained, Adapter **out, Err *err) {
     char *config = path_join(folder, "adapter_config.json"), *tensors = path_join(folder, "adapter_model.safetensors");
     LoraConfig c;
     *out = NULL;
-    bool ok = lora_config_read(config, trained, &c, err) && adapter_make(p, &c, trained, config, out, err);
-    if (ok && !read_tensors(p, *out, tensors, err)) {
+    bool ok = lora_config_read(config, trained, &c, err) && adapter_find_routers(&c, tensors, err) && adapter_make(p, &c, trained, config, out, err);
+    if (ok && !adapter_tensors(*out, tensors, set_values, &(Setting){p, *out}, err)) {
         adapter_free(p, *out);
         *out = NULL;
         ok = false;
@@ -169,19 +250,15 @@ bool adapter_base(const char *folder, char **base, char hash[65], Err *err) {
 
 // ---- writing ---------------------------------------------------------------------------------------------
 static int by_text(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
-// Names of the targets: as they were given, or the last part of each module's name once.
+// The last part of each module's name once.
 static json_t *targets_json(const Adapter *a) {
     json_t *list = json_array();
+    const char **names = xcalloc((size_t)a->part_count + 1, sizeof *names);
     int count = 0;
-    for (int i = 0; i < a->linear_count; i++) count += a->linears[i].part_count;
-    const char **names = xcalloc((size_t)(count + a->config.target_count), sizeof *names);
-    count = 0;
-    for (int i = 0; i < a->config.target_count; i++) names[count++] = a->config.targets[i];
-    for (int i = 0; a->config.target_count == 0 && i < a->linear_count; i++)
-        for (int k = 0; k < a->linears[i].part_count; k++) {
-            const char *dot = strrchr(a->linears[i].parts[k].module, '.');
-            names[count++] = dot ? dot + 1 : a->linears[i].parts[k].module;
-        }
+    for (int i = 0; i < a->part_count; i++) {
+        const char *dot = strrchr(a->parts[i].module, '.');
+        names[count++] = dot ? dot + 1 : a->parts[i].module;
+    }
     qsort(names, (size_t)count, sizeof *names, by_text);
     for (int i = 0; i < count; i++)
         if (i == 0 || strcmp(names[i], names[i - 1]) != 0) json_array_append_new(list, json_string(names[i]));
@@ -197,27 +274,30 @@ static bool write_json(const char *folder, const char *name, json_t *value, Err 
 }
 static bool write_config(const Policy *p, const Adapter *a, const char *folder, Err *err) {
     const LoraConfig *c = &a->config;
-    bool whole = c->alpha == (double)(json_int_t)c->alpha;
-    json_t *j = json_pack("{s:s, s:s, s:o, s:s, s:f, s:b, s:b, s:b, s:i, s:o, s:o, s:s, s:b, s:n}", "peft_type", "LORA", "task_type", "CAUSAL_LM",
+    const json_t *targets = json_object_get(c->selection, "target_modules");
+    bool whole = c->alpha == (double)(json_int_t)c->alpha, all = !c->selection || (json_is_string(targets) && strcmp(json_string_value(targets), "all-linear") == 0);
+    json_t *j = json_pack("{s:s, s:s, s:o, s:s, s:f, s:b, s:b, s:b, s:i, s:o, s:b, s:b, s:n}", "peft_type", "LORA", "task_type", "CAUSAL_LM",
                           "base_model_name_or_path", p->base_path ? json_string(p->base_path) : json_null(), "bias", "none", "lora_dropout", 0.0,
                           "fan_in_fan_out", 0, "use_dora", 0, "use_rslora", c->rslora, "r", c->rank, "lora_alpha",
-                          whole ? json_integer((json_int_t)c->alpha) : json_real(c->alpha), "target_modules", targets_json(a), "init_lora_weights",
-                          "true", "inference_mode", 1, "modules_to_save");
-    json_object_set_new(j, "init_lora_weights", json_true());
+                          whole ? json_integer((json_int_t)c->alpha) : json_real(c->alpha), "init_lora_weights", 1, "inference_mode", 1,
+                          "modules_to_save");
+    if (c->selection) json_object_update(j, c->selection);
+    if (all) json_object_set_new(j, "target_modules", targets_json(a));
     return write_json(folder, "adapter_config.json", j, err);
 }
 // Names and values of one adapter's tensors without their padding. `values` are the caller's to free, [count].
 static bool collect(const Policy *p, const Adapter *a, TensorOut *out, float **values, int *count, Err *err) {
     for (int i = 0; i < a->count; i++) {
         const Parameter *q = &a->parameters[i];
-        bool is_b = q->scale != 0;
-        int64_t columns = is_b ? a->config.rank : q->K;
-        float *whole = values[i] = xmalloc((size_t)(q->N * q->K) * sizeof *whole);
-        TRY(parameter_get(p, q, whole, err));
-        for (int64_t r = 0; is_b && r < q->N; r++) memmove(whole + r * columns, whole + r * q->K, (size_t)columns * sizeof *whole);
-        for (int k = 0; k < q->part_count; k++)
-            out[(*count)++] = (TensorOut){.name = q->parts[k].name, .dtype = "F32", .dims = 2, .shape = {q->parts[k].rows, columns},
-                                          .values = whole + q->parts[k].row * columns};
+        float *whole = xmalloc((size_t)(q->N * q->K) * sizeof *whole), *at = values[i] = xmalloc((size_t)(q->N * q->K) * sizeof *whole);
+        bool ok = parameter_get(p, q, whole, err);
+        for (int k = 0; ok && k < q->part_count; k++) {
+            Tensor t = tensor_of(q, k);
+            out[(*count)++] = (TensorOut){.name = t.part->name, .dtype = "F32", .dims = 2, .shape = {t.rows, t.columns}, .values = at};
+            for (int64_t j = 0; j < t.rows * t.columns; j++) *at++ = whole[tensor_place(&t, j)];
+        }
+        free(whole);
+        TRY(ok);
     }
     return true;
 }

@@ -3,6 +3,10 @@
 // keys (its rows of kv_b) is applied to its queries instead, and the one that would make its values to what attention gives. All passes
 // do it this way, decoding and training alike, which is what makes them the same numbers.
 //
+// An adapter on that matrix, s B A, is applied the same way and added in fp32: a head's queries go through its rows of s B, then
+// through A; what attention gives goes through A, then through the head's rows of s B. The two ways meet in A, whose gradient is
+// summed in two parts, so that each has an order of its own.
+//
 // Queries may come by a latent of their own (q_rank). The two inner norms have an epsilon of 1e-6, whatever the configuration says
 // of the others.
 #include "model.h"
@@ -109,7 +113,66 @@ static void heads_gradient(const Backward *b, Parameter *w, int block, const voi
                                                         .products = {.count = (int)H, .x_step = x_head, .y_step = dy_head, .w_step = block_row(w, 2) * K}});
 }
 
+// ---- an adapter on kv_b ----------------------------------------------------------------------------------
+// Rows of all heads as rows of their own, ldx apart, through A: u [T H, rank]; or back: += u A, rows of R.
+static void factor_rows(const Policy *p, int64_t T, const Parameter *A, const void *x, int64_t ldx, void *u) {
+    p->device->matmul(p->device, &(MatmulArgs){.M = T * p->config.heads, .N = A->N, .K = A->K, .dtype = p->dtype, .x = x, .ldx = ldx, .w = A->packed,
+                                               .store = STORE_ACT, .y = u, .ldy = A->N});
+}
+static void factor_rows_back(const Policy *p, int64_t T, const Parameter *A, const void *u, float *y, int64_t ldy) {
+    p->device->matmul(p->device, &(MatmulArgs){.M = T * p->config.heads, .N = A->K, .K = A->N, .dtype = p->dtype, .x = u, .ldx = A->N,
+                                               .w = A->transposed, .store = ADD_F32, .y = y, .ldy = ldy});
+}
+static void factor_gradient(const Backward *b, const Parameter *A, const void *x, int64_t ldx, const void *du, float *gradient) {
+    const Policy *p = b->p;
+    Segments rows = {b->groups.count, p->training.staged.unit_heads, p->paging.unit_heads};
+    p->device->matmul_grad(p->device, &(MatmulGradArgs){.T = b->pass.T * p->config.heads, .N = A->N, .K = A->K, .dtype = p->dtype, .x = x, .ldx = ldx,
+                                                        .dy = du, .ldy = A->N, .dw = gradient, .segments = rows, .scratch = p->training.scratch});
+}
+// A head's x times its rows of s B in `block`, and back.
+static void through_B(const Policy *p, int64_t T, const Parameter *B, int block, const void *x, Store store, void *y, int64_t y_head) {
+    heads_product(p, T, &(HeadsProduct){.x = x, .K = B->K, .x_head = B->K, .w = packed_from(p, B, block), .w_step = packed_step(B),
+                                        .N = block_rows(B, block), .y_head = y_head, .store = store, .y = y});
+}
+static void through_B_back(const Policy *p, int64_t T, const Parameter *B, int block, const void *x, void *u) {
+    int64_t N = block_rows(B, block);
+    heads_product(p, T, &(HeadsProduct){.x = x, .K = N, .x_head = N, .w = transposed_from(p, B, block), .w_step = transposed_step(B), .N = B->K,
+                                        .y_head = B->K, .store = STORE_ACT, .y = u});
+}
+
 // ---- forward ---------------------------------------------------------------------------------------------
+// Queries in the place of keys' matrix: of each head N columns to the first R of W. An adapter's part is added in fp32, aside where
+// what attention reads is rounded.
+static void absorb_keys(const Policy *p, int64_t T, const Linear *kv_b, const void *q_plain, void *q) {
+    const LatentConfig *c = &p->config.latent;
+    const LoraLinear *a = lora_of(p, kv_b);
+    const Parameter *w = kv_b->weight;
+    bool aside = a && p->dtype != DTYPE_F32;
+    int64_t W = c->R + c->P, columns = aside ? c->R : W;
+    void *sum = aside ? p->work.lora_wide : q;
+    heads_product(p, T, &(HeadsProduct){.x = q_plain, .K = c->N, .x_head = c->N, .w = transposed_from(p, w, 0), .w_step = transposed_step(w), .N = c->R,
+                                        .y_head = columns, .store = aside ? STORE_F32 : STORE_ACT, .y = sum});
+    if (!a) return;
+    through_B_back(p, T, a->parts[0].B, 0, q_plain, p->work.lora_u);
+    factor_rows_back(p, T, a->A, p->work.lora_u, sum, columns);
+    if (aside)
+        p->device->convert(p->device, &(ConvertArgs){.count = T * p->config.heads * c->R, .dtype = p->dtype, .x = sum, .y = q, .columns = c->R, .ldy = W});
+}
+// What attention gives, of each head R columns, to V.
+static void absorb_values(const Policy *p, int64_t T, const Linear *kv_b, const void *context, void *y) {
+    const LatentConfig *c = &p->config.latent;
+    const LoraLinear *a = lora_of(p, kv_b);
+    const Parameter *w = kv_b->weight;
+    bool aside = a && p->dtype != DTYPE_F32;
+    void *sum = aside ? p->work.lora_wide : y;
+    heads_product(p, T, &(HeadsProduct){.x = context, .K = c->R, .x_head = c->R, .w = packed_from(p, w, 1), .w_step = packed_step(w), .N = c->V,
+                                        .y_head = c->V, .store = aside ? STORE_F32 : STORE_ACT, .y = sum});
+    if (!a) return;
+    factor_rows(p, T, a->A, context, c->R, p->work.lora_u);
+    through_B(p, T, a->parts[0].B, 1, p->work.lora_u, ADD_F32, sum, c->V);
+    if (aside) p->device->convert(p->device, &(ConvertArgs){.count = T * p->config.heads * c->V, .dtype = p->dtype, .x = sum, .y = y});
+}
+
 // Scores are divided by the root of N + P; where positions are stretched by yarn they get its factor twice, for queries and keys.
 static float score_scale(const ModelConfig *c) {
     const RopeConfig *r = &c->rope[0];
@@ -155,12 +218,10 @@ void latent_forward(Policy *p, const Pass *pass, int layer, const Kept *kept, vo
                                         .interleaved = c->interleaved, .q = work->qkv, .latent = w->latent, .key = kv + c->R, .ldkey = W,
                                         .position = angles_of(pass), .cos_sin = p->cos_sin[0], .q_plain = q_plain, .q_full = q,
                                         .pages = pass->pages + (size_t)layer * pass->layer_bytes, .slot_start = pass->slot_start, .slot = pass->slot});
-    heads_product(p, T, &(HeadsProduct){.x = q_plain, .K = c->N, .x_head = c->N, .w = transposed_from(p, l->kv_b.weight, 0),
-                                        .w_step = transposed_step(l->kv_b.weight), .N = c->R, .y_head = W, .store = STORE_ACT, .y = q});
+    absorb_keys(p, T, &l->kv_b, q_plain, q);
     LatentAttentionArgs attention = attention_args(p, pass, layer, q, context, kept ? kept->lse : NULL);
     d->latent_attention(d, &attention);
-    heads_product(p, T, &(HeadsProduct){.x = context, .K = c->R, .x_head = c->R, .w = packed_from(p, l->kv_b.weight, 1),
-                                        .w_step = packed_step(l->kv_b.weight), .N = c->V, .y_head = c->V, .store = STORE_ACT, .y = y});
+    absorb_values(p, T, &l->kv_b, context, y);
 }
 
 // ---- backward --------------------------------------------------------------------------------------------
@@ -186,6 +247,31 @@ static void queries_backward(const Backward *b, const Layer *l, const LatentKept
     linear_backward(b, &l->q_a, p->work.x, t->mla.dq_a_act, ADD_F32, t->dwide);
 }
 
+// What the adapter adds to dcontext, from the gradient of the values in dact; and to dq_plain, from that of the queries in work.q.
+static void values_adapter(const Backward *b, const LoraLinear *a, const LatentKept *k) {
+    const Policy *p = b->p;
+    const LatentConfig *c = &p->config.latent;
+    const Training *t = &p->training;
+    Parameter *B = a->parts[0].B;
+    int64_t T = b->pass.T;
+    factor_rows(p, T, a->A, k->context, c->R, p->work.lora_u);
+    heads_gradient(b, B, 1, p->work.lora_u, B->K, t->dact, c->V);
+    through_B_back(p, T, B, 1, t->dact, p->work.lora_du);
+    factor_gradient(b, a->A, k->context, c->R, p->work.lora_du, a->A->gradient2);
+    factor_rows_back(p, T, a->A, p->work.lora_du, t->mla.dcontext, c->R);
+}
+static void keys_adapter(const Backward *b, const LoraLinear *a, const LatentKept *k) {
+    const Policy *p = b->p;
+    const LatentConfig *c = &p->config.latent;
+    Parameter *B = a->parts[0].B;
+    int64_t T = b->pass.T, W = c->R + c->P;
+    factor_rows(p, T, a->A, p->work.q, W, p->work.lora_du);
+    heads_gradient(b, B, 0, p->work.lora_du, B->K, k->q_plain, c->N);
+    through_B_back(p, T, B, 0, k->q_plain, p->work.lora_u);
+    factor_gradient(b, a->A, p->work.q, W, p->work.lora_u, a->A->gradient);
+    through_B(p, T, B, 0, p->work.lora_du, ADD_F32, p->training.mla.dq_plain, c->N);
+}
+
 void latent_backward(const Backward *b, int layer) {
     Policy *p = b->p;
     const LatentConfig *c = &p->config.latent;
@@ -194,11 +280,13 @@ void latent_backward(const Backward *b, int layer) {
     const Kept *kept = &p->training.kept[layer];
     const LatentKept *k = &kept->latent;
     const Training *t = &p->training;
+    const LoraLinear *a = lora_of(p, &l->kv_b);
     Parameter *kv_b = l->kv_b.weight;
     int64_t T = b->pass.T, W = c->R + c->P, H = p->config.heads;
     heads_gradient(b, kv_b, 1, k->context, c->R, t->dact, c->V);
     heads_product(p, T, &(HeadsProduct){.x = t->dact, .K = c->V, .x_head = c->V, .w = transposed_from(p, kv_b, 1), .w_step = transposed_step(kv_b),
                                         .N = c->R, .y_head = c->R, .store = STORE_F32, .y = t->mla.dcontext});
+    if (a) values_adapter(b, a, k);
     d->latent_attention_grad(d, &(LatentAttentionGradArgs){.forward = attention_args(p, &b->pass, layer, kept->q, k->context, kept->lse),
                                                            .unit_count = b->groups.count, .unit = t->staged.unit, .unit_page = t->staged.unit_page,
                                                            .dy = t->mla.dcontext, .dq = t->dq, .dpages = t->dpages, .delta = t->delta,
@@ -208,6 +296,7 @@ void latent_backward(const Backward *b, int layer) {
     heads_gradient(b, kv_b, 0, p->work.q, W, k->q_plain, c->N);
     heads_product(p, T, &(HeadsProduct){.x = p->work.q, .K = c->R, .x_head = W, .w = packed_from(p, kv_b, 0), .w_step = packed_step(kv_b), .N = c->N,
                                         .y_head = c->N, .store = STORE_F32, .y = t->mla.dq_plain});
+    if (a) keys_adapter(b, a, k);
     d->latent_rope_grad(d, &(LatentRopeGradArgs){.T = T, .heads = p->config.heads, .N = c->N, .P = c->P, .R = c->R, .dtype = p->dtype,
                                                  .interleaved = c->interleaved, .position = angles_of(&b->pass), .cos_sin = p->cos_sin[0],
                                                  .dq_plain = t->mla.dq_plain, .dq_full = t->dq, .dpages = t->dpages, .slot_start = b->pass.slot_start,

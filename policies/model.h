@@ -29,13 +29,16 @@ typedef struct Parameter {
     bool matrix;       // packed, decayed by AdamW; vectors are used as they are
     bool transposable; // the backward pass multiplies by it
     bool trained;      // has masters, gradients and moments
+    bool second_gradient; // gradient2 too
+    bool fused;        // a factor of all experts as one parameter: one tensor in files, experts by turns (lora_files.c)
+    int32_t rank;      // of a factor; the rest is padding
     float scale;       // of the packed form, 0: 1; gradients are those of the packed form, times this
     float *values;     // [N, K] fp32: masters, and vectors of any policy; NULL for frozen matrices
     void *packed, *transposed;
     KeptPart *kept;    // [part_count] where `packed` holds blocks, else NULL; such a matrix is frozen
     size_t kept_bytes; // of `packed` then
     float *gradient;   // [N, K]
-    float *gradient2;  // [N, K] second part: of a tied head, so that embedding and head sum in an order of their own
+    float *gradient2;  // [N, K] second part, so that two sums each have an order of their own: embedding and tied head, or an adapter's on kv_b
     float *m, *v;      // AdamW's moments
 } Parameter;
 
@@ -63,12 +66,14 @@ typedef struct Linear {
 // Low-rank adapters (Hu et al. 2021): y += s B A x for the parts of a weight that are targets. The A of all of them lie in one
 // matrix, so that x is read once: u = A x, then each part takes its columns of u. Ranks are padded to a multiple of
 // LORA_STEP by rows of A and columns of B that are zero and stay zero. Of experts each has an A and B's of its own, one behind
-// the other as their matrices are; factors of an expert that is no target are zero and stay zero.
+// the other as their matrices are; factors of an expert that is no target are zero and stay zero. Where all experts are one
+// parameter (PEFT's target_parameters), gate and up share a factor A.
 enum { LORA_STEP = 8 };
 typedef struct LoraPart {
     Parameter *B;      // [rows, padded rank], packed with the scale; of experts [E rows, padded rank]
     int64_t row, rows; // of the weight, of one expert's
-    char module[96];   // "model.layers.0.self_attn.q_proj"
+    int64_t column;    // its own in u
+    char module[96];   // "model.layers.0.self_attn.q_proj"; empty where all experts are one parameter
 } LoraPart;
 typedef struct LoraLinear {
     Parameter *A; // [part_count * padded rank, K]; of experts [E part_count * padded rank, K]
@@ -77,7 +82,6 @@ typedef struct LoraLinear {
 } LoraLinear;
 typedef struct Adapter {
     LoraConfig config;
-    int32_t padded;         // rank
     Parameter *parameters;  // [count]
     int count;
     ParameterPart *names;   // [name_count]
@@ -215,7 +219,7 @@ typedef struct Workspace {
 // The arrays of a packed batch as operations read them.
 typedef struct Staged {
     Pass pass;
-    const int32_t *unit, *unit_page, *page_first_row, *page_last_row;
+    const int32_t *unit, *unit_heads, *unit_page, *page_first_row, *page_last_row;
     const int32_t *row, *target, *kept;
     const int64_t *kept_start;
     const float *inv_temperature;
@@ -266,6 +270,7 @@ typedef struct Paging {
     int32_t page_count;
     int64_t table_count, slot_count;
     int32_t *unit, *unit_page; // rows and pages of each group
+    int32_t *unit_heads;       // rows times heads, where attention is latent
     int32_t *page_first_row, *page_last_row; // [pages] rows that see the page lie between, ends included
     int32_t max_position, max_run; // max_run: most rows in succession that share a table
     double context;            // sum over rows of the positions they see
@@ -346,6 +351,10 @@ void linear_forward(const Policy *p, const Linear *l, int64_t T, const void *x, 
 // `store` of dx: STORE_F32 or ADD_F32.
 void linear_backward(const Backward *b, const Linear *l, const void *x, const void *dy, Store store, float *dx);
 
+// The list of parameters of p->config, and the layers' pointers to them; no memory for values. Without a device only
+// policy_layout_free may follow.
+bool policy_layout(Policy *p, Err *err) MUST_CHECK;
+void policy_layout_free(Policy *p);
 // A policy whose memory is asked for and never written: for plans, on a device that counts (plan.c). `w` may be NULL.
 bool policy_outline(const ModelConfig *config, const Weights *w, const PolicyOptions *o, Policy **out, Err *err) MUST_CHECK;
 
@@ -360,17 +369,25 @@ bool kept_scratch(Policy *p, Err *err) MUST_CHECK; // scratch of products, once 
 static inline const LoraLinear *lora_of(const Policy *p, const Linear *l) {
     return p->active ? p->active->of[l->weight - p->parameters] : NULL;
 }
+// Which factors there are and their shapes and names, without memory for them; needs no device.
+bool adapter_layout(const Policy *p, const LoraConfig *config, bool trained, const char *where, Adapter **out, Err *err) MUST_CHECK;
 // A zeroed adapter for the policy's weights; takes over nothing of `config`. ERR_DATA where a target doesn't name a product.
 bool adapter_make(const Policy *p, const LoraConfig *config, bool trained, const char *where, Adapter **out, Err *err) MUST_CHECK;
 void adapter_free(const Policy *p, Adapter *a);
 // A as PEFT draws it, uniform within 1 / sqrt(K), B zero: the adapter changes nothing yet.
 bool adapter_start(const Policy *p, Adapter *a, uint64_t seed, Err *err) MUST_CHECK;
 bool adapter_read(const Policy *p, const char *folder, bool trained, Adapter **out, Err *err) MUST_CHECK;
+// Each parameter's values [N, K] of a file of factors, padding zero, for as long as `take` runs; afterwards every tensor of the file
+// has had its place.
+bool adapter_tensors(const Adapter *a, const char *path, bool (*take)(void *context, int index, const float *values, Err *err), void *context,
+                     Err *err) MUST_CHECK;
+// Sets config->routers by what the file of factors holds.
+bool adapter_find_routers(LoraConfig *config, const char *path, Err *err) MUST_CHECK;
 // Only an adapter that is trained: packed forms are rounded and scaled.
 bool adapter_write(const Policy *p, const Adapter *a, const char *folder, Err *err) MUST_CHECK;
 bool adapter_copy(const Policy *p, const Adapter *from, Adapter **out, Err *err) MUST_CHECK;
 bool adapter_reserve(Policy *p, int64_t rows, Err *err) MUST_CHECK;
-size_t adapter_grad_scratch(const Adapter *a, int64_t rows, int groups, Dtype dtype);
+size_t adapter_grad_scratch(const Adapter *a, int64_t rows, int heads, int groups, Dtype dtype);
 // Appends an adapter to the policy, which owns it then.
 void adapter_add(Policy *p, Adapter *a);
 
@@ -429,7 +446,7 @@ int64_t rope_limit(const ModelConfig *c);
 // Rows behind those tables, and training.angle, for the sequences of a batch that are beyond it.
 bool rope_stretch(Policy *p, const Packed *b, Err *err) MUST_CHECK;
 
-void paging_build(const Packed *batch, Paging *out);
+void paging_build(const Packed *batch, int32_t heads, Paging *out);
 void paging_free(Paging *paging);
 bool packed_check(const Policy *p, const Packed *batch, Err *err) MUST_CHECK;
 

@@ -45,7 +45,7 @@ static void find_readers(const Packed *b, Paging *out) {
     }
 }
 
-void paging_build(const Packed *b, Paging *out) {
+void paging_build(const Packed *b, int32_t heads, Paging *out) {
     *out = (Paging){0};
     Arena *a = &out->arena;
     int64_t slots = 0, tables = 0;
@@ -67,6 +67,7 @@ void paging_build(const Packed *b, Paging *out) {
     out->slot = ARENA_NEW(a, int64_t, slots);
     out->unit = ARENA_NEW(a, int32_t, b->group_count + 1);
     out->unit_page = ARENA_NEW(a, int32_t, b->group_count + 1);
+    out->unit_heads = ARENA_NEW(a, int32_t, b->group_count + 1);
     int32_t page = 0, table = 0;
     int64_t slot = 0;
     for (int g = 0; g < b->group_count; g++) {
@@ -118,6 +119,7 @@ void paging_build(const Packed *b, Paging *out) {
     out->slot_count = slot;
     out->table_count = table;
     out->unit[b->group_count] = b->token_count;
+    for (int g = 0; g <= b->group_count; g++) out->unit_heads[g] = out->unit[g] * heads;
     out->unit_page[b->group_count] = page;
     out->page_count = page;
     find_readers(b, out);

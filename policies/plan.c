@@ -61,15 +61,12 @@ bool plan_policy(const char *path, const ModelConfig *config, const PolicyOption
     Weights *w = NULL;
     char *base = NULL, hash[65];
     PolicyOptions mine = *o;
-    LoraConfig adapter = {0};
     *out = (PlanBytes){0};
     TRY(device_open_cpu(NULL, o->threads, &host, err));
     bool ok = true;
     if (path && folder_is_adapter(path)) {
-        char *file = xasprintf("%s/adapter_config.json", path);
-        ok = adapter_base(path, &base, hash, err) && lora_config_read(file, true, &adapter, err);
-        mine.lora = (LoraOptions){.rank = adapter.rank, .targets = (const char *const *)adapter.targets};
-        free(file);
+        ok = adapter_base(path, &base, hash, err);
+        mine.adapter = path;
     }
     ok = ok && (!path || weights_open(base ? base : path, false, &w, err)) &&
          count_policy(host, w ? weights_config(w) : config, w, &mine, shape, out, err);
@@ -79,7 +76,6 @@ bool plan_policy(const char *path, const ModelConfig *config, const PolicyOption
         out->rollout = plan_cache_bytes(c, o->precision, shape->rollout_pages * PAGE) + (size_t)shape->places * row;
     }
     if (w) weights_close(w);
-    lora_config_free(&adapter);
     free(base);
     device_close(host);
     return ok;

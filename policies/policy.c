@@ -1,4 +1,4 @@
-// A Policy's life: parameters from a config, weights in and out, AdamW, hashes. layout_build makes the list
+// A Policy's life: parameters from a config, weights in and out, AdamW, hashes. policy_layout makes the list
 // of parameters from a family's tensors; everything else works on that list.
 #include "model.h"
 #include "files.h"
@@ -67,7 +67,7 @@ static bool add_tensor(void *context, const TensorSpec *t, Err *err) {
     q->N += t->rows;
     return true;
 }
-static bool layout_build(Policy *p, Err *err) {
+bool policy_layout(Policy *p, Err *err) {
     const ModelConfig *c = &p->config;
     int count = 0;
     TRY(family_tensors(c, count_tensor, &count, err));
@@ -79,6 +79,8 @@ static bool layout_build(Policy *p, Err *err) {
     if (c->tied) p->head = p->embedding;
     return true;
 }
+
+void policy_layout_free(Policy *p) { free(p->parts), free(p->parameters), free(p->layers); }
 
 // Frozen vectors beside a trained adapter have one place for gradients that nobody reads.
 bool parameter_alloc(const Policy *p, Parameter *q, Err *err) {
@@ -95,7 +97,8 @@ bool parameter_alloc(const Policy *p, Parameter *q, Err *err) {
     TRY(d->allocate(d, floats, name, (void **)&q->gradient, err));
     TRY(d->allocate(d, floats, name, (void **)&q->m, err));
     TRY(d->allocate(d, floats, name, (void **)&q->v, err));
-    return q != p->head || !p->config.tied || d->allocate(d, floats, name, (void **)&q->gradient2, err);
+    bool second = q->second_gradient || (q == p->head && p->config.tied);
+    return !second || d->allocate(d, floats, name, (void **)&q->gradient2, err);
 }
 
 void parameter_free(const Policy *p, Parameter *q) {
@@ -186,7 +189,7 @@ static bool policy_start(const ModelConfig *config, const PolicyOptions *o, Poli
         TRY(device_open(o->device, o->threads, &p->device, err));
     if (p->device->is_host)
         TRY(p->device->allocate(p->device, head_scratch(p->device->threads), "head scratch", (void **)&p->head_scratch, err));
-    TRY(layout_build(p, err));
+    TRY(policy_layout(p, err));
     bool adapts = o->adapter || o->lora.rank > 0;
     for (int i = 0; i < p->parameter_count; i++) p->parameters[i].trained = p->trainable && !adapts && p->parameters[i].role != ROLE_CORRECTION;
     if (p->trainable && adapts) TRY(discard_reserve(p, err));
@@ -232,9 +235,10 @@ static bool open_adapter(Policy *p, const PolicyOptions *o, Err *err) {
     Adapter *a = NULL;
     if (o->adapter) TRY(adapter_read(p, o->adapter, p->trainable, &a, err));
     if (!o->adapter && o->lora.rank > 0) {
-        LoraConfig c = {.rank = o->lora.rank, .alpha = o->lora.alpha, .rslora = o->lora.rslora, .targets = (char **)(uintptr_t)o->lora.targets};
-        while (c.targets && c.targets[c.target_count]) c.target_count++;
-        TRY(adapter_make(p, &c, p->trainable, "lora", &a, err));
+        LoraConfig c = lora_config_make(o->lora.rank, o->lora.alpha, o->lora.rslora, o->lora.targets);
+        bool ok = adapter_make(p, &c, p->trainable, "lora", &a, err);
+        lora_config_free(&c);
+        TRY(ok);
         adapter_add(p, a);
         TRY(adapter_start(p, a, o->lora.seed, err));
     } else if (a) {
@@ -289,8 +293,22 @@ bool policy_open(const char *path, const PolicyOptions *options, Policy **out, E
     return false;
 }
 
+static bool outline_adapter(Policy *p, const PolicyOptions *o, Adapter **out, Err *err) {
+    LoraConfig c;
+    bool ok = true;
+    *out = NULL;
+    if (o->adapter) {
+        char *path = path_join(o->adapter, "adapter_config.json");
+        ok = lora_config_read(path, p->trainable, &c, err);
+        free(path);
+    } else {
+        c = lora_config_make(o->lora.rank, 1, false, o->lora.targets);
+    }
+    ok = ok && (c.rank == 0 || adapter_make(p, &c, p->trainable, "lora", out, err));
+    lora_config_free(&c);
+    return ok;
+}
 bool policy_outline(const ModelConfig *config, const Weights *w, const PolicyOptions *o, Policy **out, Err *err) {
-    LoraConfig c = {.rank = o->lora.rank, .alpha = 1, .targets = (char **)(uintptr_t)o->lora.targets};
     Adapter *a = NULL;
     TRY(policy_start(config, o, out, err));
     Policy *p = *out;
@@ -299,8 +317,7 @@ bool policy_outline(const ModelConfig *config, const Weights *w, const PolicyOpt
         TRY(w && kept_can(p, q, w) ? kept_alloc(p, q, w, err) : parameter_alloc(p, q, err));
     }
     TRY(kept_scratch(p, err));
-    while (c.targets && c.targets[c.target_count]) c.target_count++;
-    if (c.rank > 0) TRY(adapter_make(p, &c, p->trainable, "lora", &a, err));
+    TRY(outline_adapter(p, o, &a, err));
     if (a) adapter_add(p, a);
     p->active = a;
     p->trained = p->trainable ? a : NULL;
@@ -400,9 +417,7 @@ void policy_close(Policy *p) {
     paging_free(&p->paging);
     free(p->adapters);
     free(p->base_path);
-    free(p->parameters);
-    free(p->parts);
-    free(p->layers);
+    policy_layout_free(p);
     if (p->tokenizer) tokenizer_close(p->tokenizer);
     free(p);
 }

@@ -93,6 +93,7 @@ static bool stage_batch(Policy *p, const Packed *b, Err *err) {
     STAGE_ADD(&t->stage, g->slot, g->slot_count, &s->pass.slot);
     STAGE_ADD(&t->stage, g->unit, b->group_count + 1, &s->unit);
     STAGE_ADD(&t->stage, g->unit_page, b->group_count + 1, &s->unit_page);
+    STAGE_ADD(&t->stage, g->unit_heads, p->config.latent.R ? b->group_count + 1 : 0, &s->unit_heads);
     STAGE_ADD(&t->stage, g->page_first_row, g->page_count, &s->page_first_row);
     STAGE_ADD(&t->stage, g->page_last_row, g->page_count, &s->page_last_row);
     STAGE_ADD(&t->stage, b->row, R, &s->row);
@@ -111,7 +112,7 @@ static bool forward_queue(Policy *p, const Packed *batch, bool keep, Err *err) {
     if (keep && !p->trainable) return fail(err, ERR_SOFTWARE, "policy", "activations are kept only by a trainable policy");
     TRY(packed_check(p, batch, err));
     paging_free(&p->paging);
-    paging_build(batch, &p->paging);
+    paging_build(batch, p->config.latent.R ? p->config.heads : 1, &p->paging);
     TRY(training_reserve(p, batch, p->paging.page_count, keep, err));
     TRY(workspace_reserve(p, batch->token_count, err));
     TRY(rope_reserve(p, p->paging.max_position + 1, err) && rope_stretch(p, batch, err));

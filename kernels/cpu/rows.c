@@ -230,11 +230,14 @@ void V(scatter)(const Team *team, const ScatterArgs *a) {
 }
 
 void V(convert)(const Team *team, const ConvertArgs *a) {
-    int64_t from, to;
+    int64_t from, to, columns = a->columns ? a->columns : a->count;
+    if (a->count <= 0) return;
     team_share(team, a->count, 64, &from, &to);
-    for (int64_t c = from; c < to; c += 16) {
-        int64_t n = to - c < 16 ? to - c : 16;
-        lanes_store(a->y, c, lanes_load(a->x, c, n, false), n, is_half(a->dtype));
+    for (int64_t c = from; c < to;) {
+        int64_t left = columns - c % columns, n = to - c < 16 ? to - c : 16;
+        if (n > left) n = left;
+        lanes_store(a->y, convert_place(a, c), lanes_load(a->x, c, n, false), n, is_half(a->dtype));
+        c += n;
     }
 }
 

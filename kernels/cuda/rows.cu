@@ -196,19 +196,22 @@ void gather_cuda(const Device *device, const GatherArgs *a) {
     LAUNCH(cuda_context(device)->stream, kernel, g.grid, g.block, 0, *a, g.pieces);
 }
 
-// Grid: 256 threads of eight numbers each.
+static __device__ int64_t converted_place(const ConvertArgs &a, int64_t i) { return a.columns ? i / a.columns * a.ldy + i % a.columns : i; }
+// Grid: 256 threads of eight numbers each. Eight of one row stay together; rows whose width isn't a multiple of eight go one by one.
 template <bool ALIGNED, typename Act> static __global__ void convert_kernel(ConvertArgs a) {
     int64_t at = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * 8;
     if (at >= a.count) return;
     int n = columns_at(at, a.count);
     if (ALIGNED && n == 8)
-        store<true>((Act *)a.y + at, load<true>(a.x + at, 8), 8);
-    else
+        store<true>((Act *)a.y + converted_place(a, at), load<true>(a.x + at, 8), 8);
+    else if (a.columns == 0)
         store<false>((Act *)a.y + at, load<false>(a.x + at, n), n);
+    else
+        for (int i = 0; i < n; i++) store<false>((Act *)a.y + converted_place(a, at + i), load<false>(a.x + at + i, 1), 1);
 }
 void convert_cuda(const Device *device, const ConvertArgs *a) {
     if (a->count <= 0) return;
-    auto kernel = INSTANCE(convert_kernel, a->dtype, aligned(a->x) && aligned(a->y));
+    auto kernel = INSTANCE(convert_kernel, a->dtype, aligned(a->x) && aligned(a->y) && a->columns % 8 == 0 && a->ldy % 8 == 0);
     LAUNCH(cuda_context(device)->stream, kernel, dim3(ceil_div(a->count, 2048)), dim3(256), 0, *a);
 }
 

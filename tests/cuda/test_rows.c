@@ -96,6 +96,13 @@ static void convert_case(Random *r, int64_t T, int64_t C, Dtype dtype, Temper te
     COMPARE_SHAPE(convert, &a);
 }
 static void convert_bits(void) { each_shape(7, convert_case); }
+static void convert_apart_case(Random *r, int64_t T, int64_t C, Dtype dtype, Temper temper) {
+    ConvertArgs a = {.count = T * C, .dtype = dtype, .x = input("x", T * C, r, temper), .columns = C, .ldy = C + (C % 8 ? 5 : 8)};
+    a.y = output("y", T * a.ldy, kind_of(dtype));
+    memset(a.y, 0, (size_t)(T * a.ldy) * dtype_size(dtype));
+    COMPARE_SHAPE(convert, &a);
+}
+static void convert_apart_bits(void) { each_shape(7, convert_apart_case); }
 
 // Every rounding: halves go to the even neighbour, overflow to infinity, NaN stays NaN. Eight at a time and one at a time.
 static void convert_rounds_to_nearest_even(void) {
@@ -382,6 +389,7 @@ static const Test tests[] = {
     {"cuda rows scatter bits", scatter_bits},
     {"cuda rows scatter, long lists", scatter_lists},
     {"cuda rows convert bits", convert_bits},
+    {"cuda rows convert rows that lie apart", convert_apart_bits},
     {"cuda rows convert rounds to nearest even", convert_rounds_to_nearest_even},
     {"cuda rows nothing to do", nothing_to_do},
     {"cuda rows advance", advance_bits},

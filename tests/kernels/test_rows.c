@@ -150,6 +150,14 @@ static void convert_case(Random *r, int64_t T, int64_t C, Dtype dtype, Temper te
     COMPARE_SHAPE(convert, &a);
 }
 static void convert_bits(void) { each_shape(9, convert_case); }
+// Rows that lie apart: what is between them stays.
+static void convert_apart_case(Random *r, int64_t T, int64_t C, Dtype dtype, Temper temper) {
+    ConvertArgs a = {.count = T * C, .dtype = dtype, .x = input("x", T * C, r, temper), .columns = C, .ldy = C + (C % 8 ? 5 : 8)};
+    a.y = output("y", T * a.ldy, kind_of(dtype));
+    memset(a.y, 0, (size_t)(T * a.ldy) * dtype_size(dtype));
+    COMPARE_SHAPE(convert, &a);
+}
+static void convert_apart_bits(void) { each_shape(10, convert_apart_case); }
 
 // Every rounding: halves go to the even neighbour, overflow to infinity, NaN stays NaN whatever its payload.
 static void convert_rounds_to_nearest_even(void) {
@@ -293,6 +301,7 @@ static const Test tests[] = {
     {"gather bits", gather_bits},
     {"scatter bits", scatter_bits},
     {"convert bits", convert_bits},
+    {"convert rows that lie apart", convert_apart_bits},
     {"convert rounds to nearest even", convert_rounds_to_nearest_even},
     {"embedding slopes", embed_slopes},
     {"rmsnorm slopes", rmsnorm_slopes},

@@ -142,7 +142,7 @@ static void move_adapter(Policy *p, Adapter *a, uint64_t seed) {
         float *values = xcalloc((size_t)(q->N * q->K), sizeof *values);
         for (int k = 0; k < q->part_count; k++)
             for (int64_t row = 0; row < q->parts[k].rows; row++)
-                for (int64_t j = 0, n = q->scale != 0 ? a->config.rank : q->K; j < n; j++)
+                for (int64_t j = 0, n = q->scale != 0 ? q->rank : q->K; j < n; j++)
                     values[(q->parts[k].row + row) * q->K + j] = (float)(0.2 * random_normal(&r));
         OK(parameter_set(p, q, values, &err));
         free(values);
@@ -359,14 +359,27 @@ static void refused(void) {
         {"{\"lora_dropout\": 0.1}", "lora_dropout", true},
         {"{\"bias\": \"all\"}", "bias", false},
         {"{\"modules_to_save\": [\"lm_head\"]}", "modules_to_save", false},
-        {"{\"rank_pattern\": {\"q_proj\": 2}}", "rank_pattern", false},
+        {"{\"rank_pattern\": {\"q_proj\": 2}}", "has not the shape [2, ", false},
+        {"{\"rank_pattern\": {\"q_proj\": 0}}", "rank_pattern", false},
+        {"{\"rank_pattern\": {\"q_(proj\": 2}}", "is not an expression", false},
+        {"{\"alpha_pattern\": [1]}", "alpha_pattern", false},
+        {"{\"target_modules\": \"(q_proj\"}", "is not an expression", false},
+        {"{\"target_modules\": \".*embed.*\"}", "model.embed_tokens is a target, expected a product of the layers", false},
+        {"{\"target_modules\": \"(a|aa|aaa|.*)*(.*)*(.*)*(.*)*b\"}", "too many steps", false},
+        {"{\"target_modules\": null}", "target_modules", false},
+        {"{\"exclude_modules\": [\"q_proj\"]}", "has no place", false},
+        {"{\"layers_to_transform\": [0]}", "has no place", false},
+        {"{\"layers_to_transform\": \"0\"}", "layers_to_transform", false},
+        {"{\"layers_pattern\": \"blocks\"}", "layers_pattern", false},
+        {"{\"target_parameters\": [\"mlp.experts.gate_up_proj\"], \"target_modules\": null}", "names no product of this model", false},
+        {"{\"init_lora_weights\": \"pissa\"}", "init_lora_weights", false},
+        {"{\"use_newest_thing\": true}", "use_newest_thing", false},
         {"{\"peft_type\": \"IA3\"}", "peft_type", false},
         {"{\"r\": 0}", "r is 0", false},
         {"{\"r\": 5}", "has not the shape", false},
         {"{\"target_modules\": [\"q_proj\"]}", "has no place", false},
         {"{\"target_modules\": [\"x_proj\"]}", "names no product of this model, expected some of q_proj, k_proj, v_proj, o_proj", false},
         {"{\"target_modules\": [\"q_proj\", \"lm_head\"]}", "lm_head", false},
-        {"{\"target_modules\": \".*proj\"}", "target_modules", false},
     };
     for (int i = 0; i < COUNT(cases); i++) {
         Err err = {0};

@@ -8,6 +8,13 @@
 #include <math.h>
 
 enum { RANK = 3 };
+// Every product of the layers, routers too.
+static const char *const every[KINDS][12] = {
+    {"gate", "q_proj", "k_proj", "v_proj", "o_proj", "w1", "w2", "w3"},
+    {"gate", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
+    {"gate", "q_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
+    {"gate", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
+};
 // Named rows at random, what is padding stays zero.
 static void move_adapter(Policy *p, const Adapter *a) {
     Err err = {0};
@@ -17,7 +24,7 @@ static void move_adapter(Policy *p, const Adapter *a) {
         float *values = xcalloc((size_t)(q->N * q->K), sizeof *values);
         for (int k = 0; k < q->part_count; k++)
             for (int64_t row = 0; row < q->parts[k].rows; row++)
-                for (int64_t j = 0, n = q->scale != 0 ? a->config.rank : q->K; j < n; j++)
+                for (int64_t j = 0, n = q->scale != 0 ? q->rank : q->K; j < n; j++)
                     values[(q->parts[k].row + row) * q->K + j] = (float)(0.2 * random_normal(&r));
         OK(parameter_set(p, q, values, &err));
         free(values);
@@ -101,7 +108,8 @@ static void check_module(const Policy *p, const Policy *m, const ParameterPart *
     double s = (double)B->scale, *got = xcalloc((size_t)(RANK * (N + K)), sizeof *got), *want = xcalloc((size_t)(RANK * (N + K)), sizeof *want);
     for (int64_t r = 0; r < RANK; r++)
         for (int64_t k = 0; k < K; k++) {
-            got[r * K + k] = (double)A->gradient[(a->row + r) * K + k];
+            int64_t at = (a->row + r) * K + k;
+            got[r * K + k] = (double)A->gradient[at] + (A->gradient2 ? (double)A->gradient2[at] : 0);
             for (int64_t i = 0; i < N; i++) want[r * K + k] += s * (double)bv[i * B->K + r] * (double)dW[i * K + k];
         }
     check_near(a->name, got, want, RANK * K);
@@ -117,7 +125,7 @@ static void check_module(const Policy *p, const Policy *m, const ParameterPart *
 static void merged_is_the_same(void) {
     for (int kind = 0; kind < KINDS; kind++) {
         folder_start();
-        Policy *p = adapted(kind, PRECISION_FP32, 1, NULL, true), *m = merged(p, true);
+        Policy *p = adapted(kind, PRECISION_FP32, 1, every[kind], true), *m = merged(p, true);
         Data *d = xcalloc(1, sizeof *d);
         int modules = 0, experts = 0;
         snprintf(context, sizeof context, "%s", p->config.model_type);
@@ -134,6 +142,10 @@ static void merged_is_the_same(void) {
         }
         CHECK_INT(experts, policy_expert_layers(p) * p->config.experts.count * 3);
         CHECK_INT(policy_parameter_count(p), 2 * modules);
+        int products = 0;
+        for (int i = 0; i < m->parameter_count; i++)
+            if (m->parameters[i].matrix && m->parameters[i].layer >= 0) products += m->parameters[i].part_count;
+        CHECK_INT(modules, products);
         free(d);
         policy_close(p), policy_close(m);
         folder_end();
@@ -146,7 +158,7 @@ static void sampler_is_trainer(void) {
     for (int kind = 0; kind < KINDS; kind++)
         for (int precision = 0; precision < 2; precision++) {
             Err err = {0};
-            Policy *p = adapted(kind, (Precision)precision, 1, NULL, true), *two = adapted(kind, (Precision)precision, 2, NULL, true);
+            Policy *p = adapted(kind, (Precision)precision, 1, every[kind], true), *two = adapted(kind, (Precision)precision, 2, every[kind], true);
             Requests *q = xcalloc(1, sizeof *q);
             Rollout rollout;
             snprintf(context, sizeof context, "adapter, %s, %s", p->config.model_type, precision_names[precision]);
@@ -171,7 +183,7 @@ static void splits_leave_no_trace(void) {
             data_make(d, mixture_config(kind).vocabulary, groups, COUNT(groups), 21);
             for (int k = 0, last = 1 + (precision == kind % 2); k <= last; k++) {
                 Err err = {0};
-                Policy *p = adapted(kind, (Precision)precision, 1 + k % 2, NULL, false), *again;
+                Policy *p = adapted(kind, (Precision)precision, 1 + k % 2, every[kind], false), *again;
                 for (int step = 0; step < 2; step++) train_step(p, d, splits[k], step);
                 OK(policy_hash(p, got, &err));
                 if (k == 0) memcpy(want, got, sizeof want);
