@@ -102,7 +102,7 @@ void lora_config_free(LoraConfig *c) {
 // tensor: A [experts x rank, K], B [rows, rank x experts] with the experts next to each other.
 typedef struct Tensor {
     const Parameter *q;
-    const ParameterPart *part;
+    ParameterPart *part;
     int64_t rows, columns, experts;
     bool is_b;
 } Tensor;
@@ -120,16 +120,19 @@ static int64_t tensor_place(const Tensor *t, int64_t i) {
     if (t->is_b) return (column % t->experts * block_rows(q, 0) + row) * q->K + column / t->experts;
     return (row / q->rank * block_rows(q, 0) + row % q->rank) * q->K + column;
 }
-// By its name or the one that newer releases of transformers give it.
-static bool find_tensor(const Safetensors *s, const char *name, TensorInfo *t) {
-    char other[160];
-    return safetensors_find(s, name, t) || (lora_other_name(name, other, sizeof other) && safetensors_find(s, other, t));
+// By its name or the one that newer releases of transformers give it, which it then keeps.
+static bool find_tensor(const Safetensors *s, ParameterPart *part, TensorInfo *t) {
+    char other[sizeof part->name];
+    if (safetensors_find(s, part->name, t)) return true;
+    if (!lora_other_name(part->name, other, sizeof other) || !safetensors_find(s, other, t)) return false;
+    memcpy(part->name, other, sizeof other);
+    return true;
 }
 static bool read_tensor(const Safetensors *s, const char *path, const Tensor *to, float *out, Err *err) {
     TensorInfo t;
-    const char *name = to->part->name;
+    char *name = to->part->name;
     float *values;
-    if (!find_tensor(s, name, &t)) return fail(err, ERR_DATA, path, "tensor '%s' is missing", name);
+    if (!find_tensor(s, to->part, &t)) return fail(err, ERR_DATA, path, "tensor '%s' is missing", name);
     if (t.dims != 2 || t.shape[0] != to->rows || t.shape[1] != to->columns)
         return fail(err, ERR_DATA, path, "tensor '%s' has not the shape [%lld, %lld]", name, (long long)to->rows, (long long)to->columns);
     TRY(mem_alloc((size_t)(to->rows * to->columns) * sizeof *values, name, (void **)&values, err));
@@ -146,10 +149,7 @@ static bool check_places(const Adapter *a, const Safetensors *s, const char *pat
     NameEntry *found = xcalloc((size_t)count + 1, sizeof *found);
     count = 0;
     for (int i = 0; i < a->count; i++)
-        for (int k = 0; k < a->parameters[i].part_count; k++) {
-            TensorInfo t;
-            if (find_tensor(s, a->parameters[i].parts[k].name, &t)) found[count++] = (NameEntry){t.name, 0};
-        }
+        for (int k = 0; k < a->parameters[i].part_count; k++) found[count++] = (NameEntry){a->parameters[i].parts[k].name, 0};
     bool ok = true;
     names_sort(found, count);
     for (int i = 0; ok && i < safetensors_count(s); i++) {
