@@ -451,6 +451,29 @@ typedef struct HeadGradArgs {
 } HeadGradArgs;
 static inline int64_t vocab_padded(int64_t V) { return (V + VOCAB_BLOCK - 1) / VOCAB_BLOCK * VOCAB_BLOCK; }
 
+// The divergence between a teacher's distribution p and a student's q over the same V ids, row by row. Both are given as `head`
+// left them: x, w, C, inv_temperature, softcap, max and log_sum of each are read. Their logits are computed again, a block of 256 at
+// a time, and never held. `beta` as in Agarwal et al. 2024 and TRL; d is the slope along the student's scaled logits:
+//   0: sum p (log p - log q)                                                    d = q - p
+//   1: sum q (log q - log p)                                                    d = q (log q - log p - divergence)
+//   between: sum beta p (log p - log m) + (1 - beta) q (log q - log m),         d = q ((1 - beta) (log q - log m) - centre),
+//     m = beta p + (1 - beta) q                                                 centre = sum (1 - beta) q (log q - log m)
+// Each block gives its sums, and blocks are merged in order.
+typedef struct DistillArgs {
+    HeadArgs student, teacher; // M, V and dtype are the same; student.stats is overwritten
+    float beta;
+    float *divergence; // [M]
+    float *centre;     // [M], for the gradient
+    float *scratch;    // head_scratch() bytes
+} DistillArgs;
+// dlogits[m, v] (act, [M, ld], zero from V on): cap' * inv_temperature * weight * d.
+typedef struct DistillGradArgs {
+    DistillArgs forward;
+    const float *weight; // [M] dLoss/ddivergence
+    void *dlogits;
+    int64_t ld; // a multiple of 256: the student's head may have more rows than V
+} DistillGradArgs;
+
 // Draws a token per row from what `head` left in logits and stats. Greedy takes the largest logit (the lowest id of
 // equals); otherwise the first token whose cumulative probability, in vocabulary order, exceeds the draw. Truncation
 // in this order: top_k, then top_p (the smallest set of likeliest tokens whose probability reaches it), then min_p
@@ -576,6 +599,8 @@ typedef struct SquareSumArgs {
     X(latent_attention_grad, LatentAttentionGradArgs)                                                        \
     X(head, HeadArgs)                                                                                        \
     X(head_grad, HeadGradArgs)                                                                               \
+    X(distill, DistillArgs)                                                                                  \
+    X(distill_grad, DistillGradArgs)                                                                         \
     X(sample, SampleArgs)                                                                                    \
     X(advance, AdvanceArgs)                                                                                  \
     X(gather, GatherArgs)                                                                                    \

@@ -411,7 +411,7 @@ void attention_grad_reference(const Team *team, const AttentionGradArgs *b) {
 
 // ---- head ------------------------------------------------------------------------------------------------
 // Logit v of row m, or minus infinity outside the vocabulary or the kept set.
-static float logit(const HeadArgs *a, int64_t m, int64_t v) {
+float logit_reference(const HeadArgs *a, int64_t m, int64_t v) {
     if (v >= a->V) return -INFINITY;
     bool kept = !a->kept_start;
     for (int64_t i = kept ? 0 : a->kept_start[m]; !kept && i < a->kept_start[m + 1]; i++) kept = a->kept[i] == v;
@@ -459,7 +459,7 @@ void head_reference(const Team *team, const HeadArgs *a) {
         double sum, log_sum, entropy;
         for (int64_t b = 0; b < blocks; b++) {
             for (int c = 0; c < VOCAB_BLOCK; c++) {
-                row[c] = logit(a, m, b * VOCAB_BLOCK + c);
+                row[c] = logit_reference(a, m, b * VOCAB_BLOCK + c);
                 if (a->target && a->target[m] == b * VOCAB_BLOCK + c) target = row[c];
             }
             a->stats[m * blocks + b] = stats_of(row);
@@ -478,7 +478,7 @@ void head_grad_reference(const Team *team, const HeadGradArgs *g) {
     int64_t padded = vocab_padded(a->V);
     for (int64_t m = 0; m < a->M; m++)
         for (int64_t v = 0; v < padded; v++) {
-            float l = logit(a, m, v), lp = l - a->max[m] - a->log_sum[m], p = exp_reference(lp);
+            float l = logit_reference(a, m, v), lp = l - a->max[m] - a->log_sum[m], p = exp_reference(lp);
             float h = g->dentropy ? g->dentropy[m] : 0.0f;
             float d = p * fmaf(h, (lp > -200.0f ? lp : -200.0f) + a->entropy[m], g->dlogprob[m]);
             float out = (0.0f - d) * a->inv_temperature[m];

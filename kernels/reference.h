@@ -9,6 +9,9 @@
 #define PROTOTYPE(name, Args) void name##_reference(const Team *team, const Args *args);
 RECKON_OPERATIONS(PROTOTYPE)
 
+// Logit v of row m (reference.c).
+float logit_reference(const HeadArgs *a, int64_t m, int64_t v);
+
 #define ONLY_FIRST if (team->thread != 0) return;
 
 static inline float widen(bf16 x) {

@@ -1,35 +1,7 @@
 // The head: logits by blocks of 256 of the vocabulary, with logprob and entropy, never more than a tile of them at a
 // time unless the caller wants them for sampling; its gradient; and sampling.
-#include "simd.h"
+#include "head_tile.h"
 #include <stdlib.h>
-
-enum { TILE = 96 }; // rows whose block of logits (96 KiB) stays in L2
-
-static int64_t blocks_of(int64_t V) { return (V + VOCAB_BLOCK - 1) / VOCAB_BLOCK; }
-
-// logits[r][256] of rows [m0, m0 + rows) and one block, scaled; columns outside the vocabulary or the kept set are -inf.
-static void block_logits(const HeadArgs *a, int64_t block, int64_t m0, int64_t rows, float *out, int64_t ld) {
-    Team alone = {.thread = 0, .count = 1};
-    int64_t v0 = block * VOCAB_BLOCK, columns = a->V - v0 < VOCAB_BLOCK ? a->V - v0 : VOCAB_BLOCK;
-    size_t size = dtype_size(a->dtype);
-    MatmulArgs product = {.M = rows, .N = columns, .K = a->C, .dtype = a->dtype, .ldx = a->C,
-                          .x = (const char *)a->x + (size_t)(m0 * a->C) * size,
-                          .w = (const char *)a->w + (size_t)(v0 / PANEL * panel_elements(a->C, a->dtype)) * size,
-                          .store = STORE_F32, .y = out, .ldy = ld};
-    V(matmul)(&alone, &product);
-    for (int64_t r = 0; r < rows; r++) {
-        float *row = out + r * ld;
-        v16 scale = v_set1(a->inv_temperature[m0 + r]);
-        for (int64_t c = columns; c < VOCAB_BLOCK; c++) row[c] = MINUS_INFINITY;
-        if (a->softcap != 0) {
-            v16 cap = v_set1(a->softcap);
-            for (int c = 0; c < VOCAB_BLOCK; c += 16) v_store(row + c, v_mul(cap, v_tanh(v_div(v_load(row + c), cap))));
-            for (int64_t c = columns; c < VOCAB_BLOCK; c++) row[c] = MINUS_INFINITY;
-        }
-        for (int c = 0; c < VOCAB_BLOCK; c += 16) v_store(row + c, v_mul(v_load(row + c), scale));
-        // A negative scale is refused upstream, so -inf stays -inf.
-    }
-}
 
 // Sets logits outside the kept ids (ascending) to -inf.
 static void keep_only(float *row, int64_t v0, const int32_t *kept, int64_t count) {
@@ -120,16 +92,6 @@ void V(head)(const Team *team, const HeadArgs *a) {
         if (a->target) a->logprob[m] = (float)(((double)a->logprob[m] - d.max) - d.log_sum);
         if (a->entropy) a->entropy[m] = (float)d.entropy;
         if (a->max) a->max[m] = d.max, a->log_sum[m] = (float)d.log_sum;
-    }
-}
-
-// The slope of the cap, 1 - tanh^2, of capped and scaled logits; 0 where there is no logit.
-static void cap_slopes(const HeadArgs *a, int64_t m, const float *row, float *slopes) {
-    v16 range = v_set1(a->softcap * a->inv_temperature[m]);
-    for (int c = 0; c < VOCAB_BLOCK; c += 16) {
-        v16 l = v_load(row + c), capped = v_div(l, range);
-        v16 slope = v_fma(v_sub(v_zero(), capped), capped, v_set1(1.0f));
-        v_store(slopes + c, v_if_less(v_set1(MINUS_INFINITY), l, slope, v_if_nan(l, l, v_zero())));
     }
 }
 
