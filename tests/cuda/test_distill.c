@@ -45,7 +45,7 @@ static void distill_values(void) {
         for (int k = 0; k < 16; k++) {
             const Shape *s = &shapes[i];
             bool hostile = k / 8 && !(k % 2 && s->student % 2);
-            if (s->M * s->V > 5000 && (k + i) % 5) continue;
+            if ((k + i) % (s->M * s->V > 5000 ? 5 : 2)) continue;
             Dtype dtype = (Dtype)(k % 2);
             float beta = betas[k / 2 % 4];
             cuda_case();
@@ -60,15 +60,15 @@ static void distill_values(void) {
 }
 
 static void rows_are_alone(void) {
-    enum { ROWS = 100 };
-    static const int64_t parts[][2] = {{0, 1}, {99, 1}, {3, 7}, {30, 64}};
-    static const Shape all = {ROWS, 300, 40, 264};
+    enum { ROWS = 40 };
+    static const int64_t parts[][2] = {{39, 1}, {3, 33}};
+    static const Shape all = {ROWS, 270, 40, 264};
     const Shape *s = &all;
     Random r = random_start(2, STREAM_TEST, 0);
-    for (int k = 0; k < 4; k++) {
+    for (int k = 0; k < 2; k++) {
         cuda_case();
-        Dtype dtype = (Dtype)(k % 2);
-        float beta = k < 2 ? 0.5f : 1;
+        Dtype dtype = (Dtype)k;
+        float beta = k ? 0.5f : 1;
         bool hostile = false;
         size_t entry = dtype_size(dtype), row_bytes;
         DistillGradArgs g = distill_args(&r, s, dtype, hostile, beta);
