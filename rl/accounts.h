@@ -35,6 +35,15 @@ bool diagnose_run(const char *run_folder, json_t **out, Err *err) MUST_CHECK;
 void diagnose_print(const json_t *diagnosis); // in plain text, on stdout
 
 // ---- report.c --------------------------------------------------------------------------------------------
+typedef enum ReportFormat { REPORT_HTML, REPORT_MARKDOWN, REPORT_CSV, REPORT_JSON, REPORT_SVG } ReportFormat;
+typedef struct ReportOptions {
+    ReportFormat format;
+    bool korean;
+    int samples; // that a page holds at most
+} ReportOptions;
+enum { REPORT_SAMPLES = 2000, REPORT_MOST_SAMPLES = 20000 };
+// A report of a run's folder or of a comparison's file, appended to `out`.
+bool report_make(const char *source, const ReportOptions *o, Buf *out, Err *err) MUST_CHECK;
 // Writes the page of a run, one self-contained file, aside and renamed. `path` NULL: RUN/report.html.
 bool report_write(const char *run_folder, const char *path, Err *err) MUST_CHECK;
 

@@ -196,12 +196,12 @@ static void text_is_only_text(void) {
         const char *in, *out;
     } cases[] = {
         {"<script>\"'&", "&lt;script&gt;&quot;&#39;&amp;"},
-        {"a\xe2\x80\xa8" "b\xe2\x80\xa9" "c", "a&#x27e8;U+2028&#x27e9;b&#x27e8;U+2029&#x27e9;c"},
-        {"\xe2\x80\xaetxt\xe2\x81\xa6\xd8\x9c", "&#x27e8;U+202E&#x27e9;txt&#x27e8;U+2066&#x27e9;&#x27e8;U+061C&#x27e9;"},
-        {"\x1b[31m\x7f\r", "&#x241b;[31m&#x2421;&#x240d;"},
+        {"a\xe2\x80\xa8" "b\xe2\x80\xa9" "c", "a⟨U+2028⟩b⟨U+2029⟩c"},
+        {"\xe2\x80\xaetxt\xe2\x81\xa6\xd8\x9c", "⟨U+202E⟩txt⟨U+2066⟩⟨U+061C⟩"},
+        {"\x1b[31m\x7f\r", "␛[31m␡␍"},
         {"\xff\xc0\x80\xed\xa0\x80\xf4\x90\x80\x80" "z", NULL},
         {"gr\xc3\xbc\xc3\x9f \xf0\x9f\x98\x80\n\t", "gr\xc3\xbc\xc3\x9f \xf0\x9f\x98\x80\n\t"},
-        {"\xe2\x80\x8b\xef\xbb\xbf\xc2\x85", "&#x27e8;U+200B&#x27e9;&#x27e8;U+FEFF&#x27e9;&#x27e8;U+0085&#x27e9;"},
+        {"\xe2\x80\x8b\xef\xbb\xbf\xc2\x85", "⟨U+200B⟩⟨U+FEFF⟩⟨U+0085⟩"},
         {"\xf0\x9f\x98", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},
     };
     for (int i = 0; i < COUNT(cases); i++) {
@@ -213,37 +213,90 @@ static void text_is_only_text(void) {
     }
     Buf b = {0};
     html_text(&b, "a\0b", 3);
-    CHECK_STR(b.data, "a&#x2400;b");
+    CHECK_STR(b.data, "a␀b");
     buf_free(&b);
 }
 
-static void page_holds_no_foreign_markup(void) {
+// Every string has both languages with the same names to fill in, and no key stands twice.
+static void words_are_whole(void) {
+    for (const Word *w = report_words; w->key; w++) {
+        CHECK(w->english[0] && w->korean[0]);
+        for (const Word *other = w + 1; other->key; other++)
+            if (!strcmp(w->key, other->key)) FAIL("%s: twice in the table", w->key);
+        for (const char *c = w->english; (c = strchr(c, '{')); c++) {
+            char name[40];
+            snprintf(name, sizeof name, "%.*s", (int)(strchr(c, '}') - c + 1), c);
+            if (!strstr(w->korean, name)) FAIL("%s: the Korean text lacks %s", w->key, name);
+        }
+    }
+    json_t *said = say_with(&(Report){.korean = false}, "samples found", "n", "3", "all", "<7>", NULL);
+    CHECK_STR(json_string_value(said), "3 of <7> samples");
+    json_decref(said);
+}
+
+static void made_report_of(const char *source, ReportFormat format, bool korean, Buf *out) {
     Err err = {0};
+    *out = (Buf){0};
+    OK(report_make(source, &(ReportOptions){.format = format, .korean = korean, .samples = 50}, out, &err));
+}
+
+static void page_holds_no_foreign_markup(void) {
     Buf safe, page;
-    char *path;
     make_run(NULL);
-    OK(report_write(folder, NULL, &err));
-    path = in_folder("report.html");
-    OK(file_read(path, 1 << 26, &safe, &err));
-    CHECK(audit_names(NULL, &err));
-    free(path);
+    made_report_of(folder, REPORT_HTML, false, &safe);
+    CHECK(audit_names(NULL, &(Err){0}));
     remove_run();
     make_run("</pre></script></style></title>--><script>alert(1)</script><img src=x onerror=alert(1)>\xe2\x80\xae\xe2\x80\xa8\x01\xff\"'><a href=javascript:1>");
-    path = in_folder("other.html");
-    OK(report_write(folder, path, &err));
-    OK(file_read(path, 1 << 26, &page, &err));
+    made_report_of(folder, REPORT_HTML, false, &page);
     // The same tags, however many the model wrote: the page's own.
     static const char *const tags[] = {"<script", "</script", "<style", "<img", "<a ", "</pre>", "</title>", "<iframe", "javascript:1\""};
     for (int i = 0; i < COUNT(tags); i++)
         if (count(page.data, tags[i]) != count(safe.data, tags[i]))
             FAIL("%s: %d times, expected %d", tags[i], count(page.data, tags[i]), count(safe.data, tags[i]));
-    CHECK_INT(count(page.data, "<script"), 1);
     CHECK_INT(count(page.data, "\xe2\x80\xae") + count(page.data, "\xe2\x80\xa8") + count(page.data, "\x01"), 0);
-    CHECK(count(page.data, "U+202E") > 10 && count(page.data, "&lt;script&gt;alert(1)") > 10);
+    CHECK(count(page.data, "U+202E") > 10 && count(page.data, "\\u003cscript\\u003ealert(1)") > 10 && count(page.data, "&lt;img src=x") > 0);
     CHECK(strstr(page.data, "default-src 'none'; style-src 'sha256-") && !strstr(page.data, "unsafe-inline"));
-    CHECK_INT(count(page.data, "http://") + count(page.data, "https://") + count(page.data, " style="), 0);
+    CHECK_INT(count(page.data, " style=") + count(page.data, " onclick=") + count(page.data, "src="), count(safe.data, "src=") + count(page.data, "img src=x onerror"));
     buf_free(&safe), buf_free(&page);
-    free(path);
+    remove_run();
+}
+
+// The numbers of every format are those of one document.
+static void formats_agree(void) {
+    static const char comparison[] = TEST_DATA "/comparison.json";
+    Buf text;
+    json_t *json;
+    Err err = {0};
+    made_report_of(comparison, REPORT_HTML, false, &text);
+    CHECK(strstr(text.data, "Thinking pays.") && strstr(text.data, "87.5\xc2\xa0%") && strstr(text.data, "lang=\"en\""));
+    buf_free(&text);
+    made_report_of(comparison, REPORT_HTML, true, &text);
+    CHECK(strstr(text.data, "생각하는 것이 이득입니다.") && strstr(text.data, "87.5\xc2\xa0%") && strstr(text.data, "lang=\"ko\""));
+    buf_free(&text);
+    made_report_of(comparison, REPORT_MARKDOWN, false, &text);
+    CHECK(strstr(text.data, "**Thinking pays.**") && strstr(text.data, "| think | 87.5\xc2\xa0% (80.4\xc2\xa0% to 92.3\xc2\xa0%) |"));
+    buf_free(&text);
+    made_report_of(comparison, REPORT_CSV, false, &text);
+    CHECK(strstr(text.data, "\"frontier\",\"arms\",\"think\",\"accuracy\",0.875,0.8039705973,0.9227650276,\r\n"));
+    CHECK(strstr(text.data, "\"frontier\",\"frontier all flops\",\"votes\",\"efficient\",0,,,\r\n"));
+    CHECK(strstr(text.data, "\"frontier\",\"frontier all flops\",\"think@16\",\"efficient\",1,,,\r\n"));
+    buf_free(&text);
+    made_report_of(comparison, REPORT_JSON, false, &text);
+    OK(json_parse(text.data, text.size, "report", 1, &json, &err));
+    CHECK_STR(json_string_value(json_object_get(json, "format")), "reckon report 1");
+    CHECK(!json_object_get(json_object_get(json, "comparison"), "samples") && json_object_get(json_object_get(json, "comparison"), "measured"));
+    json_decref(json);
+    buf_free(&text);
+    made_report_of(comparison, REPORT_SVG, false, &text);
+    CHECK(!strncmp(text.data, "<svg xmlns=", 11) && count(text.data, "<circle") == 5 && count(text.data, "<line class=\"whisker") == 5);
+    CHECK(!strstr(text.data, "<script") && !strstr(text.data, "href"));
+    buf_free(&text);
+    // A run without a comparison has no frontier, and a spreadsheet's formula is only text.
+    make_run("=HYPERLINK(\"x\")");
+    CHECK(!report_make(folder, &(ReportOptions){.format = REPORT_SVG}, &text, &err) && err.code == ERR_NOINPUT);
+    made_report_of(folder, REPORT_CSV, false, &text);
+    CHECK(!strstr(text.data, "\"=") && strstr(text.data, "\"training\",\"reward\""));
+    buf_free(&text);
     remove_run();
 }
 
@@ -271,7 +324,9 @@ static void odd_documents(void) {
         "{\"mode\":\"think\",\"levels\":[{\"items\":1e300,\"correct\":1e300,\"low\":\"inf\",\"level\":\"x\"}]}",
         "{\"mode\":\"think\",\"levels\":[{\"items\":2,\"correct\":9,\"accuracy\":4.5}]}",
         "{\"levels\":[{\"kind\":\"a\",\"level\":1,\"think\":{\"tokens\":1e308,\"accuracy\":-9,\"low\":\"inf\"},\"direct\":7,\"verdict\":5,\"sentence\":{}}],\"gain\":[]}",
-        "{\"levels\":[{\"kind\":\"a\",\"think\":{\"tokens\":null,\"accuracy\":null},\"direct\":{\"tokens\":0,\"accuracy\":0.5}}],\"all\":{}}"};
+        "{\"levels\":[{\"kind\":\"a\",\"think\":{\"tokens\":null,\"accuracy\":null},\"direct\":{\"tokens\":0,\"accuracy\":0.5}}],\"all\":{}}",
+        "{\"arms\":[7]}", "{\"arms\":[{}],\"pairs\":[{}]}", "{\"arms\":[{\"name\":5,\"levels\":7}],\"pairs\":[{\"a\":\"x\",\"b\":null,\"all\":{\"verdict\":3}}],\"levels\":[1,2],\"kinds\":[1,2]}",
+        "{\"arms\":[{\"name\":\"a\",\"all\":{\"flops\":1e308,\"accuracy\":-4,\"low\":\"inf\"}},{\"name\":\"b\",\"all\":{\"flops\":5e-324,\"accuracy\":9}}],\"routers\":[1,{\"policies\":7}]}"};
     for (int i = 0; i < COUNT(documents); i++)
         for (int compare = 0; compare < 2; compare++) {
             Err err = {0};
@@ -284,6 +339,11 @@ static void odd_documents(void) {
             ledger_close(l);
             json_decref(j);
             OK(report_write(folder, NULL, &err));
+            for (ReportFormat format = REPORT_MARKDOWN; format <= REPORT_SVG; format++) {
+                Buf text = {0};
+                if (!report_make(folder, &(ReportOptions){.format = format, .korean = true}, &text, &err)) CHECK_INT(err.code, ERR_NOINPUT);
+                buf_free(&text);
+            }
             remove_run();
         }
 }
@@ -293,7 +353,9 @@ static const Test tests[] = {
     {"costs_are_sums", costs_are_sums},
     {"audit_finds_what_is_broken", audit_finds_what_is_broken},
     {"text_is_only_text", text_is_only_text},
+    {"words_are_whole", words_are_whole},
     {"page_holds_no_foreign_markup", page_holds_no_foreign_markup},
+    {"formats_agree", formats_agree},
     {"page_of_an_empty_run", page_of_an_empty_run},
     {"odd_documents", odd_documents},
 };
