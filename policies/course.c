@@ -13,6 +13,7 @@ int32_t place_limit(const Scheduler *s, const Place *place) {
     const Sampling *g = &s->requests[place->request].sampling;
     int32_t limit = g->max_tokens;
     if (g->turn_tokens > 0 && limit - place->turn_start > g->turn_tokens) limit = place->turn_start + g->turn_tokens;
+    if (s->end_tick < limit - place->start) limit = place->start + s->end_tick;
     return place->thinks && limit > g->think_tokens ? g->think_tokens : limit;
 }
 
@@ -76,6 +77,35 @@ static void completion_give(Scheduler *s, const Place *place, const int32_t *ids
     s->out->prompt_tokens += count;
 }
 
+static void *copied(Arena *a, const void *from, size_t bytes) { return from ? grow(a, from, bytes, bytes + 1) : NULL; }
+
+void completion_carry(Scheduler *s, int32_t index, const Completion *from) {
+    Completion *c = &s->out->completions[index];
+    RolloutMemory *m = s->out->memory;
+    size_t bytes = (size_t)from->length * 4, most = (size_t)s->most_tokens;
+    *c = *from;
+    c->ids = copied(&m->arena, from->ids, bytes);
+    c->logprob = copied(&m->arena, from->logprob, bytes);
+    c->entropy = copied(&m->arena, from->entropy, bytes);
+    c->kept_start = from->kept_start ? copied(&m->arena, from->kept_start, (size_t)(from->length + 1) * 8) : NULL;
+    c->kept_ids = from->kept_start ? copied(&m->arena, from->kept_ids, (size_t)from->kept_start[from->length] * 4) : NULL;
+    m->capacity[index] = from->length; // full: the next token makes room
+    m->kept_capacity[index] = from->kept_start ? from->kept_start[from->length] : 0;
+    if (!from->given) return;
+    c->given = grow(&m->arena, from->given, (size_t)from->total, most);
+    c->all = grow(&m->arena, from->all, (size_t)from->total * 4, most * 4);
+}
+
+void completion_pause(Completion *c, int32_t start, int32_t tick) {
+    int32_t end = start + tick, sampled = 0;
+    if (completion_total(c) <= end) return;
+    while (c->given && end > 0 && end < c->total && c->given[end - 1]) end++;
+    if (completion_total(c) <= end) return;
+    for (int32_t i = 0; i < end; i++) sampled += !c->given || !c->given[i];
+    c->length = sampled, c->total = c->given ? end : c->total;
+    c->finish = FINISH_PAUSED;
+}
+
 static bool is_stop(const Scheduler *s, int32_t token) {
     for (int i = 0; i < s->stop.count; i++)
         if (s->stop.data[i] == token) return true;
@@ -129,6 +159,22 @@ bool place_give(Scheduler *s, Place *place, const int32_t *ids, int32_t count) {
     place->pending = (int32_t)more;
     place->thinks &= !closes;
     place->state = more ? PLACE_GIVEN : PLACE_DECODES;
+    return true;
+}
+
+bool place_carry_on(Scheduler *s, Place *place, bool *room, Err *err) {
+    const Sampling *sampling = &s->requests[place->request].sampling;
+    const Completion *c = completion_of(s, place);
+    bool hit;
+    place->carried = false;
+    place->length = completion_total(c);
+    place->last = completion_all(c)[place->length - 1];
+    place->turn_start = place->length - c->length;
+    for (int32_t i = 0; i < c->length; i++) TRY(watch_text(s, place, sampling, c->ids[i], &hit, err));
+    if (place->turn_start > 0) place->thinks = false; // what was given has closed it
+    *room = !place->thinks || place->length < sampling->think_tokens || place_give(s, place, NULL, 0);
+    place->pending = place->length - 1;
+    place->state = PLACE_GIVEN;
     return true;
 }
 

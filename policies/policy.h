@@ -92,7 +92,8 @@ typedef struct Sampling {
     int32_t turn_tokens; // 0: off. Sampled in one turn, where the caller goes on with samples (RolloutOptions)
 } Sampling;
 
-typedef enum Finish { FINISH_STOP, FINISH_LENGTH } Finish;
+// Paused: neither; a later rollout goes on with it (RolloutOptions.complete, RolloutRequest.carried).
+typedef enum Finish { FINISH_STOP, FINISH_LENGTH, FINISH_PAUSED } Finish;
 
 // One sampled completion; the arrays belong to the Rollout. The end-of-sequence token, where sampled, is part of it.
 // Its own arrays hold what was sampled, and nothing else: tokens that were given to it in between (a closed thinking
@@ -120,6 +121,10 @@ typedef struct RolloutRequest {
     Sampling sampling;
     uint64_t seed;   // a token's random number is a function of (seed, step, prompt, sample, position)
     uint32_t step, prompt_index;
+    // [samples] what earlier rollouts have sampled of each, copied to the new completions; NULL: nothing. Those that are paused go on:
+    // their tokens are computed again under the weights of now, and keep the logprobs of the weights that drew them.
+    const Completion *carried;
+    bool due; // with RolloutOptions.complete: this one has to be complete too
 } RolloutRequest;
 
 // How a sample whose turn has ended goes on.
@@ -144,6 +149,14 @@ typedef struct RolloutOptions {
     bool (*turn_ended)(void *context, int32_t request, int32_t sample, const Completion *completion);
     // A sample that can go on; with `wait`, nothing else is left to do: it waits for one.
     bool (*next_turn)(void *context, bool wait, NextTurn *out, Err *err);
+    // 0: all. Otherwise the rollout ends when so many requests, and those that are due, are complete, and pauses the others. Time is
+    // counted as if all samples decoded side by side, a token each at a time: so the end, and every sample's tokens, depend neither
+    // on how many are decoded at once nor on any clock. `finished` may name samples that are paused in the end.
+    int32_t complete;
+    // Further requests while others decode, at most `more_requests`; NULL: none. With `wait` there is nothing else to do. *there false:
+    // none is ready; with `wait`: there won't be any. None has a longer prompt, more samples or a larger max_tokens than the first ones.
+    int32_t more_requests;
+    bool (*next_request)(void *context, bool wait, RolloutRequest *out, bool *there, Err *err);
     // Called when a sample is finished, in an order that may vary; may be NULL. Not from another thread.
     void (*finished)(void *context, int32_t request, int32_t sample, const Completion *completion);
     // Called about ten times a second with tokens so far; may be NULL. Returning false stops with ERR_INTERRUPTED.

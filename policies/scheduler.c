@@ -22,14 +22,34 @@ static bool is_truncated(const Sampling *s) { return s->temperature > 0 && (s->t
 static int32_t own_pages(const RolloutRequest *r) {
     return pages_for((int64_t)r->prompt_length + r->sampling.max_tokens) - r->prompt_length / PAGE;
 }
+// Samples that an earlier rollout has finished need nothing of this one.
+static bool is_done(const RolloutRequest *r, int32_t sample) { return r->carried && r->carried[sample].finish != FINISH_PAUSED; }
+static int32_t live_samples(const RolloutRequest *r) {
+    int32_t live = 0;
+    for (int32_t i = 0; i < r->samples; i++) live += !is_done(r, i);
+    return live;
+}
 static int64_t request_pages(const RolloutRequest *r) {
-    return r->prompt_length / PAGE + (int64_t)r->samples * own_pages(r);
+    return r->prompt_length / PAGE + (int64_t)live_samples(r) * own_pages(r);
 }
 
 // ---- checks and sizes ------------------------------------------------------------------------------------
+static bool carried_check(const Policy *p, const RolloutRequest *r, const char *where, Err *err) {
+    for (int32_t i = 0; r->carried && i < r->samples; i++) {
+        const Completion *c = &r->carried[i];
+        if (completion_total(c) > r->sampling.max_tokens || (c->finish == FINISH_PAUSED && completion_total(c) == r->sampling.max_tokens))
+            return fail(err, ERR_DATA, where, "sample %d carries %d tokens, expected room for more within max_tokens, %d", i, completion_total(c), r->sampling.max_tokens);
+        for (int32_t j = 0; j < completion_total(c); j++)
+            if (completion_all(c)[j] < 0 || completion_all(c)[j] >= p->config.vocabulary)
+                return fail(err, ERR_DATA, where, "sample %d carries id %d at place %d, expected 0 to %d", i, completion_all(c)[j], j, p->config.vocabulary - 1);
+    }
+    return true;
+}
+
 static bool request_check(const Policy *p, const RolloutRequest *r, int32_t index, Err *err) {
     char where[64];
     snprintf(where, sizeof where, "prompt %d", index);
+    TRY(carried_check(p, r, where, err));
     if (r->prompt_length < 1 || r->samples < 1) return fail(err, ERR_DATA, where, "is empty, expected at least one token and one sample");
     if (r->sampling.max_tokens < 1) return fail(err, ERR_DATA, where, "max_tokens is %d, expected at least 1", r->sampling.max_tokens);
     int64_t longest = (int64_t)r->prompt_length + r->sampling.max_tokens;
@@ -70,18 +90,26 @@ static bool scheduler_sizes(Scheduler *s, Err *err) {
         if (samples > INT32_MAX / 2) return fail(err, ERR_DATA, "rollout", "too many samples");
         if (r->samples > most_samples) most_samples = r->samples;
         if (r->prompt_length > prompt) prompt = r->prompt_length;
-        if ((s->options.turn_ended || r->sampling.think_tokens > 0) && r->sampling.max_tokens > prompt) prompt = r->sampling.max_tokens;
+        if (s->options.turn_ended && r->carried) return fail(err, ERR_SOFTWARE, "rollout", "a sample that takes turns can't be carried over");
+        if ((s->options.turn_ended || r->carried || r->sampling.think_tokens > 0) && r->sampling.max_tokens > prompt) prompt = r->sampling.max_tokens;
+        if (r->prompt_length > s->longest_prompt) s->longest_prompt = r->prompt_length;
+        if (r->sampling.max_tokens > s->most_tokens) s->most_tokens = r->sampling.max_tokens;
         int64_t pages = pages_for((int64_t)r->prompt_length + r->sampling.max_tokens);
         if (pages > longest) longest = pages;
         if (request_pages(r) > most_pages) most_pages = request_pages(r);
         s->truncates |= is_truncated(&r->sampling);
     }
+    s->most_samples = (int32_t)most_samples;
+    int64_t more = s->options.next_request ? s->options.more_requests : 0, more_pages = (longest + 1) * most_samples;
+    samples += more * most_samples;
+    if (samples > INT32_MAX / 2) return fail(err, ERR_DATA, "rollout", "too many samples");
+    if (more && more_pages > most_pages) most_pages = more_pages; // whose prompts aren't known yet
     int64_t places = s->options.max_sequences > 0 ? s->options.max_sequences : s->p->device->is_host ? DEFAULT_PLACES : DEVICE_PLACES;
     places = places_that_fit(s, places, longest);
     if (places < most_samples) places = most_samples; // a group is admitted whole
     if (places > samples) places = samples;
     // Pages for as many places as there are, each with the longest course; at least the largest group.
-    int64_t pages = places * longest, all = 0;
+    int64_t pages = places * longest, all = more * more_pages;
     for (int32_t i = 0; i < s->request_count && all < pages; i++) all += request_pages(&s->requests[i]);
     if (pages > all) pages = all;
     if (pages < most_pages) pages = most_pages;
@@ -122,7 +150,8 @@ static bool scheduler_alloc(Scheduler *s, Err *err) {
     for (int32_t i = 0; i < s->total_pages; i++) s->free_pages[s->free_count++] = s->total_pages - 1 - i;
     s->places = xcalloc((size_t)places, sizeof *s->places);
     s->row_place = xmalloc((size_t)places * 4 + 4);
-    s->groups = xcalloc((size_t)s->request_count, sizeof *s->groups);
+    s->groups = xcalloc((size_t)s->request_capacity + 1, sizeof *s->groups);
+    s->ticks = xmalloc((size_t)s->request_capacity * 4 + 4);
     s->tokens = xmalloc((size_t)rows * 4), s->position = xmalloc((size_t)rows * 4);
     s->table_start = xmalloc((size_t)rows * 4), s->head_row = xmalloc((size_t)rows * 4);
     s->table = xmalloc((size_t)(table * s->table_capacity) * 4);
@@ -158,7 +187,7 @@ static void scheduler_free(Scheduler *s) {
     ids_free(&s->stop), ids_free(&s->think_end);
     free(s->row_place), free(s->free_pages), free(s->places), free(s->groups), free(s->tokens), free(s->position), free(s->table_start);
     free(s->head_row), free(s->table), free(s->slot_start), free(s->slot), free(s->inv_temperature), free(s->rows);
-    free(s->state), free(s->token_read), free(s->logprob_read), free(s->entropy_read), free(s->first);
+    free(s->state), free(s->token_read), free(s->logprob_read), free(s->entropy_read), free(s->first), free(s->ticks), free(s->requests);
 }
 
 static void count_flops(Policy *p, int64_t rows, double context, int64_t draws) {
@@ -251,16 +280,38 @@ static bool read_records(Scheduler *s, int32_t steps, int64_t rows, Err *err) {
 }
 
 // ---- the end of a turn, of a sample ----------------------------------------------------------------------
+// One more request is complete, or was from the start: when enough are, the others' end is known, and it may move down.
+static void request_complete(Scheduler *s, int32_t request) {
+    int32_t tick = s->groups[request].tick, at = s->tick_count++;
+    for (; at > 0 && s->ticks[at - 1] > tick; at--) s->ticks[at] = s->ticks[at - 1];
+    s->ticks[at] = tick;
+    if (s->requests[request].due) {
+        s->due_left--;
+        if (tick > s->due_tick) s->due_tick = tick;
+    }
+    if (s->options.complete == 0 || s->due_left > 0 || s->tick_count < s->options.complete) return;
+    int32_t enough = s->ticks[s->options.complete - 1];
+    s->end_tick = enough > s->due_tick ? enough : s->due_tick;
+}
+
+static bool is_paused(const Scheduler *s, const Place *place) {
+    return place->state != PLACE_FREE && !place->carried && place->length - place->start >= s->end_tick;
+}
+
 static void place_leave(Scheduler *s, Place *place) {
     Group *g = &s->groups[place->request];
+    bool paused = completion_of(s, place)->finish == FINISH_PAUSED;
+    g->paused |= paused;
+    if (place->length - place->start > g->tick) g->tick = place->length - place->start;
     for (int32_t i = 0; i < place->owned; i++) s->free_pages[s->free_count++] = place->table[place->shared + i];
     if (--g->alive == 0) {
         for (int32_t i = 0; i < g->page_count; i++) s->free_pages[s->free_count++] = g->pages[i];
         free(g->pages);
         g->pages = NULL;
+        if (!g->paused) request_complete(s, place->request);
     }
     s->finished++;
-    if (s->options.finished) s->options.finished(s->options.context, place->request, place->sample, completion_of(s, place));
+    if (s->options.finished && !paused) s->options.finished(s->options.context, place->request, place->sample, completion_of(s, place));
     place_clear(place);
     s->place_count--;
 }
@@ -271,6 +322,11 @@ static void place_end(Scheduler *s, Place *place) {
     Completion *c = completion_of(s, place);
     bool turn = c->finish == FINISH_STOP || place->length >= sampling->max_tokens ||
                 (sampling->turn_tokens > 0 && place->length - place->turn_start >= sampling->turn_tokens);
+    if (!turn && is_paused(s, place)) {
+        c->finish = FINISH_PAUSED;
+        place_leave(s, place);
+        return;
+    }
     if (!turn && !place->thinks) return; // thinking ended in time
     if (!turn && place_give(s, place, NULL, 0)) return;
     if (s->options.turn_ended && s->options.turn_ended(s->options.context, place->request, place->sample, c)) {
@@ -286,12 +342,29 @@ static bool places_advance(Scheduler *s, int32_t count, int32_t steps, int64_t r
     for (int32_t i = 0; i < count; i++) {
         bool ended = false;
         Place *place = &s->places[s->row_place[i]];
+        if (place->carried) {
+            bool room;
+            TRY(place_carry_on(s, place, &room, err));
+            if (room) continue;
+            completion_of(s, place)->finish = FINISH_LENGTH;
+            place_leave(s, place);
+            continue;
+        }
         place->state = PLACE_DECODES;
         place->pending = 0;
         for (int32_t step = 0; step < steps && !ended; step++) TRY(place_advance(s, place, step * rows + i, i, &ended, err));
         if (ended) place_end(s, place);
     }
     return true;
+}
+
+// The end has come to be known, or nearer, while others were beyond it already.
+static void pause_places(Scheduler *s) {
+    for (int32_t i = 0; s->end_tick < INT32_MAX && i < s->capacity; i++) {
+        if (!is_paused(s, &s->places[i])) continue;
+        completion_of(s, &s->places[i])->finish = FINISH_PAUSED;
+        place_leave(s, &s->places[i]);
+    }
 }
 
 static Place *waiting_place(const Scheduler *s, int32_t request, int32_t sample) {
@@ -330,9 +403,11 @@ static int32_t free_place(const Scheduler *s) {
 static void take_place(Scheduler *s, int32_t index, int32_t request, int32_t sample) {
     const RolloutRequest *r = &s->requests[request];
     const Group *g = &s->groups[request];
+    const Completion *carried = r->carried ? &r->carried[sample] : NULL;
     Place *place = &s->places[index];
     *place = (Place){.state = PLACE_DECODES, .request = request, .sample = sample, .shared = g->page_count, .owned = own_pages(r),
-                     .thinks = r->sampling.think_tokens > 0};
+                     .thinks = r->sampling.think_tokens > 0, .carried = carried && carried->length > 0,
+                     .start = carried ? completion_total(carried) : 0};
     place->table = xmalloc((size_t)(place->shared + place->owned) * 4);
     memcpy(place->table, g->pages, (size_t)g->page_count * 4);
     for (int32_t i = 0; i < place->owned; i++) place->table[place->shared + i] = s->free_pages[--s->free_count];
@@ -345,13 +420,14 @@ static void admit(Scheduler *s, int32_t request, int32_t draw) {
     const RolloutRequest *r = &s->requests[request];
     Group *g = &s->groups[request];
     g->page_count = r->prompt_length / PAGE;
-    g->alive = r->samples;
+    g->alive = live_samples(r);
     g->pages = xmalloc((size_t)(g->page_count + 1) * 4);
     for (int32_t i = 0; i < g->page_count; i++) g->pages[i] = s->free_pages[--s->free_count];
     for (int32_t sample = 0; sample < r->samples; sample++) {
+        if (is_done(r, sample)) continue;
         int32_t index = free_place(s);
         take_place(s, index, request, sample);
-        draw_row(s, draw + sample, index, r->prompt_length - 1);
+        draw_row(s, draw++, index, r->prompt_length - 1);
     }
 }
 
@@ -378,16 +454,16 @@ static void end_run(Rows *rows, int32_t length, int32_t pages) {
 
 // Rows of a prompt: its whole pages once, the rest into every sample's own page. Its samples draw from the last one.
 static void prompt_rows(Scheduler *s, const RolloutRequest *r, Rows *rows) {
-    int32_t whole = r->prompt_length / PAGE, pages = pages_for(r->prompt_length);
+    int32_t whole = r->prompt_length / PAGE, pages = pages_for(r->prompt_length), live = live_samples(r);
     const int32_t *place = s->row_place + rows->draws;
     memcpy(s->table + rows->table, s->places[place[0]].table, (size_t)pages * 4);
     for (int32_t i = s->kept_rows; i < r->prompt_length; i++) {
         add_row(s, rows, r->prompt[i], i, rows->table);
-        int32_t copies = i < whole * PAGE ? 1 : r->samples;
+        int32_t copies = i < whole * PAGE ? 1 : live;
         for (int32_t c = 0; c < copies; c++) s->slot[rows->slot++] = (int64_t)s->places[place[c]].table[i / PAGE] * PAGE + i % PAGE;
     }
     end_run(rows, r->prompt_length - s->kept_rows, pages);
-    for (int32_t i = 0; i < r->samples; i++) s->head_row[rows->draws++] = rows->count - 1;
+    for (int32_t i = 0; i < live; i++) s->head_row[rows->draws++] = rows->count - 1;
     s->out->prompt_tokens += r->prompt_length;
 }
 
@@ -395,11 +471,12 @@ static void prompt_rows(Scheduler *s, const RolloutRequest *r, Rows *rows) {
 static void given_rows(Scheduler *s, int32_t index, Rows *rows) {
     const Place *place = &s->places[index];
     const Completion *c = completion_of(s, place);
+    const int32_t *all = completion_all(c) + completion_total(c);
     int32_t count = place->pending + 1, position = s->requests[place->request].prompt_length + place->length - count;
     int32_t pages = pages_for(position + count);
     memcpy(s->table + rows->table, place->table, (size_t)pages * 4);
     for (int32_t i = 0; i < count; i++, position++) {
-        add_row(s, rows, c->all[c->total - count + i], position, rows->table);
+        add_row(s, rows, all[i - count], position, rows->table);
         s->slot[rows->slot++] = (int64_t)place->table[position / PAGE] * PAGE + position % PAGE;
     }
     end_run(rows, count, pages);
@@ -415,7 +492,11 @@ static void gather_rows(Scheduler *s, Rows *rows) {
     }
     while (s->next < s->request_count) {
         const RolloutRequest *r = &s->requests[s->next];
-        bool fits = s->place_count + r->samples <= s->capacity && request_pages(r) <= s->free_count;
+        if (live_samples(r) == 0) {
+            s->next++;
+            continue;
+        }
+        bool fits = s->place_count + live_samples(r) <= s->capacity && request_pages(r) <= s->free_count;
         if (!fits || (rows->count > 0 && rows->count + r->prompt_length > s->row_capacity)) break;
         admit(s, s->next++, rows->draws);
         prompt_rows(s, r, rows);
@@ -516,23 +597,88 @@ static bool report_progress(Scheduler *s, Err *err) {
            fail(err, ERR_INTERRUPTED, "rollout", "interrupted");
 }
 
+// ---- the rollout -----------------------------------------------------------------------------------------
+static bool request_add(Scheduler *s, const RolloutRequest *r, Err *err) {
+    int32_t index = s->request_count;
+    TRY(request_check(s->p, r, index, err));
+    if (r->prompt_length > s->longest_prompt || r->samples > s->most_samples || r->sampling.max_tokens > s->most_tokens || r->carried ||
+        (is_truncated(&r->sampling) && !s->truncates))
+        return fail(err, ERR_SOFTWARE, "rollout", "request %d is larger than the first ones", index);
+    s->requests[index] = *r;
+    s->first[index] = s->out->count;
+    s->out->count += r->samples;
+    s->request_count++;
+    return true;
+}
+
+// Takes further requests that are ready; with `wait`, at least one, or none is left.
+static bool more_requests(Scheduler *s, bool wait, Err *err) {
+    while (s->options.next_request && !s->none_left && s->request_count < s->request_capacity) {
+        RolloutRequest r = {0};
+        bool there = false;
+        TRY(s->options.next_request(s->options.context, wait, &r, &there, err));
+        s->none_left = wait && !there;
+        if (!there) return true;
+        TRY(request_add(s, &r, err));
+        wait = false;
+    }
+    return true;
+}
+
+static bool is_over(const Scheduler *s) {
+    bool more = s->options.next_request && !s->none_left && s->request_count < s->request_capacity;
+    return s->place_count == 0 && !more && (s->next == s->request_count || s->end_tick == 0);
+}
+
+// Nothing decodes: waits for whatever lets it go on.
+static bool wait_for_work(Scheduler *s, Err *err) { return s->waiting > 0 ? next_turns(s, true, err) : more_requests(s, true, err); }
+
+static bool scheduler_start(Scheduler *s, const RolloutRequest *requests, int32_t count, Err *err) {
+    Rollout *out = s->out;
+    s->request_capacity = count + (s->options.next_request ? s->options.more_requests : 0);
+    s->requests = xcalloc((size_t)s->request_capacity + 1, sizeof *s->requests);
+    s->first = xcalloc((size_t)s->request_capacity + 1, sizeof *s->first);
+    if (count) memcpy(s->requests, requests, (size_t)count * sizeof *requests);
+    TRY(scheduler_sizes(s, err) && scheduler_alloc(s, err));
+    out->count = count ? s->first[count - 1] + requests[count - 1].samples : 0;
+    size_t capacity = (size_t)out->count + (size_t)(s->request_capacity - count) * (size_t)s->most_samples + 1;
+    out->completions = xcalloc(capacity, sizeof *out->completions);
+    out->memory = xcalloc(1, sizeof *out->memory);
+    out->memory->capacity = xcalloc(capacity, sizeof(int32_t));
+    out->memory->kept_capacity = xcalloc(capacity, sizeof(int64_t));
+    for (int32_t i = 0; i < count; i++) s->due_left += requests[i].due;
+    for (int32_t i = 0; i < count; i++) {
+        for (int32_t j = 0; requests[i].carried && j < requests[i].samples; j++) completion_carry(s, s->first[i] + j, &requests[i].carried[j]);
+        if (live_samples(&requests[i]) == 0) request_complete(s, i);
+    }
+    return true;
+}
+
+// Cuts back what went beyond the end before it was known, and counts what is left.
+static void scheduler_end(Scheduler *s) {
+    s->out->new_tokens = 0;
+    for (int32_t i = 0; i < s->request_count; i++)
+        for (int32_t j = 0; j < s->requests[i].samples; j++) {
+            const Completion *carried = s->requests[i].carried ? &s->requests[i].carried[j] : NULL;
+            Completion *c = &s->out->completions[s->first[i] + j];
+            if (c->length == 0 && !carried) c->finish = FINISH_PAUSED;
+            if (s->end_tick < INT32_MAX && !is_done(&s->requests[i], j)) completion_pause(c, carried ? completion_total(carried) : 0, s->end_tick);
+            s->out->new_tokens += c->length - (carried ? carried->length : 0);
+        }
+}
+
 bool policy_rollout(Policy *p, const RolloutRequest *requests, int32_t count, const RolloutOptions *options, Rollout *out, Err *err) {
-    Scheduler s = {.p = p, .requests = requests, .request_count = count, .out = out};
+    Scheduler s = {.p = p, .request_count = count, .out = out, .end_tick = INT32_MAX};
     *out = (Rollout){0};
     if (options) s.options = *options;
-    s.first = xcalloc((size_t)count + 1, sizeof *s.first);
-    bool ok = scheduler_sizes(&s, err) && scheduler_alloc(&s, err);
-    if (ok) {
-        out->count = count ? s.first[count - 1] + requests[count - 1].samples : 0;
-        out->completions = xcalloc((size_t)out->count + 1, sizeof *out->completions);
-        out->memory = xcalloc(1, sizeof *out->memory);
-        out->memory->capacity = xcalloc((size_t)out->count + 1, sizeof(int32_t));
-        out->memory->kept_capacity = xcalloc((size_t)out->count + 1, sizeof(int64_t));
+    bool ok = scheduler_start(&s, requests, count, err);
+    while (ok && !is_over(&s)) {
+        ok = next_turns(&s, false, err) && more_requests(&s, false, err) && prefill(&s, err);
+        if (ok) pause_places(&s);
+        ok = ok && (has_work(&s) ? decode(&s, err) : is_over(&s) || wait_for_work(&s, err)) && report_progress(&s, err);
+        if (ok) pause_places(&s);
     }
-    while (ok && (s.next < count || s.place_count > 0)) {
-        ok = next_turns(&s, false, err) && prefill(&s, err) && (has_work(&s) ? decode(&s, err) : next_turns(&s, true, err)) &&
-             report_progress(&s, err);
-    }
+    if (ok) scheduler_end(&s);
     if (ok && s.options.cache) prompt_cache_put(&s);
     scheduler_free(&s);
     if (!ok) rollout_free(out);

@@ -17,6 +17,8 @@ typedef struct Place { // one admitted sample
     int32_t turn_start;  // length when its turn began
     int32_t pending;     // PLACE_GIVEN: last tokens of the completion that no pass has computed
     bool thinks;         // has a budget for thinking, and has not closed it
+    bool carried;        // its next draw is of the prompt alone, and nobody's: its own tokens are computed after that
+    int32_t start;       // length when this rollout began
     TokenStream *stream; // where stop strings and the end of thinking are watched
     Buf text;
 } Place;
@@ -24,6 +26,8 @@ typedef struct Place { // one admitted sample
 typedef struct Group { // one admitted request
     int32_t *pages; // whole pages of its prompt
     int32_t page_count, alive;
+    int32_t tick; // tokens that its longest sample took in this rollout
+    bool paused;  // a sample of it is
 } Group;
 
 typedef struct RolloutMemory {
@@ -45,8 +49,10 @@ typedef struct Round { // of decoding, or the draws after a prefill
 
 typedef struct Scheduler {
     Policy *p;
-    const RolloutRequest *requests;
-    int32_t request_count, next;
+    RolloutRequest *requests; // [request_capacity]
+    int32_t request_count, request_capacity, next;
+    int32_t longest_prompt, most_samples, most_tokens; // of the first requests
+    bool none_left;           // further requests won't come
     int32_t *first; // [requests] index of the first completion
     RolloutOptions options;
     Rollout *out;
@@ -54,6 +60,9 @@ typedef struct Scheduler {
     Place *places;       // [capacity]
     int32_t place_count, capacity, waiting; // places in use, places, those that wait
     int32_t *row_place;  // [capacity] whose draws the rows of a round are
+    int32_t *ticks, tick_count; // of complete requests, ascending
+    int32_t due_left, due_tick; // requests that are due and not complete; the last tick of those that are
+    int32_t end_tick;           // at which all others pause; INT32_MAX: not known yet
     Ids think_end;
     int32_t think_id;    // of "</think>" where it is one token, else -1
     int32_t *free_pages, free_count, total_pages, table_capacity;
@@ -94,6 +103,13 @@ bool place_advance(Scheduler *s, Place *place, int64_t at, int64_t row, bool *en
 // Gives tokens to a sample, for the next pass to compute; thinking that they leave open beyond its budget is closed too.
 // False where one more sampled token has no room after them: nothing is given then.
 bool place_give(Scheduler *s, Place *place, const int32_t *ids, int32_t count);
+// What an earlier rollout has sampled becomes the completion's own.
+void completion_carry(Scheduler *s, int32_t index, const Completion *carried);
+// A sample goes on where an earlier rollout left it: all its tokens wait for a pass. *room false: its thinking should be closed, and
+// no room is left for that.
+bool place_carry_on(Scheduler *s, Place *place, bool *room, Err *err) MUST_CHECK;
+// A completion that went on beyond `tick` tokens of this rollout is paused there, after the first sampled token that reaches it.
+void completion_pause(Completion *c, int32_t start, int32_t tick);
 // Text that was watched before what was given says nothing of what comes after it.
 void place_watch_anew(Scheduler *s, Place *place);
 
