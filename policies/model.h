@@ -440,8 +440,7 @@ bool training_reserve(Policy *p, const Packed *b, int64_t pages, bool keep, Err 
 void training_free(Policy *p);
 // RoPE's tables for positions below `positions`, as they are within the original length.
 bool rope_reserve(Policy *p, int64_t positions, Err *err) MUST_CHECK;
-// Where angles depend on the length of the whole sequence, and this is beyond the original length: longest such position,
-// 0 where there is no such limit. Sampling can't go there: a token's numbers would change with those after it.
+// Longest sequence that can be sampled, 0 where rotary positions set no limit (rotary.c).
 int64_t rope_limit(const ModelConfig *c);
 // Rows behind those tables, and training.angle, for the sequences of a batch that are beyond it.
 bool rope_stretch(Policy *p, const Packed *b, Err *err) MUST_CHECK;

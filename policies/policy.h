@@ -206,6 +206,9 @@ typedef struct Packed {
     const int32_t *row;    // [R]
     const int32_t *target; // [R]
     double temperature;    // > 0
+    // Sequences as such, not as a sampler makes them token by token: only where rotary positions are "dynamic" and beyond the
+    // original length is there a difference (rotary.c).
+    bool whole;
     const int64_t *kept_start; // [R + 1] or NULL: renormalise over kept_ids only
     const int32_t *kept_ids;
     // Coefficients of losses on the routers of experts, divided by the number of tokens that they are means over; 0: none. The

@@ -2,22 +2,31 @@
 // tables of cosines and sines, rounded once.
 //
 // Two kinds depend on how long the whole sequence is: "dynamic" (its base grows with the length) and "longrope" (another
-// list of divisors). Within the original length they don't. Beyond it, a training pass has a table of its own for such
-// a sequence, behind the common one, and tokens find their row through Pass.angle. Sampling stops at the original length
-// (rope_limit): a token's numbers would depend on tokens that come after it.
+// list of divisors). Within the original length they don't. Beyond it a token's numbers would depend on tokens that come after
+// it, which a sampler doesn't know. So:
+// - "dynamic": each position turns as the last one of a sequence that ends there, in sampling and in every pass over what was
+//   sampled. A token depends on those before it alone, and these are the angles that transformers' generation gives tokens
+//   one by one behind a prompt within the original length: its cache keeps keys as they were turned then.
+// - "longrope": sampling stops at the original length (rope_limit), since keys turned by both lists don't fit each other.
+// A pass over whole sequences (Packed.whole, and of "longrope" any) has a table of its own for each that is longer, behind the
+// common one; tokens find their row through Pass.angle.
 #include "model.h"
 #include <math.h>
 #include <stdlib.h>
 
-static bool depends_on_length(const RopeConfig *r) { return r->kind == ROPE_DYNAMIC || r->kind == ROPE_LONGROPE; }
 static int rope_count(const ModelConfig *c) { return c->local_rope ? 2 : 1; }
 
-int64_t rope_limit(const ModelConfig *c) {
+// Longest position whose row of the common table is right, 0: there is no such limit.
+static int64_t common_limit(const ModelConfig *c, bool whole) {
     int64_t limit = 0;
-    for (int k = 0; k < rope_count(c); k++)
-        if (depends_on_length(&c->rope[k]) && (!limit || c->rope[k].original_positions < limit)) limit = c->rope[k].original_positions;
+    for (int k = 0; k < rope_count(c); k++) {
+        const RopeConfig *r = &c->rope[k];
+        bool other = r->kind == ROPE_LONGROPE || (whole && r->kind == ROPE_DYNAMIC);
+        if (other && (!limit || r->original_positions < limit)) limit = r->original_positions;
+    }
     return limit;
 }
+int64_t rope_limit(const ModelConfig *c) { return common_limit(c, false); }
 
 // ---- frequencies -----------------------------------------------------------------------------------------
 static const double two_pi = 6.28318530717958647692;
@@ -105,16 +114,18 @@ double rope_attention(const ModelConfig *c) {
 }
 
 // ---- tables ----------------------------------------------------------------------------------------------
-// Rows of positions 0 .. positions - 1 of a sequence of `length`.
+// Rows of positions 0 .. positions - 1 of a sequence of `length`; 0: of any, each position as the last of its own.
 static void fill(const ModelConfig *c, const RopeConfig *r, int64_t length, int64_t positions, float *table) {
-    int64_t R = config_rotary(c);
+    int64_t R = config_rotary(c), same = length == 0 && r->kind == ROPE_DYNAMIC ? r->original_positions : positions;
     Angles a = angles_start(c);
     find_frequencies(c, r, length, &a);
-    for (int i = 0; i < a.count; i++)
-        for (int64_t position = 0; position < positions; position++) {
+    for (int64_t position = 0; position < positions; position++) {
+        if (position >= same) find_frequencies(c, r, position + 1, &a);
+        for (int i = 0; i < a.count; i++) {
             table[position * R + i] = (float)(exact_cos((double)position * a.frequency[i]) * a.factor);
             table[position * R + R / 2 + i] = (float)(exact_sin((double)position * a.frequency[i]) * a.factor);
         }
+    }
     free(a.frequency);
 }
 
@@ -162,7 +173,7 @@ static void point_angles(const Packed *b, const PackedGroup *g, int64_t first, i
 bool rope_stretch(Policy *p, const Packed *b, Err *err) {
     const ModelConfig *c = &p->config;
     Training *t = &p->training;
-    int64_t limit = rope_limit(c), positions = p->cos_sin_positions, rows = positions, R = config_rotary(c);
+    int64_t limit = common_limit(c, b->whole), positions = p->cos_sin_positions, rows = positions, R = config_rotary(c);
     float *host[2] = {NULL, NULL};
     free(t->angle);
     t->angle = NULL;

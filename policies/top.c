@@ -16,7 +16,7 @@ bool policy_top(Policy *p, const int32_t *ids, int32_t count, int32_t top, int32
     int32_t V = p->config.vocabulary, row = count - 1, target = 0;
     PackedGroup group = {.prompt_length = count};
     Packed batch = {.token_count = count, .tokens = ids, .group_count = 1, .groups = &group, .target_count = 1,
-                    .row = &row, .target = &target, .temperature = 1};
+                    .row = &row, .target = &target, .temperature = 1, .whole = true};
     float logprob;
     TRY(policy_forward(p, &batch, false, &logprob, NULL, err)); // leaves the row's hidden state in training.head_x
     const Device *d = p->device;

@@ -29,7 +29,7 @@ static void batch_build(const Ids *lists, int count, Batch *b) {
     }
     b->packed = (Packed){.token_count = b->tokens.count, .tokens = b->tokens.data, .group_count = count, .sequence_count = count,
                          .groups = b->groups, .sequences = b->sequences, .target_count = b->target.count, .row = b->row.data,
-                         .target = b->target.data, .temperature = 1};
+                         .target = b->target.data, .temperature = 1, .whole = true};
 }
 static void batch_free(Batch *b) {
     ids_free(&b->tokens), ids_free(&b->row), ids_free(&b->target);

@@ -33,7 +33,7 @@ static inline RopeConfig kind_rope(const Kind *k, int32_t pairs) {
     if (k->rope == ROPE_LINEAR || k->rope == ROPE_DYNAMIC || k->rope == ROPE_LLAMA3 || k->rope == ROPE_YARN) r.factor = 4;
     if (k->rope == ROPE_LLAMA3) r.original_positions = 64, r.low_frequency = 1, r.high_frequency = 4;
     if (k->rope == ROPE_YARN) r.original_positions = 48, r.beta_fast = 32, r.beta_slow = 1, r.truncate = true;
-    if (k->rope == ROPE_DYNAMIC) r.original_positions = 512;
+    if (k->rope == ROPE_DYNAMIC) r.original_positions = 32; // that of the model: samples go far beyond
     if (k->rope == ROPE_LONGROPE) {
         r.original_positions = 256;
         for (int32_t i = 0; i < pairs; i++) r.short_factor[i] = 1 + 0.1 * i, r.long_factor[i] = 1 + i;
@@ -45,7 +45,7 @@ static inline ModelConfig kind_config(const Kind *k) {
     memset(&c, 0, sizeof c);
     family_options(family_find(k->model_type), &c);
     c.layers = (int32_t)strlen(k->windowed), c.width = 24, c.heads = 4, c.kv_heads = 2, c.head_width = 10, c.feed_forward = 36;
-    c.vocabulary = 70, c.max_positions = 512, c.initializer_range = 0.25, c.tied = k->tied;
+    c.vocabulary = 70, c.max_positions = k->rope == ROPE_DYNAMIC ? 32 : 512, c.initializer_range = 0.25, c.tied = k->tied;
     c.window = k->window;
     for (int i = 0; i < c.layers; i++) c.layer[i] = k->windowed[i] == 'w' ? LAYER_WINDOW : 0;
     const Family *f = family_find(k->model_type);

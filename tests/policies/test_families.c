@@ -121,22 +121,63 @@ static void through_gguf(void) {
     CHECK(written >= 7);
 }
 
-// Beyond the original length: a token's numbers depend on the length of the whole, so that sampling stops there, and so do
-// completions that share a prompt.
+// Beyond the original length of "dynamic": what is sampled, and a pass over it, are what transformers' generation computes token
+// by token with its cache, and a whole sequence is what it computes in one pass.
+static void dynamic_positions(void) {
+    static const char *const names[] = {"cached_logprobs", "whole_logprobs"};
+    Err err = {0};
+    json_t *cases;
+    Policy *p;
+    OK(json_read_file(TEST_DATA "/rope/llama-dynamic/cases.json", 1 << 20, &cases, &err));
+    OK(policy_open(TEST_DATA "/rope/llama-dynamic", &(PolicyOptions){.threads = 1, .device = "cpu"}, &p, &err));
+    const json_t *ids = json_object_get(cases, "ids");
+    int32_t list[64], count = (int32_t)json_array_size(ids);
+    CHECK(count <= 64 && count > 2 * p->config.max_positions);
+    for (int32_t i = 0; i < count; i++) list[i] = (int32_t)json_integer_value(json_array_get(ids, (size_t)i));
+    for (int whole = 0; whole < 2; whole++) {
+        Batch b = {0};
+        float logprob[64];
+        batch_prompt(&b, list, 1);
+        batch_completion(&b, list + 1, count - 1, NULL, NULL);
+        Packed packed = *batch_view(&b, 1);
+        packed.whole = whole;
+        OK(policy_forward(p, &packed, false, logprob, NULL, &err));
+        for (int32_t i = 0; i + 1 < count; i++) CHECK_NEAR(logprob[i], json_number_value(json_array_get(json_object_get(cases, names[whole]), (size_t)i)), 1e-4);
+        batch_free(&b);
+    }
+    // A token depends on those before it alone: a shorter sequence has the same bits, though not as a whole.
+    float all[64], some[64];
+    for (int whole = 0; whole < 2; whole++) {
+        for (int k = 0; k < 2; k++) {
+            Batch b = {0};
+            batch_prompt(&b, list, 1);
+            batch_completion(&b, list + 1, (k ? 25 : count) - 1, NULL, NULL);
+            Packed packed = *batch_view(&b, 1);
+            packed.whole = whole;
+            OK(policy_forward(p, &packed, false, k ? some : all, NULL, &err));
+            batch_free(&b);
+        }
+        CHECK((memcmp(all, some, 24 * sizeof *all) == 0) == !whole);
+    }
+    json_decref(cases);
+    policy_close(p);
+}
+
+// "longrope": sampling stops at the original length, and so do completions that share a prompt.
 static void beyond_the_original_length(void) {
     Err err = {0};
-    ModelConfig c = kind_config(&kinds[4]);
-    c.max_positions = c.rope[0].original_positions = 16;
+    ModelConfig c = kind_config(&kinds[11]);
+    c.rope[0].original_positions = 16;
     Policy *p = policy_make(&c, NULL, PRECISION_FP32, 1);
     int32_t ids[40];
     float shorter[40], longer[40];
     Random r = random_start(41, STREAM_TEST, 0);
     random_ids(&r, c.vocabulary, 40, ids);
-    for (int length = 20; length <= 40; length += 20) {
+    for (int length = 16; length <= 40; length += 24) {
         Batch b = {0};
         batch_prompt(&b, ids, 1);
         batch_completion(&b, ids + 1, length - 1, NULL, NULL);
-        OK(policy_forward(p, batch_view(&b, 1), false, length == 20 ? shorter : longer, NULL, &err));
+        OK(policy_forward(p, batch_view(&b, 1), false, length == 16 ? shorter : longer, NULL, &err));
         batch_free(&b);
     }
     CHECK(shorter[0] != longer[0] || shorter[5] != longer[5]);
@@ -159,6 +200,7 @@ static const Test tests[] = {
     {"families: threads and microbatches", weights_of_splits},
     {"families: saved and opened", saved_and_opened},
     {"families: through GGUF", through_gguf},
+    {"families: dynamic positions", dynamic_positions},
     {"families: beyond the original length", beyond_the_original_length},
 };
 TEST_MAIN(tests)

@@ -44,7 +44,8 @@ static void check_turns_of(Policy *p, uint64_t seed) {
 static void families(void) {
     for (int i = 0; i < COUNT(kinds); i++) {
         ModelConfig c = kind_config(&kinds[i]);
-        if (c.rope[0].kind == ROPE_DYNAMIC || c.rope[0].kind == ROPE_LONGROPE) c.rope[0].original_positions = 512;
+        if (c.rope[0].kind == ROPE_LONGROPE) c.rope[0].original_positions = 512;
+        if (c.rope[0].kind == ROPE_DYNAMIC) c.max_positions = 128; // four times the original length, as far as the course goes
         Policy *p = policy_make(&c, NULL, (Precision)(i % 2), 1 + i % 2);
         snprintf(context, sizeof context, "%s", kinds[i].name);
         check_turns_of(p, (uint64_t)i);
