@@ -50,6 +50,8 @@ Mode mode_of_prompt(const Recipe *r, const Stage *stage, int stage_index, uint64
 bool rollout_batch(const Trainer *t, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
 // Waits for the verdicts and counts them; fails when too many are errors, budgets or kills.
 bool rewards_collect(const Trainer *t, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
+// A step in one line for a person; `left`: seconds to the end of the run, NaN: not known (step_line.c).
+void step_line(const Stage *stage, const StepReport *s, double left, Buf *out);
 // Adds the batch's samples to the report's pass rates by task and level.
 void levels_count(const Batch *batch, StepReport *report);
 // Both of the above, for dynamic sampling: groups without variance are replaced, up to algo.refills times; what is still

@@ -51,15 +51,18 @@ typedef struct Run {
 } Run;
 enum { SKIPS_IN_A_ROW = 10 };
 
+// By this stage's steps so far and the plan's FLOPs of the later ones; NaN before the first step.
+static double seconds_left(const Run *run) {
+    if (run->stage_done == 0) return NAN;
+    return run->stage_left * run->stage_seconds / run->stage_done + (clock_seconds() - run->started) / run->done_flops * run->later_flops;
+}
 static void show_bar(Run *run, const char *what, double share) {
     if (!run->terminal || (clock_seconds() - run->shown < 0.2 && share < 1)) return;
     run->shown = clock_seconds();
-    double done = run->total_steps ? ((double)run->state.step + share * 0.9) / (double)run->total_steps : 1, elapsed = run->shown - run->started;
+    double done = run->total_steps ? ((double)run->state.step + share * 0.9) / (double)run->total_steps : 1, left = seconds_left(run);
     char bar[31];
     for (int i = 0; i < 30; i++) bar[i] = i < (int)(done * 30) ? '#' : '.';
     bar[30] = 0;
-    double left = NAN;
-    if (run->stage_done > 0) left = run->stage_left * run->stage_seconds / run->stage_done + elapsed / run->done_flops * run->later_flops;
     fprintf(stderr, "\r[%s] step %lld/%lld, %s", bar, (long long)run->state.step + 1, (long long)run->total_steps, what);
     if (left == left) fprintf(stderr, ", about %d min %02d s left", (int)left / 60, (int)left % 60);
     fprintf(stderr, "\033[K");
@@ -78,20 +81,16 @@ static bool on_progress(void *context, const char *what, double share) {
     return !signal_seen;
 }
 
+// On a terminal every step that samples; elsewhere twenty of a stage.
 static void tell_step(Run *run, const Stage *stage, const StepReport *s) {
     int every = stage->steps / 20 > 0 ? stage->steps / 20 : 1;
-    if (s->stage_step % every != 0 && s->stage_step != stage->steps && s->stage_step != 1) return;
-    char given[40] = "";
-    if (s->given_mean > 0) snprintf(given, sizeof given, " and %.1f given", s->given_mean);
+    bool all = run->terminal && stage_row(stage)->samples;
+    if (!all && s->stage_step % every != 0 && s->stage_step != stage->steps && s->stage_step != 1) return;
+    Buf line = {0};
+    step_line(stage, s, seconds_left(run), &line);
     clear_bar(run);
-    if (!stage_row(stage)->samples)
-        log_line(LOG_INFO, "%s %d/%d: loss %.4f, gradient norm %.2f, %.2f s a step", stage->name, s->stage_step, stage->steps, s->loss,
-                 s->gradient_norm, s->measured.seconds);
-    else
-        log_line(LOG_INFO, "%s %d/%d: reward %.3f, length %.1f%s, entropy %.3f, truncated %.0f %%, groups without variance %d of %d, %.2f s "
-                 "(rollout %.2f, waited for rewards %.2f, which idled %.2f, training %.2f)", stage->name, s->stage_step, stage->steps, s->reward_mean, s->length_mean, given, s->entropy,
-                 100 * s->truncated_share, s->groups_without_variance, s->groups, s->measured.seconds, s->measured.rollout, s->measured.reward, s->measured.reward_idle,
-                 s->measured.train + s->measured.optimizer);
+    log_line(LOG_INFO, "%s", line.data);
+    buf_free(&line);
 }
 
 // ---- evaluations and checkpoints -------------------------------------------------------------------------
@@ -208,40 +207,44 @@ static bool note_held_clock(Run *run, int64_t step, Err *err) {
     return ok;
 }
 
-static bool run_step(Run *run, const Stage *stage, int stage_step, Err *err) {
-    StepReport report = {.step = run->state.step + 1, .stage_index = run->trainer.stage_index, .stage_step = stage_step,
-                         .kind = stage->kind, .reward_mean = NAN, .reward_std = NAN};
+static bool take_step(Run *run, const Stage *stage, StepReport *report, Err *err) {
     double start = clock_seconds(), cpu = clock_cpu_seconds(), flops = flops_so_far(run);
     Meters before = meters_now(run);
     const StageRow *row = stage_row(stage);
-    Batch batch = {.step = report.step, .stage = stage, .stage_step = stage_step};
-    bool ok = row->step(&run->trainer, stage, &batch, &report, err);
-    report.flops = flops_so_far(run) - flops;
-    report.measured.seconds = clock_seconds() - start;
-    report.measured.cpu_seconds = clock_cpu_seconds() - cpu;
+    Batch batch = {.step = report->step, .stage = stage, .stage_step = report->stage_step};
+    bool ok = row->step(&run->trainer, stage, &batch, report, err);
+    report->flops = flops_so_far(run) - flops;
+    report->measured.seconds = clock_seconds() - start;
+    report->measured.cpu_seconds = clock_cpu_seconds() - cpu;
     Meters spent = meters_since(run, before);
-    report.measured.joules = spent.joules, report.measured.device_joules = spent.device_joules;
-    report.measured.peak_bytes = memory_peak_bytes();
-    ok = ok && ledger_step(run->ledger, &report, row->samples ? &batch : NULL, err);
+    report->measured.joules = spent.joules, report->measured.device_joules = spent.device_joules;
+    report->measured.peak_bytes = memory_peak_bytes();
+    ok = ok && ledger_step(run->ledger, report, row->samples ? &batch : NULL, err);
     batch_free(&batch);
-    expert_load_free(&report.experts), level_counts_free(&report.levels);
     TRY(ok);
-    TRY(note_held_clock(run, report.step, err));
-    run->state.step = report.step;
+    TRY(note_held_clock(run, report->step, err));
+    run->state.step = report->step;
     TRY(note_lost_replay(run, "a step", err));
-    run->state.stage_index = report.stage_index;
-    run->state.stage_step = stage_step;
+    run->state.stage_index = report->stage_index;
+    run->state.stage_step = report->stage_step;
     run->done_flops += step_flops(run, stage);
-    run->stage_seconds += report.measured.seconds;
+    run->stage_seconds += report->measured.seconds;
     run->stage_done++;
-    run->stage_left = stage->steps - stage_step;
-    tell_step(run, stage, &report);
+    run->stage_left = stage->steps - report->stage_step;
+    tell_step(run, stage, report);
     show_bar(run, stage->name, 0);
-    run->skipped_in_a_row = report.skipped ? run->skipped_in_a_row + 1 : 0;
+    run->skipped_in_a_row = report->skipped ? run->skipped_in_a_row + 1 : 0;
     if (run->skipped_in_a_row >= SKIPS_IN_A_ROW)
         return fail(err, ERR_FAILED, stage->name, "the gradient was NaN or infinite in %d steps in a row; lower the learning rate and go on from "
                     "the last checkpoint in %s/checkpoints", SKIPS_IN_A_ROW, run->recipe->run_folder);
     return true;
+}
+static bool run_step(Run *run, const Stage *stage, int stage_step, Err *err) {
+    StepReport report = {.step = run->state.step + 1, .stage_index = run->trainer.stage_index, .stage_step = stage_step,
+                         .kind = stage->kind, .reward_mean = NAN, .reward_std = NAN};
+    bool ok = take_step(run, stage, &report, err);
+    expert_load_free(&report.experts), level_counts_free(&report.levels);
+    return ok;
 }
 
 // The step whose policy a stage's KL is measured against: the stage's start, or the last time that it was moved.

@@ -20,6 +20,7 @@
     X(inspect)                                                                                               \
     X(export)                                                                                                \
     X(report)                                                                                                \
+    X(watch)                                                                                                 \
     X(cost)                                                                                                  \
     X(audit)                                                                                                 \
     X(bench)                                                                                                 \

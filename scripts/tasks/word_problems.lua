@@ -1,6 +1,8 @@
 -- Word problems in four languages: options.language is "en", "ko", "ja" or "vi". Level 1: one addition or subtraction; 2: two
 -- steps; 3: a product and a difference; 4: three steps with shares. Numbers and story are drawn apart from the language, so the
 -- same seed gives the same problem in each. Korean words end in vowels, so that their particles are the same ones.
+-- Demonstrations are formulas; options.thinking = "en" or "ko" writes them in words, "either" in one of both by chance,
+-- whatever language the question is in.
 local language = options.language or "en"
 
 local words = {
@@ -30,6 +32,20 @@ local words = {
     share = "{p} mua {a} hộp, mỗi hộp có {b} {t}, cho đi {c} {t} rồi chia đều số còn lại cho {d} người bạn. Hỏi mỗi người bạn được bao nhiêu {t}?" },
 }
 local text = words[language] or error("options.language is " .. tostring(language) .. ", expected en, ko, ja or vi")
+
+local spoken = {
+  en = { ["+"] = "plus", ["-"] = "minus", ["×"] = "times", ["/"] = "divided by", [","] = ", then" },
+  ko = { ["+"] = "더하기", ["-"] = "빼기", ["×"] = "곱하기", ["/"] = "나누기", [","] = ", 그다음" },
+}
+local thinking = options.thinking
+if thinking and thinking ~= "either" and not spoken[thinking] then
+  error("options.thinking is " .. tostring(thinking) .. ", expected en, ko or either")
+end
+local function in_words(steps)
+  local lang = thinking
+  if lang == "either" then lang = math.random(2) == 1 and "en" or "ko" end
+  return (steps:gsub("[+%-/,]", spoken[lang]):gsub("×", spoken[lang]))
+end
 
 local function draw(level)
   local a, b, c, d = math.random(3, 50), math.random(2, 40), 0, 0
@@ -65,7 +81,7 @@ return {
       prompt = text[kind]:gsub("{(%w)}", fill),
       truth = truth,
       wrong = truth + 1,
-      demonstration = steps,
+      demonstration = thinking and in_words(steps) or steps,
       identity = kind .. " " .. a .. " " .. b .. " " .. c .. " " .. d,
       row = { language = language, kind = kind },
     }
