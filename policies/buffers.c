@@ -125,6 +125,8 @@ bool training_reserve(Policy *p, const Packed *b, int64_t pages, bool keep, Err 
         RESERVE(t->entropy, targets * 4);
         RESERVE(t->max, targets * 4);
         RESERVE(t->log_sum, targets * 4);
+        RESERVE(t->divergence, targets * 4);
+        RESERVE(t->centre, targets * 4);
         RESERVE(t->stats, targets * (vocab_padded(c->vocabulary) / VOCAB_BLOCK) * (int64_t)sizeof(VocabStats));
         t->targets = targets;
     }
@@ -153,7 +155,7 @@ void training_free(Policy *p) {
         release_all(p, memory, COUNT(memory));
     }
     void *const memory[] = {t->h_last, t->rstd_last, t->page_memory, t->dh, t->dwide, t->dq, t->dqk, t->delta, t->dact, t->dpages,
-                            t->head_x, t->head_dx, t->dlogits, t->logprob, t->entropy, t->max, t->log_sum, t->stats, t->scratch};
+                            t->head_x, t->head_dx, t->dlogits, t->logprob, t->entropy, t->max, t->log_sum, t->divergence, t->centre, t->stats, t->scratch};
     release_all(p, memory, COUNT(memory));
     stage_free(p, &t->stage), stage_free(p, &t->coefficients);
     free(t->kept), free(t->inv_temperature_host), free(t->angle), free(t->target_segment), free(t->chunks), free(t->chunk_segments);

@@ -224,7 +224,8 @@ typedef struct Staged {
     const int64_t *kept_start;
     const float *inv_temperature;
     const int32_t *chunk_segments;
-    const float *dlogprob, *dentropy;
+    const float *dlogprob, *dentropy; // of a distillation the first are the weights of divergences
+    int64_t vocabulary; // ids that distributions are over
 } Staged;
 
 // Everything that a training pass holds, allocated for the largest batch so far.
@@ -243,6 +244,7 @@ typedef struct Training {
     float *head_dx;               // [chunk, C]
     void *dlogits;                // act [chunk, V']
     float *logprob, *entropy, *max, *log_sum; // [R]
+    float *divergence, *centre;   // [R] of a distillation
     VocabStats *stats;            // [R][V'/256]
     void *scratch;                // of matmul_grad
     size_t scratch_bytes;
@@ -317,7 +319,17 @@ typedef struct Backward {
     Policy *p;
     Pass pass;
     Segments groups; // in tokens
+    const Policy *teacher; // whose distributions are learned; NULL: coefficients of logprobs and entropies
+    float beta;
 } Backward;
+
+// A training pass in its parts (training.c), which only queue operations; training_results waits.
+HeadArgs training_head(const Policy *p, int64_t from, int64_t count);
+bool training_forward(Policy *p, const Packed *batch, bool keep, Err *err) MUST_CHECK;
+bool training_backward(Backward *b, const Packed *batch, const float *dlogprob, const float *dentropy, Err *err) MUST_CHECK;
+bool training_results(Policy *p, int64_t R, float *logprob, float *entropy, Err *err) MUST_CHECK;
+// What `distill` and its gradient are given, of targets [from, from + count) (distill.c).
+DistillArgs distill_args(const Policy *p, const Policy *teacher, float beta, int64_t from, int64_t count);
 
 // Columns of queries as attention reads them, of what the first product of attention gives, and of what the last one reads.
 static inline int64_t q_width(const ModelConfig *c) {

@@ -211,6 +211,7 @@ typedef struct Packed {
     bool whole;
     const int64_t *kept_start; // [R + 1] or NULL: renormalise over kept_ids only
     const int32_t *kept_ids;
+    int32_t vocabulary; // distributions are over the ids below it; 0: over all that the model has
     // Coefficients of losses on the routers of experts, divided by the number of tokens that they are means over; 0: none. The
     // balancing loss is taken over each group (a prompt and its completions).
     double router_balance, router_z;
@@ -225,6 +226,15 @@ bool policy_backward(Policy *p, const Packed *batch, const float *dlogprob, cons
 // Both in one go, for coefficients that are known beforehand: nothing is waited for between the passes.
 bool policy_forward_backward(Policy *p, const Packed *batch, const float *dlogprob, const float *dentropy, float *logprob,
                              float *entropy, Err *err) MUST_CHECK;
+// Whether `teacher` can teach `p`: both have one tokenizer (the same token behind every id), one precision and one device.
+// ERR_DATA names `where` and the first id that differs.
+bool policy_check_teacher(const Policy *p, const Policy *teacher, const char *where, Err *err) MUST_CHECK;
+// Learns a teacher's distributions instead of given tokens: divergence [R] between the two at each target's place (beta 0:
+// KL(teacher|p), 1: KL(p|teacher), between: the generalised Jensen-Shannon divergence of Agarwal et al. 2024), over all
+// ids that both have. With `weight` [R], dLoss/ddivergence, adds to the gradients of `p`; the teacher stays as it is. logprob and
+// entropy [R] are of `p`. Kept sets are not looked at.
+bool policy_distill(Policy *p, Policy *teacher, const Packed *batch, double beta, const float *weight, float *divergence,
+                    float *logprob, float *entropy, Err *err) MUST_CHECK;
 void policy_zero_gradients(Policy *p);
 // L2 norm over all gradients, and by parameter for `score --grad`. NaN or Inf where a gradient is.
 double policy_gradient_norm(const Policy *p);

@@ -50,6 +50,9 @@ bool tokenizer_save(const Tokenizer *t, const char *folder, Err *err) MUST_CHECK
 // SHA-256 of what defines it, for the ledger.
 void tokenizer_hash(const Tokenizer *t, char out[65]);
 
+// Whether the same token stands behind every id of both; otherwise *id is the first that differs.
+bool tokenizer_same_ids(const Tokenizer *a, const Tokenizer *b, int32_t *id);
+
 // Appends, with one U+FFFD for each maximal invalid part (the Unicode standard's "substitution of maximal subparts").
 void utf8_repair(const char *bytes, size_t size, Buf *out);
 

@@ -114,3 +114,13 @@ int32_t vocabulary_byte_token(const Vocabulary *v, int byte) {
     int n = snprintf(text, sizeof text, "<0x%02X>", (unsigned)byte);
     return vocabulary_find_model(v, text, (size_t)n);
 }
+
+bool tokenizer_same_ids(const Tokenizer *a, const Tokenizer *b, int32_t *id) {
+    const Vocabulary *v = &a->vocabulary, *w = &b->vocabulary;
+    for (*id = 0; *id < v->size && *id < w->size; ++*id) {
+        const Token *x = &v->tokens[*id], *y = &w->tokens[*id];
+        if (x->present != y->present || x->text_size != y->text_size) return false;
+        if (x->present && memcmp(token_text(v, *id), token_text(w, *id), x->text_size) != 0) return false;
+    }
+    return v->size == w->size;
+}

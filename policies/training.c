@@ -5,11 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static HeadArgs head_args(const Policy *p, int64_t from, int64_t count) {
+HeadArgs training_head(const Policy *p, int64_t from, int64_t count) {
     const Training *t = &p->training;
     const Staged *s = &t->staged;
-    int64_t blocks = vocab_padded(p->config.vocabulary) / VOCAB_BLOCK;
-    return (HeadArgs){.M = count, .V = p->config.vocabulary, .C = p->config.width, .dtype = p->dtype,
+    int64_t blocks = vocab_padded(s->vocabulary) / VOCAB_BLOCK;
+    return (HeadArgs){.M = count, .V = s->vocabulary, .C = p->config.width, .dtype = p->dtype,
                       .x = (const char *)t->head_x + act_bytes(p, from * p->config.width), .w = p->head->packed,
                       .inv_temperature = s->inv_temperature + from,
                       .softcap = (float)p->config.logit_softcap, .target = s->target + from,
@@ -25,8 +25,12 @@ static void head_chunk_gradient(const Backward *b, const HeadChunk *chunk, float
     Training *t = &p->training;
     const Staged *s = &t->staged;
     int64_t C = p->config.width, V = p->config.vocabulary, padded = vocab_padded(V), from = chunk->from, count = chunk->to - from;
-    d->head_grad(d, &(HeadGradArgs){.forward = head_args(p, from, count), .dlogprob = s->dlogprob + from,
-                                    .dentropy = s->dentropy ? s->dentropy + from : NULL, .dlogits = t->dlogits});
+    if (b->teacher)
+        d->distill_grad(d, &(DistillGradArgs){.forward = distill_args(p, b->teacher, b->beta, from, count), .weight = s->dlogprob + from,
+                                              .dlogits = t->dlogits, .ld = padded});
+    else
+        d->head_grad(d, &(HeadGradArgs){.forward = training_head(p, from, count), .dlogprob = s->dlogprob + from,
+                                        .dentropy = s->dentropy ? s->dentropy + from : NULL, .dlogits = t->dlogits});
     d->matmul(d, &(MatmulArgs){.M = count, .N = C, .K = V, .dtype = p->dtype, .x = t->dlogits, .ldx = padded,
                                .w = p->head->transposed, .store = STORE_F32, .y = t->head_dx, .ldy = C});
     d->scatter(d, &(ScatterArgs){.T = count, .C = C, .row = s->row + from, .x = t->head_dx, .y = dfinal});
@@ -82,7 +86,8 @@ static bool stage_batch(Policy *p, const Packed *b, Err *err) {
     const Paging *g = &p->paging;
     int32_t T = b->token_count, R = b->target_count;
     for (int32_t r = 0; r < R; r++) t->inv_temperature_host[r] = (float)(1.0 / b->temperature);
-    *s = (Staged){.pass = {.T = T, .pages = t->page_memory, .layer_bytes = (size_t)t->pages * page_bytes(p),
+    *s = (Staged){.vocabulary = b->vocabulary ? b->vocabulary : p->config.vocabulary,
+                  .pass = {.T = T, .pages = t->page_memory, .layer_bytes = (size_t)t->pages * page_bytes(p),
                            .max_position = g->max_position, .max_run = g->max_run}};
     STAGE_ADD(&t->stage, b->tokens, T, &s->pass.tokens);
     STAGE_ADD(&t->stage, g->position, T, &s->pass.position);
@@ -106,7 +111,7 @@ static bool stage_batch(Policy *p, const Packed *b, Err *err) {
 }
 
 // Queues the forward pass; nothing is waited for.
-static bool forward_queue(Policy *p, const Packed *batch, bool keep, Err *err) {
+bool training_forward(Policy *p, const Packed *batch, bool keep, Err *err) {
     const Device *d = p->device;
     Training *t = &p->training;
     if (keep && !p->trainable) return fail(err, ERR_SOFTWARE, "policy", "activations are kept only by a trainable policy");
@@ -124,36 +129,37 @@ static bool forward_queue(Policy *p, const Packed *batch, bool keep, Err *err) {
     if (T) p->flops += (double)T * config_flops(&p->config, p->paging.context / (double)T, false);
     if (R == 0) return true;
     d->gather(d, &(GatherArgs){.T = R, .C = p->config.width, .dtype = p->dtype, .row = t->staged.row, .x = p->work.final, .y = t->head_x});
-    HeadArgs head = head_args(p, 0, R);
+    HeadArgs head = training_head(p, 0, R);
     d->head(d, &head);
     p->flops += 2.0 * (double)R * p->config.width * p->config.vocabulary;
     return true;
 }
 
 // The logprobs and entropies of the pass that was queued; waits for what was queued up to here.
-static bool take_results(Policy *p, int64_t R, float *logprob, float *entropy, Err *err) {
+bool training_results(Policy *p, int64_t R, float *logprob, float *entropy, Err *err) {
     const Device *d = p->device;
     if (R) d->download(d, logprob, p->training.logprob, (size_t)R * 4);
     if (R && entropy) d->download(d, entropy, p->training.entropy, (size_t)R * 4);
     return d->finish(d, err);
 }
 
-static bool backward_queue(Policy *p, const Packed *batch, const float *dlogprob, const float *dentropy, Err *err) {
+bool training_backward(Backward *b, const Packed *batch, const float *dlogprob, const float *dentropy, Err *err) {
+    Policy *p = b->p;
     const ModelConfig *c = &p->config;
     const Device *d = p->device;
     Training *t = &p->training;
     if (!p->trainable || !t->kept) return fail(err, ERR_SOFTWARE, "policy", "backward needs a forward pass that kept its activations");
-    Backward b = {.p = p, .pass = t->staged.pass, .groups = {batch->group_count, t->staged.unit, p->paging.unit}};
+    b->pass = t->staged.pass, b->groups = (Segments){batch->group_count, t->staged.unit, p->paging.unit};
     double flops_before = p->flops;
-    int64_t T = b.pass.T, R = batch->target_count;
+    int64_t T = b->pass.T, R = batch->target_count;
     size_t bytes = (size_t)T * (size_t)c->width * 4;
     if (T == 0) return true;
     STAGE_ADD(&t->coefficients, dlogprob, R, &t->staged.dlogprob);
     STAGE_ADD(&t->coefficients, dentropy, dentropy ? R : 0, &t->staged.dentropy);
     TRY(stage_send(p, &t->coefficients, err));
     d->zero(d, t->dwide, bytes);
-    for (int i = 0; i < t->chunk_count; i++) head_chunk_gradient(&b, &t->chunks[i], t->dwide);
-    transformer_backward(&b);
+    for (int i = 0; i < t->chunk_count; i++) head_chunk_gradient(b, &t->chunks[i], t->dwide);
+    transformer_backward(b);
     p->flops = flops_before + 2.0 * (double)T * config_flops(c, p->paging.context / (double)T, false) +
                4.0 * (double)R * c->width * c->vocabulary;
     return true;
@@ -171,18 +177,18 @@ static bool view_forward(Policy *view, const Packed *batch, float *logprob, floa
 
 bool policy_forward(Policy *p, const Packed *batch, bool keep, float *logprob, float *entropy, Err *err) {
     if (p->owner) return keep ? fail(err, ERR_SOFTWARE, "policy", "a view keeps no activations") : view_forward(p, batch, logprob, entropy, err);
-    TRY(forward_queue(p, batch, keep, err));
-    return take_results(p, batch->target_count, logprob, entropy, err);
+    TRY(training_forward(p, batch, keep, err));
+    return training_results(p, batch->target_count, logprob, entropy, err);
 }
 
 bool policy_backward(Policy *p, const Packed *batch, const float *dlogprob, const float *dentropy, Err *err) {
-    TRY(backward_queue(p, batch, dlogprob, dentropy, err));
+    TRY(training_backward(&(Backward){.p = p}, batch, dlogprob, dentropy, err));
     return p->device->finish(p->device, err);
 }
 
 bool policy_forward_backward(Policy *p, const Packed *batch, const float *dlogprob, const float *dentropy, float *logprob,
                              float *entropy, Err *err) {
-    TRY(forward_queue(p, batch, true, err));
-    TRY(backward_queue(p, batch, dlogprob, dentropy, err));
-    return take_results(p, batch->target_count, logprob, entropy, err);
+    TRY(training_forward(p, batch, true, err));
+    TRY(training_backward(&(Backward){.p = p}, batch, dlogprob, dentropy, err));
+    return training_results(p, batch->target_count, logprob, entropy, err);
 }

@@ -1,6 +1,8 @@
 // Divergences between two distributions: the bits of every variant, values against a plain statement in double, slopes against
 // differences, and what must hold of any divergence.
 #include "ops_test.h"
+#include "files.h"
+#include "json.h"
 
 typedef struct Shape {
     int64_t M, V, student, teacher; // widths
@@ -144,6 +146,57 @@ static void distill_slopes(void) {
     }
 }
 
+// ---- against PyTorch -------------------------------------------------------------------------------------
+static float *numbers(const json_t *file, const char *key) {
+    const json_t *list = json_object_get(file, key);
+    float *out = guarded(key, json_array_size(list) * 4);
+    for (size_t i = 0; i < json_array_size(list); i++) out[i] = (float)json_number_value(json_array_get(list, i));
+    return out;
+}
+static HeadArgs golden_side(const json_t *file, const char *x, const char *w, const char *width, const float *inv_temperature) {
+    HeadArgs a = {.M = json_integer_value(json_object_get(file, "M")), .V = json_integer_value(json_object_get(file, "V")),
+                  .C = json_integer_value(json_object_get(file, width)), .inv_temperature = inv_temperature};
+    a.x = numbers(file, x), a.w = packed("packed w", numbers(file, w), a.V, a.C, DTYPE_F32, false);
+    a.max = guarded("max", (size_t)a.M * 4), a.log_sum = guarded("log_sum", (size_t)a.M * 4);
+    a.stats = guarded("stats", (size_t)a.M * sizeof *a.stats), a.scratch = guarded("scratch", head_scratch(3));
+    reference_device->head(reference_device, &a);
+    return a;
+}
+// TRL's generalized_jsd_loss in double precision.
+static void distill_golden(void) {
+    Err err = {0};
+    Buf text = {0};
+    json_t *file, *c;
+    size_t i;
+    devices_open();
+    OK(file_read(TEST_DATA "/distill.json", 1 << 20, &text, &err));
+    CHECK((file = json_loadb(text.data, text.size, 0, NULL)) != NULL);
+    json_array_foreach(json_object_get(file, "cases"), i, c) {
+        blocks_free();
+        DistillGradArgs g = {.ld = VOCAB_BLOCK, .weight = numbers(file, "weight")};
+        DistillArgs *a = &g.forward;
+        float *inv_temperature = guarded("inv_temperature", 16);
+        for (int m = 0; m < 4; m++) inv_temperature[m] = (float)(1 / json_number_value(json_object_get(c, "temperature")));
+        a->student = golden_side(file, "xs", "ws", "student", inv_temperature);
+        a->teacher = golden_side(file, "xt", "wt", "teacher", inv_temperature);
+        a->beta = (float)json_number_value(json_object_get(c, "beta"));
+        a->divergence = guarded("divergence", 16), a->centre = guarded("centre", 16), a->scratch = guarded("scratch", head_scratch(3));
+        float *dlogits = guarded("dlogits", 4 * VOCAB_BLOCK * 4);
+        g.dlogits = dlogits;
+        reference_device->distill(reference_device, a);
+        reference_device->distill_grad(reference_device, &g);
+        CHECK_INT(a->student.M, 4);
+        for (int64_t m = 0; m < 4; m++) {
+            CHECK_NEAR(a->divergence[m], json_number_value(json_array_get(json_object_get(c, "loss"), (size_t)m)), 2e-6);
+            for (int64_t v = 0; v < a->student.V; v++)
+                CHECK_NEAR(dlogits[m * VOCAB_BLOCK + v], json_number_value(json_array_get(json_object_get(c, "dlogits"), (size_t)(m * a->student.V + v))), 2e-6);
+        }
+    }
+    CHECK_INT((int)i, 10);
+    json_decref(file);
+    buf_free(&text);
+}
+
 // Of a distribution with itself all divergences and slopes are 0; of two different ones they are positive, and the two
 // directions swap with the roles.
 static void distill_identities(void) {
@@ -203,5 +256,6 @@ static const Test tests[] = {
     {"distill variants of this processor", variants}, {"distill bits", distill_bits},
     {"distill gradient bits", distill_grad_bits},     {"distill slopes", distill_slopes},
     {"distill identities", distill_identities},       {"distill of NaN", distill_of_nan},
+    {"distill golden", distill_golden},
 };
 OPS_TEST_MAIN(tests)
