@@ -6,7 +6,7 @@
 // panel load feeds 12 products, and the panel (K * 64 bytes) stays in L2 while the row tiles pass over it. The next
 // panel is prefetched meanwhile: in decoding, the first pass over a panel would otherwise run at memory's speed.
 #include "simd.h"
-#include "../blocks.h"
+#include "panel.h"
 
 #if defined(__AVX512F__)
 enum { MR = 12, HALVES = 2 }; // registers of 16 columns taken at once
@@ -184,48 +184,14 @@ static void many_products(const Team *team, const MatmulArgs *a) {
 }
 
 // ---- weights in blocks -----------------------------------------------------------------------------------
-// A panel is decoded into its packed form by the thread that owns it, then all rows pass over it: each weight is decoded
-// once, and the sums are those of a packed matrix.
-INLINE void put_panel_step(uint32_t *to, const float *even, const float *odd, bool half) {
-    if (!half) {
-        memcpy(to, even, PANEL * sizeof *even);
-        return;
-    }
-    bf16 low[PANEL], high[PANEL];
-    for (int c = 0; c < PANEL; c += 16) {
-        lanes_store(low, c, v_load(even + c), 16, true);
-        lanes_store(high, c, v_load(odd + c), 16, true);
-    }
-    for (int c = 0; c < PANEL; c++) to[c] = (uint32_t)low[c] | (uint32_t)high[c] << 16;
-}
-// Columns 32 * panel of w [K, N]: each row has one group of them.
-INLINE void transposed_panel(const MatmulArgs *a, int64_t panel, uint32_t *to, bool half) {
-    int64_t row_bytes = blocks_row_bytes(a->format, a->N), step = half ? 2 : 1;
-    for (int64_t k = 0; k < a->K; k += step, to += PANEL) {
-        float rows[2][PANEL] = {{0}};
-        for (int64_t i = 0; i < step && k + i < a->K; i++) block_group(a->format, (const uint8_t *)a->w + (k + i) * row_bytes, panel, rows[i]);
-        put_panel_step(to, rows[0], rows[1], half);
-    }
-}
-// Rows 32 * panel of w [N, K]: 32 groups at a time, turned around.
-INLINE void forward_panel(const MatmulArgs *a, int64_t panel, uint32_t *to, bool half) {
-    int64_t row_bytes = blocks_row_bytes(a->format, a->K), n0 = panel * PANEL, rows = a->N - n0 < PANEL ? a->N - n0 : PANEL;
-    float group[PANEL][32], turned[32][PANEL];
-    memset(group, 0, sizeof group);
-    for (int64_t g = 0; g < a->K / 32; g++) {
-        for (int64_t r = 0; r < rows; r++) block_group(a->format, (const uint8_t *)a->w + (n0 + r) * row_bytes, g, group[r]);
-        for (int k = 0; k < 32; k++)
-            for (int r = 0; r < PANEL; r++) turned[k][r] = group[r][k];
-        for (int k = 0; k < 32; k += half ? 2 : 1, to += PANEL) put_panel_step(to, turned[k], turned[k + half], half);
-    }
-}
+// A panel is decoded into its packed form by the thread that owns it (panel.h), then all rows pass over it: each weight is
+// decoded once, and the sums are those of a packed matrix.
 static void blocks_product(const Team *team, const MatmulArgs *a, bool half) {
     int64_t size = (int64_t)dtype_size(a->dtype), steps = packed_depth(a->K, a->dtype) * size / 4, from, to;
     char *panel = (char *)a->scratch + (int64_t)team->thread * panel_elements(a->K, a->dtype) * size;
     team_share(team, (a->N + PANEL - 1) / PANEL, 1, &from, &to);
     for (int64_t p = from; p < to; p++) {
-        if (a->transposed) transposed_panel(a, p, (uint32_t *)panel, half);
-        else forward_panel(a, p, (uint32_t *)panel, half);
+        decode_panel(a, p, (uint32_t *)panel, half);
         for (int64_t m = 0; m < a->M; m += MR) {
             int rows = (int)(a->M - m < MR ? a->M - m : MR);
             float acc[MR * PANEL];

@@ -260,7 +260,13 @@ static void block_products(void) {
                 MatmulArgs a = {.M = M, .N = N, .K = K, .dtype = d, .store = (Store)((s + f) % 3), .ldx = packed_depth(K, d), .ldy = N,
                                 .format = (WeightFormat)f, .transposed = transposed};
                 a.x = input_act("x", M * a.ldx, d, &r, PLAIN);
-                a.w = random_blocks(a.format, rows, columns, &r);
+                uint8_t *stored = random_blocks(a.format, rows, columns, &r);
+                a.w = stored;
+                if (s == 3) { // a scale that isn't finite
+                    int64_t block = (int64_t)random_below(&r, (uint32_t)(rows * columns / block_elements(a.format)));
+                    stored[block * block_bytes(a.format) + (a.format == WEIGHT_Q6_K ? 209 : 1)] = k % 2 ? 0x7c : 0xfe;
+                    may_be_nan = true;
+                }
                 a.bias = s % 2 ? input("bias", N, &r, PLAIN) : NULL;
                 a.scratch = guarded("scratch", (int64_t)matmul_scratch(true, 8, N, K, d));
                 a.y = output("y", M * N, a.store == STORE_ACT && d == DTYPE_BF16 ? KIND_BF16 : KIND_F32);
