@@ -87,11 +87,12 @@ typedef struct MatmulArgs {
     void *y;           // [M, ldy]
     int64_t ldy;
     Products products; // with them bias is NULL
-    WeightFormat format; // of w; blocks take no products
+    WeightFormat format; // of w; w_step of products with blocks is in bytes
     bool transposed;     // w is [K, N] in blocks: y = x w
     void *scratch;       // of blocks: matmul_scratch() bytes, of a device too
 } MatmulArgs;
-// For blocks of N rows (of either form). On the host a panel of each thread; on a device the whole matrix, decoded.
+// For blocks of N rows (of either form). On the host a panel of each thread; on a device the whole matrix, decoded (of products:
+// so much for each).
 size_t matmul_scratch(bool is_host, int threads, int64_t N, int64_t K, Dtype dtype);
 
 // Where groups begin in a range of rows. Sums over rows go group by group, so that a split into microbatches at the
@@ -126,6 +127,7 @@ typedef struct EmbedArgs {
     const int32_t *tokens; // [T]
     Dtype dtype;
     const void *table;     // packed [V, C]
+    WeightFormat format;   // of it; what is read is rounded to `dtype`
     float scale;           // of what is read; 0: it stays as it is
     float *y;              // [T, C]
 } EmbedArgs;
@@ -430,6 +432,8 @@ typedef struct HeadArgs {
     Dtype dtype;
     const void *x;  // act [M, C]
     const void *w;  // packed [V, C]
+    WeightFormat format; // of it
+    void *blocks;        // scratch of blocks: matmul_scratch() bytes for V rows of C
     const float *inv_temperature; // [M]
     float softcap;             // 0: logits aren't capped
     const int32_t *target;     // [M], or NULL

@@ -58,14 +58,13 @@ static MatmulArgs matmul_of(const MatmulArgs *a, int i) {
     one.M = p->start ? p->start[(i + 1) * p->every] - from : a->M;
     one.x = (const char *)a->x + (from * a->ldx + i * p->x_step) * size;
     one.y = (char *)a->y + (from * a->ldy + i * p->y_step) * (a->store == STORE_ACT ? size : 4);
-    one.w = (const char *)a->w + i * p->w_step * size;
+    one.w = (const char *)a->w + i * p->w_step * (a->format == WEIGHT_PACKED ? size : 1);
     one.products = (Products){0};
     return one;
 }
 
-// Blocks: decoded into the packed form, then the product of that.
-static void blocks_product(const Team *team, const MatmulArgs *a) {
-    MatmulArgs plain = *a;
+// Blocks: decoded into the packed form, which the caller frees.
+static void *decoded(const MatmulArgs *a) {
     int64_t rows = a->transposed ? a->K : a->N, columns = a->transposed ? a->N : a->K;
     void *packed = xcalloc((size_t)panels_elements(a->N, a->K, a->dtype), dtype_size(a->dtype));
     for (int64_t r = 0; r < rows; r++)
@@ -77,22 +76,24 @@ static void blocks_product(const Team *team, const MatmulArgs *a) {
                 put(packed, packed_index(n, k, a->K, a->dtype), values[i], a->dtype);
             }
         }
-    plain.w = packed, plain.format = WEIGHT_PACKED, plain.transposed = false;
-    matmul_reference(team, &plain);
-    free(packed);
+    return packed;
 }
 
 void matmul_reference(const Team *team, const MatmulArgs *a) {
     ONLY_FIRST
-    if (a->format != WEIGHT_PACKED) {
-        blocks_product(team, a);
-        return;
-    }
     for (int i = 0; i < a->products.count; i++) {
         MatmulArgs one = matmul_of(a, i);
         matmul_reference(team, &one);
     }
     if (a->products.count) return;
+    if (a->format != WEIGHT_PACKED) {
+        MatmulArgs plain = *a;
+        void *packed = decoded(a);
+        plain.w = packed, plain.format = WEIGHT_PACKED, plain.transposed = false;
+        matmul_reference(team, &plain);
+        free(packed);
+        return;
+    }
     for (int64_t m = 0; m < a->M; m++)
         for (int64_t n = 0; n < a->N; n++) {
             float y = product(a->x, m * a->ldx, a->w, n, a->K, a->dtype);
@@ -144,11 +145,20 @@ void matmul_grad_reference(const Team *team, const MatmulGradArgs *a) {
 
 // ---- rows ------------------------------------------------------------------------------------------------
 
+// A number of a table in blocks, rounded as the packed form has it.
+static float stored_value(const EmbedArgs *a, int64_t row, int64_t c) {
+    float group[32];
+    bf16 half;
+    block_group(a->format, (const uint8_t *)a->table + row * blocks_row_bytes(a->format, a->C), c / 32, group);
+    if (a->dtype == DTYPE_F32) return group[c % 32];
+    put(&half, 0, group[c % 32], DTYPE_BF16);
+    return get(&half, 0, DTYPE_BF16);
+}
 void embed_reference(const Team *team, const EmbedArgs *a) {
     ONLY_FIRST
     for (int64_t t = 0; t < a->T; t++)
         for (int64_t c = 0; c < a->C; c++) {
-            float x = get(a->table, packed_index(a->tokens[t], c, a->C, a->dtype), a->dtype);
+            float x = a->format == WEIGHT_PACKED ? get(a->table, packed_index(a->tokens[t], c, a->C, a->dtype), a->dtype) : stored_value(a, a->tokens[t], c);
             a->y[t * a->C + c] = a->scale != 0 ? x * a->scale : x;
         }
 }
@@ -411,12 +421,27 @@ void attention_grad_reference(const Team *team, const AttentionGradArgs *b) {
 
 // ---- head ------------------------------------------------------------------------------------------------
 // Logit v of row m, or minus infinity outside the vocabulary or the kept set.
+// The same sum, of a row of weights in blocks.
+static float product_of_row(const HeadArgs *a, int64_t m, int64_t v) {
+    float group[32], sum = 0;
+    bf16 w[32];
+    for (int64_t k = 0; k < a->C; k++) {
+        if (k % 32 == 0) block_group(a->format, (const uint8_t *)a->w + v * blocks_row_bytes(a->format, a->C), k / 32, group);
+        if (a->dtype == DTYPE_F32) {
+            sum = fmaf(group[k % 32], get(a->x, m * a->C + k, a->dtype), sum);
+            continue;
+        }
+        put(w, k % 32, group[k % 32], DTYPE_BF16);
+        if (k % 2) sum = chain(sum, get(a->x, m * a->C + k - 1, a->dtype), get(w, k % 32 - 1, DTYPE_BF16), get(a->x, m * a->C + k, a->dtype), get(w, k % 32, DTYPE_BF16));
+    }
+    return sum;
+}
 float logit_reference(const HeadArgs *a, int64_t m, int64_t v) {
     if (v >= a->V) return -INFINITY;
     bool kept = !a->kept_start;
     for (int64_t i = kept ? 0 : a->kept_start[m]; !kept && i < a->kept_start[m + 1]; i++) kept = a->kept[i] == v;
     if (!kept) return -INFINITY;
-    float l = product(a->x, m * a->C, a->w, v, a->C, a->dtype);
+    float l = a->format == WEIGHT_PACKED ? product(a->x, m * a->C, a->w, v, a->C, a->dtype) : product_of_row(a, m, v);
     if (a->softcap != 0) l = a->softcap * tanh_reference(l / a->softcap);
     return l * a->inv_temperature[m];
 }

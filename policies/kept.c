@@ -15,12 +15,19 @@ static WeightFormat format_of(const char *type) {
 }
 static const StorageType *storage_of(WeightFormat f) { return storage_by_name(names[f]); }
 
+// Which matrices of an expert stand by turns: gate and up, or down alone; as many parts.
+static int kinds_of(const Parameter *q) { return q->role == ROLE_EXPERTS_GATE_UP ? 2 : 1; }
 bool kept_can(const Policy *p, const Parameter *q, const Weights *w) {
-    bool product = q->role != ROLE_EMBEDDING && q->role != ROLE_HEAD; // what linear.c multiplies by
-    bool can = p->keep_blocks && product && q->matrix && !q->trained && !q->block[0];
+    bool experts = q->role == ROLE_EXPERTS_GATE_UP || q->role == ROLE_EXPERTS_DOWN;
+    // A device decodes a head whole for each product: no memory would be won.
+    bool head = q == p->head && !p->device->is_host;
+    bool can = p->keep_blocks && q->matrix && !q->trained && !head && (!q->block[0] || experts);
+    WeightFormat first[2] = {WEIGHT_PACKED, WEIGHT_PACKED};
     for (int i = 0; can && i < q->part_count; i++) {
         TensorInfo t;
         can = weights_find(w, q->parts[i].name, &t) && format_of(t.type) != WEIGHT_PACKED;
+        if (can && i < 2) first[i] = format_of(t.type);
+        if (can && experts) can = format_of(t.type) == first[i % kinds_of(q)]; // they are multiplied by in one go
     }
     return can;
 }
@@ -73,8 +80,9 @@ bool kept_scratch(Policy *p, Err *err) {
     size_t most = 0;
     for (int i = 0; i < p->parameter_count; i++) {
         const Parameter *q = &p->parameters[i];
-        size_t forward = matmul_scratch(p->device->is_host, p->device->threads, q->N, q->K, p->dtype);
-        size_t backward = matmul_scratch(p->device->is_host, p->device->threads, q->K, q->N, p->dtype);
+        int64_t N = q->N / (block_count(q) > 1 ? block_count(q) : 1), each = p->device->is_host ? 1 : block_count(q);
+        size_t forward = (size_t)each * matmul_scratch(p->device->is_host, p->device->threads, N, q->K, p->dtype);
+        size_t backward = (size_t)each * matmul_scratch(p->device->is_host, p->device->threads, q->K, N, p->dtype);
         if (q->kept && forward > most) most = forward;
         if (q->kept && p->trainable && backward > most) most = backward;
     }

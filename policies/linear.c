@@ -111,6 +111,23 @@ static MatmulArgs sorted_args(const Policy *p, const Parameter *w, const Sorted 
                         .products = {.count = block_count(w), .every = s->every, .start = s->start,
                                      .w_step = back ? block_transposed(w, 1) : block_packed(w, 1)}};
 }
+// The products of the base: of experts kept in blocks, gate and up one after the other, as they may have types of their own.
+static void sorted_base(const Policy *p, const Parameter *w, const Sorted *s, bool back, const void *x, Store store, void *y) {
+    MatmulArgs args = sorted_args(p, w, s, back);
+    args.x = x, args.store = store, args.y = y;
+    int kinds = w->kept ? w->part_count / block_count(w) : 1;
+    for (int i = 0; i < kinds; i++) {
+        if (w->kept) {
+            int64_t row = w->parts[i].row, rows = w->parts[i].rows;
+            args.w = (const char *)w->packed + w->kept[i].at, args.format = w->kept[i].format, args.scratch = p->block_scratch;
+            args.products.w_step = w->part_count > kinds ? (int64_t)(w->kept[kinds + i].at - w->kept[i].at) : 0;
+            args.transposed = back;
+            if (back) args.x = (const char *)x + act_bytes(p, row), args.K = rows, args.store = i ? ADD_F32 : store;
+            else args.y = columns_from(p, y, row, store), args.N = rows;
+        }
+        p->device->matmul(p->device, &args);
+    }
+}
 static void sorted_gradient(const Policy *p, const Parameter *w, const Sorted *s, const void *x, int64_t ldx, const void *dy, int64_t ldy) {
     int64_t N = block_rows(w, 0);
     p->device->matmul_grad(p->device, &(MatmulGradArgs){.T = s->rows, .N = N, .K = w->K, .dtype = p->dtype, .x = x, .ldx = ldx, .dy = dy,
@@ -128,32 +145,29 @@ void experts_product(const Policy *p, const Linear *l, const Sorted *s, const vo
     const LoraLinear *a = lora_of(p, l);
     bool aside = a && store == STORE_ACT && p->dtype != DTYPE_F32;
     float *sum = aside ? p->work.lora_wide : y;
-    MatmulArgs base = sorted_args(p, l->weight, s, false);
-    base.x = x, base.store = aside ? STORE_F32 : store, base.y = sum;
-    p->device->matmul(p->device, &base);
+    int64_t N = block_rows(l->weight, 0);
+    sorted_base(p, l->weight, s, false, x, aside ? STORE_F32 : store, sum);
     if (!a) return;
     sorted_lora_down(p, a, s, x);
     for (int i = 0; i < a->part_count; i++) {
         const LoraPart *part = &a->parts[i];
         MatmulArgs args = sorted_args(p, part->B, s, false);
         args.x = columns_of(p, p->work.lora_u, part), args.ldx = block_rows(a->A, 0);
-        args.store = ADD_F32, args.y = sum + part->row, args.ldy = base.N;
+        args.store = ADD_F32, args.y = sum + part->row, args.ldy = N;
         p->device->matmul(p->device, &args);
     }
-    if (aside) p->device->convert(p->device, &(ConvertArgs){.count = s->rows * base.N, .dtype = p->dtype, .x = sum, .y = y});
+    if (aside) p->device->convert(p->device, &(ConvertArgs){.count = s->rows * N, .dtype = p->dtype, .x = sum, .y = y});
 }
 // An adapter's du = (s B)^T dy stays in work.lora_du.
 void experts_input_gradient(const Backward *b, const Linear *l, const Sorted *s, const void *dy, float *dx) {
     const Policy *p = b->p;
     const LoraLinear *a = lora_of(p, l);
-    MatmulArgs base = sorted_args(p, l->weight, s, true);
-    base.x = dy, base.y = dx;
-    p->device->matmul(p->device, &base);
+    sorted_base(p, l->weight, s, true, dy, STORE_F32, dx);
     if (!a) return;
     for (int i = 0; i < a->part_count; i++) {
         const LoraPart *part = &a->parts[i];
         MatmulArgs args = sorted_args(p, part->B, s, true);
-        args.x = (const char *)dy + act_bytes(p, part->row), args.ldx = base.K;
+        args.x = (const char *)dy + act_bytes(p, part->row), args.ldx = block_rows(l->weight, 0);
         args.store = STORE_ACT, args.y = columns_of(p, p->work.lora_du, part), args.ldy = block_rows(a->A, 0);
         p->device->matmul(p->device, &args);
     }

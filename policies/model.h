@@ -286,7 +286,7 @@ struct Policy {
     int adapter_count;
     Adapter *active;       // NULL: the weights alone
     Adapter *trained;      // the one that training changes; NULL: the weights
-    bool keep_blocks;      // products of the layers stay in the blocks of their file
+    bool keep_blocks;      // matrices stay in the blocks of their file
     void *block_scratch;   // of products with blocks
     float *discard;        // where gradients of frozen vectors go that nobody reads
     char *base_path;       // what the adapter was made for
@@ -375,6 +375,8 @@ bool kept_can(const Policy *p, const Parameter *q, const Weights *w);
 bool kept_alloc(const Policy *p, Parameter *q, const Weights *w, Err *err) MUST_CHECK;
 bool kept_load(const Policy *p, Parameter *q, const Weights *w, Err *err) MUST_CHECK;
 bool kept_get(const Policy *p, const Parameter *q, float *out, Err *err) MUST_CHECK; // [N, K] on the host
+// How an operation reads a matrix that may be kept in blocks and is one part of its own: the embedding, the head.
+static inline WeightFormat kept_format(const Parameter *q) { return q->kept ? q->kept[0].format : WEIGHT_PACKED; }
 bool kept_scratch(Policy *p, Err *err) MUST_CHECK; // scratch of products, once all are loaded
 
 // ---- adapters (lora.c, lora_files.c) ----

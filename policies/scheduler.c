@@ -249,7 +249,7 @@ static void head_and_draw(const Round *r, const void *x, bool next) {
     const Scheduler *s = r->s;
     const Device *d = p->device;
     d->head(d, &(HeadArgs){.M = r->rows, .V = p->config.vocabulary, .C = p->config.width, .dtype = p->dtype, .x = x,
-                           .w = p->head->packed, .inv_temperature = r->inv_temperature,
+                           .w = p->head->packed, .format = kept_format(p->head), .blocks = p->block_scratch, .inv_temperature = r->inv_temperature,
                            .softcap = (float)p->config.logit_softcap, .logits = s->logits,
                            .entropy = s->entropy, .stats = s->stats, .scratch = p->head_scratch});
     d->sample(d, &(SampleArgs){.M = r->rows, .V = p->config.vocabulary, .logits = s->logits, .stats = s->stats,

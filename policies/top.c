@@ -24,7 +24,7 @@ bool policy_top(Policy *p, const int32_t *ids, int32_t count, int32_t top, int32
     size_t bytes = (size_t)vocab_padded(V) * sizeof(float);
     float *logits, max, log_sum;
     TRY(d->allocate(d, bytes, "logits", (void **)&logits, err));
-    HeadArgs head = {.M = 1, .V = V, .C = p->config.width, .dtype = p->dtype, .x = t->head_x, .w = p->head->packed,
+    HeadArgs head = {.M = 1, .V = V, .C = p->config.width, .dtype = p->dtype, .x = t->head_x, .w = p->head->packed, .format = kept_format(p->head), .blocks = p->block_scratch,
                      .inv_temperature = t->staged.inv_temperature, .softcap = (float)p->config.logit_softcap, .logits = logits, .max = t->max, .log_sum = t->log_sum,
                      .stats = t->stats, .scratch = p->head_scratch};
     d->head(d, &head);

@@ -11,6 +11,7 @@ HeadArgs training_head(const Policy *p, int64_t from, int64_t count) {
     int64_t blocks = vocab_padded(s->vocabulary) / VOCAB_BLOCK;
     return (HeadArgs){.M = count, .V = s->vocabulary, .C = p->config.width, .dtype = p->dtype,
                       .x = (const char *)t->head_x + act_bytes(p, from * p->config.width), .w = p->head->packed,
+                      .format = kept_format(p->head), .blocks = p->block_scratch,
                       .inv_temperature = s->inv_temperature + from,
                       .softcap = (float)p->config.logit_softcap, .target = s->target + from,
                       .kept_start = s->kept_start ? s->kept_start + from : NULL, .kept = s->kept,
@@ -32,7 +33,8 @@ static void head_chunk_gradient(const Backward *b, const HeadChunk *chunk, float
         d->head_grad(d, &(HeadGradArgs){.forward = training_head(p, from, count), .dlogprob = s->dlogprob + from,
                                         .dentropy = s->dentropy ? s->dentropy + from : NULL, .dlogits = t->dlogits});
     d->matmul(d, &(MatmulArgs){.M = count, .N = C, .K = V, .dtype = p->dtype, .x = t->dlogits, .ldx = padded,
-                               .w = p->head->transposed, .store = STORE_F32, .y = t->head_dx, .ldy = C});
+                               .w = p->head->kept ? p->head->packed : p->head->transposed, .format = kept_format(p->head),
+                               .transposed = p->head->kept, .scratch = p->block_scratch, .store = STORE_F32, .y = t->head_dx, .ldy = C});
     d->scatter(d, &(ScatterArgs){.T = count, .C = C, .row = s->row + from, .x = t->head_dx, .y = dfinal});
     float *dw = p->head == p->embedding ? p->head->gradient2 : p->head->gradient;
     if (!p->head->trained) return;

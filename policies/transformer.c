@@ -122,7 +122,7 @@ void transformer_forward(Policy *p, const Pass *pass, Kept *kept) {
     Workspace *w = &p->work;
     size_t row_bytes = (size_t)pass->T * (size_t)c->width * 4;
     d->embed(d, &(EmbedArgs){.T = pass->T, .C = c->width, .tokens = pass->tokens, .dtype = p->dtype,
-                             .table = p->embedding->packed, .scale = embedding_scale(p), .y = w->h});
+                             .table = p->embedding->packed, .format = kept_format(p->embedding), .scale = embedding_scale(p), .y = w->h});
     for (int layer = 0; layer < c->layers; layer++) {
         Kept *k = kept ? &kept[layer] : NULL;
         if (k) d->copy(d, k->h_in, w->h, row_bytes);

@@ -80,10 +80,10 @@ static Share share_of(const Team *team, const DistillArgs *a) {
         team_share(team, a->student.M, 4, &s.m_from, &s.m_to);
     return s;
 }
-static int64_t both_logits(const DistillArgs *a, const Share *s, int64_t block, int64_t m) {
+static int64_t both_logits(const Team *team, const DistillArgs *a, const Share *s, int64_t block, int64_t m) {
     int64_t rows = s->m_to - m < HALF_TILE ? s->m_to - m : HALF_TILE;
-    block_logits(&a->student, block, m, rows, s->student, VOCAB_BLOCK);
-    block_logits(&a->teacher, block, m, rows, s->teacher, VOCAB_BLOCK);
+    block_logits(team, &a->student, block, m, rows, s->student, VOCAB_BLOCK);
+    block_logits(team, &a->teacher, block, m, rows, s->teacher, VOCAB_BLOCK);
     return rows;
 }
 
@@ -92,7 +92,7 @@ void V(distill)(const Team *team, const DistillArgs *a) {
     Share s = share_of(team, a);
     for (int64_t b = s.b_from; b < s.b_to; b++)
         for (int64_t m = s.m_from; m < s.m_to; m += HALF_TILE) {
-            int64_t rows = both_logits(a, &s, b, m), columns = a->student.V - b * VOCAB_BLOCK;
+            int64_t rows = both_logits(team, a, &s, b, m), columns = a->student.V - b * VOCAB_BLOCK;
             for (int64_t r = 0; r < rows; r++) {
                 Pair pair = pair_of(a, m + r);
                 v16 sum = v_zero(), centre = v_zero();
@@ -119,7 +119,7 @@ void V(distill_grad)(const Team *team, const DistillGradArgs *g) {
     float slopes[VOCAB_BLOCK] = {0};
     for (int64_t b = s.b_from; b < s.b_to; b++)
         for (int64_t m = s.m_from; m < s.m_to; m += HALF_TILE) {
-            int64_t rows = both_logits(a, &s, b, m), columns = a->student.V - b * VOCAB_BLOCK;
+            int64_t rows = both_logits(team, a, &s, b, m), columns = a->student.V - b * VOCAB_BLOCK;
             for (int64_t r = m; r < m + rows; r++) {
                 Pair pair = pair_of(a, r);
                 const float *student = s.student + (r - m) * VOCAB_BLOCK, *teacher = s.teacher + (r - m) * VOCAB_BLOCK;

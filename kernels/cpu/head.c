@@ -74,7 +74,7 @@ void V(head)(const Team *team, const HeadArgs *a) {
         for (int64_t m = m_from; m < m_to; m += TILE) {
             int64_t rows = m_to - m < TILE ? m_to - m : TILE, ld = a->logits ? padded : VOCAB_BLOCK;
             float *tile = a->logits ? a->logits + m * padded + b * VOCAB_BLOCK : own;
-            block_logits(a, b, m, rows, tile, ld);
+            block_logits(team, a, b, m, rows, tile, ld);
             for (int64_t r = 0; r < rows; r++) {
                 float *row = tile + r * ld;
                 if (a->kept_start)
@@ -108,7 +108,7 @@ void V(head_grad)(const Team *team, const HeadGradArgs *g) {
     for (int64_t b = b_from; b < b_to; b++)
         for (int64_t m = m_from; m < m_to; m += TILE) {
             int64_t rows = m_to - m < TILE ? m_to - m : TILE, v0 = b * VOCAB_BLOCK;
-            block_logits(a, b, m, rows, tile, VOCAB_BLOCK);
+            block_logits(team, a, b, m, rows, tile, VOCAB_BLOCK);
             for (int64_t r = m; r < m + rows; r++) {
                 float *row = tile + (r - m) * VOCAB_BLOCK;
                 if (a->kept_start)

@@ -177,8 +177,10 @@ static void many_products(const Team *team, const MatmulArgs *a) {
         one.M = p->start ? p->start[(i + 1) * p->every] - from : a->M;
         one.x = (const char *)a->x + (from * a->ldx + i * p->x_step) * size;
         one.y = (char *)a->y + (from * a->ldy + i * p->y_step) * y_size;
-        one.w = (const char *)a->w + i * p->w_step * size;
+        one.w = (const char *)a->w + i * p->w_step * (a->format == WEIGHT_PACKED ? size : 1);
         one.products = (Products){0};
+        if (a->format != WEIGHT_PACKED) // a panel of this thread's, whatever its turn
+            one.scratch = (char *)a->scratch + ((int64_t)team->thread - turned.thread) * panel_elements(a->K, a->dtype) * size;
         if (one.M > 0) V(matmul)(&turned, &one);
     }
 }
@@ -204,13 +206,13 @@ static void blocks_product(const Team *team, const MatmulArgs *a, bool half) {
 }
 
 void V(matmul)(const Team *team, const MatmulArgs *a) {
+    if (a->products.count) {
+        many_products(team, a);
+        return;
+    }
     if (a->format != WEIGHT_PACKED) {
         if (a->dtype == DTYPE_BF16) blocks_product(team, a, true);
         else blocks_product(team, a, false);
-        return;
-    }
-    if (a->products.count) {
-        many_products(team, a);
         return;
     }
     enum { ROW_BLOCK = 16 * MR }; // rows of x that stay in L2 while all panels pass

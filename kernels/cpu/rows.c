@@ -1,11 +1,20 @@
 // Operations that work on rows of tokens: embedding, RMSNorm, RoPE with the store into pages, SwiGLU, gather, scatter,
 // conversion. Row-wise sums: 16 lanes then a halving tree; sums over tokens: ascending, columns shared by threads.
 #include "simd.h"
+#include "../blocks.h"
 #include "exact.h"
 
 INLINE bool is_half(Dtype d) { return d == DTYPE_BF16; }
 
 // ---- embedding -------------------------------------------------------------------------------------------
+// A row in blocks, rounded as the packed form has it.
+static void embed_blocks(const EmbedArgs *a, int64_t row, float *y, bool half) {
+    const uint8_t *from = (const uint8_t *)a->table + row * blocks_row_bytes(a->format, a->C);
+    for (int64_t g = 0; g < a->C / 32; g++) {
+        block_group(a->format, from, g, y + 32 * g);
+        for (int i = 0; i < 32 && half; i++) y[32 * g + i] = from_bf16(to_bf16(y[32 * g + i]));
+    }
+}
 void V(embed)(const Team *team, const EmbedArgs *a) {
     bool half = is_half(a->dtype);
     int step = half ? 2 : 1;
@@ -14,7 +23,9 @@ void V(embed)(const Team *team, const EmbedArgs *a) {
     for (int64_t t = from; t < to; t++) {
         int64_t row = a->tokens[t], base = row / PANEL * depth * PANEL + row % PANEL * step;
         float *y = a->y + t * a->C;
-        for (int64_t c = 0; c < a->C; c++) y[c] = act_get(a->table, base + c / step * PANEL * step + c % step, half);
+        if (a->format != WEIGHT_PACKED) embed_blocks(a, row, y, half);
+        else
+            for (int64_t c = 0; c < a->C; c++) y[c] = act_get(a->table, base + c / step * PANEL * step + c % step, half);
         for (int64_t c = 0; c < a->C && a->scale != 0; c++) y[c] *= a->scale;
     }
 }

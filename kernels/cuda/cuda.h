@@ -100,4 +100,7 @@ static inline __device__ float warp_max(float x) { // NaN wins
 RECKON_OPERATIONS(DECLARE_CUDA)
 #undef DECLARE_CUDA
 
+// matmul.cu: w of such a product, in blocks, into its scratch in the packed form.
+void decode_blocks(const Device *device, const MatmulArgs *args);
+
 #endif

@@ -157,8 +157,11 @@ template <class Product, bool GRADIENT> static void launch_distill_tiles(const C
     allow_shared(kernel, shared);
     LAUNCH(context->stream, kernel, grid, dim3(THREADS), shared, t);
 }
-template <bool GRADIENT> static void launch_distill(const Device *device, const DistillGradArgs &grad, int64_t columns) {
+template <bool GRADIENT> static void launch_distill(const Device *device, const DistillGradArgs &given, int64_t columns) {
     const CudaContext *context = cuda_context(device);
+    DistillGradArgs grad = given;
+    grad.forward.student = head_decoded(device, given.forward.student);
+    grad.forward.teacher = head_decoded(device, given.forward.teacher);
     const DistillArgs &a = grad.forward;
     DistillTileArgs t = {grad, head_side(a.student), head_side(a.teacher), (float)log_double((double)a.beta),
                          (float)log_double((double)(1.0f - a.beta))};

@@ -160,8 +160,10 @@ template <class Product, bool GRADIENT> static void launch_tiles(const CudaConte
 }
 
 // Rows alone choose the width of the tiles; it changes no bit.
-template <bool GRADIENT> static void launch_head(const Device *device, const HeadGradArgs &grad) {
+template <bool GRADIENT> static void launch_head(const Device *device, const HeadGradArgs &given) {
     const CudaContext *context = cuda_context(device);
+    HeadGradArgs grad = given;
+    grad.forward = head_decoded(device, given.forward);
     const HeadArgs &a = grad.forward;
     HeadTileArgs t = {grad, head_side(a)};
     if (a.dtype == DTYPE_F32)

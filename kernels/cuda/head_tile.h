@@ -13,6 +13,16 @@ typedef struct HeadSide {
     int64_t M, V, x_bytes, w_bytes; // bytes of a row
     bool whole_parts;               // rows of x begin and end at multiples of 16 bytes
 } HeadSide;
+// Weights in blocks are decoded into the caller's scratch first.
+static inline HeadArgs head_decoded(const Device *device, const HeadArgs &given) {
+    HeadArgs a = given;
+    MatmulArgs blocks = {};
+    if (a.format == WEIGHT_PACKED) return a;
+    blocks.N = a.V, blocks.K = a.C, blocks.dtype = a.dtype, blocks.w = a.w, blocks.format = a.format, blocks.scratch = a.blocks;
+    decode_blocks(device, &blocks);
+    a.w = a.blocks, a.format = WEIGHT_PACKED;
+    return a;
+}
 static inline HeadSide head_side(const HeadArgs &a) {
     int64_t size = (int64_t)dtype_size(a.dtype);
     HeadSide s = {(const unsigned char *)a.x, (const unsigned char *)a.w, a.M, a.V, a.C * size, packed_stride(a.C) * size, false};

@@ -371,13 +371,23 @@ static __global__ void decode_kernel(MatmulArgs a, int64_t rows, int64_t rows_pa
         else ((bf16 *)a.scratch)[to] = to_bf16(values[i]);
     }
 }
-static void product_of_blocks(const Device *device, const MatmulArgs *args) {
+void decode_blocks(const Device *device, const MatmulArgs *args) {
     int64_t rows = args->transposed ? args->K : args->N, columns = args->transposed ? args->N : args->K;
     int64_t padded = args->transposed ? packed_stride(rows) : ceil_div(rows, PANEL) * PANEL;
-    MatmulArgs plain = *args;
     LAUNCH(cuda_context(device)->stream, decode_kernel, dim3((unsigned)ceil_div(padded * (columns / 32), 256)), dim3(256), 0, *args, rows,
            padded, columns);
-    plain.w = args->scratch, plain.format = WEIGHT_PACKED, plain.transposed = false;
+}
+static void product_of_blocks(const Device *device, const MatmulArgs *args) {
+    MatmulArgs plain = *args;
+    int64_t each = packed_elements(args->N, args->K);
+    int many = args->products.count ? args->products.count : 1;
+    for (int i = 0; i < many; i++) {
+        MatmulArgs one = *args;
+        one.w = (const char *)args->w + i * args->products.w_step;
+        one.scratch = (char *)args->scratch + (size_t)(i * each) * dtype_size(args->dtype);
+        decode_blocks(device, &one);
+    }
+    plain.w = args->scratch, plain.format = WEIGHT_PACKED, plain.transposed = false, plain.products.w_step = each;
     matmul_cuda(device, &plain);
 }
 

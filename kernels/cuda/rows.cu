@@ -11,6 +11,7 @@
 // to GRAD_LANES blocks, each one chain from zero; what the blocks give is added in order, then segments in order.
 // Embedding's gradient and scatter: a target row is one chain in ascending order of its sources.
 #include "cuda.h"
+#include "../blocks.h"
 
 // ---- eight columns ---------------------------------------------------------------------------------------
 struct Eight {
@@ -98,8 +99,26 @@ template <bool ALIGNED, typename Act> static __global__ void embed_kernel(EmbedA
     for (int i = 0; i < 8; i++) x.x[i] *= scale;
     store<ALIGNED>(a.y + t * a.C + c, x, n);
 }
+// A thread decodes a group of 32. Grid: tokens times groups, 256 a block.
+template <typename Act> static __global__ void embed_blocks_kernel(EmbedArgs a) {
+    int64_t groups = a.C / 32, at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, t = at / groups, group = at % groups;
+    if (t >= a.T) return;
+    float values[32], scale = a.scale != 0 ? a.scale : 1.0f, *y = a.y + t * a.C + 32 * group;
+    block_group(a.format, (const uint8_t *)a.table + a.tokens[t] * blocks_row_bytes(a.format, a.C), group, values);
+    for (int i = 0; i < 32; i++) {
+        Act rounded;
+        narrow(&rounded, values[i]);
+        y[i] = widen(rounded) * scale;
+    }
+}
 void embed_cuda(const Device *device, const EmbedArgs *a) {
     if (a->T <= 0 || a->C <= 0) return;
+    if (a->format != WEIGHT_PACKED) {
+        dim3 grid((unsigned)ceil_div(a->T * (a->C / 32), 256));
+        if (a->dtype == DTYPE_F32) LAUNCH(cuda_context(device)->stream, embed_blocks_kernel<float>, grid, dim3(256), 0, *a);
+        else LAUNCH(cuda_context(device)->stream, embed_blocks_kernel<bf16>, grid, dim3(256), 0, *a);
+        return;
+    }
     RowGrid g = row_grid(a->T, a->C);
     auto kernel = INSTANCE(embed_kernel, a->dtype, a->C % 8 == 0 && aligned(a->table) && aligned(a->y));
     LAUNCH(cuda_context(device)->stream, kernel, g.grid, g.block, 0, *a, g.pieces);

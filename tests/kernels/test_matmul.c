@@ -1,6 +1,5 @@
 // Packing and matrix products: the bits of every variant, rows that don't depend on M, weight gradients that don't
 // depend on the split into calls, and the gradients themselves.
-#include "blocks.h"
 #include "ops_test.h"
 
 static void pack_layout(void) {
@@ -233,50 +232,7 @@ static void matmul_slopes(void) {
     }
 }
 
-// ---- weights in blocks -----------------------------------------------------------------------------------
-// Random blocks whose scales are small finite halves.
-static uint8_t *random_blocks(WeightFormat f, int64_t rows, int64_t columns, Random *r) {
-    int64_t bytes = rows * blocks_row_bytes(f, columns), each = block_bytes(f);
-    uint8_t *data = guarded("blocks", bytes);
-    for (int64_t i = 0; i < bytes; i++) data[i] = (uint8_t)random_below(r, 256);
-    for (int64_t b = 0; b < bytes; b += each)
-        for (int k = 0; k < 2; k++) {
-            int64_t at = b + (f == WEIGHT_Q6_K ? 208 : 2 * k);
-            bool scale = k == 0 || f == WEIGHT_Q4_1 || f == WEIGHT_Q5_1 || f == WEIGHT_Q4_K;
-            if (scale) data[at] = (uint8_t)random_below(r, 256), data[at + 1] = (uint8_t)(random_below(r, 2) * 0x80 + 0x1c + random_below(r, 8));
-        }
-    return data;
-}
-static void block_products(void) {
-    static const int64_t sizes[][3] = {{1, 5, 256}, {3, 40, 256}, {13, 33, 512}, {30, 97, 256}, {200, 32, 256}}; // M, rows, columns of w
-    Random r = random_start(14, STREAM_TEST, 0);
-    for (int f = WEIGHT_PACKED + 1; f < WEIGHT_FORMATS; f++)
-        for (int s = 0; s < LENGTH(sizes); s++)
-            for (int k = 0; k < 4; k++) {
-                Dtype d = (Dtype)(k % 2);
-                bool transposed = k >= 2;
-                int64_t M = sizes[s][0], rows = sizes[s][1], columns = sizes[s][2], N = transposed ? columns : rows, K = transposed ? rows : columns;
-                blocks_free();
-                MatmulArgs a = {.M = M, .N = N, .K = K, .dtype = d, .store = (Store)((s + f) % 3), .ldx = packed_depth(K, d), .ldy = N,
-                                .format = (WeightFormat)f, .transposed = transposed};
-                a.x = input_act("x", M * a.ldx, d, &r, PLAIN);
-                uint8_t *stored = random_blocks(a.format, rows, columns, &r);
-                a.w = stored;
-                if (s == 3) { // a scale that isn't finite
-                    int64_t block = (int64_t)random_below(&r, (uint32_t)(rows * columns / block_elements(a.format)));
-                    stored[block * block_bytes(a.format) + (a.format == WEIGHT_Q6_K ? 209 : 1)] = k % 2 ? 0x7c : 0xfe;
-                    may_be_nan = true;
-                }
-                a.bias = s % 2 ? input("bias", N, &r, PLAIN) : NULL;
-                a.scratch = guarded("scratch", (int64_t)matmul_scratch(true, 8, N, K, d));
-                a.y = output("y", M * N, a.store == STORE_ACT && d == DTYPE_BF16 ? KIND_BF16 : KIND_F32);
-                for (int64_t i = 0; a.store == ADD_F32 && i < M * N; i++) ((float *)a.y)[i] = any_float(&r, PLAIN);
-                COMPARE(matmul, &a, "blocks %d M %d N %d K %d %s transposed %d", f, (int)M, (int)N, (int)K, dtype_name(d), transposed);
-            }
-}
-
 static const Test tests[] = {
-    {"weights in blocks", block_products},
     {"matmul variants of this processor", variants},
     {"pack layout", pack_layout},
     {"pack bits", pack_bits},
