@@ -430,6 +430,8 @@ const Field recipe_fields[] = {
      AT(Recipe, run_folder)},
     {"keep_checkpoints", FIELD_INT, "newest checkpoints kept besides the stages' last", RANGE(1, 1e6),
      .otherwise = "2", .outside = true, AT(Recipe, keep_checkpoints)},
+    {"tensorboard", FIELD_BOOL, "also write TensorBoard's event files, RUN/tensorboard", .otherwise = "false", .outside = true,
+     AT(Recipe, tensorboard)},
     FIELD_END,
 };
 

@@ -106,6 +106,7 @@ typedef struct Recipe {
     char *currency;
     char *run_folder;     // default runs/NAME
     int keep_checkpoints; // newest kept besides the stages' last ones
+    bool tensorboard;     // event files in RUN/tensorboard
     json_t *resolved;     // every value, defaults included: recipe.resolved.json
     char hash[65];        // SHA-256 of the resolved recipe
     Arena arena;          // owns all of the above but `resolved`

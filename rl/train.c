@@ -7,6 +7,7 @@
 #include "accounts.h"
 #include "compare.h"
 #include "files.h"
+#include "tensorboard.h"
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
@@ -36,6 +37,7 @@ typedef struct Run {
     Trainer trainer;
     Ledger *ledger;
     Energy *energy;
+    Board *board; // NULL: not asked for
     TrainState state;
     int lock;
     int skipped_in_a_row;
@@ -155,6 +157,7 @@ static bool evaluate_mode(Run *run, Mode mode, int samples, Err *err) {
     char name[64];
     snprintf(name, sizeof name, "%s %s", samples ? "sampled" : "greedy", mode_names[mode]);
     bool ok = ledger_evaluation(run->ledger, run->state.step, name, replayable, measured, err) && note_lost_replay(run, "an evaluation", err);
+    ok = ok && board_evaluation(run->board, run->state.step, name, replayable, err);
     json_decref(replayable), json_decref(measured);
     evaluation_free(&e);
     return ok;
@@ -219,7 +222,7 @@ static bool take_step(Run *run, const Stage *stage, StepReport *report, Err *err
     Meters spent = meters_since(run, before);
     report->measured.joules = spent.joules, report->measured.device_joules = spent.device_joules;
     report->measured.peak_bytes = memory_peak_bytes();
-    ok = ok && ledger_step(run->ledger, report, row->samples ? &batch : NULL, err);
+    ok = ok && ledger_step(run->ledger, report, row->samples ? &batch : NULL, err) && board_step(run->board, report, err);
     batch_free(&batch);
     TRY(ok);
     TRY(note_held_clock(run, report->step, err));
@@ -488,6 +491,7 @@ static bool start(Run *run, const TrainOptions *o, Err *err) {
     ok = ok && (found || write_recipe(r, err)) && ledger_open(r->run_folder, found, &run->ledger, err);
     if (ok && found) ok = ledger_rewind(run->ledger, run->state.step, err);
     ok = ok && record_start(run, found, err);
+    if (ok && r->tensorboard) ok = board_open(r->run_folder, run->state.step, &run->board, err);
     if (found) run->saved = run->state.step;
     if (ok && found) log_line(LOG_INFO, "going on from step %lld", (long long)run->state.step);
     free(checkpoint);
@@ -502,6 +506,7 @@ static void finish(Run *run) {
     objective_script_close(t->script);
     ledger_close(run->ledger);
     energy_close(run->energy);
+    board_close(run->board);
     tasks_close((Tasks *)(uintptr_t)t->tasks);
     reward_pool_close(t->rewards);
     if (run->lock >= 0) run_unlock(run->lock);

@@ -24,8 +24,8 @@ static bool run(const Args *args, Err *err) {
     const char *const *sets = args_list(args, "set");
     int count = 0;
     while (sets[count]) count++;
-    // --run, --threads and --device are overrides with names of their own.
-    const char **all = xcalloc((size_t)count + 4, sizeof *all);
+    // --run, --threads, --device and --tensorboard are overrides with names of their own.
+    const char **all = xcalloc((size_t)count + 5, sizeof *all);
     memcpy(all, sets, (size_t)count * sizeof *all);
     char *folder = args_given(args, "run") ? xasprintf("run=%s", args_text(args, "run", "")) : NULL;
     char *threads = args_given(args, "threads") ? xasprintf("threads=%s", args_text(args, "threads", "")) : NULL;
@@ -33,6 +33,7 @@ static bool run(const Args *args, Err *err) {
     if (folder) all[count++] = folder;
     if (threads) all[count++] = threads;
     if (device) all[count++] = device;
+    if (args_flag(args, "tensorboard")) all[count++] = "tensorboard=true";
     bool ok = recipe_read(args->positional[0], all, &r, err);
     if (ok) {
         ok = run_recipe(args, r, err);
@@ -49,6 +50,7 @@ static const Option options[] = {
     {.name = "dry-run", .kind = OPTION_FLAG, .help = "check the recipe, tell the plan, and stop"},
     {.name = "no-compare", .kind = OPTION_FLAG, .help = "leave out the comparison at the end"},
     {.name = "threads", .kind = OPTION_INT, .value = "N", .help = "threads (all cores)", .low = 1, .high = 256},
+    {.name = "tensorboard", .kind = OPTION_FLAG, .help = "also write TensorBoard's event files into the run's folder"},
     OPTION_DEVICE,
     {.name = "json", .kind = OPTION_FLAG, .help = "with --dry-run: print the plan as one JSON document on stdout"},
     OPTION_END};
@@ -57,7 +59,8 @@ const Command command_train = {
     .name = "train",
     .summary = "run a recipe: fine-tuning, GRPO, evaluations, comparison, report",
     .usage = "RECIPE [--set KEY=VALUE]... [--run FOLDER] [--resume] [--dry-run]",
-    .detail = "Leaves in the run's folder: recipe.lua, recipe.resolved.json, ledger.db, checkpoints/, report.html. TERM and INT save what is\n"
+    .detail = "Leaves in the run's folder: recipe.lua, recipe.resolved.json, ledger.db, checkpoints/, report.html;\n"
+              "`reckon watch RUN` draws it live. TERM and INT save what is\n"
               "done; --resume goes on from there, or after a kill from the newest checkpoint, to the same bits.",
     .example = "reckon train scripts/recipes/quickstart.lua --set stages.1.steps=100 --run runs/try",
     .positional_min = 1,
