@@ -438,6 +438,7 @@ bool policy_machine_variant(const char *device_name, char out[64], Err *err) {
 bool policy_energy(const Policy *p, double *joules, char held[128]) { return p->device->meter(p->device, joules, held); }
 bool policy_failed(const Policy *p) { return p && p->device && !p->device->finish(p->device, NULL); }
 double policy_flops(const Policy *p) { return p->flops; }
+void policy_forget_flops(Policy *p) { p->flops = 0; }
 
 static size_t parameter_bytes(const Policy *p, const Parameter *q) {
     size_t bytes = 0, floats = (size_t)(q->N * q->K) * 4;

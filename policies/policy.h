@@ -68,6 +68,7 @@ bool policy_failed(const Policy *p);            // its device has failed: nothin
 bool policy_energy(const Policy *p, double *joules, char held[128]);
 size_t policy_bytes(const Policy *p);           // memory held by weights, gradients, moments and packs
 double policy_flops(const Policy *p);           // FLOPs done so far by this policy, multiply-adds as two
+void policy_forget_flops(Policy *p);            // from here on they are counted from 0: a sum's last bits depend on where it began
 // SHA-256 over the weights in order.
 bool policy_hash(const Policy *p, char out[65], Err *err) MUST_CHECK;
 

@@ -3,6 +3,7 @@
 // It refuses to pass a run on what it could not check: such a check says so.
 #include "accounts.h"
 #include "checkpoint.h"
+#include "data.h"
 #include "files.h"
 #include "ledger_rows.h"
 #include <stdarg.h>
@@ -133,6 +134,36 @@ static void check_checkpoints(Audit *a) {
     free(steps);
 }
 
+// Rows that stages made are still what they wrote. The ledger's names of files are hostile too.
+static bool check_file(const Audit *a, const json_t *record, Err *err) {
+    const char *name = json_string_value(json_object_get(record, "file")), *expected = json_string_value(json_object_get(record, "sha256"));
+    char hash[65];
+    if (!name || !expected || strncmp(name, "data/", 5) != 0 || strchr(name + 5, '/') || name[5] == '.')
+        return fail(err, ERR_FAILED, a->ledger->path, "a record of rows names no file of this run");
+    char *path = path_join(a->folder, name);
+    bool ok = sha256_file(path, hash, err);
+    if (ok && strcmp(hash, expected) != 0) ok = fail(err, ERR_FAILED, path, "its content gives hash %s, the ledger names %.64s", hash, expected);
+    free(path);
+    return ok;
+}
+static void check_data(Audit *a) {
+    sqlite3_stmt *s;
+    Err err = {0};
+    bool more = true;
+    int files = 0, whole = 0;
+    bool ok = ledger_query(a->ledger, "SELECT replayable FROM evaluations WHERE name = '" DATA_RECORD "' ORDER BY step", 0, 0, &s, &err);
+    while (ok && (ok = ledger_next(a->ledger, s, &more, &err)) && more) {
+        json_t *record = column_object(s, 0);
+        files++;
+        if (check_file(a, record, &err)) whole++;
+        else note_failure(a, "data", &err);
+        json_decref(record);
+    }
+    sqlite3_finalize(s);
+    if (!ok) note_failure(a, "data", &err);
+    else if (files && whole == files) note(a, "data", true, "%d files of rows that stages made, each by its hash", files);
+}
+
 // The report carries the head that it was written of, in a line that only this program writes.
 static void check_report(Audit *a, const char *head) {
     char *path = path_join(a->folder, "report.html"), mark[128];
@@ -167,6 +198,7 @@ bool audit_run(const char *run_folder, json_t **out, Err *err) {
         check_replayable(&a);
         check_recipe(&a);
         check_checkpoints(&a);
+        check_data(&a);
         check_report(&a, head);
         *out = json_pack("{s:b, s:s, s:I, s:O}", "ok", a.failed == 0, "head", head, "step", (json_int_t)step, "checks", a.checks);
     }

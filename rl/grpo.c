@@ -3,7 +3,7 @@
 #include "stages.h"
 #include <math.h>
 
-bool grpo_step(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report, Err *err) {
+bool sample_and_score(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report, Err *err) {
     double start = clock_seconds();
     RewardCounts before, after;
     reward_pool_counts(t->rewards, &before);
@@ -17,6 +17,11 @@ bool grpo_step(const Trainer *t, const Stage *stage, Batch *batch, StepReport *r
     reward_pool_counts(t->rewards, &after);
     report->measured.rollout = both - report->measured.reward;
     report->measured.reward_idle = fmax(0, both - (after.busy - before.busy) / after.workers);
+    return true;
+}
+
+bool grpo_step(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report, Err *err) {
+    TRY(sample_and_score(t, stage, batch, report, err));
     if (stage->algo.kl_in_reward) TRY(batch_logprobs(t->reference, batch, LOGPROBS_REFERENCE, 0, batch->prompt_count, err));
     advantages_assign(t, stage, batch, report);
     return update_batch(t, batch, report, err);

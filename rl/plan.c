@@ -2,7 +2,7 @@
 // prompts are measured on a few training items. Time is the FLOPs over what a short probe of this machine reaches, at
 // the share of it that whole steps were seen to reach.
 #include "plan_memory.h"
-#include "stages.h"
+#include "data.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -32,19 +32,27 @@ double plan_grpo_flops(const ModelConfig *c, const Stage *s, double prompt, doub
     return s->steps * (decode + reference + 3 * decode * epochs);
 }
 
+double plan_reject_flops(const ModelConfig *c, const Stage *s, double prompt, double answer) {
+    double samples = (double)s->batch * s->group_size;
+    return s->steps * (samples * answer * config_flops(c, prompt + answer, true) + s->batch * prompt * config_flops(c, prompt / 2, false));
+}
+
 // Tokens of an answer: as many as may be sampled, or a guess of what a demonstration has.
 static double answer_tokens(const Stage *s) { return stage_row(s)->samples ? s->sampling.max_tokens : 32; }
 
 double plan_step_flops(const ModelConfig *c, const Recipe *r, const Stage *s) {
-    return stage_row(s)->flops(c, s, r->chat ? 64 : 16, answer_tokens(s)) / s->steps;
+    Stage one = *s;
+    one.steps = 1;
+    return stage_row(s)->flops(c, &one, r->chat ? 64 : 16, answer_tokens(s));
 }
 
-static json_t *stage_plan(const ModelConfig *c, const Stage *s, double prompt, double *total) {
-    double answer = answer_tokens(s), flops = stage_row(s)->flops(c, s, prompt, answer);
+static json_t *stage_plan(const ModelConfig *c, const Recipe *r, const Stage *s, double prompt, double *total) {
+    int64_t steps = stage_steps_at_most(r, s);
+    double answer = answer_tokens(s), flops = (double)steps * plan_step_flops(c, r, s);
     *total += flops;
-    return json_pack("{s:s,s:i,s:i,s:i,s:f,s:f,s:f}", "name", s->name, "steps", s->steps, "prompts", s->batch, "group_size",
+    return json_pack("{s:s,s:s,s:I,s:i,s:i,s:f,s:f,s:f,s:b}", "name", s->name, "kind", stage_row(s)->name, "steps", (json_int_t)steps, "prompts", s->batch, "group_size",
                      stage_row(s)->samples ? s->group_size : 1, "prompt_tokens", prompt, "completion_tokens_at_most", answer,
-                     "flops", flops);
+                     "flops", flops, "at_most", s->steps == 0);
 }
 
 // ---- memory ----------------------------------------------------------------------------------------------
@@ -111,7 +119,7 @@ bool plan_make(const Recipe *r, json_t **out, Err *err) {
     TRY(ok);
     json_t *stages = json_array();
     for (int i = 0; i < r->stage_count; i++)
-        json_array_append_new(stages, stage_plan(&c, &r->stages[i], r->chat ? 64 : 16, &total));
+        json_array_append_new(stages, stage_plan(&c, r, &r->stages[i], r->chat ? 64 : 16, &total));
     // Resident at the most: the program as it stands now, what the policy asks for, and a tensor on its way to a file.
     size_t held = m.weights + m.pass + m.cache, start = m.weights + m.largest, moving = r->lora.rank > 0 ? 0 : m.largest;
     size_t peak = memory_peak_bytes() + program_bytes(r) + (held + moving > start ? held + moving : start);
@@ -131,7 +139,7 @@ void plan_print(const json_t *plan) {
              number(plan, "parameters") / 1e6, number(memory, "total") / 1048576, number(memory, "weights_and_optimizer") / 1048576,
              number(memory, "training_pass") / 1048576, number(memory, "cache") / 1048576);
     json_array_foreach(json_object_get(plan, "stages"), i, stage)
-        log_line(LOG_INFO, "plan: stage '%s': %.0f steps of %.0f x %.0f samples, at most %.3g FLOPs", json_string_value(json_object_get(stage, "name")),
-                 number(stage, "steps"), number(stage, "prompts"), number(stage, "group_size"), number(stage, "flops"));
+        log_line(LOG_INFO, "plan: stage '%s': %s%.0f steps of %.0f x %.0f samples, at most %.3g FLOPs", json_string_value(json_object_get(stage, "name")),
+                 json_is_true(json_object_get(stage, "at_most")) ? "at most " : "", number(stage, "steps"), number(stage, "prompts"), number(stage, "group_size"), number(stage, "flops"));
     log_line(LOG_INFO, "plan: %.3g FLOPs at most, about %.0f min on this machine (estimate)", number(plan, "flops"), number(plan, "seconds") / 60);
 }

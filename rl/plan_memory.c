@@ -10,6 +10,10 @@ enum { LOOKED_AT = 16, PLACES = 512, PREFILL_ROWS = 1024 }; // the scheduler's o
 static bool open_tokenizer(const Recipe *r, Tokenizer **out, Err *err) {
     return r->model_path ? tokenizer_open(r->model_path, out, err) : tokenizer_from_characters(r->characters, out, err);
 }
+// What is sampled is as long as it may be, and so are rows that were sampled; other examples are measured.
+static int64_t sampled_tokens(const Recipe *r, const Stage *s) {
+    return stage_row(s)->samples ? s->sampling.max_tokens : s->data ? r->evaluate_sampling.max_tokens : 0;
+}
 static bool measure_stage(const Recipe *r, const Tasks *tasks, const Tokenizer *t, const Stage *s, PlanLength *out, Err *err) {
     Arena arena = {0};
     int64_t prompt = 0, answer = 0;
@@ -19,13 +23,13 @@ static bool measure_stage(const Recipe *r, const Tasks *tasks, const Tokenizer *
         Ids ids = {0}, target = {0};
         Mode mode = s->mode_share[MODE_THINK] > 0 ? MODE_THINK : MODE_DIRECT;
         ok = tasks_train_item(tasks, s, (uint64_t)i, &arena, &item, err) && prompt_render(r, t, &item, mode, &ids, err) &&
-             (stage_row(s)->samples || demonstration_render(r, t, &item, mode, &target, err));
+             (sampled_tokens(r, s) || demonstration_render(r, t, &item, mode, &target, err));
         if (ids.count > prompt) prompt = ids.count;
         answer += target.count;
         ids_free(&ids), ids_free(&target);
     }
     arena_reset(&arena);
-    if (ok) *out = (PlanLength){.prompt = prompt, .answer = stage_row(s)->samples ? s->sampling.max_tokens : answer / LOOKED_AT + 1};
+    if (ok) *out = (PlanLength){.prompt = prompt, .answer = sampled_tokens(r, s) ? sampled_tokens(r, s) : answer / LOOKED_AT + 1};
     return ok;
 }
 // What can't be measured (a tokenizer that isn't there yet) keeps a guess.
@@ -34,7 +38,7 @@ void plan_lengths(const Recipe *r, PlanLength *out) {
     Tokenizer *t = NULL;
     Tasks *tasks = NULL;
     for (int i = 0; i < r->stage_count; i++)
-        out[i] = (PlanLength){.prompt = r->chat ? 64 : 16, .answer = stage_row(&r->stages[i])->samples ? r->stages[i].sampling.max_tokens : 32};
+        out[i] = (PlanLength){.prompt = r->chat ? 64 : 16, .answer = sampled_tokens(r, &r->stages[i]) ? sampled_tokens(r, &r->stages[i]) : 32};
     bool ok = open_tokenizer(r, &t, &ignored) && tasks_open(r, &tasks, &ignored);
     for (int i = 0; ok && i < r->stage_count; i++)
         if (!measure_stage(r, tasks, t, &r->stages[i], &out[i], &ignored)) break;

@@ -305,7 +305,13 @@ bool recipe_check_grpo(Build *b, json_t *stage, const char *path, Err *err) {
     if (prompts % minibatches)
         return REJECT(b, ERR_DATA, at, "'algo.minibatches' in %s: found %d, expected a divisor of the %d prompts", path,
                       minibatches, prompts);
-    const json_t *model = json_object_get(b->out, "model");
+    return recipe_check_sampling(b, stage, path, err);
+}
+
+// What a stage samples has to fit into the model, its thinking into that.
+bool recipe_check_sampling(Build *b, const json_t *stage, const char *path, Err *err) {
+    const json_t *model = json_object_get(b->out, "model"), *sampling = json_object_get(stage, "sampling");
+    char at[96];
     snprintf(at, sizeof at, "%s.sampling.max_tokens", path);
     if (!is_given(model, "path") && int_of(sampling, "max_tokens") >= int_of(model, "max_positions"))
         return REJECT(b, ERR_DATA, at, "'sampling.max_tokens' in %s: found %d, expected less than the model's max_positions %d",
@@ -335,10 +341,10 @@ static bool complete_stages(Build *b, Err *err) {
         char path[64], at[96];
         snprintf(path, sizeof path, "stages.%zu", i + 1);
         name_stage(stages, i);
-        TRY(check_modes(b, stage, path, err) && check_stage_levels(b, stage, path, err));
+        TRY(recipe_check_from(b, stage, path, err) && check_modes(b, stage, path, err) && check_stage_levels(b, stage, path, err));
         int warmup = int_of(json_object_get(stage, "optimizer"), "warmup");
         snprintf(at, sizeof at, "%s.optimizer.warmup", path);
-        if (warmup > int_of(stage, "steps"))
+        if (is_given(stage, "steps") && warmup > int_of(stage, "steps"))
             return REJECT(b, ERR_DATA, at, "'optimizer.warmup' in %s: found %d, expected at most the %d steps", path, warmup,
                           int_of(stage, "steps"));
         const StageRow *row = stage_row_named(json_string_value(json_object_get(stage, "kind")));
@@ -392,6 +398,7 @@ static bool store_stages(Build *b, Err *err) {
         stage->algo = algo_default();
         recipe_store(row->keys, from, stage, &r->arena);
         complete_correction(stage);
+        TRY(recipe_locate_stage_files(b, stage, i, err));
         if (!stage->algo.objective) continue;
         char at[64];
         const char *path;

@@ -46,7 +46,7 @@ extern const Field recipe_fields[];       // into Recipe
 extern const Field reward_fields[];       // into RewardSpec; further keys are the script's options
 extern const Variant task_variants[];     // into TaskSpec
 extern const Field script_task_fields[];  // the same of a task in Lua; further keys are the script's options
-extern const Field sft_fields[], grpo_fields[]; // into Stage; a kind's row names its own (stage_kinds.c)
+extern const Field sft_fields[], grpo_fields[], reject_fields[]; // into Stage; a kind's row names its own (stage_kinds.c)
 
 typedef struct Preset {
     const char *name;
@@ -123,7 +123,15 @@ bool recipe_resolve_rewards(Build *b, Err *err) MUST_CHECK;
 bool recipe_store_tasks(Build *b, Err *err) MUST_CHECK;
 bool recipe_store_rewards(Build *b, Err *err) MUST_CHECK; // after the tasks
 // What a kind of stage needs that is more than one key: a function for each that its row names (recipe.c).
+bool recipe_check_sft(Build *b, json_t *stage, const char *path, Err *err) MUST_CHECK;
 bool recipe_check_grpo(Build *b, json_t *stage, const char *path, Err *err) MUST_CHECK;
+bool recipe_check_reject(Build *b, json_t *stage, const char *path, Err *err) MUST_CHECK;
+bool recipe_check_sampling(Build *b, const json_t *stage, const char *path, Err *err) MUST_CHECK;
+bool recipe_check_from(Build *b, const json_t *stage, const char *path, Err *err) MUST_CHECK;
+// The stage before `path` ("stages.3") of that name, resolved; NULL: there is none.
+const json_t *recipe_earlier_stage(const Build *b, const char *path, const char *name);
+// Paths of the files and models that a stage names.
+bool recipe_locate_stage_files(Build *b, Stage *stage, int index, Err *err) MUST_CHECK;
 // The path of a file that a recipe names: beside it, else in the working folder. The arena's.
 char *recipe_locate(Arena *arena, const char *first, const char *second, const char *name);
 bool recipe_locate_input(Build *b, const char *at, const char *what, const char *name, const char **out, Err *err) MUST_CHECK;

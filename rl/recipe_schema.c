@@ -263,9 +263,10 @@ static const Field algo_fields[] = {
 static const Field sft_optimizer_fields[] = OPTIMIZER_FIELDS("2e-5");
 static const Field grpo_optimizer_fields[] = OPTIMIZER_FIELDS("1e-6");
 
-#define STAGE_FIELDS(default_modes)                                                                          \
+#define STAGE_FIELDS(default_modes, needs_steps)                                                             \
     {"name", FIELD_TEXT, "names the stage on the ledger (default: its kind)", RANGE(1, 64), AT(Stage, name)}, \
-        {"steps", FIELD_INT, "optimizer or rollout steps of the stage", RANGE(1, 1e7), .required = true,     \
+        {"from", FIELD_TEXT, "start with the weights of this earlier stage's end, or of the \"start\"", RANGE(1, 64), AT(Stage, from)}, \
+        {"steps", FIELD_INT, "optimizer or rollout steps of the stage", RANGE(1, 1e7), .required = needs_steps, \
          AT(Stage, steps)},                                                                                  \
         {"modes", FIELD_SECTION, "how prompts are shared among the modes; sums to 1",                        \
          .otherwise = default_modes, .fields = mode_fields},                                                 \
@@ -278,13 +279,18 @@ static const Field grpo_optimizer_fields[] = OPTIMIZER_FIELDS("1e-6");
             .otherwise = "0", AT(Stage, checkpoint_every)                                                    \
     }
 const Field sft_fields[] = {
-    STAGE_FIELDS("{\"think\":0.5,\"direct\":0.5}"),
+    STAGE_FIELDS("{\"think\":0.5,\"direct\":0.5}", false),
+    {"data", FIELD_TEXTS, "learn from these rows instead of the tasks' demonstrations: names of earlier reject stages, JSONL files", RANGE(1, 4096),
+     AT(Stage, data)},
+    {"epochs", FIELD_INT, "passes over data, each in an order of its own; instead of steps", RANGE(1, 10000), AT(Stage, epochs)},
+    {"tasks_share", FIELD_NUMBER, "beside data: share of a step's examples that the tasks demonstrate", RANGE(0, 0.99), .otherwise = "0.0",
+     AT(Stage, tasks_share)},
     {"batch", FIELD_INT, "examples a step", RANGE(1, 65536), .otherwise = "32", AT(Stage, batch)},
     {"optimizer", FIELD_SECTION, "AdamW and its schedule", .fields = sft_optimizer_fields},
     FIELD_END,
 };
 const Field grpo_fields[] = {
-    STAGE_FIELDS("{\"think\":1.0}"),
+    STAGE_FIELDS("{\"think\":1.0}", true),
     {"prompts", FIELD_INT, "prompts a step", RANGE(1, 65536), .otherwise = "8", AT(Stage, batch)},
     {"group_size", FIELD_INT, "samples a prompt", RANGE(1, 4096), .otherwise = "8", AT(Stage, group_size)},
     {"probe", FIELD_INT, "samples of a trained model drawn before step 1, to see whether they end; 0: none", RANGE(0, 4096),
@@ -294,6 +300,22 @@ const Field grpo_fields[] = {
     {"sampling", FIELD_SECTION, "how completions are sampled", .fields = sampling_fields},
     {"algo", FIELD_SECTION, "advantage and loss", .fields = algo_fields},
     {"optimizer", FIELD_SECTION, "AdamW and its schedule", .fields = grpo_optimizer_fields},
+    FIELD_END,
+};
+
+const Field reject_fields[] = {
+    STAGE_FIELDS("{\"think\":1.0}", true),
+    {"prompts", FIELD_INT, "prompts a step", RANGE(1, 65536), .otherwise = "32", AT(Stage, batch)},
+    {"group_size", FIELD_INT, "samples a prompt", RANGE(1, 4096), .otherwise = "8", AT(Stage, group_size)},
+    {"sampling", FIELD_SECTION, "how completions are sampled", .fields = sampling_fields},
+    {"teacher", FIELD_TEXT, "a model or a run that samples instead of the policy", RANGE(1, 4096), AT(Stage, teacher)},
+    {"threshold", FIELD_NUMBER, "least score of what is kept", RANGE(-1e9, 1e9), .otherwise = "1.0", AT(Stage, threshold)},
+    {"keep", FIELD_INT, "samples of a prompt that are kept at most, best score first", RANGE(1, 4096), .otherwise = "1", AT(Stage, keep)},
+    {"choose", FIELD_CHOICE, "which one first where scores are equal", .choices = "shortest|longest|random", .otherwise = "\"shortest\"",
+     AT(Stage, choose)},
+    {"similarity", FIELD_NUMBER, "rows whose question and completion are at least so similar (Jaccard, of n-grams) are near-duplicates", ABOVE(0, 1),
+     .otherwise = "0.9", AT(Stage, similarity)},
+    {"ngram", FIELD_INT, "characters of these n-grams", RANGE(1, 100), .otherwise = "5", AT(Stage, ngram)},
     FIELD_END,
 };
 

@@ -34,17 +34,27 @@ typedef struct Optimizer {
     double router_balance, router_z;      // coefficients of losses on the routers of experts
 } Optimizer;
 
-typedef enum StageKind { STAGE_SFT, STAGE_GRPO, STAGE_KINDS } StageKind; // a row of stage_rows each (stage_kinds.c)
+typedef enum StageKind { STAGE_SFT, STAGE_GRPO, STAGE_REJECT, STAGE_KINDS } StageKind; // a row of stage_rows each (stage_kinds.c)
 
 typedef struct Stage {
     StageKind kind;
     char *name;           // "sft", "grpo", made unique by the recipe
-    int steps;
+    char *from;           // the weights it starts with: of an earlier stage's end, or "start"; NULL: those of now
+    int steps;            // 0: not known yet, of a stage that goes by epochs (stages_count_steps)
     double mode_share[MODES]; // share of prompts asked in each mode; sums to 1
     int *levels;          // restrict procedural tasks to these levels; NULL: all of the recipe
     int level_count;
     int batch;            // sft: examples a step. grpo: prompts a step (Q)
-    int group_size;       // grpo: samples a prompt (G)
+    int group_size;       // grpo, reject: samples a prompt (G)
+    const char **data;    // sft: sources of rows, NULL-terminated: names of earlier stages, files; NULL: the tasks
+    int epochs;           // sft: passes over these; 0: steps decides
+    double tasks_share;   // sft: of a step's examples that are the tasks' own beside them
+    char *teacher;        // reject: a model or a run that samples instead of the policy; NULL: the policy
+    double threshold;     // reject: least score
+    int keep;             // reject: samples of a prompt at most
+    int choose;           // reject: among equal scores, in the order of the recipe's words
+    double similarity;    // reject: from which two rows are near-duplicates
+    int ngram;            // reject: characters that this is taken over
     Sampling sampling;    // grpo
     Algo algo;            // grpo
     int reject;           // the recipe's words for algo.correction.rejections
@@ -337,7 +347,7 @@ typedef struct TrainOptions {
 } TrainOptions;
 // The whole run: reward workers, tasks, model, ledger, stages, checkpoints. TERM and INT save what is done and return
 // ERR_TERMINATED and ERR_INTERRUPTED; a second one ends the process at once.
-bool train(const Recipe *r, const TrainOptions *options, Err *err) MUST_CHECK;
+bool train(Recipe *r, const TrainOptions *options, Err *err) MUST_CHECK;
 // What a run will need, told before it spends: {"parameters","memory":{..},"stages":[{"name","steps","flops",..}],
 // "flops","seconds"}; lengths are upper bounds, seconds an estimate from a short probe of this machine. The caller's.
 bool plan_make(const Recipe *r, json_t **out, Err *err) MUST_CHECK;

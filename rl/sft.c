@@ -1,5 +1,6 @@
-// Supervised fine-tuning: the mean negative log-likelihood of the target tokens of a batch. Prompts are not scored.
-#include "stages.h"
+// Supervised fine-tuning: the mean negative log-likelihood of the target tokens of a batch. Prompts are not scored. What is learned
+// are the tasks' demonstrations, rows of data (data.h), or both side by side.
+#include "data.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,7 +12,7 @@ typedef struct Examples { // [count]
 } Examples;
 
 // The environment plays its own demonstrations, where there is one; otherwise the items carry them.
-static bool make_examples(const Trainer *t, const Stage *stage, int stage_step, Arena *arena, Examples *out, Err *err) {
+static bool demonstrate(const Trainer *t, const Stage *stage, int stage_step, Arena *arena, Examples *out, Err *err) {
     const Tokenizer *tokenizer = policy_tokenizer(t->policy);
     int n = out->count;
     Item *all = ARENA_NEW(arena, Item, n), **items = ARENA_NEW(arena, Item *, n);
@@ -33,6 +34,18 @@ static bool make_examples(const Trainer *t, const Stage *stage, int stage_step, 
         out->completions[i] = (Completion){.ids = out->targets[i].data, .length = out->targets[i].count};
     }
     return true;
+}
+
+// Rows of data first, then what the tasks demonstrate.
+static bool make_examples(const Trainer *t, const Stage *stage, int stage_step, Arena *arena, Examples *out, Err *err) {
+    const Data *data = t->work;
+    int rows = data ? data_rows_of_step(data, stage, stage_step) : 0, full = data ? data_rows_of_step(data, stage, 1) : 0;
+    for (int i = 0; i < rows; i++)
+        TRY(data_example(t, stage, data, (uint64_t)(stage_step - 1) * (uint64_t)full + (uint64_t)i, arena, &out->prompts[i], &out->completions[i], err));
+    int tasks = (int)(stage->tasks_share * stage->batch + 0.5);
+    out->count = data ? rows + tasks : stage->batch;
+    Examples rest = {.count = out->count - rows, .prompts = out->prompts + rows, .targets = out->targets + rows, .completions = out->completions + rows};
+    return rest.count == 0 || demonstrate(t, stage, stage_step, arena, &rest, err);
 }
 
 static bool run_microbatch(const Trainer *t, Packing *packing, double total, StepReport *report, Err *err) {
@@ -79,6 +92,14 @@ static bool train_on(const Trainer *t, const Stage *stage, const Examples *examp
     packing_free(&packing);
     return ok;
 }
+
+bool sft_open(Trainer *t, const Stage *stage, Err *err) {
+    Data *data = NULL;
+    TRY(!stage->data || data_open(t, stage, &data, err));
+    t->work = data;
+    return true;
+}
+void sft_close(Trainer *t) { data_close(t->work); }
 
 bool sft_step(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report, Err *err) {
     (void)batch;

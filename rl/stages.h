@@ -9,10 +9,12 @@ typedef struct Trainer {
     const Tasks *tasks;
     RewardPool *rewards;
     Policy *policy;
+    Policy *teacher;   // another model that the stage works with, opened and closed by its row; NULL: none
     Policy *reference; // frozen at the start of the stage; NULL where the stage has no KL
     AlgoState *algo_state; // coefficients that move; NULL: the recipe's
     struct ObjectiveScript *script; // the stage's own objective; NULL: a loss of the table
     int stage_index;
+    Ledger *ledger; // NULL outside of a run
     void *work; // what the stage's own row has opened; NULL: nothing
     bool (*progress)(void *context, const char *what, double share); // false: stop now; may be NULL
     void *progress_context;
@@ -25,6 +27,8 @@ typedef struct StageRow {
     const struct Field *keys; // of a recipe (recipe_schema.c)
     bool samples;             // its steps sample: they have a Batch, whose prompts, samples and verdicts stand on the ledger
     bool trains;              // by gradients: training passes, an optimizer
+    bool keeps_weights;       // the policy is the same afterwards
+    bool makes_data;          // its end leaves a file of rows in the run's folder, which later stages may name (data.h)
     double likely;            // share of the plan's FLOPs that its steps are likely to take: max_tokens is an upper bound
     // What needs several keys of a recipe at once; NULL: nothing.
     bool (*check)(struct Build *b, json_t *stage, const char *path, Err *err);
@@ -35,6 +39,9 @@ typedef struct StageRow {
     // One step: a function of the policy, the recipe and the step's number alone, so that a checkpoint needs the weights, the
     // optimizer, AlgoState and nothing else. `batch` is empty before, and stays so where the kind doesn't sample.
     bool (*step)(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report, Err *err);
+    // After the last step, before the evaluations and the checkpoint of the stage's end: what is made of all its steps, which are on
+    // t->ledger from `first` to `last`. A process that is killed here does it again. NULL: nothing.
+    bool (*end)(const Trainer *t, const Stage *stage, int64_t first, int64_t last, Err *err);
     // FLOPs of a whole stage as the plan counts them, with so many tokens a prompt and an answer at most (plan.c).
     double (*flops)(const ModelConfig *c, const Stage *stage, double prompt, double answer);
 } StageRow;
@@ -77,6 +84,16 @@ bool batch_logprobs(Policy *policy, Batch *batch, LogprobField field, int from, 
 bool update_batch(const Trainer *t, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
 // One step of supervised fine-tuning: mean negative log-likelihood per target token (sft.c).
 bool sft_step(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
+bool sft_open(Trainer *t, const Stage *stage, Err *err) MUST_CHECK;
+void sft_close(Trainer *t);
+// Rollout and rewards of a step, and their times (grpo.c).
+bool sample_and_score(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
+// Rejection sampling (reject.c): samples, scores, and in the end keeps the best as a file.
+bool reject_open(Trainer *t, const Stage *stage, Err *err) MUST_CHECK;
+void reject_close(Trainer *t);
+bool reject_step(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
+bool reject_end(const Trainer *t, const Stage *stage, int64_t first, int64_t last, Err *err) MUST_CHECK;
+double plan_reject_flops(const ModelConfig *c, const Stage *stage, double prompt, double answer);
 // One step of GRPO: rollout, rewards, advantage, update (grpo.c).
 bool grpo_step(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
 double plan_sft_flops(const ModelConfig *c, const Stage *stage, double prompt, double answer);

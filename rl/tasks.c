@@ -182,7 +182,7 @@ static double stage_weight(const Task *task, const Stage *stage) {
 
 // A seeded permutation of 0..count-1 as a function (no table): four Feistel rounds over the next power of four, walking
 // the cycle until the number is below count (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002).
-static uint64_t permuted(uint64_t index, uint64_t count, uint64_t key) {
+uint64_t permuted(uint64_t index, uint64_t count, uint64_t key) {
     int half = 1;
     while (half < 32 && (uint64_t)1 << (2 * half) < count) half++;
     uint64_t mask = ((uint64_t)1 << half) - 1, x = index;

@@ -50,6 +50,8 @@ typedef struct Dataset {
 bool dataset_read(const char *path, bool chat, double held_out, Dataset *out, Err *err) MUST_CHECK;
 void dataset_free(Dataset *d);
 
+// A seeded permutation of 0..count-1, as a function.
+uint64_t permuted(uint64_t index, uint64_t count, uint64_t key);
 // Whether a problem is kept for evaluation: by a hash of its identity alone, so that no seed moves it.
 bool split_held_out(const char *kind, const char *identity, size_t size, double share);
 

@@ -3,7 +3,7 @@
 //
 // Nothing is lost: a step counts once its row is on the ledger; a run resumes from the newest whole checkpoint, and
 // later rows move to the table of repeated work.
-#include "stages.h"
+#include "data.h"
 #include "accounts.h"
 #include "compare.h"
 #include "files.h"
@@ -33,7 +33,7 @@ static void watch_signals(void) {
 
 // ---- the run ---------------------------------------------------------------------------------------------
 typedef struct Run {
-    const Recipe *recipe;
+    Recipe *recipe; // a stage by epochs learns here how many steps it has
     Trainer trainer;
     Ledger *ledger;
     Energy *energy;
@@ -166,7 +166,7 @@ static bool evaluate_mode(Run *run, Mode mode, int samples, Err *err) {
 static bool evaluate_now(Run *run, const Stage *stage, Err *err) {
     if (run->recipe->evaluate_items <= 0) return true;
     for (Mode m = 0; m < MODES; m++) {
-        if (stage->mode_share[m] <= 0) continue;
+        if (stage->mode_share[m] <= 0 && !stage->data) continue; // rows of data have modes of their own
         TRY(evaluate_mode(run, m, 0, err));
         if (run->recipe->evaluate_samples > 0) TRY(evaluate_mode(run, m, run->recipe->evaluate_samples, err));
     }
@@ -192,7 +192,15 @@ static bool save(Run *run, Err *err) {
 // ---- steps -----------------------------------------------------------------------------------------------
 static double flops_so_far(const Run *run) {
     const Trainer *t = &run->trainer;
-    return policy_flops(t->policy) + (t->reference ? policy_flops(t->reference) : 0);
+    return policy_flops(t->policy) + (t->reference ? policy_flops(t->reference) : 0) + (t->teacher ? policy_flops(t->teacher) : 0);
+}
+
+// A step's count is replayable, so it begins at 0 whatever this process did before.
+static void forget_flops(Run *run) {
+    Trainer *t = &run->trainer;
+    policy_forget_flops(t->policy);
+    if (t->reference) policy_forget_flops(t->reference);
+    if (t->teacher) policy_forget_flops(t->teacher);
 }
 
 // What a step is likely to take.
@@ -211,12 +219,13 @@ static bool note_held_clock(Run *run, int64_t step, Err *err) {
 }
 
 static bool take_step(Run *run, const Stage *stage, StepReport *report, Err *err) {
-    double start = clock_seconds(), cpu = clock_cpu_seconds(), flops = flops_so_far(run);
+    double start = clock_seconds(), cpu = clock_cpu_seconds();
+    forget_flops(run);
     Meters before = meters_now(run);
     const StageRow *row = stage_row(stage);
     Batch batch = {.step = report->step, .stage = stage, .stage_step = report->stage_step};
     bool ok = row->step(&run->trainer, stage, &batch, report, err);
-    report->flops = flops_so_far(run) - flops;
+    report->flops = flops_so_far(run);
     report->measured.seconds = clock_seconds() - start;
     report->measured.cpu_seconds = clock_cpu_seconds() - cpu;
     Meters spent = meters_since(run, before);
@@ -255,15 +264,43 @@ static int64_t reference_step(const Run *run, const Stage *stage, int64_t start_
     int every = stage->algo.reference_every;
     return every > 0 ? start_step + (run->state.step - start_step) / every * every : start_step;
 }
+// The step whose weights a stage starts with: those of now, or of an earlier stage's end.
+static int64_t first_weights(const Run *run, const Stage *stage, int64_t start_step) {
+    int64_t at = 0;
+    if (!stage->from) return start_step;
+    for (int i = 0; strcmp(stage->from, "start") != 0 && &run->recipe->stages[i] != stage; i++) {
+        at += run->recipe->stages[i].steps;
+        if (strcmp(stage->from, run->recipe->stages[i].name) == 0) break;
+    }
+    return at;
+}
+static bool take_weights(Run *run, const Stage *stage, int64_t start_step, Err *err) {
+    const Recipe *r = run->recipe;
+    Trainer *t = &run->trainer;
+    int64_t at = first_weights(run, stage, start_step);
+    if (at == start_step) return true;
+    char *folder = xasprintf("%s/checkpoints/step-%lld", r->run_folder, (long long)at);
+    PolicyOptions o = {.precision = r->precision, .threads = r->threads, .device = recipe_device(r), .trainable = true, .keep_blocks = r->keep_blocks};
+    TrainState state;
+    policy_close(t->reference), policy_close(t->policy);
+    t->reference = t->policy = NULL;
+    bool ok = checkpoint_verify(folder, &state, err) && policy_open(folder, &o, &t->policy, err);
+    if (ok) energy_watch(run->energy, t->policy);
+    free(folder);
+    return ok;
+}
+
 static bool open_reference(Run *run, const Stage *stage, int64_t start_step, Err *err) {
     Trainer *t = &run->trainer;
     policy_close(t->reference);
     t->reference = NULL;
     if (stage->algo.kl <= 0) return true;
-    start_step = reference_step(run, stage, start_step);
+    int64_t moved = reference_step(run, stage, start_step);
+    bool now = run->state.step == moved;
+    start_step = moved == start_step ? first_weights(run, stage, start_step) : moved;
     // Before the first step an adapter changes nothing: the reference is the base with the adapter off, at no memory.
     if (start_step == 0 && run->recipe->lora.rank > 0) return policy_view(t->policy, NULL, &t->reference, err);
-    if (run->state.step == start_step) return policy_freeze_copy(t->policy, &t->reference, err);
+    if (now) return policy_freeze_copy(t->policy, &t->reference, err);
     PolicyOptions o = {.precision = run->recipe->precision, .beside = t->policy};
     if (start_step == 0 && run->recipe->model_path && !policy_trains_adapter(t->policy))
         return policy_open(run->recipe->model_path, &o, &t->reference, err);
@@ -284,7 +321,7 @@ static bool open_objective(Run *run, const Stage *stage, Err *err) {
 static void close_work(Run *run) {
     Trainer *t = &run->trainer;
     const StageRow *row = stage_row(&t->recipe->stages[t->stage_index]);
-    if (t->work && row->close) row->close(t);
+    if (row->close) row->close(t);
     t->work = NULL;
 }
 static bool open_work(Run *run, const Stage *stage, Err *err) {
@@ -327,8 +364,17 @@ static bool probe_now(Run *run, const Stage *stage, Err *err) {
     return ok && probe_judge(stage, t->stage_index, &probe, err);
 }
 
+// A stage by epochs has as many steps as its data asks for, which an earlier stage may have just made.
+static bool count_steps(Run *run, Err *err) {
+    TRY(stages_count_steps(run->recipe, run->ledger, err));
+    run->total_steps = 0;
+    for (int i = 0; i < run->recipe->stage_count; i++) run->total_steps += run->recipe->stages[i].steps;
+    return true;
+}
+
 static bool run_stage(Run *run, int index, Err *err) {
     const Stage *stage = &run->recipe->stages[index];
+    const StageRow *row = stage_row(stage);
     int64_t start_step = 0;
     for (int i = 0; i < index; i++) start_step += run->recipe->stages[i].steps;
     close_work(run); // of the stage before
@@ -337,11 +383,13 @@ static bool run_stage(Run *run, int index, Err *err) {
     run->stage_seconds = run->later_flops = 0;
     for (int i = index + 1; i < run->recipe->stage_count; i++)
         run->later_flops += run->recipe->stages[i].steps * step_flops(run, &run->recipe->stages[i]);
+    if (stage->steps == 0) return fail(err, ERR_SOFTWARE, stage->name, "how many steps it has isn't known where it starts");
+    if (run->state.step == start_step) TRY(take_weights(run, stage, start_step, err));
     if (run->state.step == start_step) policy_reset_optimizer(run->trainer.policy), run->state.algo = (AlgoState){0};
     if (run->state.step == start_step + stage->steps) return true;
     run->reference_step = reference_step(run, stage, start_step);
     TRY(open_reference(run, stage, start_step, err) && open_objective(run, stage, err) && open_work(run, stage, err));
-    if (run->state.step == 0 && stage_row(stage)->samples) TRY(evaluate_now(run, stage, err));
+    if (run->state.step == 0 && row->samples) TRY(evaluate_now(run, stage, err));
     if (start_step == 0 && run->state.step == 0) TRY(save(run, err)); // a kill before the first one still resumes
     if (run->state.step == start_step) {
         bool ok = probe_now(run, stage, err);
@@ -356,7 +404,9 @@ static bool run_stage(Run *run, int index, Err *err) {
         bool last = step == stage->steps, moved = stage->algo.kl > 0 && stage->algo.reference_every > 0 && step % stage->algo.reference_every == 0;
         if (moved && !last) TRY(open_reference(run, stage, start_step, err));
         if (moved) run->reference_step = run->state.step;
-        if (last || (stage->evaluate_every > 0 && step % stage->evaluate_every == 0)) TRY(evaluate_now(run, stage, err));
+        if (last && row->end) TRY(row->end(&run->trainer, stage, start_step + 1, run->state.step, err) && count_steps(run, err));
+        bool due = last || (stage->evaluate_every > 0 && step % stage->evaluate_every == 0);
+        if (due && !row->keeps_weights) TRY(evaluate_now(run, stage, err));
         if (last || (stage->checkpoint_every > 0 && step % stage->checkpoint_every == 0) || moved) TRY(save(run, err));
     }
     return true;
@@ -416,21 +466,26 @@ static bool check_experts(const Run *run, Err *err) {
 }
 
 // What the bits of a run depend on besides the weights: the same on every resume, or the ledger refuses to go on.
-static json_t *run_facts(const Run *run) {
+static bool run_facts(const Run *run, json_t **out, Err *err) {
     const Recipe *r = run->recipe;
-    char data[65], scripts[65];
+    char data[65], scripts[65], stage_data[65];
+    TRY(stages_data_hash(r, stage_data, err));
     tasks_hash(run->trainer.tasks, data);
     reward_pool_hash(run->trainer.rewards, scripts);
-    return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s}", "name", r->name, "recipe_hash", r->hash, "version", RECKON_VERSION, "variant",
+    *out = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s}", "name", r->name, "recipe_hash", r->hash, "version", RECKON_VERSION, "variant",
                      policy_variant(run->trainer.policy), "precision", r->precision == PRECISION_BF16 ? "bf16" : "fp32", "data", data,
                      "rewards", scripts);
+    if (stage_data[0]) json_object_set_new(*out, "stage_data", json_string(stage_data));
+    return true;
 }
 
 static bool record_start(Run *run, bool resumed, Err *err) {
     const Policy *p = run->trainer.policy;
     struct utsname u = {0};
     uname(&u);
-    json_t *facts = run_facts(run), *measured = json_pack("{s:s,s:s,s:s,s:s,s:i,s:b}", "host", u.nodename, "system", u.release, "machine", u.machine,
+    json_t *facts;
+    TRY(run_facts(run, &facts, err));
+    json_t *measured = json_pack("{s:s,s:s,s:s,s:s,s:i,s:b}", "host", u.nodename, "system", u.release, "machine", u.machine,
                                                           "device", policy_variant(p), "threads", policy_threads(p), "resumed", resumed);
     bool ok = ledger_run(run->ledger, facts, measured, err);
     json_decref(facts), json_decref(measured);
@@ -490,6 +545,7 @@ static bool start(Run *run, const TrainOptions *o, Err *err) {
     }
     ok = ok && (found || write_recipe(r, err)) && ledger_open(r->run_folder, found, &run->ledger, err);
     if (ok && found) ok = ledger_rewind(run->ledger, run->state.step, err);
+    run->trainer.ledger = run->ledger;
     ok = ok && record_start(run, found, err);
     if (ok && r->tensorboard) ok = board_open(r->run_folder, run->state.step, &run->board, err);
     if (found) run->saved = run->state.step;
@@ -535,15 +591,14 @@ static bool record_end(Run *run, bool ok, const Err *why, Err *err) {
     return written;
 }
 
-bool train(const Recipe *r, const TrainOptions *options, Err *err) {
+bool train(Recipe *r, const TrainOptions *options, Err *err) {
     Run run = {.recipe = r, .trainer = {.recipe = r}, .lock = -1, .saved = -1, .started = clock_seconds(), .terminal = isatty(2)};
     run.trainer.algo_state = &run.state.algo;
     run.trainer.progress = on_progress;
     run.trainer.progress_context = &run;
-    for (int i = 0; i < r->stage_count; i++) run.total_steps += r->stages[i].steps;
     watch_signals();
     run.energy = energy_open(NULL);
-    bool ok = start(&run, options, err);
+    bool ok = start(&run, options, err) && count_steps(&run, err);
     for (int i = 0; ok && i < r->stage_count; i++) ok = run_stage(&run, i, err);
     clear_bar(&run);
     ok = ok && (!options->compare || r->compare_items <= 0 || compare_at_end(&run, err));

@@ -1,5 +1,6 @@
 // Finds the recipe and the weights of a target, then opens what answering its held-out items takes.
 #include "target.h"
+#include "data.h"
 #include "files.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,7 +30,7 @@ static bool take_checkpoint(Target *t, const char *run_folder, bool *found, Err 
     t->run_folder = xstrdup(run_folder);
     t->recipe->run_folder = arena_strdup(&t->recipe->arena, run_folder); // a run may have been moved
     t->step = state.step;
-    return true;
+    return run_count_steps(t->recipe, err);
 }
 
 static bool find_run(Target *t, const char *const *sets, Err *err) {

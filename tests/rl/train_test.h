@@ -37,7 +37,7 @@ static inline void scratch_remove(void) {
 }
 
 // Trains `recipe` in SCRATCH/`name`, from the start or, with `resume`, from its newest checkpoint; a failure is left in the
-// result. `sets` may be NULL.
+// result. `sets` may be NULL; `last_step` -1: not known, and then nothing is looked at.
 static inline TrainedRun train_from(bool resume, const char *name, const char *recipe, const char *const *sets, int64_t last_step) {
     TrainedRun run = {0};
     Recipe *r = NULL;
@@ -54,7 +54,7 @@ static inline TrainedRun train_from(bool resume, const char *name, const char *r
     run.ok = recipe_read(path, all, &r, &run.err) && train(r, &(TrainOptions){.resume = resume}, &run.err);
     if (r) recipe_free(r);
     free(folder), free(path);
-    if (!run.ok) return run;
+    if (!run.ok || last_step < 0) return run;
     char *weights = xasprintf("%s/checkpoints/step-%lld/model.safetensors", run.folder, (long long)last_step);
     bool ok = sha256_file(weights, run.weights, &err);
     free(weights);

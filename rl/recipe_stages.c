@@ -1,0 +1,80 @@
+// What stages say of one another and of files: whose weights they start with, whose rows they learn from, who samples for them.
+// Owns the checks that need the stages before one; recipe.c calls them through the stages' rows.
+#include "recipe_parts.h"
+#include "files.h"
+#include "stages.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const json_t *recipe_earlier_stage(const Build *b, const char *path, const char *name) {
+    size_t before = (size_t)strtol(strchr(path, '.') + 1, NULL, 10) - 1;
+    const json_t *stages = json_object_get(b->out, "stages");
+    for (size_t i = 0; i < before; i++)
+        if (strcmp(json_string_value(json_object_get(json_array_get(stages, i), "name")), name) == 0) return json_array_get(stages, i);
+    return NULL;
+}
+
+bool recipe_check_from(Build *b, const json_t *stage, const char *path, Err *err) {
+    char at[96];
+    const char *from = json_string_value(json_object_get(stage, "from"));
+    snprintf(at, sizeof at, "%s.from", path);
+    return !from || strcmp(from, "start") == 0 || recipe_earlier_stage(b, path, from) ||
+           REJECT(b, ERR_DATA, at, "'from' in %s: found \"%.60s\", expected \"start\" or the name of a stage before this one", path, from);
+}
+
+// A source is the name of an earlier stage that makes rows, or else a file.
+static bool check_source(Build *b, const char *path, const char *name, Err *err) {
+    const json_t *stage = recipe_earlier_stage(b, path, name);
+    char at[96];
+    snprintf(at, sizeof at, "%s.data", path);
+    if (!stage) {
+        char *file = recipe_locate(&b->r->arena, b->r->folder, ".", name);
+        return (file_exists(file) && !file_is_folder(file)) ||
+               REJECT(b, ERR_NOINPUT, at, "'data' in %s: \"%.200s\" is neither a stage before this one nor a file (looked beside the recipe and in the "
+                      "working folder)", path, name);
+    }
+    const StageRow *row = stage_row_named(json_string_value(json_object_get(stage, "kind")));
+    return row->makes_data || REJECT(b, ERR_DATA, at, "'data' in %s: the stage \"%.60s\" is of the kind %s, which makes no rows; expected a reject stage",
+                                     path, name, row->name);
+}
+
+bool recipe_check_sft(Build *b, json_t *stage, const char *path, Err *err) {
+    const json_t *data = json_object_get(stage, "data"), *source;
+    bool any = json_array_size(data) > 0, epochs = is_given(stage, "epochs"), steps = is_given(stage, "steps");
+    char at[96];
+    size_t i;
+    snprintf(at, sizeof at, "%s.%s", path, any || !epochs ? "steps" : "epochs");
+    if (!any && epochs) return REJECT(b, ERR_DATA, at, "'epochs' in %s: has no effect without 'data'", path);
+    if (steps == epochs)
+        return REJECT(b, ERR_DATA, at, epochs ? "'steps' in %s: found beside 'epochs', expected one of them" : any ? "missing key 'steps' in %s, or 'epochs'"
+                                              : "missing key 'steps' in %s: expected an integer from 1 to 10000000 (optimizer or rollout steps of the stage)", path);
+    snprintf(at, sizeof at, "%s.tasks_share", path);
+    double share = json_number_value(json_object_get(stage, "tasks_share"));
+    if (!any && share > 0) return REJECT(b, ERR_DATA, at, "'tasks_share' in %s: has no effect without 'data'", path);
+    if (any && (int)(share * int_of(stage, "batch") + 0.5) >= int_of(stage, "batch"))
+        return REJECT(b, ERR_DATA, at, "'tasks_share' in %s: of %d examples a step it leaves none to data", path, int_of(stage, "batch"));
+    json_array_foreach(data, i, source) TRY(check_source(b, path, json_string_value(source), err));
+    return true;
+}
+
+bool recipe_check_reject(Build *b, json_t *stage, const char *path, Err *err) {
+    char at[96];
+    snprintf(at, sizeof at, "%s.keep", path);
+    if (int_of(stage, "keep") > int_of(stage, "group_size"))
+        return REJECT(b, ERR_DATA, at, "'keep' in %s: found %d, expected at most the %d samples of a prompt", path, int_of(stage, "keep"),
+                      int_of(stage, "group_size"));
+    return recipe_check_sampling(b, stage, path, err);
+}
+
+bool recipe_locate_stage_files(Build *b, Stage *stage, int index, Err *err) {
+    char path[64];
+    snprintf(path, sizeof path, "stages.%d", index + 1);
+    for (int i = 0; stage->data && stage->data[i]; i++)
+        if (!recipe_earlier_stage(b, path, stage->data[i])) stage->data[i] = recipe_locate(&b->r->arena, b->r->folder, ".", stage->data[i]);
+    if (!stage->teacher) return true;
+    stage->teacher = recipe_locate(&b->r->arena, ".", b->r->folder, stage->teacher);
+    char at[96];
+    snprintf(at, sizeof at, "%s.teacher", path);
+    return file_exists(stage->teacher) || REJECT(b, ERR_NOINPUT, at, "teacher '%.200s' isn't there (looked in the working folder and beside the recipe)", stage->teacher);
+}
