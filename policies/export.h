@@ -25,8 +25,9 @@ void merge_close(Merge *m);
 bool merge_adds(const void *merge, const char *name);
 bool merge_add(const void *merge, const char *name, int64_t first, int64_t rows, int64_t columns, float *values);
 
-// The adapter of a PEFT folder, as it lies there, in a folder of its own.
-bool export_peft(const char *adapter, const char *folder, const ExportOptions *options, Err *err) MUST_CHECK;
+// The adapter of a PEFT folder in a folder of its own: as it lies there, or of a mixture of experts in the form that newer releases of
+// PEFT read. `model` is its base; NULL: the one that it names.
+bool export_peft(const char *adapter, const char *model, const char *folder, const ExportOptions *options, Err *err) MUST_CHECK;
 // config.json, generation_config.json, weights (in shards with an index where asked for), and the tokenizer's files, byte
 // for byte where the source is a folder.
 bool export_hf(const Weights *w, const char *folder, const ExportOptions *options, Err *err) MUST_CHECK;

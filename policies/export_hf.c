@@ -157,26 +157,43 @@ static bool put_in_place(const char *aside, const char *folder, bool replace, Er
     return ok;
 }
 
-bool export_peft(const char *adapter, const char *folder, const ExportOptions *options, Err *err) {
-    static const char *const files[] = {"adapter_config.json", "adapter_model.safetensors"};
-    Err ignored = {0};
+static bool copy_adapter(const char *adapter, const char *folder, Err *err) {
+    return copy_file(adapter, folder, "adapter_config.json", err) && copy_file(adapter, folder, "adapter_model.safetensors", err);
+}
+// Of a mixture's adapter newer releases of PEFT read another form, for which its base must be there.
+static bool open_mixture(const char *adapter, const char *model, Merge **out, Err *err) {
+    char *base = NULL, hash[65];
+    Weights *w = NULL;
+    *out = NULL;
+    bool ok = model || adapter_base(adapter, &base, hash, err);
+    ok = ok && weights_open(model ? model : base, false, &w, err);
+    if (ok && weights_config(w)->experts.count > 0) ok = merge_open(adapter, w, out, err);
+    if (w) weights_close(w);
+    free(base);
+    return ok;
+}
+bool export_peft(const char *adapter, const char *model, const char *folder, const ExportOptions *options, Err *err) {
+    Err ignored = {0}, none = {0};
     LoraConfig c;
     Safetensors *s = NULL;
-    char *config = path_join(adapter, files[0]), *tensors = path_join(adapter, files[1]);
+    Merge *mixture = NULL;
+    char *config = path_join(adapter, "adapter_config.json"), *tensors = path_join(adapter, "adapter_model.safetensors");
     bool ok = export_may_write(folder, options->replace, err) && lora_config_read(config, false, &c, err);
     if (ok) lora_config_free(&c);
     ok = ok && safetensors_open(tensors, &s, err); // whole, or nothing is written
     if (s) safetensors_close(s);
     free(config), free(tensors);
     TRY(ok);
+    if (!open_mixture(adapter, model, &mixture, &none)) log_line(LOG_WARN, "%s: %s; the adapter is copied as it lies there", none.where, none.msg);
     size_t n = strlen(folder);
     while (n > 1 && folder[n - 1] == '/') n--;
     char *place = xstrndup(folder, n), *aside = xasprintf("%s.part.%ld", place, (long)getpid());
     ok = folder_make(aside, err);
     bool made = ok;
-    for (int i = 0; ok && i < COUNT(files); i++) ok = copy_file(adapter, aside, files[i], err);
+    ok = ok && (mixture ? peft_write_mixture(mixture, adapter, aside, err) : copy_adapter(adapter, aside, err));
     ok = ok && folder_sync(aside, err) && put_in_place(aside, place, options->replace, err);
     if (made && !ok && !folder_remove(aside, &ignored)) log_line(LOG_WARN, "%s: %s", ignored.where, ignored.msg);
+    merge_close(mixture);
     free(place), free(aside);
     return ok;
 }

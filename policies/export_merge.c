@@ -7,17 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct Merge {
-    Policy shell;     // its layout alone
-    Adapter *adapter;
-    float **values;   // [adapter->count], each [N, K]
-    NameEntry *names; // [name_count] of the model's matrices, to positions in `places`
-    struct MergePlace {
-        int parameter, part;
-    } *places;
-    int name_count;
-};
-
 static const struct MergePlace *find(const Merge *m, const char *name) {
     int i = names_find(m->names, m->name_count, name);
     return i < 0 ? NULL : &m->places[i];

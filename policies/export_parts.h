@@ -2,6 +2,7 @@
 #ifndef RECKON_EXPORT_PARTS_H
 #define RECKON_EXPORT_PARTS_H
 #include "export.h"
+#include "model.h"
 #include "weights_private.h"
 
 typedef struct Export {
@@ -43,6 +44,20 @@ bool export_left_out(const Weights *w, const char *name);
 bool export_is_plain(const StorageType *type);
 // An output that is there and may not be replaced is an error. An empty file or folder is none.
 bool export_may_write(const char *path, bool replace, Err *err) MUST_CHECK;
+
+// An adapter's layout on a model that isn't opened, and its factors.
+struct Merge {
+    Policy shell;     // its layout alone
+    Adapter *adapter;
+    float **values;   // [adapter->count], each [N, K]
+    NameEntry *names; // [name_count] of the model's matrices, to positions in `places`
+    struct MergePlace {
+        int parameter, part;
+    } *places;
+    int name_count;
+};
+// export_peft.c: adapter_config.json and the factors of an adapter on a mixture of experts as newer releases of PEFT take them.
+bool peft_write_mixture(const Merge *m, const char *adapter, const char *folder, Err *err) MUST_CHECK;
 
 // Metadata of a GGUF file being written.
 typedef struct GgufMetadata {

@@ -19,8 +19,7 @@ static void module_of(const ParameterPart *part, char out[96]) {
     size_t n = strlen(part->name), suffix = strlen(".weight");
     snprintf(out, 96, "%.*s", (int)(n > suffix ? n - suffix : n), part->name);
 }
-// All experts of a layer as one parameter: its name as newer releases of transformers have it, and the module that holds it.
-static bool fused_name(const Parameter *q, char parameter[128], char module[128]) {
+bool lora_fused_name(const Parameter *q, char parameter[128], char module[128]) {
     char name[128];
     if (!is_experts(q)) return false;
     if (!lora_other_name(q->parts[0].name, name, sizeof name)) snprintf(name, sizeof name, "%s", q->parts[0].name);
@@ -39,7 +38,7 @@ static bool choose_part(const Adapter *a, LoraMatch *m, const Parameter *q, int 
 static bool choose_fused(LoraMatch *m, const Parameter *q, LoraChoice *out, Err *err) {
     char parameter[128], module[128];
     *out = (LoraChoice){0};
-    return !fused_name(q, parameter, module) || lora_match(m, &(LoraPlace){NULL, parameter, q->layer, false}, out, err);
+    return !lora_fused_name(q, parameter, module) || lora_match(m, &(LoraPlace){NULL, parameter, q->layer, false}, out, err);
 }
 
 // What an adapter makes of one parameter: rows of it that share a factor B.
@@ -125,7 +124,7 @@ static void add_name(Adapter *a, Parameter *q, const char *module, const char *f
 static bool fused_module(const Policy *p, LoraMatch *m, const Parameter *w, char out[128], Err *err) {
     char parameter[128];
     LoraChoice other = {0};
-    fused_name(w, parameter, out);
+    lora_fused_name(w, parameter, out);
     for (int i = 0; w->role == ROLE_EXPERTS_GATE_UP && i < p->parameter_count; i++)
         if (p->parameters[i].layer == w->layer && p->parameters[i].role == ROLE_EXPERTS_DOWN) TRY(choose_fused(m, &p->parameters[i], &other, err));
     if (other.chosen) snprintf(out + strlen(out), 128 - strlen(out), ".base_layer");

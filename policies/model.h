@@ -383,6 +383,9 @@ bool kept_scratch(Policy *p, Err *err) MUST_CHECK; // scratch of products, once 
 static inline const LoraLinear *lora_of(const Policy *p, const Linear *l) {
     return p->active ? p->active->of[l->weight - p->parameters] : NULL;
 }
+// All experts of a layer as one parameter: its name as newer releases of transformers have it, and the module that holds it; false of
+// what isn't an expert's.
+bool lora_fused_name(const Parameter *q, char parameter[128], char module[128]);
 // Which factors there are and their shapes and names, without memory for them; needs no device.
 bool adapter_layout(const Policy *p, const LoraConfig *config, bool trained, const char *where, Adapter **out, Err *err) MUST_CHECK;
 // A zeroed adapter for the policy's weights; takes over nothing of `config`. ERR_DATA where a target doesn't name a product.

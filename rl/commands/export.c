@@ -71,7 +71,7 @@ static bool run(const Args *args, Err *err) {
     if (is_adapter && adapter) ok = fail(err, ERR_USAGE, model, "is an adapter itself: --adapter has no place beside it");
     if (is_adapter && ok) adapter = model, ok = strcmp(to, "peft") == 0 || adapter_base(model, &base, hash, err);
     if (ok && strcmp(to, "peft") == 0)
-        ok = adapter ? export_peft(adapter, out, &o, err) : fail(err, ERR_USAGE, model, "has no adapter: --adapter names one");
+        ok = adapter ? export_peft(adapter, is_adapter ? NULL : model, out, &o, err) : fail(err, ERR_USAGE, model, "has no adapter: --adapter names one");
     else
         ok = ok && export_model(to, base ? base : model, adapter, out, &o, err);
     free(model), free(base);

@@ -94,7 +94,8 @@ static void merged(const char *name, const json_t *cases) {
     }
 }
 static void golden(void) {
-    static const char *const names[] = {"llama-tied", "qwen2"};
+    // The tiny ones: patterns, layers, exclusions; latent attention, routers, and experts that are one parameter of their layer.
+    static const char *const names[] = {"llama-tied", "qwen2", "tiny-llama", "tiny-deepseek-v3", "tiny-mixtral"};
     for (int i = 0; i < COUNT(names); i++) {
         json_t *cases = cases_of(names[i]);
         Err err = {0};

@@ -238,10 +238,47 @@ static void some_experts(void) {
     folder_end();
 }
 
+// ---- in the form of newer releases of PEFT ------------------------------------------------------------------
+// All experts of a layer as one parameter: the same numbers, and a form that is read and written as it is.
+static void exported(void) {
+    for (int kind = 0; kind < KINDS; kind++) {
+        Err err = {0};
+        Safetensors *s, *again;
+        Policy *other;
+        folder_start();
+        Policy *p = adapted(kind, PRECISION_FP32, 1, every[kind], true);
+        snprintf(context, sizeof context, "%s", p->config.model_type);
+        OK(policy_save(p, inside("adapter"), "F32", &err));
+        OK(export_peft(inside("adapter"), NULL, inside("exported"), &(ExportOptions){0}, &err));
+        OK(policy_open(p->base_path, &(PolicyOptions){.threads = 1, .device = "cpu", .trainable = true, .adapter = inside("exported")}, &other, &err));
+        check_logprobs(p, other);
+        int fused = 0;
+        for (int i = 0; i < policy_parameter_count(other); i++) {
+            const char *name = policy_parameter_name(other, i);
+            fused += strstr(name, ".mlp.experts.lora_") != NULL || strstr(name, ".mlp.experts.base_layer.lora_") != NULL;
+            CHECK(!strstr(name, ".experts.0."));
+        }
+        CHECK_INT(fused, 4 * policy_expert_layers(p));
+        OK(policy_save(other, inside("again"), "F32", &err));
+        OK(safetensors_open(inside("exported/adapter_model.safetensors"), &s, &err) && safetensors_open(inside("again/adapter_model.safetensors"), &again, &err));
+        CHECK_INT(safetensors_count(s), safetensors_count(again));
+        for (int i = 0; i < safetensors_count(s); i++) {
+            TensorInfo t;
+            safetensors_at(s, i, &t);
+            const void *same = safetensors_bytes(again, t.name);
+            CHECK(same && memcmp(same, safetensors_bytes(s, t.name), t.bytes) == 0);
+        }
+        safetensors_close(s), safetensors_close(again);
+        policy_close(p), policy_close(other);
+        folder_end();
+    }
+}
+
 static const Test tests[] = {
     {"merged weights give the same numbers and gradients", merged_is_the_same},
     {"sampler and trainer are the same numbers", sampler_is_trainer},
     {"microbatches leave no trace; saved, gone on with", splits_leave_no_trace},
     {"some of the experts", some_experts},
+    {"exported as newer releases of PEFT read them", exported},
 };
 TEST_MAIN(tests)
