@@ -1,6 +1,7 @@
 // Weights that stay in the blocks of their GGUF file: which ones can, how they are read, and what they are as numbers. Products
 // decode them (linear.c); the rest of a policy sees them only through parameter_get.
 #include "blocks.h"
+#include "files.h"
 #include "model.h"
 #include "storage.h"
 #include <stdlib.h>
@@ -58,21 +59,57 @@ bool kept_load(const Policy *p, Parameter *q, const Weights *w, Err *err) {
     return ok;
 }
 
-bool kept_get(const Policy *p, const Parameter *q, float *out, Err *err) {
+// Calls `take` with the numbers of some rows after others, from the first one on.
+static bool each_rows(const Policy *p, const Parameter *q, void (*take)(void *context, int64_t row, const float *values, int64_t rows), void *context, Err *err) {
+    enum { TOGETHER = 1 << 18 }; // numbers
     const Device *d = p->device;
     uint8_t *host = q->packed;
-    bool ok = true;
-    if (!d->is_host) {
-        TRY(mem_alloc(q->kept_bytes, q->parts[0].name, (void **)&host, err));
-        d->download(d, host, q->packed, q->kept_bytes);
-        ok = d->finish(d, err);
+    int64_t most = q->K < TOGETHER ? TOGETHER / q->K : 1;
+    void *values = NULL;
+    bool ok = mem_alloc((size_t)(most * q->K) * sizeof(float), q->parts[0].name, &values, err);
+    if (ok && !d->is_host) {
+        host = NULL;
+        ok = mem_alloc(q->kept_bytes, q->parts[0].name, (void **)&host, err);
+        if (ok) d->download(d, host, q->packed, q->kept_bytes);
+        ok = ok && d->finish(d, err);
     }
     for (int i = 0; ok && i < q->part_count; i++) {
         const StorageType *t = storage_of(q->kept[i].format);
-        ok = storage_decode(t, host + q->kept[i].at, q->parts[i].rows * q->K / t->block, "weights", q->parts[i].name,
-                            out + q->parts[i].row * q->K, err);
+        size_t row_bytes = (size_t)(q->K / t->block) * (size_t)t->block_bytes;
+        for (int64_t row = 0, n; ok && row < q->parts[i].rows; row += n) {
+            n = q->parts[i].rows - row < most ? q->parts[i].rows - row : most;
+            ok = storage_decode(t, host + q->kept[i].at + (size_t)row * row_bytes, n * q->K / t->block, "weights", q->parts[i].name, values, err);
+            if (ok) take(context, q->parts[i].row + row, values, n);
+        }
     }
     if (!d->is_host) mem_free(host);
+    mem_free(values);
+    return ok;
+}
+typedef struct Copy {
+    float *out;
+    int64_t K;
+} Copy;
+static void copy_rows(void *context, int64_t row, const float *values, int64_t rows) {
+    const Copy *c = context;
+    memcpy(c->out + row * c->K, values, (size_t)(rows * c->K) * sizeof *values);
+}
+bool kept_get(const Policy *p, const Parameter *q, float *out, Err *err) {
+    return each_rows(p, q, copy_rows, &(Copy){out, q->K}, err);
+}
+typedef struct Hashing {
+    Sha256 *sha;
+    int64_t K;
+} Hashing;
+static void hash_rows(void *context, int64_t row, const float *values, int64_t rows) {
+    const Hashing *h = context;
+    (void)row; // parts lie in the order of their rows
+    sha256_add(h->sha, values, (size_t)(rows * h->K) * sizeof *values);
+}
+bool kept_hash(const Policy *p, const Parameter *q, char out[65], Err *err) {
+    Hashing h = {sha256_start(), q->K};
+    bool ok = each_rows(p, q, hash_rows, &h, err);
+    sha256_end(h.sha, out);
     return ok;
 }
 

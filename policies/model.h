@@ -375,6 +375,7 @@ bool kept_can(const Policy *p, const Parameter *q, const Weights *w);
 bool kept_alloc(const Policy *p, Parameter *q, const Weights *w, Err *err) MUST_CHECK;
 bool kept_load(const Policy *p, Parameter *q, const Weights *w, Err *err) MUST_CHECK;
 bool kept_get(const Policy *p, const Parameter *q, float *out, Err *err) MUST_CHECK; // [N, K] on the host
+bool kept_hash(const Policy *p, const Parameter *q, char out[65], Err *err) MUST_CHECK; // of the same, never held whole
 // How an operation reads a matrix that may be kept in blocks and is one part of its own: the embedding, the head.
 static inline WeightFormat kept_format(const Parameter *q) { return q->kept ? q->kept[0].format : WEIGHT_PACKED; }
 bool kept_scratch(Policy *p, Err *err) MUST_CHECK; // scratch of products, once all are loaded

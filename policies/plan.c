@@ -23,11 +23,11 @@ static void count_upload(const Device *d, void *to, const void *host, size_t byt
 static void count_zero(const Device *d, void *to, size_t bytes) { (void)d, (void)to, (void)bytes; }
 static void count_forget(const Device *d) { (void)d; }
 
-// What the largest parameter takes in fp32, which is read, packed and hashed as a whole.
+// What the largest parameter takes in fp32 that is read, packed and hashed as a whole.
 static size_t largest_of(const Policy *p) {
     size_t most = 0;
     for (int i = 0; i < p->parameter_count; i++) {
-        size_t bytes = (size_t)(p->parameters[i].N * p->parameters[i].K) * 4;
+        size_t bytes = p->parameters[i].kept ? 0 : (size_t)(p->parameters[i].N * p->parameters[i].K) * 4; // blocks are read in pieces
         most = bytes > most ? bytes : most;
     }
     return most;

@@ -465,9 +465,9 @@ bool policy_hash(const Policy *p, char out[65], Err *err) {
         const Parameter *q = i < p->parameter_count ? &p->parameters[i] : &p->active->parameters[i - p->parameter_count];
         size_t bytes = (size_t)(q->N * q->K) * 4;
         char one[65];
-        float *values = xmalloc(bytes);
-        ok = parameter_get(p, q, values, err);
-        if (ok) sha256_hex(values, bytes, one);
+        float *values = q->kept ? NULL : xmalloc(bytes);
+        ok = q->kept ? kept_hash(p, q, one, err) : parameter_get(p, q, values, err);
+        if (ok && !q->kept) sha256_hex(values, bytes, one);
         if (ok) buf_puts(&all, one);
         free(values);
     }

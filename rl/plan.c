@@ -123,9 +123,10 @@ bool plan_make(const Recipe *r, json_t **out, Err *err) {
     // Resident at the most: the program as it stands now, what the policy asks for, and a tensor on its way to a file.
     size_t held = m.weights + m.pass + m.cache, start = m.weights + m.largest, moving = r->lora.rank > 0 ? 0 : m.largest;
     size_t peak = memory_peak_bytes() + program_bytes(r) + (held + moving > start ? held + moving : start);
-    *out = json_pack("{s:I,s:{s:I,s:I,s:I,s:I,s:I},s:o,s:f,s:f,s:f}", "parameters", (json_int_t)config_parameters(&c), "memory",
+    *out = json_pack("{s:I,s:{s:I,s:I,s:I,s:I,s:I,s:s},s:o,s:f,s:f,s:f}", "parameters", (json_int_t)config_parameters(&c), "memory",
                      "weights_and_optimizer", (json_int_t)m.weights, "training_pass", (json_int_t)m.pass, "cache", (json_int_t)m.cache,
-                     "total", (json_int_t)(m.weights + m.pass + m.cache), "peak", (json_int_t)peak, "stages", stages, "flops", total, "probe_flops_per_second",
+                     "total", (json_int_t)(m.weights + m.pass + m.cache), "peak", (json_int_t)peak, "assumes",
+                     "completions reach max_tokens; prompts are as long as the longest of the first items", "stages", stages, "flops", total, "probe_flops_per_second",
                      rate, "seconds", total / (rate * STEP_SHARE));
     return true;
 }

@@ -201,6 +201,23 @@ void sha256_hex(const void *data, size_t size, char out[65]) {
     EVP_Digest(data, size, digest, NULL, EVP_sha256(), NULL);
     to_hex(digest, out);
 }
+struct Sha256 {
+    EVP_MD_CTX *context;
+};
+Sha256 *sha256_start(void) {
+    Sha256 *s = xcalloc(1, sizeof *s);
+    s->context = EVP_MD_CTX_new();
+    EVP_DigestInit_ex(s->context, EVP_sha256(), NULL);
+    return s;
+}
+void sha256_add(Sha256 *s, const void *data, size_t size) { EVP_DigestUpdate(s->context, data, size); }
+void sha256_end(Sha256 *s, char out[65]) {
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    EVP_DigestFinal_ex(s->context, digest, NULL);
+    to_hex(digest, out);
+    EVP_MD_CTX_free(s->context);
+    free(s);
+}
 bool sha256_file(const char *path, char out[65], Err *err) {
     MappedFile f;
     TRY(file_map(path, &f, err));

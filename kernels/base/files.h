@@ -34,6 +34,11 @@ char *path_join(const char *folder, const char *name);
 
 // SHA-256 as 64 hex digits and a NUL.
 void sha256_hex(const void *data, size_t size, char out[65]);
+// The same of what comes in pieces; sha256_end frees.
+typedef struct Sha256 Sha256;
+Sha256 *sha256_start(void);
+void sha256_add(Sha256 *s, const void *data, size_t size);
+void sha256_end(Sha256 *s, char out[65]);
 bool sha256_file(const char *path, char out[65], Err *err) MUST_CHECK;
 // 64-bit xxHash (XXH3) of a big section.
 uint64_t hash64(const void *data, size_t size);

@@ -184,7 +184,7 @@ static bool inspect_plan(const char *model, const char *recipe, bool json, Err *
     if (ok && json) ok = print_json(plan, err);
     else if (ok) {
         plan_print(plan);
-        printf("peak memory about %.0f MiB\n", json_number_value(json_object_get(json_object_get(plan, "memory"), "peak")) / 1048576);
+        printf("peak memory about %.0f MiB, where completions reach max_tokens and prompts are as long as the longest of the first items\n", json_number_value(json_object_get(json_object_get(plan, "memory"), "peak")) / 1048576);
         ok = flushed(err);
     }
     json_decref(plan);
