@@ -107,6 +107,7 @@ static bool write_state(const char *folder, const TrainState *s, const char *rec
     if (s->algo.started)
         json_object_set_new(state, "algo", json_pack("{s:o,s:o,s:o}", "kl", json_number_or_name(s->algo.kl), "entropy",
                                                      json_number_or_name(s->algo.entropy), "last_entropy", json_number_or_name(s->algo.last_entropy)));
+    if (s->curriculum) json_object_set_new(state, "curriculum", json_deep_copy(s->curriculum));
     char seal[65];
     checkpoint_seal(state, seal);
     json_object_set_new(state, "seal", json_string(seal));

@@ -126,6 +126,15 @@ static bool read_state(const char *folder, json_t **state, TrainState *out, Err 
     return ok;
 }
 
+bool checkpoint_curriculum(const char *folder, json_t **out, Err *err) {
+    json_t *state = NULL;
+    TrainState ignored;
+    bool ok = read_state(folder, &state, &ignored, err);
+    *out = ok ? json_incref(json_object_get(state, "curriculum")) : NULL;
+    json_decref(state);
+    return ok;
+}
+
 bool checkpoint_recipe(const char *folder, char out[65], Err *err) {
     json_t *state = NULL;
     TrainState ignored;

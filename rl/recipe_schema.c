@@ -110,6 +110,16 @@ static const Field mode_fields[] = {
     }
 static const Field sampling_fields[] = SAMPLING_FIELDS(Stage, sampling);
 
+static const Field curriculum_fields[] = {
+    {"by", FIELD_CHOICE, "level: the next one opens when the open ones are passed; pass_rate: what is solved or out of reach is asked less",
+     .choices = "none|level|pass_rate", .otherwise = "\"none\"", AT(Stage, curriculum.by)},
+    {"threshold", FIELD_NUMBER, "level: pass rate beyond which the next level opens", RANGE(0, 1), .otherwise = "0.8",
+     AT(Stage, curriculum.threshold)},
+    {"floor", FIELD_NUMBER, "pass_rate: least weight of a level; one passed half of the time has weight 1", RANGE(0, 1), .otherwise = "0.1",
+     AT(Stage, curriculum.floor)},
+    {"window", FIELD_INT, "steps that pass rates are taken over", RANGE(1, 1000), .otherwise = "10", AT(Stage, curriculum.window)},
+    FIELD_END,
+};
 static const Field correction_fields[] = {
     {"level", FIELD_CHOICE, "what the weight exp(old - sampler) is taken of", .choices = "off|token|sequence",
      .otherwise = "\"off\"", AT(Stage, algo.correction.level)},
@@ -293,6 +303,7 @@ const Field grpo_fields[] = {
     STAGE_FIELDS("{\"think\":1.0}", true),
     {"prompts", FIELD_INT, "prompts a step", RANGE(1, 65536), .otherwise = "8", AT(Stage, batch)},
     {"group_size", FIELD_INT, "samples a prompt", RANGE(1, 4096), .otherwise = "8", AT(Stage, group_size)},
+    {"curriculum", FIELD_SECTION, "which of the levels are asked, and how often", .fields = curriculum_fields},
     {"probe", FIELD_INT, "samples of a trained model drawn before step 1, to see whether they end; 0: none", RANGE(0, 4096),
      .otherwise = "32", AT(Stage, probe)},
     {"max_truncated", FIELD_NUMBER, "share of these that max_tokens may cut off; with more the stage doesn't start", RANGE(0, 1),

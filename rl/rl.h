@@ -36,6 +36,15 @@ typedef struct Optimizer {
 
 typedef enum StageKind { STAGE_SFT, STAGE_GRPO, STAGE_REJECT, STAGE_KINDS } StageKind; // a row of stage_rows each (stage_kinds.c)
 
+// How a stage chooses among its levels (curriculum.c).
+typedef enum CurriculumKind { CURRICULUM_NONE, CURRICULUM_LEVEL, CURRICULUM_PASS_RATE } CurriculumKind;
+typedef struct CurriculumRule {
+    CurriculumKind by;
+    double threshold; // level: pass rate beyond which the next level opens
+    double floor;     // pass_rate: least weight
+    int window;       // steps that pass rates are taken over
+} CurriculumRule;
+
 typedef struct Stage {
     StageKind kind;
     char *name;           // "sft", "grpo", made unique by the recipe
@@ -44,6 +53,7 @@ typedef struct Stage {
     double mode_share[MODES]; // share of prompts asked in each mode; sums to 1
     int *levels;          // restrict procedural tasks to these levels; NULL: all of the recipe
     int level_count;
+    CurriculumRule curriculum; // grpo
     int batch;            // sft: examples a step. grpo: prompts a step (Q)
     int group_size;       // grpo, reject: samples a prompt (G)
     const char **data;    // sft: sources of rows, NULL-terminated: names of earlier stages, files; NULL: the tasks
@@ -156,6 +166,10 @@ void tasks_close(Tasks *t);
 // Training item number `index` of a stage: a function of (recipe, stage, index). `stage_levels` may be NULL.
 // The item's memory is the arena's.
 bool tasks_train_item(const Tasks *t, const Stage *stage, uint64_t index, Arena *arena, Item *out, Err *err) MUST_CHECK;
+// The share of a stage's prompts that each level has: [tasks_level_count], sums to 1 (0 everywhere: none is the stage's).
+void tasks_shares(const Tasks *t, const Stage *stage, double *shares);
+// As tasks_train_item, the level drawn by `shares` [tasks_level_count]; rows of a data set come by chance, not in epochs.
+bool tasks_train_item_of(const Tasks *t, const Stage *stage, const double *shares, uint64_t index, Arena *arena, Item *out, Err *err) MUST_CHECK;
 // Held-out items, never seen in training: `count` distinct ones per task and level, always the same ones.
 typedef struct TaskLevel {
     const char *kind;
@@ -381,6 +395,7 @@ typedef struct TrainState {
     int stage_index, stage_step;
     char chain[65]; // head of the replayable chain at this step
     AlgoState algo; // of the stage at this step
+    const json_t *curriculum; // of the stage at this step, when saving; NULL: none. Read with checkpoint_curriculum
 } TrainState;
 // checkpoints/step-N: written aside, synced, renamed; every section's hash in state.json.
 bool checkpoint_save(const char *run_folder, const Policy *p, const TrainState *state, const char *recipe_hash, Err *err) MUST_CHECK;
@@ -388,6 +403,8 @@ bool checkpoint_save(const char *run_folder, const Policy *p, const TrainState *
 // one before it is taken. `folder` is the caller's to free.
 bool checkpoint_latest(const char *run_folder, const char *recipe_hash, TrainState *state, char **folder, bool *found,
                        Err *err) MUST_CHECK;
+// What a checkpoint keeps of its stage's curriculum; *out is the caller's, NULL: nothing.
+bool checkpoint_curriculum(const char *folder, json_t **out, Err *err) MUST_CHECK;
 // Verifies all sections of one checkpoint folder.
 bool checkpoint_verify(const char *folder, TrainState *state, Err *err) MUST_CHECK;
 bool checkpoint_prune(const char *run_folder, int keep, const int64_t *keep_steps, int keep_step_count, Err *err) MUST_CHECK;

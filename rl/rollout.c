@@ -1,6 +1,7 @@
 // Rollout and rewards of one step: prompts from the tasks, completions from the policy, verdicts from the scripts. A
 // prompt's group is handed to the reward workers as soon as its last sample is finished, while others still decode;
 // scores don't depend on that order.
+#include "curriculum.h"
 #include "stages.h"
 #include <math.h>
 #include <stdio.h>
@@ -91,7 +92,9 @@ static bool make_prompts(const Trainer *t, Batch *b, Err *err) {
         // Replacements of dynamic sampling come from beyond the stage's own prompts.
         uint64_t index = ((uint64_t)b->round * (uint64_t)stage->steps + (uint64_t)(b->stage_step - 1)) * (uint64_t)stage->batch + (uint64_t)i;
         p->mode = mode_of_prompt(t->recipe, stage, t->stage_index, index);
-        TRY(tasks_train_item(t->tasks, stage, index, &b->arena, &p->item, err));
+        const double *shares = curriculum_shares(t->curriculum);
+        TRY(shares ? tasks_train_item_of(t->tasks, stage, shares, index, &b->arena, &p->item, err)
+                   : tasks_train_item(t->tasks, stage, index, &b->arena, &p->item, err));
         arena_defer(&b->arena, drop_ids, &p->ids);
     }
     return true;

@@ -15,6 +15,7 @@ typedef struct Trainer {
     struct ObjectiveScript *script; // the stage's own objective; NULL: a loss of the table
     int stage_index;
     Ledger *ledger; // NULL outside of a run
+    struct Curriculum *curriculum; // of the stage; NULL: levels are drawn evenly
     void *work; // what the stage's own row has opened; NULL: nothing
     bool (*progress)(void *context, const char *what, double share); // false: stop now; may be NULL
     void *progress_context;

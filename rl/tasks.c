@@ -202,9 +202,7 @@ static uint64_t mix(uint64_t a, uint64_t b, uint64_t c) {
     return hash64(words, sizeof words);
 }
 
-static bool draw_problem(const Tasks *t, const Task *task, const Stage *stage, Random *random, Arena *arena, Item *out,
-                         Err *err) {
-    int levels[MAX_LEVELS], n = stage_levels(task, stage, levels), level = levels[random_below(random, (uint32_t)n)];
+static bool draw_problem(const Tasks *t, const Task *task, int level, Random *random, Arena *arena, Item *out, Err *err) {
     for (int attempt = 0; attempt < 100000; attempt++) {
         const char *identity;
         TRY(draw_item(task, level, random, arena, out, &identity, err));
@@ -234,13 +232,66 @@ bool tasks_train_item(const Tasks *t, const Stage *stage, uint64_t index, Arena 
         at -= weight;
     }
     if (!chosen) return fail(err, ERR_DATA, stage ? stage->name : "tasks", "no task has any of the stage's levels");
-    if (!is_dataset(chosen)) return draw_problem(t, chosen, stage, &random, arena, out, err);
+    if (!is_dataset(chosen)) {
+        int levels[MAX_LEVELS], n = stage_levels(chosen, stage, levels);
+        return draw_problem(t, chosen, levels[random_below(&random, (uint32_t)n)], &random, arena, out, err);
+    }
     const Dataset *d = &chosen->dataset;
     uint64_t count = (uint64_t)d->train_count;
     // Alone, a dataset is passed through in epochs, each in an order of its own; in a mixture rows are drawn.
     uint64_t row = candidates == 1 ? permuted(index % count, count, mix(seed, stage_key, index / count))
                                    : (uint64_t)(random_double(&random) * (double)count);
     copy_item(&d->rows[d->train[row]].item, arena, out);
+    return true;
+}
+
+// ---- training by shares of the levels ------------------------------------------------------------------------
+static double rows_of_group(const Dataset *d, int group) {
+    double rows = 0;
+    for (int64_t i = 0; i < d->train_count; i++) rows += d->rows[d->train[i]].group == group;
+    return rows;
+}
+void tasks_shares(const Tasks *t, const Stage *stage, double *shares) {
+    double sum = 0;
+    for (int i = 0; i < t->level_count; i++) {
+        const LevelEntry *e = &t->levels[i];
+        const Task *task = &t->tasks[e->task];
+        int levels[MAX_LEVELS], n = is_dataset(task) ? 0 : stage_levels(task, stage, levels);
+        double within = is_dataset(task) ? rows_of_group(&task->dataset, e->group) / (double)task->dataset.train_count
+                                         : n > 0 && among(levels, n, e->level.level) ? 1.0 / n : 0;
+        sum += shares[i] = task->spec->weight * within;
+    }
+    for (int i = 0; i < t->level_count && sum > 0; i++) shares[i] /= sum;
+}
+
+// A training row of the group by chance; a small group is looked for from a place by chance.
+static const DatasetRow *row_of_group(const Dataset *d, int group, Random *random) {
+    uint64_t count = (uint64_t)d->train_count, at = 0;
+    for (int attempt = 0; attempt < 64; attempt++) {
+        at = (uint64_t)(random_double(random) * (double)count);
+        if (d->rows[d->train[at]].group == group) return &d->rows[d->train[at]];
+    }
+    for (uint64_t i = 0; i < count; i++, at = (at + 1) % count)
+        if (d->rows[d->train[at]].group == group) break;
+    return &d->rows[d->train[at]];
+}
+
+bool tasks_train_item_of(const Tasks *t, const Stage *stage, const double *shares, uint64_t index, Arena *arena, Item *out, Err *err) {
+    Random random = random_start(t->recipe->seed, STREAM_TASKS, mix(hash64(stage->name, strlen(stage->name)), index, 1));
+    double sum = 0, at;
+    const LevelEntry *chosen = NULL;
+    for (int i = 0; i < t->level_count; i++) sum += shares[i];
+    at = random_double(&random) * sum;
+    for (int i = 0; i < t->level_count; i++) {
+        if (shares[i] <= 0) continue;
+        chosen = &t->levels[i];
+        if (at < shares[i]) break;
+        at -= shares[i];
+    }
+    if (!chosen) return fail(err, ERR_DATA, stage->name, "no task has any of the stage's levels");
+    const Task *task = &t->tasks[chosen->task];
+    if (!is_dataset(task)) return draw_problem(t, task, chosen->level.level, &random, arena, out, err);
+    copy_item(&row_of_group(&task->dataset, chosen->group, &random)->item, arena, out);
     return true;
 }
 

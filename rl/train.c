@@ -6,6 +6,7 @@
 #include "data.h"
 #include "accounts.h"
 #include "compare.h"
+#include "curriculum.h"
 #include "files.h"
 #include "tensorboard.h"
 #include <math.h>
@@ -38,6 +39,7 @@ typedef struct Run {
     Ledger *ledger;
     Energy *energy;
     Board *board; // NULL: not asked for
+    json_t *curriculum; // of the checkpoint that the run goes on from; NULL: none
     TrainState state;
     int lock;
     int skipped_in_a_row;
@@ -178,7 +180,12 @@ static bool save(Run *run, Err *err) {
     int64_t step, ends[64] = {0}, at = 0;
     int count = 1; // step 0, which a first stage's KL is measured against
     TRY(ledger_head(run->ledger, &step, run->state.chain, err));
-    TRY(checkpoint_save(r->run_folder, run->trainer.policy, &run->state, r->hash, err));
+    json_t *curriculum = curriculum_state(run->trainer.curriculum);
+    run->state.curriculum = curriculum;
+    bool saved = checkpoint_save(r->run_folder, run->trainer.policy, &run->state, r->hash, err);
+    run->state.curriculum = NULL;
+    json_decref(curriculum);
+    TRY(saved);
     for (int i = 0; i < r->stage_count && count < COUNT(ends); i++) ends[count++] = at += r->stages[i].steps;
     if (run->reference_step > 0 && count < COUNT(ends)) ends[count++] = run->reference_step;
     TRY(checkpoint_prune(r->run_folder, r->keep_checkpoints, ends, count, err));
@@ -231,6 +238,7 @@ static bool take_step(Run *run, const Stage *stage, StepReport *report, Err *err
     Meters spent = meters_since(run, before);
     report->measured.joules = spent.joules, report->measured.device_joules = spent.device_joules;
     report->measured.peak_bytes = memory_peak_bytes();
+    if (ok) curriculum_step(run->trainer.curriculum, &report->levels);
     ok = ok && ledger_step(run->ledger, report, row->samples ? &batch : NULL, err) && board_step(run->board, report, err);
     batch_free(&batch);
     TRY(ok);
@@ -329,6 +337,16 @@ static bool open_work(Run *run, const Stage *stage, Err *err) {
     return !row->open || row->open(&run->trainer, stage, err);
 }
 
+// A resumed run takes up what its checkpoint tells, in the stage that the checkpoint is of; others begin with their first levels.
+static bool open_curriculum(Run *run, const Stage *stage, Err *err) {
+    bool resumed = run->curriculum && run->state.stage_index == run->trainer.stage_index;
+    curriculum_close(run->trainer.curriculum);
+    run->trainer.curriculum = NULL;
+    TRY(curriculum_open(run->trainer.tasks, stage, resumed ? run->curriculum : NULL, &run->trainer.curriculum, err));
+    if (resumed) json_decref(run->curriculum), run->curriculum = NULL;
+    return true;
+}
+
 static bool interrupted(Run *run, Err *err) {
     clear_bar(run);
     if (run->state.step != run->saved) TRY(save(run, err));
@@ -388,7 +406,8 @@ static bool run_stage(Run *run, int index, Err *err) {
     if (run->state.step == start_step) policy_reset_optimizer(run->trainer.policy), run->state.algo = (AlgoState){0};
     if (run->state.step == start_step + stage->steps) return true;
     run->reference_step = reference_step(run, stage, start_step);
-    TRY(open_reference(run, stage, start_step, err) && open_objective(run, stage, err) && open_work(run, stage, err));
+    TRY(open_reference(run, stage, start_step, err) && open_objective(run, stage, err));
+    TRY(open_curriculum(run, stage, err) && open_work(run, stage, err));
     if (run->state.step == 0 && row->samples) TRY(evaluate_now(run, stage, err));
     if (start_step == 0 && run->state.step == 0) TRY(save(run, err)); // a kill before the first one still resumes
     if (run->state.step == start_step) {
@@ -531,6 +550,7 @@ static bool start(Run *run, const TrainOptions *o, Err *err) {
     if (there && !o->resume)
         return fail(err, ERR_CANTCREAT, r->run_folder, "holds a run already: go on with --resume, or choose another folder with --run");
     if (there) TRY(checkpoint_latest(r->run_folder, r->hash, &run->state, &checkpoint, &found, err));
+    if (found) TRY(checkpoint_curriculum(checkpoint, &run->curriculum, err));
     if (there && !found) TRY(ledger_is_empty(r->run_folder, err));
     bool ok = reward_pool_open(r->rewards, r->reward_count, r->reward_workers, &r->reward_limits, &run->trainer.rewards, err);
     Tasks *tasks = NULL;
@@ -560,6 +580,8 @@ static void finish(Run *run) {
     policy_close(t->reference);
     policy_close(t->policy);
     objective_script_close(t->script);
+    curriculum_close(t->curriculum);
+    json_decref(run->curriculum);
     ledger_close(run->ledger);
     energy_close(run->energy);
     board_close(run->board);
