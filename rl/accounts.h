@@ -21,7 +21,10 @@ void energy_close(Energy *e);
 // ---- cost.c ----------------------------------------------------------------------------------------------
 // Sums over the ledger, work that was done twice counted too. The caller owns *out; its form is told in cost.c.
 bool cost_run(const char *run_folder, json_t **out, Err *err) MUST_CHECK;
-void cost_print(const json_t *cost); // as a table, on stdout
+// A campaign: one run's folder, or every run below a folder (cost_campaign.c). Not for a process that holds a run's lock.
+bool cost_campaign(const char *folder, json_t **out, Err *err) MUST_CHECK;
+void cost_print(const json_t *cost);     // of a run, as a table, on stdout
+void campaign_print(const json_t *cost); // of several
 
 // ---- audit.c ---------------------------------------------------------------------------------------------
 // Proves what can be proved of a run's folder: {"ok", "head", "step", "checks": [{"name", "ok", "found"}]}. False with

@@ -295,6 +295,16 @@ bool run_lock(const char *run_folder, int *fd, Err *err) {
     return ok;
 }
 
+bool run_is_locked(const char *run_folder) {
+    char *path = path_join(run_folder, "lock");
+    struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    bool held = fd >= 0 && fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+    if (fd >= 0) close(fd);
+    free(path);
+    return held;
+}
+
 void run_unlock(int fd) {
     if (fd >= 0) close(fd);
 }

@@ -1,24 +1,29 @@
-// What a run cost, summed over its ledger: tokens, FLOPs, seconds by stage and part, joules, money. Work that was done
+// What a run cost, summed over its ledger: tokens, FLOPs, seconds by stage and part, joules, money, CO2. Work that was done
 // twice, evaluations and waste are counted, not hidden. Every figure says where it comes from, and what is not known
 // is never 0:
 //
 //   FIGURE: {"value": number | "not measured" | "not stated" | "not known",
-//            "source": "measured" (counted, a clock, a meter) | "computed" (from shapes) | "stated" (the recipe) | "none"}
+//            "source": "measured" (counted, a clock, a meter) | "computed" (from shapes) | "stated" (the recipe, a card) | "none"}
 //   WORK:   {"steps", "prompt_tokens", "new_tokens", "trained_tokens", "flops", "seconds", "rollout_seconds",
-//            "reward_seconds", "train_seconds", "optimizer_seconds", "cpu_seconds", "joules", "money"}, each a FIGURE; "device_joules"
-//            too where the device has a meter of its own
-//   {"currency": "EUR" | null, "stages": [WORK and "name", "kind"], "evaluations": WORK, "repeated": WORK, "total": WORK,
+//            "reward_seconds", "train_seconds", "optimizer_seconds", "cpu_seconds", "joules", "money", "co2_grams"}, each a FIGURE;
+//            "device_joules" too where the device has a meter of its own
+//   {"currency": "EUR" | null, "stages": [WORK and "name", "kind", "purpose": "training" | "data generation"], "evaluations": WORK,
+//    "repeated": WORK, "total": WORK,
 //    "waste": {"groups_without_variance", "truncated_samples", "unscored_samples", "untrained_tokens", "repeated_flops"}
-//              (FIGUREs, shares from 0 to 1), "cut_off": FIGURE (times that a run was continued; the step under way was lost)}
-#include "accounts.h"
+//              (FIGUREs, shares from 0 to 1), "cut_off": FIGURE (times that a run was continued; the step under way was lost),
+//    "wasted_flops": of sampling what taught nothing, and of repeated work (cost_waste.c),
+//    "state": {"how": "finished" | "failed" | "stopped" | "not ended", "why", "sessions"}, "devices": [{"device", "seconds"}],
+//    "base_model": where its weights come from and what those cost (cost_waste.c),
+//    "check": {"ok", "sums": [{"what", "parts", "whole", "ok"}]}}   // the parts against the ledger's rows, counted another way
+#include "cost_parts.h"
 #include "files.h"
-#include "ledger_rows.h"
+#include "stages.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_STAGES = 64 };
+enum { MAX_STAGES = 64, MAX_DEVICES = 16 };
 
 typedef struct Work {
     int64_t steps, prompt_tokens, new_tokens, trained_tokens;
@@ -26,16 +31,22 @@ typedef struct Work {
 } Work;
 
 typedef struct Stated { // by the recipe; 0: not
-    double watts, price_per_hour;
+    double watts, price_per_hour, price_per_kwh, co2_per_kwh;
     const char *currency; // inside `recipe`
     json_t *recipe; // recipe.resolved.json, NULL if it can't be read
 } Stated;
 
 typedef struct Account {
     Work stage[MAX_STAGES], evaluations, repeated, total;
+    Work repeated_steps, whole; // for the check: of `repeated` the steps; and all of it counted without regard to rewinds
     char kind[MAX_STAGES][16];
     int stages;
-    int64_t continued;
+    int64_t continued, sessions;
+    char how[24];
+    json_t *why;
+    char device[MAX_DEVICES][160];
+    double device_seconds[MAX_DEVICES];
+    int devices, at_device;
 } Account;
 
 // ---- what the recipe states ------------------------------------------------------------------------------
@@ -59,6 +70,8 @@ static void read_stated(const char *run_folder, Stated *s) {
     if (!json_read_file(path, 16 << 20, &s->recipe, NULL)) s->recipe = NULL;
     s->watts = stated_number(s->recipe, "watts");
     s->price_per_hour = stated_number(s->recipe, "price_per_hour");
+    s->price_per_kwh = stated_number(s->recipe, "price_per_kwh");
+    s->co2_per_kwh = stated_number(s->recipe, "co2_per_kwh");
     s->currency = json_string_value(find_key(s->recipe, "currency", 2));
     free(path);
 }
@@ -87,27 +100,45 @@ static void measured_of(const json_t *detail, Work *w) {
     w->joules = number_of(detail, "joules"), w->device_joules = number_of(detail, "device_joules");
 }
 
-// An evaluation's tokens and FLOPs: means per item times items, over levels, and over modes where each has its own.
-static void evaluated_of(const json_t *level, Work *w) {
-    double items = number_of(level, "items");
+// A mean of an answer: a number, or of a spread its mean.
+static double mean_of(const json_t *level, const char *key) {
+    const json_t *spread = json_object_get(level, key);
+    return json_is_object(spread) ? number_of(spread, "mean") : number_of(level, key);
+}
+// An evaluation's tokens and FLOPs: means per item times items, over levels, and over modes or arms where each has its own.
+static void evaluated_of(const json_t *level, double seeds, Work *w) {
+    double items = number_of(level, "items") * seeds;
     if (!(items > 0)) return;
-    double prompt = number_of(level, "prompt_tokens"), tokens = number_of(level, "tokens"), flops = number_of(level, "flops");
+    double prompt = number_of(level, "prompt_tokens"), tokens = mean_of(level, "tokens"), flops = number_of(level, "flops");
     if (prompt > 0) w->prompt_tokens += llround(prompt * items);
     if (tokens > 0) w->new_tokens += llround(tokens * items);
     w->flops += flops * items;
 }
+// A router's arm answers with what the others sampled.
+static bool is_sampled(const json_t *arm) {
+    const char *strategy = json_string_value(json_object_get(arm, "strategy")), *name = json_string_value(json_object_get(arm, "name"));
+    return !(strategy && !strcmp(strategy, "routed")) && !(name && strstr(name, "routed"));
+}
 static void evaluation_of(const json_t *replayable, const json_t *measured, Work *w) {
-    size_t i;
-    json_t *level;
-    double seconds = number_of(measured, "seconds"), by_level = 0;
+    size_t i, k, arms = 0;
+    json_t *level, *arm;
+    double seconds = number_of(measured, "seconds"), by_level = 0, by_arm = 0;
     json_array_foreach(json_object_get(replayable, "levels"), i, level) {
-        evaluated_of(level, w);
-        for (int m = 0; m < 2; m++) evaluated_of(json_object_get(level, m ? "direct" : "think"), w);
+        evaluated_of(level, 1, w);
+        for (int m = 0; m < 2; m++) evaluated_of(json_object_get(level, m ? "direct" : "think"), 1, w);
+    }
+    json_array_foreach(json_object_get(replayable, "arms"), i, arm) {
+        if (!is_sampled(arm)) continue;
+        double seeds = number_of(arm, "seeds");
+        json_array_foreach(json_object_get(arm, "levels"), k, level) evaluated_of(level, seeds > 0 ? seeds : 1, w);
+    }
+    json_array_foreach(json_object_get(measured, "arms"), i, arm) {
+        if (is_sampled(arm)) by_arm += number_of(json_object_get(arm, "all"), "seconds"), arms++;
     }
     json_array_foreach(json_object_get(measured, "levels"), i, level) {
         for (int m = 0; m < 2; m++) by_level += number_of(json_object_get(level, m ? "direct" : "think"), "seconds");
     }
-    w->seconds = !isnan(seconds) ? seconds : i ? by_level : NAN;
+    w->seconds = !isnan(seconds) ? seconds : arms ? by_arm : i ? by_level : NAN;
     w->joules = number_of(measured, "joules"), w->device_joules = number_of(measured, "device_joules");
     w->rollout = w->seconds, w->cpu = NAN;
     w->steps = 1;
@@ -165,6 +196,39 @@ static bool add_again(const Ledger *l, int64_t step, const char *name, Account *
     return ok;
 }
 
+// Sessions of the run: each begins with the machine that it is on, and ends with how it ended, unless it was killed.
+static void note_session(Account *a, const char *kind, const json_t *detail) {
+    const char *device = json_string_value(json_object_get(detail, "device")), *host = json_string_value(json_object_get(detail, "host"));
+    const char *how = json_string_value(json_object_get(detail, "how"));
+    if (!strcmp(kind, "end")) {
+        snprintf(a->how, sizeof a->how, "%s", how ? how : "not ended");
+        json_decref(a->why);
+        a->why = json_incref(json_object_get(detail, "why"));
+        return;
+    }
+    char name[sizeof a->device[0]];
+    snprintf(name, sizeof name, "%.60s%s%.80s", device ? device : "not known", host ? " on " : "", host ? host : "");
+    snprintf(a->how, sizeof a->how, "not ended");
+    a->sessions++;
+    for (a->at_device = 0; a->at_device < a->devices; a->at_device++)
+        if (!strcmp(a->device[a->at_device], name)) return;
+    if (a->devices < MAX_DEVICES) strcpy(a->device[a->devices++], name);
+    else a->at_device = MAX_DEVICES - 1;
+}
+
+// What an event took, whatever became of its step: the whole that the parts are held against.
+static void note_whole(Account *a, const char *kind, const json_t *detail) {
+    Work w = {0};
+    bool step = !strcmp(kind, "step"), evaluation = !strcmp(kind, "evaluation");
+    if (step || !strcmp(kind, "probe")) measured_of(detail, &w);
+    else if (evaluation) evaluation_of(NULL, json_object_get(detail, "measured"), &w);
+    else return;
+    w.steps = step;
+    add_work(&a->whole, &w);
+    if (a->devices == 0) strcpy(a->device[a->devices++], "not known");
+    a->device_seconds[a->at_device] += w.seconds;
+}
+
 // Measured values in the order they were written; a rewind moves the accounts of later steps to the repeated work.
 static bool sum_events(const Ledger *l, Account *a, Err *err) {
     sqlite3_stmt *s;
@@ -172,13 +236,14 @@ static bool sum_events(const Ledger *l, Account *a, Err *err) {
     TRY(ledger_integer(l, "SELECT count(*) FROM events WHERE kind = 'step'", 0, 0, &highest, err));
     Work *account = xcalloc((size_t)highest + 1, sizeof *account);
     static const char sql[] = "SELECT kind, step, detail FROM events WHERE kind IN ('step', 'rewind', 'repeated', 'evaluation', "
-                              "'probe', 'resume') ORDER BY seq";
+                              "'probe', 'resume', 'machine', 'end') ORDER BY seq";
     bool ok = ledger_query(l, sql, 0, 0, &s, err), more = true;
     while (ok && (ok = ledger_next(l, s, &more, err)) && more) {
         const char *kind = column_string(s, 0);
         int64_t step = column_int(s, 1);
         json_t *detail = column_object(s, 2);
         Work w = {0};
+        note_whole(a, kind, detail);
         if (!strcmp(kind, "step") && step >= 1 && step <= highest) {
             measured_of(detail, &w);
             w.steps = 1;
@@ -191,7 +256,7 @@ static bool sum_events(const Ledger *l, Account *a, Err *err) {
         } else if (!strcmp(kind, "repeated") && !strcmp(json_string_value(json_object_get(detail, "work")) ?: "", "step")) {
             w = (Work){.steps = 1, .prompt_tokens = count_of(detail, "prompt_tokens"), .new_tokens = count_of(detail, "new_tokens"),
                        .trained_tokens = count_of(detail, "trained_tokens"), .flops = number_of(detail, "flops")};
-            add_work(&a->repeated, &w);
+            add_work(&a->repeated, &w), add_work(&a->repeated_steps, &w);
         } else if (!strcmp(kind, "repeated")) {
             add_repeated_evaluation(a, json_object_get(detail, "replayable"));
         } else if (!strcmp(kind, "evaluation")) {
@@ -202,10 +267,13 @@ static bool sum_events(const Ledger *l, Account *a, Err *err) {
                 ok = add_again(l, step, json_string_value(json_object_get(detail, "name")), a, err);
         } else if (!strcmp(kind, "probe")) {
             measured_of(detail, &w);
+            w.rollout = w.seconds, w.reward = w.train = w.optimizer = 0;
             w.prompt_tokens = count_of(detail, "prompt_tokens"), w.new_tokens = count_of(detail, "new_tokens"), w.flops = number_of(detail, "flops");
             add_work(&a->evaluations, &w);
         } else if (!strcmp(kind, "resume")) {
             a->continued++;
+        } else {
+            note_session(a, kind, detail);
         }
         json_decref(detail);
     }
@@ -236,7 +304,7 @@ static bool sum_evaluations(const Ledger *l, Account *a, Err *err) {
 }
 
 // ---- figures ---------------------------------------------------------------------------------------------
-static json_t *figure(double value, const char *source, const char *otherwise) {
+json_t *figure(double value, const char *source, const char *otherwise) {
     bool known = isfinite(value);
     return json_pack("{s:o, s:s}", "value", known ? json_real(value) : json_string(otherwise), "source", known ? source : "none");
 }
@@ -258,12 +326,16 @@ static json_t *work_json(const Work *w, const Stated *stated) {
     json_object_set_new(j, "optimizer_seconds", figure(w->optimizer, "measured", "not measured"));
     json_object_set_new(j, "cpu_seconds", figure(w->cpu, "measured", "not measured"));
     // A meter first; else the watts that the recipe states, times the seconds; else nothing is claimed.
-    if (isfinite(w->joules)) json_object_set_new(j, "joules", figure(w->joules, "measured", ""));
-    else json_object_set_new(j, "joules", figure(stated->watts > 0 ? stated->watts * w->seconds : NAN, "stated", "not measured"));
+    bool metered = isfinite(w->joules);
+    double joules = metered ? w->joules : stated->watts > 0 ? stated->watts * w->seconds : NAN, kwh = joules / 3.6e6;
+    json_object_set_new(j, "joules", figure(joules, metered ? "measured" : "stated", "not measured"));
     // Of the device alone, where it has a meter of its own: it can be known where the processors' part isn't.
     if (w->steps && isfinite(w->device_joules)) json_object_set_new(j, "device_joules", figure(w->device_joules, "measured", ""));
-    json_object_set_new(j, "money", figure(stated->price_per_hour > 0 ? stated->price_per_hour * w->seconds / 3600 : NAN, "stated",
-                                           stated->price_per_hour > 0 ? "not known" : "not stated"));
+    bool priced = stated->price_per_hour > 0 || stated->price_per_kwh > 0;
+    double money = stated->price_per_hour * w->seconds / 3600 + (stated->price_per_kwh > 0 ? stated->price_per_kwh * kwh : 0);
+    json_object_set_new(j, "money", figure(priced ? money : NAN, "stated", priced ? "not known" : "not stated"));
+    bool factor = stated->co2_per_kwh > 0;
+    json_object_set_new(j, "co2_grams", figure(factor ? stated->co2_per_kwh * kwh : NAN, "stated", factor ? "not known" : "not stated"));
     return j;
 }
 
@@ -291,9 +363,50 @@ static void name_stage(json_t *stage, const Stated *stated, int index, const cha
     const char *name = json_string_value(json_object_get(entry, "name"));
     json_object_set_new(stage, "name", json_string(name && name[0] ? name : kind[0] ? kind : "stage"));
     json_object_set_new(stage, "kind", json_string(kind));
+    const StageRow *row = stage_row_named(kind);
+    json_object_set_new(stage, "purpose", json_string(row && row->samples && !row->trains ? "data generation" : "training"));
 }
 
-static bool cost_read(const Ledger *l, const Stated *stated, json_t **out, Err *err) {
+// ---- the check -------------------------------------------------------------------------------------------
+static bool sum_of(json_t *sums, const char *what, double parts, double whole) {
+    bool both = isfinite(parts) && isfinite(whole), ok = both ? fabs(parts - whole) <= 1e-6 * fmax(fabs(whole), 1e-3) : isnan(parts) == isnan(whole);
+    json_array_append_new(sums, json_pack("{s:s,s:o,s:o,s:b}", "what", what, "parts", json_number_or_name(parts), "whole", json_number_or_name(whole), "ok", (int)ok));
+    return ok;
+}
+// The parts as they are shown against all that is on the ledger, counted without regard to stages, rewinds and repeats.
+static bool check_sums(const Ledger *l, const Account *a, json_t **out, Err *err) {
+    sqlite3_stmt *s;
+    bool more = false;
+    Work steps = a->repeated_steps, whole = {0};
+    for (int i = 0; i < a->stages; i++) add_work(&steps, &a->stage[i]);
+    static const char sql[] = "SELECT sum(new_tokens), sum(trained_tokens), sum(flops) FROM (SELECT new_tokens, trained_tokens, flops FROM steps UNION ALL "
+                              "SELECT json_extract(detail, '$.new_tokens'), json_extract(detail, '$.trained_tokens'), json_extract(detail, '$.flops') FROM events "
+                              "WHERE kind = 'repeated' AND json_valid(detail) AND json_extract(detail, '$.work') = 'step')";
+    bool ok = ledger_query(l, sql, 0, 0, &s, err) && ledger_next(l, s, &more, err);
+    if (ok && more) whole.new_tokens = column_int(s, 0), whole.trained_tokens = column_int(s, 1), whole.flops = sqlite3_column_type(s, 2) == SQLITE_NULL ? 0 : column_real(s, 2);
+    sqlite3_finalize(s);
+    json_t *sums = json_array();
+    bool same = sum_of(sums, "steps", (double)steps.steps, (double)a->whole.steps);
+    same &= sum_of(sums, "new tokens of steps", (double)steps.new_tokens, (double)whole.new_tokens);
+    same &= sum_of(sums, "trained tokens", (double)steps.trained_tokens, (double)whole.trained_tokens);
+    same &= sum_of(sums, "FLOPs of steps", steps.flops, whole.flops);
+    same &= sum_of(sums, "seconds", a->total.seconds, a->whole.seconds);
+    same &= sum_of(sums, "joules", a->total.joules, a->whole.joules);
+    *out = json_pack("{s:b,s:o}", "ok", (int)same, "sums", sums);
+    return ok;
+}
+
+static json_t *devices_json(const Account *a) {
+    json_t *out = json_array();
+    for (int i = 0; i < a->devices; i++) {
+        json_t *name = json_string(a->device[i]), *seconds = figure(a->device_seconds[i], "measured", "not measured");
+        json_array_append_new(out, json_pack("{s:o,s:o,s:o}", "device", name ? name : json_string("not known"), "seconds", seconds, "hours",
+                                             figure(a->device_seconds[i] / 3600, "measured", "not measured")));
+    }
+    return out;
+}
+
+static bool cost_read(const Ledger *l, const char *run_folder, const Stated *stated, json_t **out, Err *err) {
     Account *a = xcalloc(1, sizeof *a);
     bool ok = sum_steps(l, a, err) && sum_events(l, a, err) && sum_evaluations(l, a, err);
     json_t *stages = json_array(), *waste = json_object();
@@ -310,10 +423,17 @@ static bool cost_read(const Ledger *l, const Stated *stated, json_t **out, Err *
     add_work(&a->total, &a->repeated);
     a->evaluations.steps = evaluations;
     a->evaluations.reward = a->evaluations.cpu = NAN; // inside its seconds, not told apart
-    ok = ok && waste_json(l, a, waste, err);
+    a->evaluations.train = a->evaluations.optimizer = 0;
+    json_t *check = NULL, *wasted = NULL;
+    ok = ok && waste_json(l, a, waste, err) && check_sums(l, a, &check, err) && wasted_flops(l, run_folder, a->repeated.flops, a->total.flops, &wasted, err);
     *out = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "currency", stated->currency ? json_string(stated->currency) : json_null(),
                      "stages", stages, "evaluations", work_json(&a->evaluations, stated), "repeated", work_json(&a->repeated, stated),
                      "total", work_json(&a->total, stated), "waste", waste, "cut_off", count_figure(a->continued));
+    if (check) json_object_set_new(*out, "check", check);
+    if (wasted) json_object_set_new(*out, "wasted_flops", wasted);
+    json_object_set_new(*out, "devices", devices_json(a));
+    json_object_set_new(*out, "state", json_pack("{s:s,s:O?,s:I}", "how", a->sessions ? a->how : "not ended", "why", a->why, "sessions", (json_int_t)a->sessions));
+    json_decref(a->why);
     free(a);
     if (ok) return true;
     json_decref(*out);
@@ -321,63 +441,16 @@ static bool cost_read(const Ledger *l, const Stated *stated, json_t **out, Err *
     return false;
 }
 
-bool cost_run(const char *run_folder, json_t **out, Err *err) {
+bool cost_run_at(const char *run_folder, int depth, json_t **out, Err *err) {
     Ledger *l;
     Stated stated;
     *out = NULL;
     TRY(ledger_open_read(run_folder, &l, err));
     read_stated(run_folder, &stated);
-    bool ok = ledger_freeze(l, err) && cost_read(l, &stated, out, err);
+    bool ok = ledger_freeze(l, err) && cost_read(l, run_folder, &stated, out, err);
+    if (ok) json_object_set_new(*out, "base_model", base_model(stated.recipe, depth));
     json_decref(stated.recipe);
     ledger_close(l);
     return ok;
 }
-
-// ---- the table -------------------------------------------------------------------------------------------
-static void print_figure(const json_t *work, const char *key, int width) {
-    const json_t *f = json_object_get(work, key), *value = json_object_get(f, "value");
-    const char *source = json_string_value(json_object_get(f, "source"));
-    char text[40];
-    if (!json_is_number(value)) snprintf(text, sizeof text, "%s", json_is_string(value) ? json_string_value(value) : "");
-    else snprintf(text, sizeof text, "%.*g%s", json_number_value(value) >= 1e4 ? 4 : 5, json_number_value(value),
-                  source && !strcmp(source, "stated") ? "*" : "");
-    if (json_is_integer(value)) snprintf(text, sizeof text, "%lld", (long long)json_integer_value(value));
-    printf(" %*s", width, text);
-}
-static void print_work(const char *name, const json_t *work) {
-    static const struct {
-        const char *key;
-        int width;
-    } columns[] = {{"steps", 7}, {"new_tokens", 12}, {"trained_tokens", 14}, {"flops", 11}, {"seconds", 10}, {"joules", 13}, {"money", 11}};
-    char tame[64];
-    snprintf(tame, sizeof tame, "%s", name ? name : "");
-    text_tame(tame);
-    printf("%-16.16s", tame);
-    for (int i = 0; i < COUNT(columns); i++) print_figure(work, columns[i].key, columns[i].width);
-    printf("\n");
-}
-
-void cost_print(const json_t *cost) {
-    size_t i;
-    json_t *stage, *value;
-    const char *key, *currency = json_string_value(json_object_get(cost, "currency"));
-    char money[16];
-    snprintf(money, sizeof money, "%s", currency ? currency : "money");
-    text_tame(money);
-    printf("%-16s %7s %12s %14s %11s %10s %13s %11s\n", "", "steps", "new tokens", "trained tokens", "FLOPs", "seconds", "joules",
-           money);
-    json_array_foreach(json_object_get(cost, "stages"), i, stage) print_work(json_string_value(json_object_get(stage, "name")), stage);
-    print_work("evaluations", json_object_get(cost, "evaluations"));
-    print_work("repeated work", json_object_get(cost, "repeated"));
-    print_work("total", json_object_get(cost, "total"));
-    printf("\n");
-    json_object_foreach(json_object_get(cost, "waste"), key, value) {
-        const json_t *x = json_object_get(value, "value");
-        char name[40];
-        snprintf(name, sizeof name, "%s", key);
-        for (char *c = name; *c; c++) *c = *c == '_' ? ' ' : *c;
-        if (json_is_number(x)) printf("%-26s %5.1f %%\n", name, 100 * json_number_value(x));
-        else printf("%-26s not known\n", name);
-    }
-    printf("\nTokens are counted, seconds are from the clock, FLOPs from shapes; * is from what the recipe states.\n");
-}
+bool cost_run(const char *run_folder, json_t **out, Err *err) { return cost_run_at(run_folder, 0, out, err); }

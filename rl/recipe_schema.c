@@ -415,6 +415,8 @@ static const Field cost_fields[] = {
      AT(Recipe, watts)},
     {"price_per_hour", FIELD_NUMBER, "of the machine; 0: not stated", RANGE(0, 1e9), .otherwise = "0.0",
      AT(Recipe, price_per_hour)},
+    {"price_per_kwh", FIELD_NUMBER, "of energy; 0: not stated", RANGE(0, 1e6), .otherwise = "0.0", AT(Recipe, price_per_kwh)},
+    {"co2_per_kwh", FIELD_NUMBER, "grams of CO2 for a kilowatt-hour; 0: not stated", RANGE(0, 1e5), .otherwise = "0.0", AT(Recipe, co2_per_kwh)},
     {"currency", FIELD_TEXT, "of that price", RANGE(1, 16), .otherwise = "\"EUR\"", AT(Recipe, currency)},
     FIELD_END,
 };

@@ -25,6 +25,7 @@ static void md_cell(Buf *out, const Report *r, const json_t *value, const char *
     md_text(out, words.data ? words.data : "", words.size);
     if (aside.size) buf_puts(out, " ("), md_text(out, aside.data, aside.size), buf_puts(out, ")");
     buf_puts(out, " |");
+    buf_free(&words), buf_free(&aside);
 }
 
 static void md_rule(Buf *out, size_t columns) {

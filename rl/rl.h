@@ -122,7 +122,7 @@ typedef struct Recipe {
     int evaluate_samples; // sampled pass@1: samples an item, 0: greedy only
     int compare_items;    // held-out items per task and level in `compare`
     Sampling evaluate_sampling;
-    double watts, price_per_hour; // stated by the user for costs; 0: not stated
+    double watts, price_per_hour, price_per_kwh, co2_per_kwh; // stated by the user for costs; 0: not stated
     char *currency;
     char *run_folder;     // default runs/NAME
     int keep_checkpoints; // newest kept besides the stages' last ones
@@ -411,5 +411,7 @@ bool checkpoint_prune(const char *run_folder, int keep, const int64_t *keep_step
 // The lock of a run folder: ERR_TEMPFAIL if another process holds it. Held until the process ends or run_unlock.
 bool run_lock(const char *run_folder, int *fd, Err *err) MUST_CHECK;
 void run_unlock(int fd);
+// Whether another process writes to this run. Not for a process that holds the lock itself: the question would end it.
+bool run_is_locked(const char *run_folder);
 
 #endif
