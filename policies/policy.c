@@ -335,6 +335,26 @@ bool policy_read_config(const char *path, ModelConfig *out, Err *err) {
     return ok;
 }
 
+bool policy_files_hash(const char *path, char out[65], Err *err) {
+    char *base = NULL, said[65], adapter[65] = "";
+    Weights *w = NULL;
+    bool ok = true;
+    if (folder_is_adapter(path)) {
+        char *file = path_join(path, "adapter_model.safetensors");
+        ok = adapter_base(path, &base, said, err) && sha256_file(file, adapter, err);
+        free(file);
+    }
+    ok = ok && weights_open(base ? base : path, false, &w, err) && weights_hash(w, out, err);
+    if (w) weights_close(w);
+    if (ok && adapter[0]) {
+        char both[129];
+        snprintf(both, sizeof both, "%.64s%.64s", out, adapter);
+        sha256_hex(both, 128, out);
+    }
+    free(base);
+    return ok;
+}
+
 bool policy_create(const ModelConfig *config, Tokenizer *tokenizer, uint64_t seed, const PolicyOptions *options, Policy **out,
                    Err *err) {
     Policy *p = NULL;

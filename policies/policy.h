@@ -37,6 +37,8 @@ typedef struct PolicyOptions {
 bool policy_open(const char *path, const PolicyOptions *options, Policy **out, Err *err) MUST_CHECK;
 // What policy_open would make of it, from headers alone.
 bool policy_read_config(const char *path, ModelConfig *out, Err *err) MUST_CHECK;
+// SHA-256 over its files of weights (an adapter's, and those of its base).
+bool policy_files_hash(const char *path, char out[65], Err *err) MUST_CHECK;
 // New weights: normal(0, initializer_range), norms 1, biases 0; a function of (config, seed). Takes the tokenizer.
 bool policy_create(const ModelConfig *config, Tokenizer *tokenizer, uint64_t seed, const PolicyOptions *options,
                    Policy **out, Err *err) MUST_CHECK;

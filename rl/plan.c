@@ -37,6 +37,13 @@ double plan_reject_flops(const ModelConfig *c, const Stage *s, double prompt, do
     return s->steps * (samples * answer * config_flops(c, prompt + answer, true) + s->batch * prompt * config_flops(c, prompt / 2, false));
 }
 
+// Sampling, the teacher's forward pass, and the policy's two.
+double plan_distill_flops(const ModelConfig *c, const Stage *s, double prompt, double answer) {
+    double tokens = (double)s->batch * (s->group_size * answer + prompt), pass = config_flops(c, (prompt + answer) / 2, true);
+    double sampling = s->off_policy == OFF_POLICY_TEACHER ? s->on_policy * pass + (1 - s->on_policy) * s->teacher_flops : s->on_policy * pass;
+    return s->steps * tokens * (sampling + s->teacher_flops + 3 * pass);
+}
+
 // Tokens of an answer: as many as may be sampled, or a guess of what a demonstration has.
 static double answer_tokens(const Stage *s) { return stage_row(s)->samples ? s->sampling.max_tokens : 32; }
 

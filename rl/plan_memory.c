@@ -68,6 +68,28 @@ static void rollout_shape(int64_t requests, int64_t samples, int64_t prompt, int
     out->rollout_rows = larger(out->rollout_rows, larger(places, smaller(requests * prompt, PREFILL_ROWS + places)));
 }
 
+// The largest of the stages' teachers, as only one is there at a time: its weights, its forward pass, its samples.
+static bool teacher_memory(const Recipe *r, const PlanShape *shape, Precision precision, PlanMemory *out, Err *err) {
+    PlanBytes most = {0};
+    for (int i = 0; i < r->stage_count; i++) {
+        const Stage *s = &r->stages[i];
+        PlanBytes bytes;
+        char *model = NULL;
+        if (!s->teacher) continue;
+        bool samples = s->kind == STAGE_REJECT || s->off_policy == OFF_POLICY_TEACHER, learned = s->kind == STAGE_DISTILL;
+        PlanShape own = *shape;
+        if (!learned) own.tokens = own.targets = own.groups = own.sequences = 0;
+        if (!samples) own.rollout_rows = own.rollout_pages = own.places = 0;
+        PolicyOptions o = {.precision = precision, .threads = r->threads, .keep_blocks = true};
+        bool ok = teacher_find(s->teacher, &model, err) && plan_policy(model, NULL, &o, &own, &bytes, err);
+        free(model);
+        TRY(ok);
+        if (bytes.weights + bytes.pass + bytes.rollout > most.weights + most.pass + most.rollout) most = bytes;
+    }
+    out->weights += most.weights, out->pass += most.pass, out->cache += most.rollout;
+    return true;
+}
+
 bool plan_memory(const ModelConfig *c, const Recipe *r, const PlanLength *lengths, Precision precision, int64_t limit, PlanMemory *out, Err *err) {
     PlanShape shape = {0};
     PlanBytes bytes;
@@ -88,6 +110,7 @@ bool plan_memory(const ModelConfig *c, const Recipe *r, const PlanLength *length
     TRY(plan_policy(r->model_path, c, &o, &shape, &bytes, err));
     *out = (PlanMemory){.weights = bytes.weights, .pass = bytes.pass, .cache = bytes.rollout, .largest = bytes.largest,
                         .one_group = plan_cache_bytes(c, precision, group)};
+    TRY(teacher_memory(r, &shape, precision, out, err));
     if (!reference || r->lora.rank > 0) return true; // an adapter's reference is the base that is there anyway
     PolicyOptions frozen = {.precision = precision, .threads = r->threads};
     PlanShape forward = {.tokens = shape.tokens, .targets = shape.targets, .groups = shape.groups, .sequences = shape.sequences, .positions = shape.positions};

@@ -46,7 +46,7 @@ extern const Field recipe_fields[];       // into Recipe
 extern const Field reward_fields[];       // into RewardSpec; further keys are the script's options
 extern const Variant task_variants[];     // into TaskSpec
 extern const Field script_task_fields[];  // the same of a task in Lua; further keys are the script's options
-extern const Field sft_fields[], grpo_fields[], reject_fields[]; // into Stage; a kind's row names its own (stage_kinds.c)
+extern const Field sft_fields[], grpo_fields[], reject_fields[], distill_fields[]; // into Stage; a kind's row names its own (stage_kinds.c)
 
 typedef struct Preset {
     const char *name;
@@ -126,6 +126,7 @@ bool recipe_store_rewards(Build *b, Err *err) MUST_CHECK; // after the tasks
 bool recipe_check_sft(Build *b, json_t *stage, const char *path, Err *err) MUST_CHECK;
 bool recipe_check_grpo(Build *b, json_t *stage, const char *path, Err *err) MUST_CHECK;
 bool recipe_check_reject(Build *b, json_t *stage, const char *path, Err *err) MUST_CHECK;
+bool recipe_check_distill(Build *b, json_t *stage, const char *path, Err *err) MUST_CHECK;
 bool recipe_check_sampling(Build *b, const json_t *stage, const char *path, Err *err) MUST_CHECK;
 bool recipe_check_from(Build *b, const json_t *stage, const char *path, Err *err) MUST_CHECK;
 // The stage before `path` ("stages.3") of that name, resolved; NULL: there is none.

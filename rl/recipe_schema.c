@@ -330,6 +330,23 @@ const Field reject_fields[] = {
     FIELD_END,
 };
 
+const Field distill_fields[] = {
+    STAGE_FIELDS("{\"think\":1.0}", true),
+    {"teacher", FIELD_TEXT, "a model or a run with the same tokenizer, whose distributions are learned", RANGE(1, 4096), .required = true, AT(Stage, teacher)},
+    {"beta", FIELD_NUMBER, "0: KL(teacher|policy), 1: KL(policy|teacher), between: the generalised Jensen-Shannon divergence", RANGE(0, 1),
+     .otherwise = "0.5", AT(Stage, beta)},
+    {"on_policy", FIELD_NUMBER, "share of steps whose completions the policy samples", RANGE(0, 1), .otherwise = "0.5", AT(Stage, on_policy)},
+    {"off_policy", FIELD_CHOICE, "completions of the other steps: of data, or else the tasks' demonstrations; or the teacher's samples",
+     .choices = "examples|teacher", .otherwise = "\"examples\"", AT(Stage, off_policy)},
+    {"data", FIELD_TEXTS, "names of earlier reject stages, JSONL files", RANGE(1, 4096), AT(Stage, data)},
+    {"temperature", FIELD_NUMBER, "divides the logits of teacher and policy in the divergence", ABOVE(0, 100), .otherwise = "1.0", AT(Stage, temperature)},
+    {"prompts", FIELD_INT, "prompts, or examples, a step", RANGE(1, 65536), .otherwise = "32", AT(Stage, batch)},
+    {"group_size", FIELD_INT, "samples a prompt", RANGE(1, 4096), .otherwise = "1", AT(Stage, group_size)},
+    {"sampling", FIELD_SECTION, "how completions are sampled", .fields = sampling_fields},
+    {"optimizer", FIELD_SECTION, "AdamW and its schedule", .fields = sft_optimizer_fields},
+    FIELD_END,
+};
+
 // ---- tasks and rewards -----------------------------------------------------------------------------------
 #define TASK_WEIGHT                                                                                          \
     {                                                                                                        \

@@ -67,6 +67,19 @@ bool recipe_check_reject(Build *b, json_t *stage, const char *path, Err *err) {
     return recipe_check_sampling(b, stage, path, err);
 }
 
+bool recipe_check_distill(Build *b, json_t *stage, const char *path, Err *err) {
+    const json_t *source;
+    double own = json_number_value(json_object_get(stage, "on_policy"));
+    bool any = json_array_size(json_object_get(stage, "data")) > 0, teacher = strcmp(json_string_value(json_object_get(stage, "off_policy")), "teacher") == 0;
+    char at[96];
+    size_t i;
+    snprintf(at, sizeof at, "%s.data", path);
+    if (any && (own >= 1 || teacher))
+        return REJECT(b, ERR_DATA, at, "'data' in %s: has no effect where %s", path, teacher ? "'off_policy' is \"teacher\"" : "'on_policy' is 1");
+    json_array_foreach(json_object_get(stage, "data"), i, source) TRY(check_source(b, path, json_string_value(source), err));
+    return recipe_check_sampling(b, stage, path, err);
+}
+
 bool recipe_locate_stage_files(Build *b, Stage *stage, int index, Err *err) {
     char path[64];
     snprintf(path, sizeof path, "stages.%d", index + 1);
@@ -74,6 +87,7 @@ bool recipe_locate_stage_files(Build *b, Stage *stage, int index, Err *err) {
         if (!recipe_earlier_stage(b, path, stage->data[i])) stage->data[i] = recipe_locate(&b->r->arena, b->r->folder, ".", stage->data[i]);
     if (!stage->teacher) return true;
     stage->teacher = recipe_locate(&b->r->arena, ".", b->r->folder, stage->teacher);
+    stage->teacher_flops = teacher_flops(stage->teacher);
     char at[96];
     snprintf(at, sizeof at, "%s.teacher", path);
     return file_exists(stage->teacher) || REJECT(b, ERR_NOINPUT, at, "teacher '%.200s' isn't there (looked in the working folder and beside the recipe)", stage->teacher);

@@ -5,7 +5,6 @@
 //
 // A sample that was cut off, that could not be scored or that repeats another is never kept, however good its score.
 #include "data.h"
-#include "checkpoint.h"
 #include "files.h"
 #include "ledger_rows.h"
 #include <math.h>
@@ -14,34 +13,6 @@
 #include <string.h>
 
 // ---- sampling --------------------------------------------------------------------------------------------
-// A model's folder or file, or of a run its newest whole checkpoint; the caller frees *out.
-static bool find_teacher(const char *path, char **out, Err *err) {
-    char *resolved = path_join(path, "recipe.resolved.json");
-    bool run = file_exists(resolved), found = false;
-    free(resolved);
-    *out = run ? NULL : xstrdup(path);
-    if (!run) return true;
-    Recipe *r = NULL;
-    TrainState state;
-    bool ok = recipe_of_run(path, &r, err) && checkpoint_latest(path, r->hash, &state, out, &found, err);
-    recipe_free(r);
-    return ok && (found || fail(err, ERR_NOINPUT, path, "this run has no checkpoint that could teach"));
-}
-
-bool reject_open(Trainer *t, const Stage *stage, Err *err) {
-    char *model;
-    if (!stage->teacher) return true;
-    TRY(find_teacher(stage->teacher, &model, err));
-    PolicyOptions o = {.precision = t->recipe->precision, .beside = t->policy, .keep_blocks = true};
-    bool ok = policy_open(model, &o, &t->teacher, err);
-    free(model);
-    return ok && (policy_tokenizer(t->teacher) || fail(err, ERR_DATA, stage->teacher, "comes without a tokenizer, so it can't teach"));
-}
-void reject_close(Trainer *t) {
-    policy_close(t->teacher);
-    t->teacher = NULL;
-}
-
 bool reject_step(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report, Err *err) {
     Trainer sampler = *t;
     if (t->teacher) sampler.policy = t->teacher;

@@ -34,7 +34,9 @@ typedef struct Optimizer {
     double router_balance, router_z;      // coefficients of losses on the routers of experts
 } Optimizer;
 
-typedef enum StageKind { STAGE_SFT, STAGE_GRPO, STAGE_REJECT, STAGE_KINDS } StageKind; // a row of stage_rows each (stage_kinds.c)
+typedef enum StageKind { STAGE_SFT, STAGE_GRPO, STAGE_REJECT, STAGE_DISTILL, STAGE_KINDS } StageKind; // a row of stage_rows each (stage_kinds.c)
+
+typedef enum OffPolicy { OFF_POLICY_EXAMPLES, OFF_POLICY_TEACHER } OffPolicy;
 
 // How a stage chooses among its levels (curriculum.c).
 typedef enum CurriculumKind { CURRICULUM_NONE, CURRICULUM_LEVEL, CURRICULUM_PASS_RATE } CurriculumKind;
@@ -59,7 +61,12 @@ typedef struct Stage {
     const char **data;    // sft: sources of rows, NULL-terminated: names of earlier stages, files; NULL: the tasks
     int epochs;           // sft: passes over these; 0: steps decides
     double tasks_share;   // sft: of a step's examples that are the tasks' own beside them
-    char *teacher;        // reject: a model or a run that samples instead of the policy; NULL: the policy
+    char *teacher;        // reject: a model or a run that samples instead of the policy; NULL: the policy. distill: whose distributions are learned
+    double teacher_flops; // of a token's forward pass, for plans; 0: not known
+    double beta;          // distill: which divergence
+    double on_policy;     // distill: share of steps on the policy's own samples
+    OffPolicy off_policy; // distill: what the others learn from
+    double temperature;   // distill: of both distributions
     double threshold;     // reject: least score
     int keep;             // reject: samples of a prompt at most
     int choose;           // reject: among equal scores, in the order of the recipe's words

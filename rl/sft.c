@@ -5,12 +5,6 @@
 #include <string.h>
 
 
-typedef struct Examples { // [count]
-    int count;
-    Ids *prompts, *targets; // targets: of demonstrations that are one text
-    Completion *completions;
-} Examples;
-
 // The environment plays its own demonstrations, where there is one; otherwise the items carry them.
 static bool demonstrate(const Trainer *t, const Stage *stage, int stage_step, Arena *arena, Examples *out, Err *err) {
     const Tokenizer *tokenizer = policy_tokenizer(t->policy);
@@ -37,7 +31,7 @@ static bool demonstrate(const Trainer *t, const Stage *stage, int stage_step, Ar
 }
 
 // Rows of data first, then what the tasks demonstrate.
-static bool make_examples(const Trainer *t, const Stage *stage, int stage_step, Arena *arena, Examples *out, Err *err) {
+bool examples_make(const Trainer *t, const Stage *stage, int stage_step, Arena *arena, Examples *out, Err *err) {
     const Data *data = t->work;
     int rows = data ? data_rows_of_step(data, stage, stage_step) : 0, full = data ? data_rows_of_step(data, stage, 1) : 0;
     for (int i = 0; i < rows; i++)
@@ -101,19 +95,27 @@ bool sft_open(Trainer *t, const Stage *stage, Err *err) {
 }
 void sft_close(Trainer *t) { data_close(t->work); }
 
+void examples_start(Examples *e, int count, Arena *arena) {
+    *e = (Examples){.count = count, .capacity = count, .prompts = ARENA_NEW(arena, Ids, count), .targets = ARENA_NEW(arena, Ids, count),
+                    .completions = ARENA_NEW(arena, Completion, count)};
+}
+void examples_free(Examples *e, Arena *arena) {
+    for (int i = 0; i < e->capacity; i++) ids_free(&e->prompts[i]), ids_free(&e->targets[i]);
+    arena_reset(arena);
+}
+
 bool sft_step(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report, Err *err) {
     (void)batch;
     Arena arena = {0};
-    Examples examples = {.count = stage->batch, .prompts = ARENA_NEW(&arena, Ids, stage->batch), .targets = ARENA_NEW(&arena, Ids, stage->batch),
-                         .completions = ARENA_NEW(&arena, Completion, stage->batch)};
-    bool ok = make_examples(t, stage, report->stage_step, &arena, &examples, err);
+    Examples examples;
+    examples_start(&examples, stage->batch, &arena);
+    bool ok = examples_make(t, stage, report->stage_step, &arena, &examples, err);
     double start = clock_seconds();
     ok = ok && train_on(t, stage, &examples, report, err);
     double now = clock_seconds();
     ok = ok && optimizer_apply(t->policy, &stage->optimizer, schedule_rate(&stage->optimizer, report->stage_step, stage->steps), report, err);
     report->measured.train = now - start;
     report->measured.optimizer = clock_seconds() - now;
-    for (int i = 0; i < stage->batch; i++) ids_free(&examples.prompts[i]), ids_free(&examples.targets[i]);
-    arena_reset(&arena);
+    examples_free(&examples, &arena);
     return ok;
 }

@@ -10,8 +10,10 @@ const StageRow stage_rows[STAGE_KINDS] = {
     [STAGE_GRPO] = {.name = "grpo", .keys = grpo_fields, .samples = true, .trains = true, .likely = 0.5, .check = recipe_check_grpo,
                     .step = grpo_step, .flops = plan_grpo_flops},
     [STAGE_REJECT] = {.name = "reject", .keys = reject_fields, .samples = true, .keeps_weights = true, .makes_data = true, .likely = 0.5,
-                      .check = recipe_check_reject, .open = reject_open, .close = reject_close, .step = reject_step, .end = reject_end,
+                      .check = recipe_check_reject, .open = teacher_open, .close = teacher_close, .step = reject_step, .end = reject_end,
                       .flops = plan_reject_flops},
+    [STAGE_DISTILL] = {.name = "distill", .keys = distill_fields, .samples = true, .trains = true, .likely = 0.5, .check = recipe_check_distill,
+                       .open = distill_open, .close = distill_close, .step = distill_step, .flops = plan_distill_flops},
 };
 
 const StageRow *stage_row_named(const char *name) {

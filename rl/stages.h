@@ -87,11 +87,32 @@ bool update_batch(const Trainer *t, Batch *batch, StepReport *report, Err *err) 
 bool sft_step(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
 bool sft_open(Trainer *t, const Stage *stage, Err *err) MUST_CHECK;
 void sft_close(Trainer *t);
+typedef struct Examples {
+    int count, capacity;
+    Ids *prompts, *targets; // [capacity]; targets: of demonstrations that are one text
+    Completion *completions;
+} Examples;
+void examples_start(Examples *e, int count, Arena *arena);
+// What a step of the stage completes, and with what: rows of t->work and the tasks' demonstrations (sft.c).
+bool examples_make(const Trainer *t, const Stage *stage, int stage_step, Arena *arena, Examples *out, Err *err) MUST_CHECK;
+void examples_free(Examples *e, Arena *arena);
+// Distillation from a teacher's distributions (distill.c).
+bool distill_open(Trainer *t, const Stage *stage, Err *err) MUST_CHECK;
+void distill_close(Trainer *t);
+bool distill_step(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
+double plan_distill_flops(const ModelConfig *c, const Stage *stage, double prompt, double answer);
+// The stage's teacher (teacher.c) into t->teacher, where it has one.
+bool teacher_open(Trainer *t, const Stage *stage, Err *err) MUST_CHECK;
+void teacher_close(Trainer *t);
+// The folder or file that a recipe's word for a teacher means; the caller frees *out.
+bool teacher_find(const char *path, char **out, Err *err) MUST_CHECK;
+// FLOPs of a token's forward pass, from headers alone; 0 where they can't be read yet.
+double teacher_flops(const char *path);
+// SHA-256 over the files of all teachers, "" where there are none: a fact of the run.
+bool teachers_hash(const Recipe *r, char out[65], Err *err) MUST_CHECK;
 // Rollout and rewards of a step, and their times (grpo.c).
 bool sample_and_score(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
 // Rejection sampling (reject.c): samples, scores, and in the end keeps the best as a file.
-bool reject_open(Trainer *t, const Stage *stage, Err *err) MUST_CHECK;
-void reject_close(Trainer *t);
 bool reject_step(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
 bool reject_end(const Trainer *t, const Stage *stage, int64_t first, int64_t last, Err *err) MUST_CHECK;
 double plan_reject_flops(const ModelConfig *c, const Stage *stage, double prompt, double answer);

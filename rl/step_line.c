@@ -74,6 +74,11 @@ static void put_time(Line *l, const StepReport *s, double left) {
 }
 
 static void put_sampled(Line *l, const StepReport *s) {
+    if (s->kind == STAGE_DISTILL) put(l, 0, "divergence %.4f", s->loss);
+    if (s->reward_mean != s->reward_mean && s->new_tokens == 0) { // examples: nothing was sampled
+        put(l, 2, "length %.1f", s->length_mean), put(l, 3, "entropy %.3f", s->entropy), put(l, 8, "norm %.2f", s->gradient_norm);
+        return;
+    }
     int failed = s->verdicts[VERDICT_ERROR] + s->verdicts[VERDICT_BUDGET] + s->verdicts[VERDICT_KILLED];
     put(l, 0, "reward %.3f", s->reward_mean);
     put_parts(l, s);
@@ -83,10 +88,10 @@ static void put_sampled(Line *l, const StepReport *s) {
     if (s->given_mean > 0) put(l, 5, "given %.1f", s->given_mean);
     if (s->truncated_share > 0) put(l, 2, "cut %.0f %%", 100 * s->truncated_share);
     put(l, 3, "entropy %.3f", s->entropy);
-    if (s->kl != 0) put(l, 4, "KL %.3g", s->kl);
+    if (s->kl != 0 && s->kl == s->kl) put(l, 4, "KL %.3g", s->kl);
     if (s->clip_share > 0) put(l, 6, "clipped %.1f+%.1f %%", 100 * s->clip_low, 100 * s->clip_high);
     put(l, 8, "norm %.2f", s->gradient_norm);
-    put(l, 4, "flat %d/%d", s->groups_without_variance, s->groups);
+    if (s->kind == STAGE_GRPO) put(l, 4, "flat %d/%d", s->groups_without_variance, s->groups);
     if (failed > 0) put(l, 0, "%d verdicts failed", failed);
 }
 

@@ -487,14 +487,15 @@ static bool check_experts(const Run *run, Err *err) {
 // What the bits of a run depend on besides the weights: the same on every resume, or the ledger refuses to go on.
 static bool run_facts(const Run *run, json_t **out, Err *err) {
     const Recipe *r = run->recipe;
-    char data[65], scripts[65], stage_data[65];
-    TRY(stages_data_hash(r, stage_data, err));
+    char data[65], scripts[65], stage_data[65], teachers[65];
+    TRY(stages_data_hash(r, stage_data, err) && teachers_hash(r, teachers, err));
     tasks_hash(run->trainer.tasks, data);
     reward_pool_hash(run->trainer.rewards, scripts);
     *out = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s}", "name", r->name, "recipe_hash", r->hash, "version", RECKON_VERSION, "variant",
                      policy_variant(run->trainer.policy), "precision", r->precision == PRECISION_BF16 ? "bf16" : "fp32", "data", data,
                      "rewards", scripts);
     if (stage_data[0]) json_object_set_new(*out, "stage_data", json_string(stage_data));
+    if (teachers[0]) json_object_set_new(*out, "teachers", json_string(teachers));
     return true;
 }
 

@@ -1,0 +1,65 @@
+// Teachers: another model that a stage works with, which samples for it or whose distributions it learns. Owns how a recipe's
+// word becomes a model (a folder, a GGUF file, or a run, whose newest whole checkpoint it is) and what of it stands on the ledger:
+// the SHA-256 of its files is a fact of the run, so that a run never goes on with another teacher.
+#include "stages.h"
+#include "checkpoint.h"
+#include "files.h"
+#include <stdlib.h>
+#include <string.h>
+
+bool teacher_find(const char *path, char **out, Err *err) {
+    char *resolved = path_join(path, "recipe.resolved.json");
+    bool run = file_exists(resolved), found = false;
+    free(resolved);
+    *out = run ? NULL : xstrdup(path);
+    if (!run) return true;
+    Recipe *r = NULL;
+    TrainState state;
+    bool ok = recipe_of_run(path, &r, err) && checkpoint_latest(path, r->hash, &state, out, &found, err);
+    recipe_free(r);
+    return ok && (found || fail(err, ERR_NOINPUT, path, "this run has no checkpoint that could teach"));
+}
+
+double teacher_flops(const char *path) {
+    enum { CONTEXT = 64 };
+    Err ignored = {0};
+    int64_t *steps = NULL;
+    int count = 0;
+    ModelConfig c;
+    bool run = checkpoint_steps(path, &steps, &count, &ignored) && count > 0;
+    char *model = run ? xasprintf("%s/checkpoints/step-%lld", path, (long long)steps[0]) : xstrdup(path);
+    double flops = policy_read_config(model, &c, &ignored) ? config_flops(&c, CONTEXT, true) : 0;
+    free(model), free(steps);
+    return flops;
+}
+
+bool teacher_open(Trainer *t, const Stage *stage, Err *err) {
+    char *model;
+    if (!stage->teacher) return true;
+    TRY(teacher_find(stage->teacher, &model, err));
+    PolicyOptions o = {.precision = t->recipe->precision, .beside = t->policy, .keep_blocks = true};
+    bool ok = policy_open(model, &o, &t->teacher, err);
+    free(model);
+    return ok && (policy_tokenizer(t->teacher) || fail(err, ERR_DATA, stage->teacher, "comes without a tokenizer, so it can't teach"));
+}
+void teacher_close(Trainer *t) {
+    policy_close(t->teacher);
+    t->teacher = NULL;
+}
+
+bool teachers_hash(const Recipe *r, char out[65], Err *err) {
+    Buf all = {0};
+    bool ok = true;
+    for (int i = 0; ok && i < r->stage_count; i++) {
+        char *model = NULL, hash[65];
+        if (!r->stages[i].teacher) continue;
+        ok = teacher_find(r->stages[i].teacher, &model, err) && policy_files_hash(model, hash, err);
+        if (ok) buf_printf(&all, "%s%s", all.size ? "," : "", hash);
+        free(model);
+    }
+    out[0] = 0;
+    if (ok && all.size > 64) sha256_hex(all.data, all.size, out);
+    else if (ok && all.size) memcpy(out, all.data, 65);
+    buf_free(&all);
+    return ok;
+}
