@@ -3,6 +3,7 @@
 // whose pattern has no name there is an error: the ids would be others.
 #include "export_parts.h"
 #include "files.h"
+#include "tokenizer_parts.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +11,7 @@
 // ---- the vocabulary --------------------------------------------------------------------------------------
 enum { MAX_TOKENIZER = 1 << 28, MAX_CONFIG = 16 << 20 };
 typedef enum TokenKind { TOKEN_NORMAL = 1, TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_USER_DEFINED, TOKEN_UNUSED, TOKEN_BYTE } TokenKind;
-typedef struct Vocabulary {
+typedef struct Listed {
     const json_t *root, *model; // tokenizer.json
     const char *path;           // of it
     json_t *config;             // tokenizer_config.json, or NULL
@@ -19,12 +20,12 @@ typedef struct Vocabulary {
     int32_t *kind;     // [size]
     float *score;      // [size], for vocabularies of characters with byte fallback
     bool byte_level;   // "gpt2"; otherwise "llama"
-} Vocabulary;
+} Listed;
 
-static bool bad(const Vocabulary *v, Err *err, const char *what) {
+static bool bad(const Listed *v, Err *err, const char *what) {
     return fail(err, ERR_DATA, v->path, "%s, which GGUF has no form for", what);
 }
-static bool put_token(Vocabulary *v, const char *text, const json_t *id, TokenKind kind, Err *err) {
+static bool put_token(Listed *v, const char *text, const json_t *id, TokenKind kind, Err *err) {
     json_int_t n = json_is_integer(id) ? json_integer_value(id) : -1;
     if (!text || n < 0 || n >= v->size)
         return fail(err, ERR_DATA, v->path, "token '%.60s' has an id outside of the embedding's %d rows", text ? text : "", v->size);
@@ -35,7 +36,7 @@ static bool put_token(Vocabulary *v, const char *text, const json_t *id, TokenKi
 static bool is_byte_token(const char *text) {
     return strlen(text) == 6 && strncmp(text, "<0x", 3) == 0 && text[5] == '>' && strspn(text + 3, "0123456789ABCDEFabcdef") == 2;
 }
-static bool read_tokens(Vocabulary *v, Err *err) {
+static bool read_tokens(Listed *v, Err *err) {
     const char *text, *unknown = json_string_value(json_object_get(v->model, "unk_token"));
     const json_t *vocab = json_object_get(v->model, "vocab"), *added = json_object_get(v->root, "added_tokens"), *token;
     json_t *id;
@@ -54,7 +55,7 @@ static bool read_tokens(Vocabulary *v, Err *err) {
     return true;
 }
 // A merge as "a b", from either form of tokenizer.json.
-static bool merge_text(const Vocabulary *v, const json_t *merge, Buf *out, Err *err) {
+static bool merge_text(const Listed *v, const json_t *merge, Buf *out, Err *err) {
     const char *whole = json_string_value(merge), *a = json_string_value(json_array_get(merge, 0)), *b = json_string_value(json_array_get(merge, 1));
     out->size = 0;
     if (whole)
@@ -66,39 +67,15 @@ static bool merge_text(const Vocabulary *v, const json_t *merge, Buf *out, Err *
     return true;
 }
 
-// Names of the pre-tokenizers, by what tokenizer.json says.
-static const char *regex_of(const json_t *step) { return json_string_value(json_object_get(json_object_get(step, "pattern"), "Regex")); }
-static const char *name_of_steps(const json_t *const *steps, size_t count) {
-#define WORDS(numbers)                                                                                       \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" numbers                                    \
-    "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-    const char *type[3] = {0}, *regex[3] = {0};
-    if (count < 1 || count > 3) return NULL;
-    for (size_t i = 0; i < count; i++) {
-        type[i] = json_string_value(json_object_get(steps[i], "type"));
-        regex[i] = regex_of(steps[i]);
-        if (!type[i]) return NULL;
-    }
-    const json_t *last = steps[count - 1], *pattern = json_object_get(last, "use_regex");
-    if (strcmp(type[count - 1], "ByteLevel") != 0 || json_is_true(json_object_get(last, "add_prefix_space"))) return NULL;
-    bool words = !pattern || json_is_true(pattern);
-    if (count == 1) return words ? "gpt-2" : NULL;
-    if (count != 2) return NULL;
-    if (words) return strcmp(type[0], "Digits") == 0 && json_is_true(json_object_get(steps[0], "individual_digits")) ? "smollm" : NULL;
-    if (!regex[0]) return NULL;
-    if (strcmp(regex[0], WORDS("\\p{N}{1,3}")) == 0) return "llama-bpe";
-    return strcmp(regex[0], WORDS("\\p{N}")) == 0 ? "qwen2" : strcmp(regex[0], "[\\s\\S]") == 0 ? "characters" : NULL;
-#undef WORDS
+// Readers of GGUF cut words into characters themselves: our own vocabularies, which are cut so before, are theirs if no token is
+// longer than one.
+static bool single_characters(const Listed *v);
+static bool cuts_characters(const Listed *v) {
+    const json_t *steps = json_object_get(json_object_get(v->root, "pre_tokenizer"), "pretokenizers");
+    const char *regex = json_string_value(json_object_get(json_object_get(json_array_get(steps, 0), "pattern"), "Regex"));
+    return regex && strcmp(regex, "[\\s\\S]") == 0 && single_characters(v);
 }
-static const char *pretokenizer_name(const json_t *json) {
-    const json_t *list = json_object_get(json, "pretokenizers"), *steps[3];
-    size_t count = json_is_array(list) ? json_array_size(list) : 1;
-    if (count > COUNT(steps)) return NULL;
-    for (size_t i = 0; i < count; i++) steps[i] = json_is_array(list) ? json_array_get(list, i) : json;
-    return name_of_steps(steps, count);
-}
-// Readers of GGUF cut words into characters themselves: our own vocabularies are theirs if no token is longer than one.
-static bool single_characters(const Vocabulary *v) {
+static bool single_characters(const Listed *v) {
     for (int32_t i = 0; i < v->size; i++) {
         if (!v->text[i] || v->kind[i] != TOKEN_NORMAL) continue;
         int characters = 0;
@@ -109,7 +86,7 @@ static bool single_characters(const Vocabulary *v) {
 }
 
 // The rank of the first merge that gives a token is its score: readers merge the best score first.
-static bool read_scores(Vocabulary *v, Err *err) {
+static bool read_scores(Listed *v, Err *err) {
     const json_t *merges = json_object_get(v->model, "merges"), *vocab = json_object_get(v->model, "vocab"), *merge;
     size_t i;
     Buf text = {0};
@@ -126,7 +103,7 @@ static bool read_scores(Vocabulary *v, Err *err) {
     return ok;
 }
 
-static void put_vocabulary(GgufMetadata *m, const Vocabulary *v) {
+static void put_vocabulary(GgufMetadata *m, const Listed *v) {
     metadata_array(m, "tokenizer.ggml.tokens", GGUF_TEXT, (uint64_t)v->size);
     for (int32_t i = 0; i < v->size; i++) {
         char unused[32];
@@ -141,7 +118,7 @@ static void put_vocabulary(GgufMetadata *m, const Vocabulary *v) {
     metadata_array(m, "tokenizer.ggml.token_type", GGUF_I32, (uint64_t)v->size);
     for (int32_t i = 0; i < v->size; i++) metadata_item_32(m, v->text[i] ? (uint32_t)v->kind[i] : TOKEN_UNUSED);
 }
-static bool put_merges(GgufMetadata *m, const Vocabulary *v, Err *err) {
+static bool put_merges(GgufMetadata *m, const Listed *v, Err *err) {
     const json_t *merges = json_object_get(v->model, "merges"), *merge;
     size_t i;
     Buf text = {0};
@@ -157,7 +134,7 @@ static bool put_merges(GgufMetadata *m, const Vocabulary *v, Err *err) {
 
 // ---- special tokens --------------------------------------------------------------------------------------
 // Its id by the name that tokenizer_config.json gives it, else what the model's configuration says.
-static int32_t special_id(const Vocabulary *v, const char *key, int32_t otherwise) {
+static int32_t special_id(const Listed *v, const char *key, int32_t otherwise) {
     const json_t *named = json_object_get(v->config, key);
     const char *text = json_string_value(json_is_object(named) ? json_object_get(named, "content") : named);
     for (int32_t i = 0; text && i < v->size; i++)
@@ -168,7 +145,7 @@ static void put_id(GgufMetadata *m, const char *key, int32_t id) {
     if (id >= 0) metadata_u32(m, key, (uint32_t)id);
 }
 // Does the post-processor put this token before (or after) a text?
-static bool is_automatic(const Vocabulary *v, int32_t id, bool after) {
+static bool is_automatic(const Listed *v, int32_t id, bool after) {
     const json_t *post = json_object_get(v->root, "post_processor"), *inner = json_object_get(post, "processors"), *step;
     size_t i, n = json_is_array(inner) ? json_array_size(inner) : 1;
     if (id < 0 || !v->text[id]) return false;
@@ -182,7 +159,7 @@ static bool is_automatic(const Vocabulary *v, int32_t id, bool after) {
     }
     return false;
 }
-static bool prefix_space(const Vocabulary *v) {
+static bool prefix_space(const Listed *v) {
     char *text = json_dumps(json_object_get(v->root, "normalizer"), JSON_ENCODE_ANY | JSON_COMPACT);
     bool prepend = text && strstr(text, "\"Prepend\"");
     free(text);
@@ -190,7 +167,7 @@ static bool prefix_space(const Vocabulary *v) {
     const char *type = json_string_value(json_object_get(pre, "type")), *scheme = json_string_value(json_object_get(pre, "prepend_scheme"));
     return prepend || (type && !strcmp(type, "Metaspace") && (!scheme || strcmp(scheme, "never") != 0));
 }
-static bool put_template(GgufMetadata *m, const Export *e, const Vocabulary *v, Err *err) {
+static bool put_template(GgufMetadata *m, const Export *e, const Listed *v, Err *err) {
     char *path = path_join(e->w->path, "chat_template.jinja");
     Buf text = {0};
     bool ok = !file_exists(path) || file_read(path, MAX_CONFIG, &text, err);
@@ -214,7 +191,7 @@ static void put_stops(GgufMetadata *m, const ModelConfig *c, int32_t eos) {
     for (int i = 0; i < c->stop_count && c->stop_count <= 2; i++)
         if (c->stop_ids[i] != eos) put_id(m, "tokenizer.ggml.eot_token_id", c->stop_ids[i]);
 }
-static bool put_specials(GgufMetadata *m, const Export *e, const Vocabulary *v, Err *err) {
+static bool put_specials(GgufMetadata *m, const Export *e, const Listed *v, Err *err) {
     const ModelConfig *c = &e->w->config;
     int32_t bos = special_id(v, "bos_token", c->bos_id), eos = special_id(v, "eos_token", c->stop_count ? c->stop_ids[0] : -1);
     put_id(m, "tokenizer.ggml.bos_token_id", bos);
@@ -228,14 +205,37 @@ static bool put_specials(GgufMetadata *m, const Export *e, const Vocabulary *v, 
     return put_template(m, e, v, err);
 }
 
-static bool put_all(GgufMetadata *m, const Export *e, Vocabulary *v, Err *err) {
+// A normalizer of SentencePiece's BPE as readers know it: a mark before the text, marks for spaces.
+static bool replaces_spaces_only(const json_t *n) {
+    const char *type = json_string_value(json_object_get(n, "type"));
+    const json_t *list = json_object_get(n, "normalizers"), *step;
+    size_t i;
+    if (!type) return true;
+    json_array_foreach(list, i, step) if (!replaces_spaces_only(step)) return false;
+    if (strcmp(type, "Sequence") == 0 || strcmp(type, "Prepend") == 0) return true;
+    const char *pattern = json_string_value(json_object_get(json_object_get(n, "pattern"), "String")), *content = json_string_value(json_object_get(n, "content"));
+    return strcmp(type, "Replace") == 0 && pattern && content && strcmp(pattern, " ") == 0 && strcmp(content, "\u2581") == 0;
+}
+static bool unnamed(const Listed *v, Err *err) {
+    Buf names = {0};
+    gguf_pre_list(&names);
+    fail(err, ERR_UNAVAILABLE, v->path, "its pre-tokenizer, normalizer and ignore_merges have no name in GGUF, which knows those of %s", names.data);
+    buf_free(&names);
+    return false;
+}
+
+static bool put_all(GgufMetadata *m, const Export *e, Listed *v, Err *err) {
     const char *type = json_string_value(json_object_get(v->model, "type"));
-    if (type && strcmp(type, "BPE") != 0) return bad(v, err, "its model isn't byte-pair encoding");
+    if (type && strcmp(type, "BPE") != 0)
+        return fail(err, ERR_UNAVAILABLE, v->path, "its model is %.20s, which can't be written as GGUF: byte-level BPE can, and BPE with byte fallback; export --to hf "
+                                                   "takes any tokenizer", type);
     TRY(read_tokens(v, err));
     v->byte_level = !json_is_true(json_object_get(v->model, "byte_fallback"));
-    const char *model = v->byte_level ? "gpt2" : "llama", *pre = v->byte_level ? pretokenizer_name(json_object_get(v->root, "pre_tokenizer")) : "default";
-    if (pre && !strcmp(pre, "characters")) pre = single_characters(v) ? "gpt-2" : NULL;
-    if (!pre) return bad(v, err, "its pre-tokenizer isn't one of GPT-2, SmolLM, Llama 3 or Qwen2");
+    const json_t *pre_tokenizer = json_object_get(v->root, "pre_tokenizer"), *normalizer = json_object_get(v->root, "normalizer");
+    const char *model = v->byte_level ? "gpt2" : "llama", *pre = "default";
+    if (v->byte_level) pre = cuts_characters(v) ? "gpt-2" : gguf_pre_name(pre_tokenizer, normalizer, json_is_true(json_object_get(v->model, "ignore_merges")));
+    if (!pre) return unnamed(v, err);
+    if (!v->byte_level && !replaces_spaces_only(normalizer)) return bad(v, err, "its normalizer does more than to put \u2581 for spaces");
     metadata_text(m, "tokenizer.ggml.model", model, strlen(model));
     metadata_text(m, "tokenizer.ggml.pre", pre, strlen(pre));
     if (!v->byte_level) TRY(read_scores(v, err));
@@ -254,7 +254,7 @@ static void put_config_ids(GgufMetadata *m, const ModelConfig *c) {
 
 bool metadata_of_tokenizer(GgufMetadata *m, const Export *e, Err *err) {
     char *path = path_join(e->w->path, "tokenizer.json"), *config = path_join(e->w->path, "tokenizer_config.json");
-    Vocabulary v = {.path = path, .size = e->w->config.vocabulary};
+    Listed v = {.path = path, .size = e->w->config.vocabulary};
     json_t *root = NULL;
     bool there = file_exists(path);
     bool ok = !there || (json_read_file(path, MAX_TOKENIZER, &root, err) && (!file_exists(config) || json_read_file(config, MAX_CONFIG, &v.config, err)));

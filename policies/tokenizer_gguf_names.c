@@ -123,6 +123,64 @@ static const struct Known {
                BYTE_LEVEL("false")), NULL, false, false}},
 };
 
+void gguf_pre_list(Buf *out) {
+    for (int i = 0; i < COUNT(known); i++) buf_printf(out, i ? ", %s" : "%s", known[i].name);
+}
+
+// ---- the other way round -----------------------------------------------------------------------------------------------
+static bool same_key(const json_t *a, const json_t *b, const char *key, const json_t *otherwise) {
+    const json_t *x = json_object_get(a, key), *y = json_object_get(b, key);
+    x = x ? x : otherwise, y = y ? y : otherwise;
+    return x == y || json_equal(x, y);
+}
+// Patterns; some writers escape a quotation mark.
+static bool same_pattern(const json_t *a, const json_t *b) {
+    const json_t *p = json_object_get(a, "pattern"), *q = json_object_get(b, "pattern");
+    const char *x = json_string_value(json_object_get(p, "Regex")), *y = json_string_value(json_object_get(q, "Regex"));
+    if (!x || !y) return p == q || json_equal(p, q);
+    while (*x && *y) {
+        x += x[0] == '\\' && x[1] == '"', y += y[0] == '\\' && y[1] == '"';
+        if (x[0] != y[0]) return false;
+        if (x[0] == '\\' && x[1]) { // with what it escapes
+            if (x[1] != y[1]) return false;
+            x++, y++;
+        }
+        x++, y++;
+    }
+    return *x == *y;
+}
+// Steps or normalizers that do the same; trim_offsets changes no id.
+static bool same_step(const json_t *a, const json_t *b) {
+    return same_key(a, b, "type", NULL) && same_pattern(a, b) && same_key(a, b, "behavior", NULL) && same_key(a, b, "invert", json_false()) &&
+           same_key(a, b, "individual_digits", json_false()) && same_key(a, b, "use_regex", json_true()) && same_key(a, b, "add_prefix_space", json_false());
+}
+static const json_t *steps_of(const json_t *json, const char *list, size_t *count) {
+    const json_t *steps = json_object_get(json, list);
+    *count = json_is_array(steps) ? json_array_size(steps) : json_is_object(json) ? 1 : 0;
+    return steps;
+}
+static bool same_steps(const json_t *a, const json_t *b, const char *list) {
+    size_t n, m;
+    const json_t *x = steps_of(a, list, &n), *y = steps_of(b, list, &m);
+    bool same = n == m;
+    for (size_t i = 0; same && i < n; i++) same = same_step(x ? json_array_get(x, i) : a, y ? json_array_get(y, i) : b);
+    return same;
+}
+static bool same_text(const json_t *given, const char *known_text, const char *list) {
+    json_t *json = known_text ? json_loads(known_text, 0, NULL) : json_null();
+    bool same = json && same_steps(given, json, list);
+    json_decref(json);
+    return same;
+}
+const char *gguf_pre_name(const json_t *pre_tokenizer, const json_t *normalizer, bool ignore_merges) {
+    for (int i = 0; i < COUNT(known); i++) {
+        const GgufPre *k = &known[i].pre;
+        if (k->ignore_merges == ignore_merges && same_text(pre_tokenizer, k->pre_tokenizer, "pretokenizers") && same_text(normalizer, k->normalizer, "normalizers"))
+            return known[i].name;
+    }
+    return NULL;
+}
+
 bool gguf_pre_find(const char *name, const char *path, GgufPre *out, Err *err) {
     for (int i = 0; i < COUNT(known); i++)
         if (strcmp(known[i].name, name) == 0) {
@@ -131,7 +189,7 @@ bool gguf_pre_find(const char *name, const char *path, GgufPre *out, Err *err) {
         }
     char where[256];
     Buf names = {0};
-    for (int i = 0; i < COUNT(known); i++) buf_printf(&names, i ? ", %s" : "%s", known[i].name);
+    gguf_pre_list(&names);
     snprintf(where, sizeof where, "%s: tokenizer.ggml.pre", path);
     fail(err, ERR_DATA, where, "found '%.60s'; supported are %s", name, names.data);
     buf_free(&names);

@@ -194,6 +194,9 @@ typedef struct GgufPre {
     const char *pre_tokenizer, *normalizer;
     bool ignore_merges, begins;
 } GgufPre;
+// The name of what a tokenizer.json says, NULL if none; and all names.
+const char *gguf_pre_name(const json_t *pre_tokenizer, const json_t *normalizer, bool ignore_merges);
+void gguf_pre_list(Buf *out);
 bool gguf_pre_find(const char *name, const char *path, GgufPre *out, Err *err) MUST_CHECK;
 
 // ---- vocabulary (tokenizer_vocabulary.c) ---------------------------------------------------------------------------
