@@ -17,7 +17,7 @@ typedef struct LoraOptions {
     int32_t rank;               // 0: none
     double alpha;
     bool rslora;
-    const char *const *targets; // NULL-terminated names of modules ("q_proj"); NULL: every product of the layers
+    const char *const *targets; // NULL-terminated names of modules ("q_proj"); NULL: every product of the layers but routers
     uint64_t seed;
 } LoraOptions;
 

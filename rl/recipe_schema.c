@@ -22,7 +22,7 @@ static const Field lora_fields[] = {
     {"rank", FIELD_INT, "train a low-rank adapter of this rank and leave the model as it is; out: train the model", RANGE(1, 4096),
      AT(Recipe, lora.rank)},
     {"alpha", FIELD_NUMBER, "its product counts alpha / rank (default: twice the rank)", ABOVE(0, 1e6), AT(Recipe, lora.alpha)},
-    {"targets", FIELD_TEXTS, "names of modules, such as \"q_proj\" (default: every product of the layers)", RANGE(1, 96), AT(Recipe, lora.targets)},
+    {"targets", FIELD_TEXTS, "names of modules, such as \"q_proj\" (default: every product of the layers but routers)", RANGE(1, 96), AT(Recipe, lora.targets)},
     {"rs", FIELD_BOOL, "count alpha / sqrt(rank) instead (rsLoRA)", .otherwise = "false", AT(Recipe, lora.rslora)},
     FIELD_END,
 };
