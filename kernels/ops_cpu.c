@@ -6,8 +6,10 @@
 
 #if defined(__x86_64__)
 #define VARIANTS(X) X(avx512bf16) X(avx512) X(avx2) X(generic) X(reference)
+#define FOREIGN(X)
 #else
 #define VARIANTS(X) X(generic) X(reference)
+#define FOREIGN(X) X(avx512bf16) X(avx512) X(avx2)
 #endif
 
 // name_variant(team, args) for every operation and variant, and the slot that runs it on the device's pool.
@@ -51,15 +53,17 @@ typedef struct Variant {
     void (*fill)(Device *d);
 } Variant;
 #define ROW(variant) {#variant, has_##variant, fill_##variant},
-static const Variant variants[] = {VARIANTS(ROW)}; // best first
+#define FOREIGN_ROW(variant) {#variant, NULL, NULL}, // of another kind of processor
+static const Variant variants[] = {VARIANTS(ROW) FOREIGN(FOREIGN_ROW)}; // best first
+static bool is_available(const Variant *v) { return v->available && v->available(); }
 
 static const Variant *choose(const char *name, Err *err) {
     const char *from_environment = getenv("RECKON_CPU");
     if (!name && from_environment && *from_environment) name = from_environment;
     for (int i = 0; i < COUNT(variants); i++) {
-        if (!name && variants[i].available()) return &variants[i];
+        if (!name && is_available(&variants[i])) return &variants[i];
         if (!name || strcmp(name, variants[i].name) != 0) continue;
-        if (variants[i].available()) return &variants[i];
+        if (is_available(&variants[i])) return &variants[i];
         fail(err, ERR_UNAVAILABLE, "RECKON_CPU", "this processor lacks what '%s' needs", name);
         return NULL;
     }
