@@ -640,6 +640,9 @@ struct Device {
     // The device's own meter; false where it has none. Joules since it was opened, NaN where they aren't counted. `held` tells
     // why its clock was held down since the call before (empty: it wasn't), with the temperature and clock of now.
     bool (*meter)(const Device *device, double *joules, char held[128]);
+    // What the device could do at best, by loops made for that (some tenths of a second): products of `dtype` in FLOP/s, and
+    // memory read in bytes/s. NaN: not measured here.
+    bool (*peaks)(const Device *device, Dtype dtype, double *flops, double *bytes, Err *err);
     void (*close)(Device *device);
 #define SLOT(name, Args) void (*name)(const Device *device, const Args *args);
     RECKON_OPERATIONS(SLOT)

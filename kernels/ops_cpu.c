@@ -1,6 +1,6 @@
 // Fills the table of operations for the CPU: one instruction variant, chosen by CPUID or by name, run on the pool.
-#include "ops.h"
-#include "threads.h"
+#include "peak.h"
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,6 +36,14 @@ VARIANTS(DECLARE)
     static void fill_##variant(Device *d) { RECKON_OPERATIONS(FILL_##variant) }
 VARIANTS(FILLER)
 
+// The loops of cpu/peak.c; the reference, which is slow on purpose, has none.
+#define DECLARE_PEAKS(variant)                                                                               \
+    void peak_products_##variant(const Team *team, const void *args);                                        \
+    void peak_reading_##variant(const Team *team, const void *args);
+VARIANTS(DECLARE_PEAKS)
+#define peak_products_reference NULL
+#define peak_reading_reference NULL
+
 static bool has_generic(void) { return true; }
 static bool has_reference(void) { return true; }
 #if defined(__x86_64__)
@@ -51,9 +59,10 @@ typedef struct Variant {
     const char *name;
     bool (*available)(void);
     void (*fill)(Device *d);
+    Work peak_products, peak_reading;
 } Variant;
-#define ROW(variant) {#variant, has_##variant, fill_##variant},
-#define FOREIGN_ROW(variant) {#variant, NULL, NULL}, // of another kind of processor
+#define ROW(variant) {#variant, has_##variant, fill_##variant, peak_products_##variant, peak_reading_##variant},
+#define FOREIGN_ROW(variant) {#variant, NULL, NULL, NULL, NULL}, // of another kind of processor
 static const Variant variants[] = {VARIANTS(ROW) FOREIGN(FOREIGN_ROW)}; // best first
 static bool is_available(const Variant *v) { return v->available && v->available(); }
 
@@ -104,6 +113,36 @@ static bool host_meter(const Device *d, double *joules, char held[128]) { // the
     (void)d, (void)joules, (void)held;
     return false;
 }
+static double run_once(const Device *d, Work work, const void *args) {
+    double start = clock_seconds();
+    pool_run(d->pool, work, args);
+    return clock_seconds() - start;
+}
+static bool host_peaks(const Device *d, Dtype dtype, double *flops, double *bytes, Err *err) {
+    enum { TRIES = 5, READ = 1 << 28 };
+    const Variant *v = choose(d->variant, err);
+    if (!v) return false;
+    *flops = *bytes = NAN;
+    if (!v->peak_products) return true;
+    double done[256];
+    float sink[256];
+    if (d->threads > COUNT(done)) return true;
+    void *memory;
+    TRY(mem_alloc(READ, "memory to be read", &memory, err));
+    PeakReading reading = {.memory = memory, .count = READ / 4, .sink = sink};
+    PeakProducts products = {.rounds = 1000, .dtype = dtype, .flops = done, .sink = sink};
+    double best = INFINITY;
+    for (int i = 0; i < TRIES; i++) best = fmin(best, run_once(d, v->peak_reading, &reading));
+    *bytes = READ / best;
+    mem_free(memory);
+    while (run_once(d, v->peak_products, &products) < 0.05 && products.rounds < INT64_MAX / 4) products.rounds *= 2;
+    best = INFINITY;
+    for (int i = 0; i < TRIES; i++) best = fmin(best, run_once(d, v->peak_products, &products));
+    double sum = 0;
+    for (int i = 0; i < d->threads; i++) sum += done[i];
+    *flops = sum / best;
+    return true;
+}
 static void host_close(Device *d) {
     pool_close(d->pool);
     free(d);
@@ -118,7 +157,7 @@ bool device_open_cpu(const char *variant, int threads, Device **out, Err *err) {
     d->is_host = true;
     d->allocate = host_allocate, d->release = host_release, d->available = host_available;
     d->upload = d->download = d->copy = host_move, d->zero = host_zero;
-    d->finish = host_finish, d->replay = host_replay, d->forget = host_forget, d->meter = host_meter;
+    d->finish = host_finish, d->replay = host_replay, d->forget = host_forget, d->meter = host_meter, d->peaks = host_peaks;
     d->close = host_close;
     if (!pool_open(threads, &d->pool, err)) {
         free(d);

@@ -206,6 +206,10 @@ static void open_meter(CudaState *s) { // a device without one works as well
 }
 
 // ---- opening and closing ---------------------------------------------------------------------------------
+static bool cuda_peaks(const Device *, Dtype, double *flops, double *bytes, Err *) { // scripts/gpu-check measures them
+    *flops = *bytes = NAN;
+    return true;
+}
 static void cuda_close(Device *d) {
     CudaState *s = state_of(d);
     if (s) {
@@ -294,7 +298,7 @@ static void fill_table(Device *d) {
 #undef FILL
     d->allocate = cuda_allocate, d->release = cuda_release, d->available = cuda_available, d->upload = cuda_upload, d->download = cuda_download;
     d->copy = cuda_copy, d->zero = cuda_zero, d->finish = cuda_finish, d->replay = cuda_replay, d->forget = cuda_forget;
-    d->meter = cuda_meter, d->close = cuda_close;
+    d->meter = cuda_meter, d->peaks = cuda_peaks, d->close = cuda_close;
 }
 
 extern "C" bool device_open_cuda(int index, int threads, Device **out, Err *err) {

@@ -115,3 +115,11 @@ bool probe_flops(const char *device, Precision precision, int threads, int64_t M
     device_close(d);
     return ok;
 }
+
+bool probe_peaks(const char *device, Precision precision, int threads, double *flops, double *bytes, Err *err) {
+    Device *d;
+    TRY(device_open(device, threads, &d, err));
+    bool ok = d->peaks(d, precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32, flops, bytes, err);
+    device_close(d);
+    return ok;
+}

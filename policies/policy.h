@@ -256,6 +256,8 @@ void policy_reset_optimizer(Policy *p); // moments and step count to zero: a new
 // the bytes its device can give (SIZE_MAX: not known; may be NULL). For plans and `bench gemm`.
 bool probe_flops(const char *device, Precision precision, int threads, int64_t M, int64_t N, int64_t K, double seconds, double *out,
                  size_t *available, Err *err) MUST_CHECK;
+// What a device could do at best: products in registers in FLOP/s, memory read in bytes/s; NaN: not measured there.
+bool probe_peaks(const char *device, Precision precision, int threads, double *flops, double *bytes, Err *err) MUST_CHECK;
 // Of the cache of `tokens` positions.
 size_t plan_cache_bytes(const ModelConfig *c, Precision precision, int64_t tokens);
 // What a policy will ask for, counted by its own code on a device that gives no memory.

@@ -128,15 +128,46 @@ static json_t *result(const Bench *b, const char *kind) {
                      "peak_bytes", (json_int_t)memory_peak_bytes(), "seconds", b->stages);
 }
 
+// What the machine could do at best, beside what was reached.
+static bool add_peaks(const Args *args, json_t *out, Err *err) {
+    Precision precision = strcmp(args_text(args, "precision", "bf16"), "bf16") == 0 ? PRECISION_BF16 : PRECISION_FP32;
+    double flops, bytes;
+    TRY(probe_peaks(args_text(args, "device", NULL), precision, (int)args_int(args, "threads", 0), &flops, &bytes, err));
+    json_object_set_new(out, "machine_flops_per_second", json_number_or_name(flops));
+    json_object_set_new(out, "machine_bytes_per_second", json_number_or_name(bytes));
+    return true;
+}
+
+static double number(const json_t *out, const char *key) { return json_number_value(json_object_get(out, key)); }
+static void print_share(const json_t *out, const char *key, const char *machine, double unit, int digits, const char *name) {
+    printf(", %.*f %s", digits, number(out, key) / unit, name);
+    if (number(out, machine) > 0) printf(" (%.0f %% of the machine's %.*f)", 100 * number(out, key) / number(out, machine), digits, number(out, machine) / unit);
+}
+
 static bool print_result(const Args *args, json_t *out, Err *err) {
     bool ok = true;
-    if (args_flag(args, "json"))
+    if (args_flag(args, "json")) {
         ok = print_json(out, err);
-    else
-        printf("%.1f tokens/s, %.1f GFLOP/s, %.2f GB/s, %.2f s, peak memory %.0f MiB\n",
-               json_number_value(json_object_get(out, "tokens_per_second")), json_number_value(json_object_get(out, "flops_per_second")) / 1e9,
-               json_number_value(json_object_get(out, "bytes_per_second")) / 1e9, json_number_value(json_object_get(out, "total_seconds")),
-               json_number_value(json_object_get(out, "peak_bytes")) / 1048576);
+    } else {
+        printf("%.1f tokens/s", number(out, "tokens_per_second"));
+        print_share(out, "flops_per_second", "machine_flops_per_second", 1e9, 1, "GFLOP/s");
+        print_share(out, "bytes_per_second", "machine_bytes_per_second", 1e9, 2, "GB/s");
+        printf(", %.2f s, peak memory %.0f MiB\n", number(out, "total_seconds"), number(out, "peak_bytes") / 1048576);
+    }
+    json_decref(out);
+    return ok;
+}
+
+static bool bench_machine(const Args *args, Err *err) {
+    json_t *out = json_object();
+    TRY(add_peaks(args, out, err));
+    json_object_set_new(out, "precision", json_string(args_text(args, "precision", "bf16")));
+    bool ok = true;
+    if (args_flag(args, "json")) ok = print_json(out, err);
+    else if (number(out, "machine_flops_per_second") > 0)
+        printf("%s products in registers: %.1f GFLOP/s; memory read: %.2f GB/s\n", args_text(args, "precision", "bf16"),
+               number(out, "machine_flops_per_second") / 1e9, number(out, "machine_bytes_per_second") / 1e9);
+    else printf("the peaks of this device aren't measured here; scripts/gpu-check measures a GPU's\n");
     json_decref(out);
     return ok;
 }
@@ -146,10 +177,12 @@ static bool bench_gemm(const Args *args, Precision precision, Err *err) {
     double flops;
     TRY(probe_flops(args_text(args, "device", NULL), precision, (int)args_int(args, "threads", 0), M, N, K, 1.0, &flops, NULL, err));
     double bytes = (double)(N * K) * (precision == PRECISION_BF16 ? 2 : 4) * flops / (2.0 * (double)(M * N * K));
-    return print_result(args, json_pack("{s:{s:s,s:I,s:I,s:I,s:s},s:f,s:f,s:f,s:f,s:I}", "configuration", "kind", "gemm", "rows", (json_int_t)M,
+    json_t *out = json_pack("{s:{s:s,s:I,s:I,s:I,s:s},s:f,s:f,s:f,s:f,s:I}", "configuration", "kind", "gemm", "rows", (json_int_t)M,
                                         "columns", (json_int_t)N, "depth", (json_int_t)K, "precision", precision == PRECISION_BF16 ? "bf16" : "fp32",
                                         "tokens_per_second", flops / (2.0 * (double)(N * K)), "flops_per_second", flops, "bytes_per_second", bytes,
-                                        "total_seconds", 1.0, "peak_bytes", (json_int_t)memory_peak_bytes()), err);
+                                        "total_seconds", 1.0, "peak_bytes", (json_int_t)memory_peak_bytes());
+    TRY(add_peaks(args, out, err));
+    return print_result(args, out, err);
 }
 
 // Text in pieces of 4 KiB, cut between characters, on one thread: what a data set costs.
@@ -194,8 +227,9 @@ static bool run(const Args *args, Err *err) {
     const char *kind = args->positional[0];
     bool decode = !strcmp(kind, "decode"), train_kind = !strcmp(kind, "train"), step = !strcmp(kind, "step"), gemm = !strcmp(kind, "gemm");
     if (!strcmp(kind, "tokenize")) return bench_tokenize(args, err);
+    if (!strcmp(kind, "machine")) return bench_machine(args, err);
     if (!decode && !train_kind && !step && !gemm)
-        return fail(err, ERR_USAGE, "bench", "found '%.40s', expected decode, train, step, gemm or tokenize", kind);
+        return fail(err, ERR_USAGE, "bench", "found '%.40s', expected decode, train, step, gemm, tokenize or machine", kind);
     Precision precision = strcmp(args_text(args, "precision", "bf16"), "bf16") == 0 ? PRECISION_BF16 : PRECISION_FP32;
     if (gemm) return bench_gemm(args, precision, err);
     if (!args_given(args, "model")) return fail(err, ERR_USAGE, "bench", "--model MODEL is missing");
@@ -211,9 +245,10 @@ static bool run(const Args *args, Err *err) {
         b.stages = NULL;
         ok = decode ? bench_decode(&b, err) : train_kind ? bench_train(&b, err) : bench_step(&b, err);
     }
-    ok = ok && print_result(args, result(&b, kind), err);
+    json_t *out = ok ? result(&b, kind) : NULL;
     policy_close(b.p);
-    return ok;
+    ok = ok && add_peaks(args, out, err);
+    return ok && print_result(args, out, err);
 }
 
 static const Option options[] = {
@@ -235,11 +270,12 @@ static const Option options[] = {
 
 const Command command_bench = {
     .name = "bench",
-    .summary = "measure decoding, training, a GRPO step, matrix products or tokenizing on this machine",
-    .usage = "decode|train|step|gemm|tokenize --model MODEL [--batch B] [--prompt-tokens P] [--new-tokens N] [--threads T] --json",
+    .summary = "measure decoding, training, a GRPO step, matrix products, tokenizing, and what this machine could do at best",
+    .usage = "decode|train|step|gemm|tokenize|machine --model MODEL [--batch B] [--prompt-tokens P] [--new-tokens N] [--threads T] --json",
     .detail = "decode: B sequences share a prompt of P tokens, N new tokens each, sampling and log-probabilities counted. train: forward, "
               "backward and optimizer on B sequences of N tokens. step: rollout and update of Q prompts with G samples each. "
-              "tokenize: FILE in pieces of 4 KiB on one thread, CPU time.",
+              "tokenize: FILE in pieces of 4 KiB on one thread, CPU time. machine: the processor's peaks, which stand beside every "
+              "other figure: products that never leave the registers, and memory read from one end to the other.",
     .example = "reckon bench decode --model models/SmolLM2-135M-Instruct.Q4_1.gguf --batch 64 --json",
     .positional_min = 1,
     .positional_max = 1,

@@ -370,7 +370,7 @@ static const BadInput rows[] = {
     {"ids beyond the context", MODEL, {"score", "m", "--ids", "long.json"}, 65, "32", make_model_and_lists},
     {"a prompt beyond the context", MODEL, {"generate", "m", "--ids", "long.json", "--max-tokens", "2"}, 65, "32", make_model_and_lists},
     {"a completion beyond the context", MODEL, {"generate", "m", "--ids", "good.json", "--max-tokens", "500"}, 65, "32", make_model_and_lists},
-    {"an unknown kind of bench", MODEL, {"bench", "fast", "--model", "m"}, 64, "found 'fast', expected decode, train, step, gemm or tokenize", make_model},
+    {"an unknown kind of bench", MODEL, {"bench", "fast", "--model", "m"}, 64, "found 'fast', expected decode, train, step, gemm, tokenize or machine", make_model},
     {"a bench without a model", {{0}}, {"bench", "decode"}, 64, "--model MODEL is missing"},
     {"an unknown kind of calc", {{0}}, {"calc", "tensor", "x.json"}, 64, "found kind 'tensor', expected one of objective, advantage"},
     {"calc without cases", {{"x.json", "{}"}}, {"calc", "objective", "x.json"}, 65, "expected an object with a list 'cases'"},
