@@ -1,4 +1,4 @@
-// The comparison for a person: one aligned table, the verdict of each level in words, what GRPO added. Plain text that
+// The comparison for a person: one aligned table, the verdict of each pair of arms in words, what GRPO added, what pays. Plain text that
 // reads the same in a terminal, a file or a mail.
 #include "rl.h"
 #include <math.h>
@@ -23,20 +23,21 @@ static const char *flops_text(double flops, char out[32]) {
 }
 
 // "0.012 EUR", "not stated", or "none correct" where the division has no answer.
-static const char *cost_text(const json_t *cost, const char *key, const char *unit, char out[48]) {
+static const char *cost_text(const json_t *cost, const char *key, const char *unit, const char *unknown, char out[48]) {
     const json_t *value = json_object_get(cost, key);
-    if (json_is_number(value)) snprintf(out, 48, "%.3g %s", json_number_value(value), unit);
-    else snprintf(out, 48, "%s", !strcmp(text(cost, key), "inf") ? "none correct" : "not stated");
+    if (json_is_number(value)) snprintf(out, 48, "%.3g %.16s", json_number_value(value), unit);
+    else snprintf(out, 48, "%s", !strcmp(text(cost, key), "inf") ? "none correct" : unknown);
     return out;
 }
 
-static void print_row(const char *task, const char *mode, const json_t *result, const json_t *cost, const char *currency) {
+static void print_row(const char *task, const char *arm, const json_t *result, const json_t *cost, const char *currency) {
     char accuracy[48], flops[32], price[48], energy[48];
+    const char *estimated = !strcmp(text(cost, "joules_source"), "estimated") ? "J (estimate)" : "J";
     snprintf(accuracy, sizeof accuracy, "%5.1f %% (%.1f to %.1f)", 100 * number(result, "accuracy"), 100 * number(result, "low"),
              100 * number(result, "high"));
-    printf("%-22s %-7s %5.0f  %-24s %7.1f %9s %10.2g  %-16s %s\n", task, mode, number(result, "items"), accuracy,
-           number(result, "tokens"), flops_text(number(result, "flops"), flops), number(cost, "seconds_per_item"),
-           cost_text(cost, "cost_per_correct", currency, price), cost_text(cost, "joules_per_correct", "J", energy));
+    printf("%-20s %-14s %5.0f  %-24s %7.1f %8s %8.2g  %-16s %s\n", task, arm, number(result, "items"), accuracy,
+           number(json_object_get(result, "tokens"), "mean"), flops_text(number(result, "flops"), flops), number(cost, "seconds_per_item"),
+           cost_text(cost, "cost_of_pass", currency, "not stated", price), cost_text(cost, "joules_per_correct", estimated, "not measured", energy));
 }
 
 static void level_name(const json_t *level, char out[64]) {
@@ -44,63 +45,120 @@ static void level_name(const json_t *level, char out[64]) {
              json_is_true(json_object_get(level, "hard")) ? " (hard)" : "");
 }
 
-static void print_modes(const json_t *replayable, const json_t *measured) {
-    const char *currency = text(measured, "currency");
-    const json_t *levels = json_object_get(replayable, "levels"), *costs = json_object_get(measured, "levels");
-    printf("%-22s %-7s %5s  %-24s %7s %9s %10s  %-16s %s\n", "task and level", "mode", "items", "accuracy (95 %)", "tokens",
-           "FLOPs", "seconds", "cost / correct", "energy / correct");
+static void print_arms(const json_t *replayable, const json_t *measured) {
+    const char *currency = text(json_object_get(measured, "prices"), "currency");
+    const json_t *levels = json_object_get(replayable, "levels"), *arms = json_object_get(replayable, "arms"), *costs = json_object_get(measured, "arms");
+    printf("%-20s %-14s %5s  %-24s %7s %8s %8s  %-16s %s\n", "task and level", "arm", "items", "accuracy (95 %)", "tokens", "FLOPs", "seconds",
+           "cost / correct", "energy / correct");
     for (size_t i = 0; i <= json_array_size(levels); i++) {
         bool pooled = i == json_array_size(levels);
-        const json_t *level = pooled ? json_object_get(replayable, "all") : json_array_get(levels, i);
-        const json_t *cost = pooled ? json_object_get(measured, "all") : json_array_get(costs, i);
         char name[64] = "all";
-        if (!pooled) level_name(level, name);
-        print_row(name, "think", json_object_get(level, "think"), json_object_get(cost, "think"), currency);
-        print_row("", "direct", json_object_get(level, "direct"), json_object_get(cost, "direct"), currency);
+        if (!pooled) level_name(json_array_get(levels, i), name);
+        for (size_t a = 0; a < json_array_size(arms); a++) {
+            const json_t *arm = json_array_get(arms, a), *cost = json_array_get(costs, a);
+            const json_t *result = pooled ? json_object_get(arm, "all") : json_array_get(json_object_get(arm, "levels"), i);
+            const json_t *bill = pooled ? json_object_get(cost, "all") : json_array_get(json_object_get(cost, "levels"), i);
+            print_row(a ? "" : name, text(arm, "name"), result, bill, currency);
+        }
     }
-    printf("tokens, FLOPs and seconds are means an item, the prompt's FLOPs included\n");
+    printf("tokens, FLOPs and seconds are means an item, the prompt's FLOPs included; seconds of a batch\n");
+}
+static void print_latency(const json_t *replayable, const json_t *measured) {
+    const json_t *arms = json_object_get(replayable, "arms"), *costs = json_object_get(measured, "arms");
+    bool any = false;
+    for (size_t a = 0; a < json_array_size(arms); a++) {
+        const json_t *latency = json_object_get(json_object_get(json_array_get(costs, a), "all"), "latency");
+        if (!json_is_object(latency)) continue;
+        printf("%s %s %.2g s (95th percentile %.2g)", any ? "," : "one at a time:", text(json_array_get(arms, a), "name"), number(latency, "median"),
+               number(latency, "p95"));
+        any = true;
+    }
+    if (any) printf(", on %.0f items\n", number(measured, "latency_items"));
 }
 
-static void print_verdicts(const json_t *levels) {
-    size_t i;
-    json_t *level;
-    printf("\nis thinking worth it?\n");
-    json_array_foreach((json_t *)levels, i, level) {
+// ---- verdicts ------------------------------------------------------------------------------------------------
+// Of the first pair every level, of the others the kinds: the document has all.
+static void print_pair(const json_t *replayable, const json_t *pair, const json_t *money, bool in_full) {
+    const json_t *levels = json_object_get(replayable, "levels"), *kinds = json_object_get(replayable, "kinds");
+    size_t count = json_array_size(levels), of_kinds = json_array_size(kinds);
+    for (size_t i = 0; i < count + of_kinds; i++) {
         char name[64];
-        level_name(level, name);
-        printf("  %-22s %s\n", name, text(level, "sentence"));
+        bool kind = i >= count;
+        if (kind && count == of_kinds) break; // a kind is its only level
+        if (!kind && !in_full && count != of_kinds) continue;
+        if (kind) snprintf(name, sizeof name, "all %.40s", text(json_array_get(kinds, i - count), "kind"));
+        else level_name(json_array_get(levels, i), name);
+        const json_t *one = json_array_get(json_object_get(pair, kind ? "kinds" : "levels"), kind ? i - count : i);
+        const json_t *price = json_array_get(json_object_get(money, kind ? "kinds" : "levels"), kind ? i - count : i);
+        printf("  %-20s %s\n", name, text(one, "sentence"));
+        if (*text(price, "sentence")) printf("  %-20s %s\n", "", text(price, "sentence"));
+        else if (json_is_number(json_object_get(price, "error_price")) && number(price, "error_price") > 0)
+            printf("  %-20s it pays where a wrong answer costs more than %.3g\n", "", number(price, "error_price"));
     }
-    json_array_foreach((json_t *)levels, i, level) for (Mode m = 0; m < MODES; m++) {
-        const json_t *mode = json_object_get(level, mode_names[m]);
-        if (!(number(mode, "unscored") > 0)) continue;
-        char name[64];
-        level_name(level, name);
-        printf("  note: %.0f of %.0f answers to %s in %s mode got no score; they count as wrong\n", number(mode, "unscored"),
-               number(mode, "items"), name, mode_names[m]);
+}
+static void print_verdicts(const json_t *replayable, const json_t *measured) {
+    size_t i;
+    json_t *pair;
+    json_array_foreach(json_object_get(replayable, "pairs"), i, pair) {
+        if (!strcmp(text(pair, "what"), "modes") && i == 0) printf("\nis thinking worth it?\n");
+        else printf("\n%s against %s\n", text(pair, "a"), text(pair, "b"));
+        print_pair(replayable, pair, json_array_get(json_object_get(measured, "pairs"), i), i == 0 || json_array_size(json_object_get(replayable, "pairs")) <= 2);
+    }
+    const json_t *arms = json_object_get(replayable, "arms");
+    for (size_t a = 0; a < json_array_size(arms); a++) {
+        const json_t *arm = json_array_get(arms, a), *all = json_object_get(arm, "all");
+        if (number(all, "unscored") > 0) printf("  note: %.0f answers of %s got no score; they count as wrong\n", number(all, "unscored"), text(arm, "name"));
+        if (number(all, "abstained") > 0) printf("  note: %.0f times no draw of %s had an answer; they count as wrong\n", number(all, "abstained"), text(arm, "name"));
+    }
+    json_t *note;
+    json_array_foreach(json_object_get(replayable, "notes"), i, note) printf("  note: %s\n", json_string_value(note));
+}
+
+static void print_router(const json_t *replayable, const json_t *measured) {
+    size_t i, k;
+    json_t *router, *policy;
+    json_array_foreach(json_object_get(replayable, "routers"), i, router) {
+        printf("\nthe router of %s, fitted on %.0f items of its own, judged on %.0f\n", text(router, "model"),
+               number(json_object_get(router, "items"), "fitted"), number(json_object_get(router, "items"), "judged"));
+        json_array_foreach(json_object_get(router, "policies"), k, policy) {
+            char flops[32];
+            printf("  %-22s %5.1f %% (%.1f to %.1f), %.1f tokens, %s FLOPs, thinks about %.0f %%\n", text(policy, "name"), 100 * number(policy, "accuracy"),
+                   100 * number(policy, "low"), 100 * number(policy, "high"), number(policy, "tokens"), flops_text(number(policy, "flops"), flops),
+                   100 * number(policy, "thinks"));
+        }
+        const char *file = text(json_array_get(json_object_get(measured, "routers"), i), "file");
+        if (*file) printf("  kept as %s; 'reckon generate --mode auto' uses it\n", file);
     }
 }
 
 static void print_gain(const json_t *replayable) {
     const json_t *gain = json_object_get(replayable, "gain"), *levels = json_object_get(gain, "levels");
     if (!json_is_object(gain)) return;
-    size_t i;
-    json_t *level;
     printf("\nwhat GRPO added (step %.0f to step %.0f)\n", number(replayable, "before_step"), number(replayable, "step"));
-    json_array_foreach((json_t *)levels, i, level) for (Mode m = 0; m < MODES; m++) {
-        const json_t *pair = json_object_get(level, mode_names[m]);
-        char name[64];
-        level_name(level, name);
-        printf("  %-22s %-7s %5.1f %% to %5.1f %%  %+6.1f points (95 %%: %+.1f to %+.1f)  p = %.2g\n", m == 0 ? name : "",
-               mode_names[m], 100 * number(pair, "b"), 100 * number(pair, "a"), 100 * number(pair, "difference"),
-               100 * number(pair, "low"), 100 * number(pair, "high"), number(pair, "p"));
-    }
+    for (size_t i = 0; i < json_array_size(levels); i++)
+        for (Mode m = 0; m < MODES; m++) {
+            const json_t *pair = json_object_get(json_array_get(levels, i), mode_names[m]);
+            char name[64];
+            level_name(json_array_get(json_object_get(replayable, "levels"), i), name);
+            printf("  %-22s %-7s %5.1f %% to %5.1f %%  %+6.1f points (95 %%: %+.1f to %+.1f)  p = %.2g\n", m == 0 ? name : "",
+                   mode_names[m], 100 * number(pair, "b"), 100 * number(pair, "a"), 100 * number(pair, "difference"),
+                   100 * number(pair, "low"), 100 * number(pair, "high"), number(pair, "p"));
+        }
     printf("  %s\n", text(gain, "sentence"));
+}
+static void print_break_even(const json_t *measured) {
+    size_t i;
+    json_t *one;
+    json_array_foreach(json_object_get(measured, "break_even"), i, one) printf("%s  %s\n", i ? "" : "\nhas training paid?\n", text(one, "sentence"));
 }
 
 void compare_print(const json_t *comparison) {
     const json_t *replayable = json_object_get(comparison, "replayable"), *measured = json_object_get(comparison, "measured");
-    print_modes(replayable, measured);
-    print_verdicts(json_object_get(replayable, "levels"));
+    print_arms(replayable, measured);
+    print_latency(replayable, measured);
+    print_verdicts(replayable, measured);
+    print_router(replayable, measured);
     print_gain(replayable);
+    print_break_even(measured);
     fflush(stdout);
 }

@@ -127,8 +127,11 @@ static void evaluation_of(const json_t *replayable, const json_t *measured, Work
         evaluated_of(level, 1, w);
         for (int m = 0; m < 2; m++) evaluated_of(json_object_get(level, m ? "direct" : "think"), 1, w);
     }
+    const json_t *work = json_object_get(replayable, "work"); // of a comparison: all that it took, a router's own items too
+    w->prompt_tokens += count_of(work, "prompt_tokens"), w->new_tokens += count_of(work, "new_tokens");
+    if (work) w->flops += number_of(work, "flops");
     json_array_foreach(json_object_get(replayable, "arms"), i, arm) {
-        if (!is_sampled(arm)) continue;
+        if (work || !is_sampled(arm)) continue;
         double seeds = number_of(arm, "seeds");
         json_array_foreach(json_object_get(arm, "levels"), k, level) evaluated_of(level, seeds > 0 ? seeds : 1, w);
     }

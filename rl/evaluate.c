@@ -1,6 +1,7 @@
 // Held-out items answered in one mode: what `eval`, the evaluations during training and `compare` share. A level is
 // sampled as one rollout of its own, so that its seconds can be told apart; an answer's FLOPs follow from its length.
 // Everything but the seconds is a function of the recipe and the weights.
+#include "accounts.h"
 #include "compare.h"
 #include "stages.h"
 #include <math.h>
@@ -64,16 +65,6 @@ bool completion_text(const Tokenizer *t, const Completion *c, Mode mode, Buf *te
     return true;
 }
 
-// ---- one answer's cost -----------------------------------------------------------------------------------
-// The prompt's tokens (the head only for its last), then every new token but the last, which is never fed back. A token
-// that another given one follows draws nothing.
-static double answer_flops(const ModelConfig *config, int32_t prompt_tokens, const Completion *c) {
-    double flops = 0;
-    for (int32_t i = 1; i <= prompt_tokens; i++) flops += config_flops(config, i, i == prompt_tokens);
-    for (int32_t i = 1; i < completion_total(c); i++) flops += config_flops(config, prompt_tokens + i, !c->given || !c->given[i]);
-    return flops;
-}
-
 // ---- correct or not --------------------------------------------------------------------------------------
 // Its parts stand first and share its name up to the dot.
 double verdict_first_reward(const Verdict *v) {
@@ -101,6 +92,7 @@ typedef struct Level {
     Dialogues *dialogues; // NULL without an environment
     Ids *prompts;
     Verdict *verdicts; // [count * samples]
+    const EvaluateOptions *options;
 } Level;
 
 static bool turn_ended(void *context, int32_t request, int32_t sample, const Completion *completion) {
@@ -108,13 +100,16 @@ static bool turn_ended(void *context, int32_t request, int32_t sample, const Com
 }
 static bool next_turn(void *context, bool wait, NextTurn *out, Err *err) { return dialogue_next_turn(context, wait, out, err); }
 
+// Items of another split have random numbers of their own.
+static uint32_t first_prompt(const Level *l) { return (uint32_t)l->first_item + ((uint32_t)l->options->skip << 12); }
+
 static bool sample_level(const Level *l, Rollout *out, Err *err) {
     RolloutRequest *requests = xcalloc((size_t)l->count, sizeof *requests);
     for (int i = 0; i < l->count; i++)
         requests[i] = (RolloutRequest){.prompt = l->prompts[i].data, .prompt_length = l->prompts[i].count,
                                        .samples = l->samples, .sampling = l->sampling, .seed = l->recipe->seed,
                                        .step = 0, // training steps count from 1
-                                       .prompt_index = (uint32_t)(l->first_item + i)};
+                                       .prompt_index = first_prompt(l) + (uint32_t)i};
     for (int i = 0; i < l->count; i++) requests[i].sampling.stop = dialogue_stops(l->dialogues, i, l->sampling.stop);
     RolloutOptions options = {.context = l->dialogues};
     if (l->dialogues) options.turn_ended = turn_ended, options.next_turn = next_turn;
@@ -141,10 +136,13 @@ static bool submit_sample(const Level *l, int i, int sample, const Completion *c
                           .environment = dialogue_result(l->dialogues, i, sample)};
         ok = reward_pool_submit(l->rewards, &s, &l->verdicts[i * l->samples + sample], err);
     }
+    if (ok) {
+        draw_measure(&out->draws[sample], policy_config(l->policy), out->prompt_tokens, c, think, answer);
+        if (l->options->detail) ok = draw_detail(&out->draws[sample], policy_tokenizer(l->policy), c, &text, item->truth, arena, err);
+    }
     if (ok && sample == 0) {
         out->tokens = c->length, out->think_tokens = think, out->answer_tokens = answer;
         out->truncated = c->finish == FINISH_LENGTH;
-        out->prompt_tokens += completion_total(c) - c->length;
         out->completion = arena_strdup(arena, text.data);
         if (answer_is_kept(i)) answer_keep(out, c, arena);
     }
@@ -153,22 +151,28 @@ static bool submit_sample(const Level *l, int i, int sample, const Completion *c
 }
 
 static bool score_level(const Level *l, const Rollout *rollout, Arena *arena, EvaluatedItem *out, Err *err) {
-    const ModelConfig *config = policy_config(l->policy);
     for (int i = 0; i < l->count; i++) {
         out[i] = (EvaluatedItem){.level_index = l->index, .prompt_tokens = l->prompts[i].count, .prompt = l->items[i].prompt,
-                                 .truth = l->items[i].truth, .messages = l->items[i].messages};
+                                 .truth = l->items[i].truth, .messages = l->items[i].messages, .item = &l->items[i],
+                                 .prompt_flops = prompt_flops(policy_config(l->policy), l->prompts[i].count),
+                                 .draws = ARENA_NEW(arena, Draw, l->samples), .draw_count = l->samples};
+        out[i].flops = out[i].prompt_flops;
         for (int s = 0; s < l->samples; s++) {
-            const Completion *c = &rollout->completions[i * l->samples + s];
-            out[i].flops += answer_flops(config, l->prompts[i].count, c) / l->samples;
-            TRY(submit_sample(l, i, s, c, &out[i], arena, err));
+            TRY(submit_sample(l, i, s, &rollout->completions[i * l->samples + s], &out[i], arena, err));
+            out[i].flops += out[i].draws[s].flops / l->samples;
         }
+        out[i].prompt_tokens += out[i].draws[0].given_tokens;
     }
     TRY(reward_pool_finish(l->rewards, err));
     for (int i = 0; i < l->count; i++) {
         const Verdict *v = &l->verdicts[i * l->samples];
         out[i].verdict = v[0].state;
         out[i].correct = verdict_first_reward(&v[0]) >= 1;
-        for (int s = 0; s < l->samples; s++) out[i].pass += (verdict_first_reward(&v[s]) >= 1) / (double)l->samples;
+        for (int s = 0; s < l->samples; s++) {
+            out[i].draws[s].verdict = v[s].state;
+            out[i].draws[s].correct = verdict_first_reward(&v[s]) >= 1;
+            out[i].pass += out[i].draws[s].correct / (double)l->samples;
+        }
     }
     return true;
 }
@@ -178,7 +182,7 @@ static bool render_prompts(Level *l, const Recipe *r, Arena *arena, Err *err) {
     Mode *modes = xcalloc((size_t)l->count, sizeof *modes);
     for (int i = 0; i < l->count; i++) items[i] = &l->items[i], modes[i] = l->mode;
     DialogueSetup setup = {.recipe = r, .policy = l->policy, .rewards = l->rewards, .count = l->count, .samples = l->samples, .items = items,
-                           .modes = modes, .arena = arena, .first_prompt = (uint32_t)l->first_item};
+                           .modes = modes, .arena = arena, .first_prompt = first_prompt(l)};
     bool ok = dialogues_open(&setup, &l->dialogues, err);
     free(items), free(modes);
     for (int i = 0; ok && i < l->count; i++) {
@@ -193,9 +197,11 @@ static bool evaluate_level(Level *l, Evaluation *e, Err *err) {
     l->verdicts = xcalloc((size_t)l->count * (size_t)l->samples, sizeof(Verdict));
     Rollout rollout = {0};
     bool ok = render_prompts(l, l->recipe, &e->arena, err);
-    double start = clock_seconds();
+    Energy *energy = l->options->energy;
+    double joules = energy ? energy_joules(energy) : NAN, start = clock_seconds();
     ok = ok && sample_level(l, &rollout, err);
     e->level_seconds[l->index] = clock_seconds() - start;
+    e->level_joules[l->index] = energy ? energy_joules(energy) - joules : NAN;
     ok = ok && score_level(l, &rollout, &e->arena, e->items + l->first_item, err);
     if (ok) e->new_tokens += rollout.new_tokens;
     rollout_free(&rollout);
@@ -206,28 +212,34 @@ static bool evaluate_level(Level *l, Evaluation *e, Err *err) {
     return ok;
 }
 
-bool evaluate(Policy *p, const Recipe *r, const Tasks *t, RewardPool *rewards, Mode mode, int items_per_level, int samples,
-              Evaluation *out, Err *err) {
+bool evaluate_with(Policy *p, const Recipe *r, const Tasks *t, RewardPool *rewards, const EvaluateOptions *o, Evaluation *out, Err *err) {
     int levels = tasks_level_count(t);
-    *out = (Evaluation){.mode = mode};
-    out->items = ARENA_NEW(&out->arena, EvaluatedItem, (int64_t)levels * items_per_level);
+    *out = (Evaluation){.mode = o->mode};
+    out->items = ARENA_NEW(&out->arena, EvaluatedItem, (int64_t)levels * o->items);
     out->level_seconds = ARENA_NEW(&out->arena, double, levels);
+    out->level_joules = ARENA_NEW(&out->arena, double, levels);
     double start = clock_seconds();
     bool ok = policy_tokenizer(p) || fail(err, ERR_DATA, "model", "it has no tokenizer, which an evaluation needs");
     for (int i = 0; ok && i < levels; i++) {
-        Level l = {.policy = p, .recipe = r, .rewards = rewards, .mode = mode, .samples = samples > 0 ? samples : 1,
-                   .sampling = r->evaluate_sampling, .index = i, .first_item = out->count};
-        if (samples <= 0) l.sampling.temperature = 0;
-        if (mode == MODE_DIRECT) l.sampling.think_tokens = 0;
-        Item *items = ARENA_NEW(&out->arena, Item, items_per_level);
-        l.items = items;
-        ok = tasks_held_out(t, i, items_per_level, &out->arena, items, &l.count, err);
+        Level l = {.policy = p, .recipe = r, .rewards = rewards, .mode = o->mode, .samples = o->level_samples ? o->level_samples[i] : o->samples > 0 ? o->samples : 1,
+                   .sampling = o->sampling ? *o->sampling : r->evaluate_sampling, .index = i, .first_item = out->count, .options = o};
+        if (o->samples <= 0 && !o->level_samples) l.sampling.temperature = 0;
+        if (o->mode == MODE_DIRECT) l.sampling.think_tokens = 0;
+        Item *items = ARENA_NEW(&out->arena, Item, (int64_t)o->skip + o->items);
+        int found = 0;
+        ok = tasks_held_out(t, i, o->skip + o->items, &out->arena, items, &found, err);
+        l.items = items + o->skip;
+        l.count = found > o->skip ? found - o->skip : 0;
         if (ok && l.count > 0) ok = evaluate_level(&l, out, err);
         if (ok) out->count += l.count;
     }
     out->seconds = clock_seconds() - start;
     if (!ok) evaluation_free(out);
     return ok;
+}
+bool evaluate(Policy *p, const Recipe *r, const Tasks *t, RewardPool *rewards, Mode mode, int items_per_level, int samples,
+              Evaluation *out, Err *err) {
+    return evaluate_with(p, r, t, rewards, &(EvaluateOptions){.mode = mode, .items = items_per_level, .samples = samples}, out, err);
 }
 
 void evaluation_free(Evaluation *e) {

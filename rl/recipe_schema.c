@@ -425,6 +425,15 @@ static const Field evaluate_fields[] = {
 static const Field compare_fields[] = {
     {"items", FIELD_INT, "held-out items of each task and level; 0: no comparison", RANGE(0, 1e6), .otherwise = "400",
      AT(Recipe, compare_items)},
+    {"arms", FIELD_TEXTS, "what is compared, as 'compare --arm' takes it (default: think and direct)", RANGE(1, 400), .otherwise = "[]",
+     AT(Recipe, compare_arms)},
+    {"margin", FIELD_NUMBER, "a share of right answers that makes no difference", RANGE(0, 0.5), .otherwise = "0.02",
+     AT(Recipe, compare_margin)},
+    {"worth", FIELD_NUMBER, "of a correct answer, in the currency of cost; 0: not stated", RANGE(0, 1e9), .otherwise = "0.0", .outside = true,
+     AT(Recipe, compare_worth)},
+    {"seeds", FIELD_INT, "of arms that sample", RANGE(1, 64), .otherwise = "3", AT(Recipe, compare_seeds)},
+    {"latency", FIELD_INT, "items answered one at a time, to time them; 0: none", RANGE(0, 10000), .otherwise = "10", .outside = true,
+     AT(Recipe, compare_latency)},
     FIELD_END,
 };
 static const Field cost_fields[] = {
@@ -432,9 +441,14 @@ static const Field cost_fields[] = {
      AT(Recipe, watts)},
     {"price_per_hour", FIELD_NUMBER, "of the machine; 0: not stated", RANGE(0, 1e9), .otherwise = "0.0",
      AT(Recipe, price_per_hour)},
-    {"price_per_kwh", FIELD_NUMBER, "of energy; 0: not stated", RANGE(0, 1e6), .otherwise = "0.0", AT(Recipe, price_per_kwh)},
+    {"price_per_kwh", FIELD_NUMBER, "of energy; 0: not stated", RANGE(0, 1e9), .otherwise = "0.0", AT(Recipe, price_per_kwh)},
     {"co2_per_kwh", FIELD_NUMBER, "grams of CO2 for a kilowatt-hour; 0: not stated", RANGE(0, 1e5), .otherwise = "0.0", AT(Recipe, co2_per_kwh)},
-    {"currency", FIELD_TEXT, "of that price", RANGE(1, 16), .otherwise = "\"EUR\"", AT(Recipe, currency)},
+    {"million_tokens_in", FIELD_NUMBER, "price of a million tokens of prompts; 0: not stated", RANGE(0, 1e9), .otherwise = "0.0",
+     AT(Recipe, million_tokens_in)},
+    {"million_tokens_out", FIELD_NUMBER, "price of a million new tokens; 0: not stated", RANGE(0, 1e9), .otherwise = "0.0",
+     AT(Recipe, million_tokens_out)},
+    {"currency", FIELD_TEXT, "of the prices", RANGE(1, 16), .otherwise = "\"EUR\"", AT(Recipe, currency)},
+    {"source", FIELD_TEXT, "whose prices these are, and of when", RANGE(1, 200), AT(Recipe, price_source)},
     FIELD_END,
 };
 static const Field limit_fields[] = {

@@ -130,7 +130,13 @@ typedef struct Recipe {
     int compare_items;    // held-out items per task and level in `compare`
     Sampling evaluate_sampling;
     double watts, price_per_hour, price_per_kwh, co2_per_kwh; // stated by the user for costs; 0: not stated
-    char *currency;
+    double million_tokens_in, million_tokens_out;
+    char *currency, *price_source; // whose prices these are; NULL: not said
+    char **compare_arms;  // NULL-terminated, as `compare --arm` takes them; empty: think and direct
+    double compare_margin; // differences within it don't count
+    double compare_worth;  // of a correct answer, in the currency; 0: not stated
+    int compare_seeds;     // of arms that sample
+    int compare_latency;   // items answered one at a time
     char *run_folder;     // default runs/NAME
     int keep_checkpoints; // newest kept besides the stages' last ones
     bool tensorboard;     // event files in RUN/tensorboard
@@ -315,6 +321,22 @@ double schedule_rate(const Optimizer *o, int step, int steps);
 
 // ---- evaluate.c ------------------------------------------------------------------------------------------
 // Held-out items answered in one mode: what `eval`, the evaluations during training and `compare` share.
+// One completion of an item, scored (evaluate_draws.c). Fields below `detail` are there where EvaluateOptions asks for them.
+typedef struct Draw {
+    bool correct, truncated;
+    VerdictState verdict;
+    int32_t tokens, think_tokens, answer_tokens; // sampled
+    int32_t given_tokens;             // in between; they count as a prompt's
+    double flops;                     // of its own, the prompt's left out
+    double mean_logprob, min_logprob; // of its sampled tokens; 0 without any
+    // detail
+    char *text;
+    size_t text_size;
+    int32_t tokens_to_truth;          // up to the first place where the true answer stands; -1: nowhere
+    const int32_t *course;            // [course_length] as below
+    const float *logprob;             // [tokens]
+    int32_t course_length;
+} Draw;
 typedef struct EvaluatedItem {
     int level_index;       // into tasks_level()
     bool correct;          // score of the first reward reaches 1 (greedy); share of samples otherwise in `pass`
@@ -329,19 +351,35 @@ typedef struct EvaluatedItem {
     int32_t *course;       // [course_length] of the first sample, a given id as -1 - id; NULL: not kept (evaluate_answers.c)
     float *logprob;        // [tokens] of the sampled ones
     int32_t course_length;
+    double prompt_flops;
+    const Item *item;
+    Draw *draws;           // [draw_count]
+    int draw_count;
 } EvaluatedItem;
+typedef struct EvaluateOptions {
+    Mode mode;
+    int items;   // held-out items of each level
+    int skip;    // of these, the first so many are left for another split
+    int samples; // of each item; 0: one, greedy
+    const int *level_samples; // [tasks_level_count] instead, at least 1 each; NULL: `samples` of all
+    const Sampling *sampling; // NULL: the recipe's; greedy sets its temperature to 0
+    bool detail; // texts and tokens of every draw
+    struct Energy *energy; // counts joules by level; NULL: they aren't measured
+} EvaluateOptions;
 typedef struct Evaluation {
     Mode mode;
     int count;
     EvaluatedItem *items;
     double seconds;        // measured: sampling and scoring
     double *level_seconds; // measured, [tasks_level_count]: sampling of that level alone
+    double *level_joules;  // the same; NaN: not measured
     int64_t new_tokens;
     Arena arena;
 } Evaluation;
 // `samples` 0: greedy. Deterministic: the seed is the recipe's.
 bool evaluate(Policy *p, const Recipe *r, const Tasks *t, RewardPool *rewards, Mode mode, int items_per_level, int samples,
               Evaluation *out, Err *err) MUST_CHECK;
+bool evaluate_with(Policy *p, const Recipe *r, const Tasks *t, RewardPool *rewards, const EvaluateOptions *o, Evaluation *out, Err *err) MUST_CHECK;
 void evaluation_free(Evaluation *e);
 // {"mode","levels":[{"kind","level","items","correct","accuracy","low","high","tokens","think_tokens","answer_tokens",
 // "truncated","flops","outcomes":"0110..."}]} : means per item, Wilson 95 %. Replayable fields only.
@@ -353,10 +391,12 @@ bool completion_text(const Tokenizer *t, const Completion *c, Mode mode, Buf *te
                      int32_t *answer_tokens, Err *err) MUST_CHECK;
 
 // ---- compare.c -------------------------------------------------------------------------------------------
-// Answers held-out items in both modes and says what thinking is worth; where the run keeps a checkpoint from before
-// its GRPO stage, also what GRPO added. `policy` is the final one, at `step`. Stores the result in `ledger` (may be
+// Answers held-out items in the recipe's arms (think and direct) and says what thinking is worth; where the run keeps a checkpoint
+// from before its GRPO stage, also what GRPO added. `policy` is the final one, at `step`. Stores the result in `ledger` (may be
 // NULL) as evaluation "compare". *out is {"replayable","measured"}, the caller's; its form is told in compare.c.
-bool compare_run(Policy *policy, const Recipe *r, const Tasks *t, RewardPool *rewards, Ledger *ledger, int64_t step,
+// `judges` (compare_run.h) are there for the recipe's arms that choose by a reward; may be NULL without any.
+struct Judges;
+bool compare_run(Policy *policy, const Recipe *r, const Tasks *t, RewardPool *rewards, const struct Judges *judges, Ledger *ledger, int64_t step,
                  json_t **out, Err *err) MUST_CHECK;
 // The table and the verdicts, in plain text, on stdout.
 void compare_print(const json_t *comparison);

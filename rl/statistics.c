@@ -42,12 +42,28 @@ static double normal_quantile(double share) {
 static double chi_square_beyond(double x) { return 2 * normal_below(-sqrt(x)); }
 
 // Wilson (1927): the score interval, which stays honest near 0 and 1. Nothing is known without trials.
-Interval wilson_interval(int64_t successes, int64_t trials, double confidence) {
-    if (trials <= 0) return (Interval){0, 1};
-    double n = (double)trials, p = (double)successes / n, z = normal_two_sided(confidence), zz = z * z;
+Interval wilson_share(double p, double n, double confidence) {
+    if (!(n > 0)) return (Interval){0, 1};
+    double z = normal_two_sided(confidence), zz = z * z;
     double centre = (p + zz / (2 * n)) / (1 + zz / n);
     double half = z / (1 + zz / n) * sqrt(p * (1 - p) / n + zz / (4 * n * n));
-    return (Interval){successes == 0 ? 0 : fmax(centre - half, 0), successes == trials ? 1 : fmin(centre + half, 1)};
+    return (Interval){p == 0 ? 0 : fmax(centre - half, 0), p == 1 ? 1 : fmin(centre + half, 1)};
+}
+Interval wilson_interval(int64_t successes, int64_t trials, double confidence) {
+    return trials <= 0 ? (Interval){0, 1} : wilson_share((double)successes / (double)trials, (double)trials, confidence);
+}
+
+// A difference is settled where its interval, whose half width falls with the root of the items, leaves 0 out or lies within
+// the margin; a chance of 80 % adds that quantile to the interval's.
+double items_to_settle(double difference, double deviation, double margin, double confidence) {
+    double z = normal_two_sided(confidence) + normal_quantile(0.8), d = fabs(difference), far = fmax(d, margin - d);
+    if (!(far > 0) || !(deviation >= 0)) return INFINITY;
+    double items = ceil(z * deviation / far * (z * deviation / far));
+    return margin > 0 && margin - d > d ? fmax(items, ceil(3 / margin)) : items;
+}
+double effective_trials(double share, double error, double least, double most) {
+    double trials = error > 0 ? share * (1 - share) / (error * error) : least;
+    return fmin(fmax(trials, least), most);
 }
 
 Interval agresti_coull_interval(int64_t successes, int64_t trials, double confidence) {

@@ -40,6 +40,27 @@ void bootstrap_every_mean(const double *difference, int n, double *means);
 // All 2^n sign flips: the mean, and how often a flip is at least or at most as large.
 double sign_flip_test(const double *difference, int n, double *at_least, double *at_most);
 
+// ---- several columns on the same resamples (statistics_paired.c) ---------------------------------------------------
+// Paired bootstrap of means and of ratios of sums, percentile intervals. `difference` draws as paired_bootstrap does.
+enum { MAX_PAIRED = 8 };
+typedef struct PairedColumns {
+    int n;                                    // items
+    int differences, ratios;
+    const double *difference[MAX_PAIRED];     // [n] each
+    const double *above[MAX_PAIRED], *below[MAX_PAIRED]; // [n] each: numerators and denominators of ratios
+} PairedColumns;
+// Out: [differences] and [ratios]; NaN where there are no items, or a denominator is 0 in the middle `confidence` of the resamples.
+void paired_intervals(const PairedColumns *c, int resamples, uint64_t seed, double confidence, Interval *differences, Interval *ratios);
+// How often seeded flips of the signs give a mean at least as far from 0: a two-sided p. Never 0.
+double sign_flips_sampled(const double *difference, int n, int flips, uint64_t seed);
+// Items with which a difference like the one seen would be settled with a chance of 80 %: told apart from 0, or held to the margin,
+// whichever takes fewer. `deviation` is that of one item. Infinite where neither ever comes.
+double items_to_settle(double difference, double deviation, double margin, double confidence);
+// Of a mean of shares whose standard error is `error`: as many independent trials would have that error. At most `most`.
+double effective_trials(double share, double error, double least, double most);
+// Wilson's and the exact interval for trials that needn't be whole.
+Interval wilson_share(double share, double trials, double confidence);
+
 typedef enum MultipleTests { TESTS_BONFERRONI, TESTS_HOLM, TESTS_BENJAMINI_HOCHBERG } MultipleTests;
 void adjust_p_values(MultipleTests method, const double *p, int n, double *adjusted);
 

@@ -5,6 +5,7 @@
 // later rows move to the table of repeated work.
 #include "data.h"
 #include "accounts.h"
+#include "compare_run.h"
 #include "compare.h"
 #include "curriculum.h"
 #include "files.h"
@@ -52,6 +53,7 @@ typedef struct Run {
     bool terminal;
     const char *what; // on the progress line
     double shown, metered; // when the bar was last drawn, and the meters read
+    Judges judges; // of the comparison's arms
 } Run;
 enum { SKIPS_IN_A_ROW = 10 };
 
@@ -553,7 +555,8 @@ static bool start(Run *run, const TrainOptions *o, Err *err) {
     if (there) TRY(checkpoint_latest(r->run_folder, r->hash, &run->state, &checkpoint, &found, err));
     if (found) TRY(checkpoint_curriculum(checkpoint, &run->curriculum, err));
     if (there && !found) TRY(ledger_is_empty(r->run_folder, err));
-    bool ok = reward_pool_open(r->rewards, r->reward_count, r->reward_workers, &r->reward_limits, &run->trainer.rewards, err);
+    bool ok = reward_pool_open(r->rewards, r->reward_count, r->reward_workers, &r->reward_limits, &run->trainer.rewards, err) &&
+              (r->compare_items <= 0 || judges_open((const char *const *)r->compare_arms, r, &run->judges, err));
     Tasks *tasks = NULL;
     ok = ok && tasks_open(r, &tasks, err);
     run->trainer.tasks = tasks;
@@ -588,6 +591,7 @@ static void finish(Run *run) {
     board_close(run->board);
     tasks_close((Tasks *)(uintptr_t)t->tasks);
     reward_pool_close(t->rewards);
+    judges_close(&run->judges);
     if (run->lock >= 0) run_unlock(run->lock);
 }
 
@@ -596,8 +600,8 @@ static bool compare_at_end(Run *run, Err *err) {
     const Trainer *t = &run->trainer;
     all_saved = true; // from here on a signal ends the process at once
     if (signal_seen) return interrupted(run, err);
-    log_line(LOG_INFO, "comparing both modes on %d held-out items of each level", run->recipe->compare_items);
-    TRY(compare_run(t->policy, run->recipe, t->tasks, t->rewards, run->ledger, run->state.step, &comparison, err));
+    log_line(LOG_INFO, "comparing on %d held-out items of each level", run->recipe->compare_items);
+    TRY(compare_run(t->policy, run->recipe, t->tasks, t->rewards, &run->judges, run->ledger, run->state.step, &comparison, err));
     compare_print(comparison);
     json_decref(comparison);
     return note_lost_replay(run, "the comparison", err);

@@ -52,10 +52,16 @@ static bool find_recipe(Target *t, const char *const *sets, Err *err) {
     return true;
 }
 
-static bool find(Target *t, const char *recipe_path, const char *const *sets, Err *err) {
+static bool find(Target *t, const char *recipe_path, Recipe *otherwise, const char *const *sets, Err *err) {
     if (!file_exists(t->name)) return fail(err, ERR_NOINPUT, t->name, "no such run, recipe or model");
     if (is_run(t->name)) return find_run(t, sets, err);
     if (ends_with(t->name, ".lua")) return find_recipe(t, sets, err);
+    if (!recipe_path && otherwise) {
+        t->recipe = otherwise;
+        t->borrowed = true;
+        t->model = xstrdup(t->name);
+        return true;
+    }
     if (!recipe_path)
         return fail(err, ERR_USAGE, t->name, "a model alone doesn't say what to ask it; expected --recipe FILE beside it");
     TRY(recipe_read(recipe_path, sets, &t->recipe, err));
@@ -63,9 +69,15 @@ static bool find(Target *t, const char *recipe_path, const char *const *sets, Er
     return true;
 }
 
+bool target_find(const char *path, const char *recipe_path, Recipe *otherwise, const char *const *sets, Target *out, Err *err) {
+    *out = (Target){.name = path};
+    bool ok = find(out, recipe_path, otherwise, sets, err);
+    if (!ok) target_close(out);
+    return ok;
+}
 bool target_open(const char *path, const char *recipe_path, const char *const *sets, const char *device, Target *out, Err *err) {
     *out = (Target){.name = path};
-    bool ok = find(out, recipe_path, sets, err);
+    bool ok = find(out, recipe_path, NULL, sets, err);
     const Recipe *r = out->recipe;
     ok = ok && tasks_open(r, &out->tasks, err) &&
          reward_pool_open(r->rewards, r->reward_count, r->reward_workers, &r->reward_limits, &out->rewards, err);
@@ -81,7 +93,7 @@ void target_close(Target *t) {
     if (t->policy) policy_close(t->policy);
     if (t->rewards) reward_pool_close(t->rewards);
     if (t->tasks) tasks_close(t->tasks);
-    if (t->recipe) recipe_free(t->recipe);
+    if (t->recipe && !t->borrowed) recipe_free(t->recipe);
     free(t->model), free(t->run_folder);
     *t = (Target){0};
 }

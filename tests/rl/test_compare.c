@@ -2,6 +2,8 @@
 // and the printed table.
 #include "../test.h"
 #include "compare.h"
+#include <math.h>
+#include <string.h>
 #include <unistd.h>
 
 enum { LEVELS = 4, ITEMS = 200 };
@@ -9,24 +11,26 @@ static const TaskLevel levels[LEVELS] = {{"sums", 1, 5000}, {"sums", 2, 5000}, {
 
 // Accuracy by level; item k of a level is correct where k * 7 mod ITEMS lies under it, so that what the weaker mode gets
 // right the stronger one does too; at level index 1 each mode has its own favourites.
-static Evaluation make(Mode mode, const double accuracy[LEVELS], int tokens) {
-    Evaluation e = {.mode = mode, .count = LEVELS * ITEMS};
-    e.items = ARENA_NEW(&e.arena, EvaluatedItem, e.count);
-    e.level_seconds = ARENA_NEW(&e.arena, double, LEVELS);
+static ArmResult make(Mode mode, const double accuracy[LEVELS], int tokens) {
+    ArmResult r = {.count = LEVELS * ITEMS, .seeds = 1, .levels = LEVELS};
+    r.items = xcalloc(LEVELS * ITEMS, sizeof *r.items), r.right = xcalloc(LEVELS * ITEMS, 1), r.k = xcalloc(LEVELS, sizeof *r.k);
+    r.seconds = xcalloc(LEVELS, sizeof(double)), r.joules = xcalloc(LEVELS, sizeof(double));
     for (int l = 0; l < LEVELS; l++) {
-        e.level_seconds[l] = 10 * (l + 1);
+        r.seconds[l] = 10 * (l + 1), r.joules[l] = NAN, r.k[l] = 1;
         for (int k = 0; k < ITEMS; k++) {
-            EvaluatedItem *item = &e.items[l * ITEMS + k];
-            *item = (EvaluatedItem){.level_index = l, .correct = (k * 7 + (l == 1 ? 90 * (int)mode : 0)) % ITEMS < accuracy[l] * ITEMS, .tokens = tokens,
-                                    .answer_tokens = tokens, .prompt_tokens = 9, .flops = 1e9, .verdict = VERDICT_SCORED};
-            item->pass = item->correct;
+            int at = l * ITEMS + k;
+            r.right[at] = (k * 7 + (l == 1 ? 90 * (int)mode : 0)) % ITEMS < accuracy[l] * ITEMS;
+            r.items[at] = (ArmItem){.level = l, .correct = r.right[at], .pass = r.right[at], .tokens = tokens, .answer_tokens = tokens,
+                                    .prompt_tokens = 9, .flops = 1e9, .efficiency = r.right[at] * 0.5};
         }
     }
-    return e;
+    return r;
 }
 
 typedef struct Setup {
-    Evaluation think, direct, think_before, direct_before;
+    Arm arms[MODES];
+    ArmResult results[MODES];
+    ComparedModel model;
     Comparison c;
     json_t *out, *replayable, *measured;
 } Setup;
@@ -34,20 +38,27 @@ typedef struct Setup {
 static void compare(Setup *s, double price, double watts, bool before) {
     static const double think[LEVELS] = {0.99, 0.9, 0.6, 0}, direct[LEVELS] = {1.0, 0.87, 0.1, 0};
     static const double think_was[LEVELS] = {0.98, 0.9, 0.4, 0};
-    *s = (Setup){.think = make(MODE_THINK, think, 30), .direct = make(MODE_DIRECT, direct, 5),
-               .think_before = make(MODE_THINK, think_was, 30), .direct_before = make(MODE_DIRECT, direct, 5)};
-    s->c = (Comparison){.seed = 3, .levels = LEVELS, .level = levels, .step = 90, .before_step = 30, .price_per_hour = price,
-                       .watts = watts, .currency = price > 0 ? "EUR" : NULL};
-    s->c.after[MODE_THINK] = &s->think, s->c.after[MODE_DIRECT] = &s->direct;
-    if (before) s->c.before[MODE_THINK] = &s->think_before, s->c.before[MODE_DIRECT] = &s->direct_before;
+    static char names[MODES][8] = {"think", "direct"}, model[] = "model";
+    *s = (Setup){.results = {make(MODE_THINK, think, 30), make(MODE_DIRECT, direct, 5)}, .model = {.name = model, .what = "run", .step = 90}};
+    for (Mode m = 0; m < MODES; m++) s->arms[m] = (Arm){.name = names[m], .mode = m, .k = 1, .seeds = 1, .equal_to = -1};
+    s->c = (Comparison){.seed = 3, .levels = LEVELS, .level = levels, .step = 90, .before_step = before ? 30 : -1, .margin = 0.05, .models = &s->model,
+                        .model_count = 1, .arms = {s->arms, MODES}, .results = s->results,
+                        .prices = {.device_hour = price > 0 ? price : NAN, .kwh = NAN, .tokens_in = NAN, .tokens_out = NAN, .watts = watts > 0 ? watts : NAN}};
+    if (price > 0) strcpy(s->c.prices.currency, "EUR");
+    if (before) {
+        s->c.before[MODE_THINK] = make(MODE_THINK, think_was, 30), s->c.before[MODE_DIRECT] = make(MODE_DIRECT, direct, 5);
+        for (Mode m = 0; m < MODES; m++) s->c.after[m] = s->results[m];
+    }
     s->out = comparison_json(&s->c);
     CHECK(s->out);
     s->replayable = json_object_get(s->out, "replayable"), s->measured = json_object_get(s->out, "measured");
 }
 static void end(Setup *s) {
     json_decref(s->out);
-    evaluation_free(&s->think), evaluation_free(&s->direct);
-    evaluation_free(&s->think_before), evaluation_free(&s->direct_before);
+    for (Mode m = 0; m < MODES; m++) {
+        arm_result_free(&s->results[m]);
+        arm_result_free(&s->c.before[m]);
+    }
 }
 
 static const json_t *at(const json_t *object, const char *path) {
@@ -69,21 +80,32 @@ static const char *text_at(const json_t *object, const char *path) { return json
 static void levels_and_verdicts(void) {
     Setup s;
     compare(&s, 0, 0, true);
-    CHECK_STR(text_at(s.replayable, "levels/0/verdict"), "direct is as good");
-    CHECK(strstr(text_at(s.replayable, "levels/0/sentence"), "6.0 times cheaper"));
-    CHECK_STR(text_at(s.replayable, "levels/1/verdict"), "not settled"); // +3 points, up to more than 5
-    CHECK_STR(text_at(s.replayable, "levels/2/verdict"), "thinking pays");
-    CHECK(strstr(text_at(s.replayable, "levels/2/sentence"), "thinking pays: +50.0 points"));
-    CHECK_STR(text_at(s.replayable, "levels/3/verdict"), "neither works");
-    CHECK_NEAR(number_at(s.replayable, "levels/2/difference/difference"), 0.5, 1e-12);
-    CHECK_NEAR(number_at(s.replayable, "levels/2/think/accuracy"), 0.6, 1e-12);
-    CHECK_INT(number_at(s.replayable, "levels/2/difference/only_a"), 100);
-    CHECK_NEAR(number_at(s.replayable, "levels/2/difference/p"), mcnemar_exact(100, 0), 1e-40);
-    double low = number_at(s.replayable, "levels/2/difference/low"), high = number_at(s.replayable, "levels/2/difference/high");
+    CHECK_STR(text_at(s.out, "format"), "reckon comparison 2");
+    CHECK_STR(text_at(s.replayable, "pairs/0/a"), "think");
+    CHECK_STR(text_at(s.replayable, "pairs/0/levels/0/verdict"), "same"); // -1 point
+    CHECK(strstr(text_at(s.replayable, "pairs/0/levels/0/sentence"), "direct is as good and 6.0 times cheaper"));
+    CHECK_STR(text_at(s.replayable, "pairs/0/levels/1/verdict"), "open"); // +3 points, up to more than 5
+    CHECK(number_at(s.replayable, "pairs/0/levels/1/more_items") > 0);
+    CHECK(strstr(text_at(s.replayable, "pairs/0/levels/1/sentence"), "more items needed"));
+    CHECK_STR(text_at(s.replayable, "pairs/0/levels/2/verdict"), "a");
+    CHECK(strstr(text_at(s.replayable, "pairs/0/levels/2/sentence"), "thinking pays: +50.0 points"));
+    CHECK_STR(text_at(s.replayable, "pairs/0/levels/3/verdict"), "neither");
+    CHECK_NEAR(number_at(s.replayable, "pairs/0/levels/2/difference"), 0.5, 1e-12);
+    CHECK_NEAR(number_at(s.replayable, "arms/0/levels/2/accuracy"), 0.6, 1e-12);
+    CHECK_NEAR(number_at(s.replayable, "arms/0/levels/2/outcome_efficiency"), 0.3, 1e-12);
+    CHECK_NEAR(number_at(s.replayable, "arms/0/levels/2/tokens_per_correct"), 50, 1e-12);
+    CHECK_INT(number_at(s.replayable, "pairs/0/levels/2/only_a"), 100);
+    CHECK_NEAR(number_at(s.replayable, "pairs/0/levels/2/p"), mcnemar_exact(100, 0), 1e-40);
+    CHECK(number_at(s.replayable, "pairs/0/levels/1/p_holm") >= number_at(s.replayable, "pairs/0/levels/1/p"));
+    double low = number_at(s.replayable, "pairs/0/levels/2/low"), high = number_at(s.replayable, "pairs/0/levels/2/high");
     CHECK(low > 0.42 && low < 0.45 && high > 0.55 && high < 0.58);
-    CHECK_INT(strlen(text_at(s.replayable, "levels/0/think/outcomes")), ITEMS);
-    CHECK_INT(number_at(s.replayable, "all/think/items"), LEVELS * ITEMS);
-    CHECK_NEAR(number_at(s.replayable, "all/difference/difference"), (0.99 + 0.9 + 0.6 - 1 - 0.87 - 0.1) / 4, 1e-12);
+    CHECK_NEAR(number_at(s.replayable, "pairs/0/levels/2/tokens/value"), 6, 1e-12);
+    CHECK_NEAR(number_at(s.replayable, "pairs/0/levels/2/tokens/low"), 6, 1e-9); // every item's is 6
+    CHECK_INT(strlen(text_at(s.replayable, "arms/0/levels/0/outcomes")), ITEMS);
+    CHECK_INT(number_at(s.replayable, "arms/0/all/items"), LEVELS * ITEMS);
+    CHECK_INT(json_array_size(at(s.replayable, "kinds")), 2);
+    CHECK_INT(number_at(s.replayable, "pairs/0/kinds/0/items"), 3 * ITEMS);
+    CHECK_NEAR(number_at(s.replayable, "pairs/0/all/difference"), (0.99 + 0.9 + 0.6 - 1 - 0.87 - 0.1) / 4, 1e-12);
     const bool hard[LEVELS] = {false, false, true, true}; // the upper half of sums; words has one level
     for (int l = 0; l < LEVELS; l++) CHECK(json_is_true(json_object_get(json_array_get(at(s.replayable, "levels"), (size_t)l), "hard")) == hard[l]);
     end(&s);
@@ -92,17 +114,18 @@ static void levels_and_verdicts(void) {
 // Ten items on which both agree, or five on which only thinking is right, settle nothing.
 static void few_items_settle_nothing(void) {
     for (int right = 0; right < 2; right++) {
-        EvaluatedItem items[MODES][10];
-        double seconds[1] = {1};
-        Evaluation e[MODES];
+        ArmItem items[MODES][10];
+        uint8_t hits[MODES][10];
+        ArmResult r[MODES];
+        Contrast c;
         for (Mode m = 0; m < MODES; m++) {
-            for (int i = 0; i < 10; i++) items[m][i] = (EvaluatedItem){.correct = right || m == MODE_THINK, .tokens = 3};
-            e[m] = (Evaluation){.mode = m, .count = right ? 10 : 5, .items = items[m], .level_seconds = seconds};
+            for (int i = 0; i < 10; i++) hits[m][i] = right || m == MODE_THINK, items[m][i] = (ArmItem){.correct = hits[m][i], .tokens = 3, .flops = 1};
+            r[m] = (ArmResult){.count = right ? 10 : 5, .seeds = 1, .levels = 1, .items = items[m], .right = hits[m]};
         }
-        Comparison c = {.levels = 1, .level = levels, .after = {&e[0], &e[1]}};
-        json_t *out = comparison_json(&c);
-        CHECK_STR(text_at(out, "replayable/levels/0/verdict"), "not settled");
-        json_decref(out);
+        contrast_make(&r[0], &r[1], NULL, 1, &c);
+        contrast_judge(&c, 0.05);
+        CHECK_STR(verdict_codes[c.verdict], "open");
+        CHECK(c.more_items > 0);
     }
 }
 
@@ -125,18 +148,67 @@ static void gain_over_sft(void) {
 static void costs(void) {
     Setup s;
     compare(&s, 3.6, 100, false);
-    CHECK_NEAR(number_at(s.measured, "levels/2/think/cost_per_correct"), 3.6 * 30 / 3600 / 120, 1e-15);
-    CHECK_NEAR(number_at(s.measured, "levels/2/direct/joules_per_correct"), 100 * 30.0 / 20, 1e-12);
-    CHECK_STR(text_at(s.measured, "levels/3/think/cost_per_correct"), "inf");
-    CHECK_NEAR(number_at(s.measured, "all/direct/seconds"), 100, 1e-12);
-    CHECK_NEAR(number_at(s.measured, "levels/0/think/seconds_per_item"), 10.0 / ITEMS, 1e-15);
-    CHECK_STR(text_at(s.measured, "currency"), "EUR");
+    CHECK_NEAR(number_at(s.measured, "arms/0/levels/2/cost_of_pass"), 3.6 * 30 / 3600 / 120, 1e-15);
+    CHECK_NEAR(number_at(s.measured, "arms/1/levels/2/joules_per_correct"), 100 * 30.0 / 20, 1e-12);
+    CHECK_STR(text_at(s.measured, "arms/0/levels/2/joules_source"), "estimated");
+    CHECK_STR(text_at(s.measured, "energy"), "stated watts");
+    CHECK_STR(text_at(s.measured, "arms/0/levels/3/cost_of_pass"), "inf");
+    CHECK_NEAR(number_at(s.measured, "arms/1/all/seconds"), 100, 1e-9);
+    CHECK_NEAR(number_at(s.measured, "arms/0/levels/0/seconds_per_item"), 10.0 / ITEMS, 1e-15);
+    CHECK_STR(text_at(s.measured, "prices/currency"), "EUR");
+    CHECK_NEAR(number_at(s.measured, "pairs/0/levels/2/money/value"), 1, 1e-12); // both took as long
+    CHECK_NEAR(number_at(s.measured, "pairs/0/levels/2/error_price"), 0, 1e-12);
     end(&s);
     compare(&s, 0, 0, false);
-    CHECK_STR(text_at(s.measured, "levels/2/think/cost_per_correct"), "not stated");
-    CHECK_STR(text_at(s.measured, "levels/3/think/joules_per_correct"), "not stated");
-    CHECK_STR(text_at(s.measured, "price_per_hour"), "not stated");
-    CHECK(json_is_null(at(s.measured, "currency")));
+    CHECK(json_is_null(at(s.measured, "arms/0/levels/2/cost_of_pass")) && json_is_null(at(s.measured, "arms/0/levels/2/joules_per_correct")));
+    CHECK_STR(text_at(s.measured, "arms/0/levels/2/joules_source"), "not measured");
+    CHECK(json_is_null(at(s.measured, "prices/device_hour")) && json_is_null(at(s.measured, "prices/currency")));
+    end(&s);
+}
+
+// At a price of tokens thinking costs six times as much; whether it is worth it is a matter of what a right answer is worth.
+static void worth_decides(void) {
+    static const struct {
+        double worth;
+        const char *verdict;
+    } cases[] = {{1e-7, "b"}, {1e-3, "a"}};
+    for (int i = 0; i < COUNT(cases); i++) {
+        Setup s;
+        compare(&s, 0, 0, false);
+        s.c.prices.tokens_out = 1, s.c.worth = cases[i].worth;
+        strcpy(s.c.prices.currency, "EUR");
+        json_t *out = comparison_json(&s.c);
+        const json_t *level = at(out, "measured/pairs/0/levels/2");
+        CHECK_STR(text_at(level, "verdict"), cases[i].verdict);
+        CHECK_NEAR(number_at(level, "money/value"), 6, 1e-9);
+        CHECK_NEAR(number_at(level, "error_price"), 25e-6 / 0.5, 1e-15);
+        CHECK_NEAR(number_at(level, "net/value"), cases[i].worth * 0.5 - 25e-6, 1e-15);
+        json_decref(out);
+        end(&s);
+    }
+}
+
+// An arm of several seeds: shares per item, a test by flips of signs, variances between and within.
+static void several_seeds(void) {
+    Setup s;
+    compare(&s, 0, 0, false);
+    ArmResult *r = &s.results[MODE_THINK];
+    r->seeds = 2;
+    r->right = xrealloc(r->right, 2 * LEVELS * ITEMS);
+    for (int i = 0; i < r->count; i++) {
+        r->right[r->count + i] = r->right[i] && i % 4 != 0;
+        r->items[i].correct = (r->right[i] + r->right[r->count + i]) / 2.0;
+    }
+    json_t *out = comparison_json(&s.c);
+    const json_t *result = at(out, "replayable/arms/0/levels/2"), *seeds = at(result, "seeds");
+    double first = number_at(seeds, "accuracy/0"), second = number_at(seeds, "accuracy/1"), mean = (first + second) / 2;
+    CHECK_NEAR(first, 0.6, 1e-12);
+    CHECK_NEAR(number_at(result, "accuracy"), mean, 1e-12);
+    CHECK_NEAR(number_at(seeds, "between"), (first - second) * (first - second) / 2, 1e-12);
+    CHECK_NEAR(number_at(seeds, "within"), (first * (1 - first) + second * (1 - second)) / 2 / ITEMS, 1e-12);
+    CHECK_STR(text_at(out, "replayable/pairs/0/levels/2/test"), "sign flips");
+    CHECK(number_at(out, "replayable/pairs/0/levels/2/p") < 0.001);
+    json_decref(out);
     end(&s);
 }
 
@@ -144,7 +216,7 @@ static void costs(void) {
 static void replayable_is_replayable(void) {
     Setup a, b;
     compare(&a, 0, 0, true), compare(&b, 2, 50, true);
-    for (int l = 0; l < LEVELS; l++) b.think.level_seconds[l] = 1;
+    for (int l = 0; l < LEVELS; l++) b.results[MODE_THINK].seconds[l] = 1;
     json_t *again = comparison_json(&b.c);
     CHECK(json_equal(a.replayable, json_object_get(again, "replayable")));
     CHECK(!json_equal(a.measured, json_object_get(again, "measured")));
@@ -152,15 +224,16 @@ static void replayable_is_replayable(void) {
 }
 
 static void no_items(void) {
-    Evaluation none[MODES] = {{.mode = MODE_THINK}, {.mode = MODE_DIRECT}};
-    double seconds[LEVELS] = {0};
-    none[0].level_seconds = none[1].level_seconds = seconds;
-    Comparison c = {.levels = LEVELS, .level = levels, .after = {&none[0], &none[1]}};
-    json_t *out = comparison_json(&c);
-    CHECK(out && json_is_null(at(out, "replayable/levels/0/difference/difference")));
-    CHECK_STR(text_at(out, "replayable/levels/0/verdict"), "not settled");
-    CHECK(json_is_null(at(out, "replayable/all/token_ratio")));
+    Setup s;
+    compare(&s, 1, 0, false);
+    for (Mode m = 0; m < MODES; m++) s.results[m].count = 0;
+    json_t *out = comparison_json(&s.c);
+    CHECK(out && json_is_null(at(out, "replayable/pairs/0/levels/0/difference")));
+    CHECK_STR(text_at(out, "replayable/pairs/0/levels/0/verdict"), "open");
+    CHECK(json_is_null(at(out, "replayable/pairs/0/all/tokens")));
+    CHECK(json_is_null(at(out, "replayable/arms/0/all/accuracy")));
     json_decref(out);
+    end(&s);
 }
 
 static void printed_table(void) {
@@ -179,8 +252,8 @@ static void printed_table(void) {
     int lines = 0, found = 0;
     while (fgets(line, sizeof line, file)) {
         lines++;
-        if (strlen(line) > 140) FAIL("a line of %zu columns: %s", strlen(line), line);
-        found += strstr(line, "thinking pays: +50.0 points") || strstr(line, "none correct") || strstr(line, "not stated");
+        if (strlen(line) > 150) FAIL("a line of %zu columns: %s", strlen(line), line);
+        found += strstr(line, "thinking pays: +50.0 points") || strstr(line, "none correct") || strstr(line, "not measured");
         CHECK(!strstr(line, "nan"));
     }
     fclose(file);
@@ -188,11 +261,101 @@ static void printed_table(void) {
     end(&s);
 }
 
+// ---- arms ----------------------------------------------------------------------------------------------------
+static void arms_by_name(void) {
+    Err err = {0};
+    static const char *const models[] = {"a", "a/b"};
+    ArmDefaults d = {.models = models, .model_count = 2, .seeds = 3, .temperature = 0.7, .max_tokens = 40};
+    const char *const texts[] = {"votes", "budgets", "a/direct:majority=5", "a/b/think@7:best=4,mine.lua", "think", NULL};
+    ArmList arms;
+    OK(arms_parse(texts, &d, &arms, &err));
+    static const char *const names[] = {"a/think", "a/direct", "a/votes", "a/think@20", "a/think@10", "a/think@5", "a/think@2", "a/direct:majority=5",
+                                        "a/b/think", "a/b/direct", "a/b/votes", "a/b/think@20", "a/b/think@10", "a/b/think@5", "a/b/think@2",
+                                        "a/b/think@7:best=4,mine.lua"};
+    CHECK_INT(arms.count, COUNT(names));
+    for (int i = 0; i < COUNT(names); i++) CHECK_STR(arms.arms[i].name, names[i]);
+    CHECK_INT(arms.arms[2].equal_to, 0);
+    CHECK(arms.arms[7].k == 5 && arms.arms[7].seeds == 3 && arms.arms[7].temperature == 0.7);
+    CHECK(arms.arms[15].budget == 7 && arms.arms[15].k == 4 && !strcmp(arms.arms[15].reward, "mine.lua"));
+    arms_free(&arms);
+    static const char *const wrong[] = {"thinking", "direct@5", "think@0", "think@x", "direct:majority", "direct:best=3", "budgets=4,", "votes=3", ""};
+    for (int i = 0; i < COUNT(wrong); i++) {
+        const char *const one[] = {wrong[i], NULL};
+        CHECK(!arms_parse(one, &d, &arms, &err) && err.code == ERR_USAGE);
+    }
+}
+
+// Draws of one item: what the strategies make of them.
+static void strategies(void) {
+    static char texts[][8] = {"7", "", "12", "12.0", "7"};
+    static Draw draws[5];
+    static Item item = {.level = 1};
+    char kind[] = "sums";
+    item.kind = kind;
+    for (int i = 0; i < 5; i++)
+        draws[i] = (Draw){.text = texts[i], .text_size = strlen(texts[i]), .correct = i == 2 || i == 3, .tokens = 2 + i, .answer_tokens = 2 + i, .flops = 10,
+                          .verdict = VERDICT_SCORED, .tokens_to_truth = i == 2 ? 1 : -1};
+    EvaluatedItem one = {.draws = draws, .draw_count = 5, .item = &item, .prompt_tokens = 9, .prompt_flops = 100};
+    Evaluation e = {.count = 1, .items = &one, .level_seconds = &(double){3}, .level_joules = &(double){NAN}};
+    static const struct {
+        Strategy strategy;
+        int draws, seeds;
+        double correct, tokens;
+        int abstained;
+    } cases[] = {
+        {STRATEGY_GREEDY, 1, 1, 0, 2, 0},
+        {STRATEGY_MAJORITY, 5, 1, 0, 20, 0},   // 7 and 12 have two votes each: 7 came first
+        {STRATEGY_MAJORITY, 4, 1, 1, 14, 0},   // 12 and 12.0 are one answer
+        {STRATEGY_SAMPLED, 4, 4, 0.5, 3.5, 0},
+        {STRATEGY_MAJORITY, 4, 2, 0.5, 7, 0},  // {7, silent} and {12, 12.0}
+    };
+    for (int i = 0; i < COUNT(cases); i++) {
+        Err err = {0};
+        Arm arm = {.mode = MODE_DIRECT, .strategy = cases[i].strategy, .k = cases[i].draws / cases[i].seeds, .seeds = cases[i].seeds, .equal_to = -1};
+        ArmResult r;
+        one.draw_count = cases[i].draws;
+        OK(arm_result(&arm, &e, 1, NULL, 1, &r, &err));
+        CHECK_NEAR(r.items[0].correct, cases[i].correct, 1e-12);
+        CHECK_NEAR(r.items[0].tokens, cases[i].tokens, 1e-12);
+        CHECK_NEAR(r.items[0].flops, 100 + 10.0 * arm.k, 1e-12); // the prompt once
+        CHECK_INT(r.items[0].abstained, cases[i].abstained);
+        CHECK_NEAR(r.seconds[0], 3.0 / cases[i].seeds, 1e-12);
+        if (i == 2) CHECK_NEAR(r.items[0].efficiency, (2 + 3 + 1) / 14.0, 1e-12); // two wrong draws, then the first token of the third
+        arm_result_free(&r);
+    }
+    for (int i = 0; i < 5; i++) draws[i].text_size = 0;
+    ArmResult r;
+    Err err = {0};
+    Arm arm = {.mode = MODE_DIRECT, .strategy = STRATEGY_MAJORITY, .k = 5, .seeds = 1, .equal_to = -1};
+    one.draw_count = 5;
+    OK(arm_result(&arm, &e, 1, NULL, 1, &r, &err));
+    CHECK(r.items[0].abstained == 1 && r.items[0].correct == 0);
+    arm_result_free(&r);
+}
+
+static void price_sheets(void) {
+    Prices p = {.device_hour = 3.6, .kwh = 0.36, .tokens_in = 2, .tokens_out = 10};
+    Bill b = prices_bill(&p, false, 10, 1e6, 1e6, 1e6); // a device pays hours and energy
+    CHECK(b.known);
+    CHECK_NEAR(b.device, 0.01, 1e-15);
+    CHECK_NEAR(b.energy, 0.1, 1e-15);
+    CHECK_NEAR(b.tokens, 0, 0);
+    b = prices_bill(&p, true, 10, NAN, 1e6, 1e6); // an endpoint tokens
+    CHECK_NEAR(b.tokens, 12, 1e-12);
+    CHECK_NEAR(b.device + b.energy, 0, 0);
+    CHECK(!prices_bill(&(Prices){.device_hour = NAN, .kwh = NAN, .tokens_in = NAN, .tokens_out = NAN}, false, 1, 1, 1, 1).known);
+}
+
 static const Test tests[] = {
     {"levels_and_verdicts", levels_and_verdicts},
     {"few_items_settle_nothing", few_items_settle_nothing},
     {"gain_over_sft", gain_over_sft},
     {"costs", costs},
+    {"worth_decides", worth_decides},
+    {"several_seeds", several_seeds},
+    {"arms_by_name", arms_by_name},
+    {"strategies", strategies},
+    {"price_sheets", price_sheets},
     {"replayable_is_replayable", replayable_is_replayable},
     {"no_items", no_items},
     {"printed_table", printed_table},

@@ -1,5 +1,6 @@
 // Evaluations against a model, tasks and rewards made up at the boundary: a "model" that answers what it is told to, a
 // tokenizer whose ids are characters. Tests what evaluate.c adds: requests, text, token counts, FLOPs, what is correct.
+#include "../../rl/accounts.h"
 #include "../../rl/stages.h"
 #include "../test.h"
 #include "rl.h"
@@ -57,15 +58,16 @@ bool policy_rollout(Policy *p, const RolloutRequest *requests, int32_t count, co
             else if (world.think_token) ids_push(&ids, THINK_END);
             else for (const char *e = "</think>"; *e; e++) ids_push(&ids, *e);
         if (world.stops) ids_push(&ids, EOS);
-        out->completions[i] = (Completion){.length = ids.count, .ids = ids.data, .finish = world.stops ? FINISH_STOP : FINISH_LENGTH};
+        out->completions[i] = (Completion){.length = ids.count, .ids = ids.data, .logprob = xcalloc((size_t)ids.count + 1, sizeof(float)), .finish = world.stops ? FINISH_STOP : FINISH_LENGTH};
         out->new_tokens += ids.count;
     }
     world.requests += count;
     world.temperature = requests[0].sampling.temperature, world.max_tokens = requests[0].sampling.max_tokens;
     return true;
 }
+double energy_joules(Energy *e) { return (void)e, NAN; }
 void rollout_free(Rollout *r) {
-    for (int i = 0; i < r->count; i++) free(r->completions[i].ids);
+    for (int i = 0; i < r->count; i++) free(r->completions[i].ids), free(r->completions[i].logprob);
     free(r->completions);
 }
 

@@ -1,0 +1,231 @@
+// The measured half of a comparison's document: seconds, joules and money of each arm, and what these say about pairs of arms. A
+// batch's seconds and joules are shared out among its items by their FLOPs (by their tokens where FLOPs aren't known), so that
+// ratios of costs get intervals from the same resamples as differences in accuracy.
+#include "compare.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// ---- the bill of every item ----------------------------------------------------------------------------------
+typedef struct Bills {
+    double *seconds, *joules, *money; // [count]; joules and money NaN where not known
+    Bill *parts;                      // [count]
+    bool measured;                    // joules, not an estimate from stated watts
+} Bills;
+
+static bool is_endpoint(const Comparison *c, int arm) { return !strcmp(c->models[c->arms.arms[arm].model].what, "endpoint"); }
+
+static Bills bills_of(const Comparison *c, int arm) {
+    const ArmResult *r = &c->results[arm];
+    size_t n = (size_t)r->count + 1;
+    Bills b = {xcalloc(n, sizeof(double)), xcalloc(n, sizeof(double)), xcalloc(n, sizeof(double)), xcalloc(n, sizeof(Bill)), true};
+    double *weight = xcalloc((size_t)c->levels + 1, sizeof *weight);
+    for (int i = 0; i < r->count; i++) weight[r->items[i].level] += r->items[i].flops > 0 ? r->items[i].flops : r->items[i].tokens;
+    for (int l = 0; l < c->levels; l++)
+        if (weight[l] > 0 && isnan(r->joules[l])) b.measured = false;
+    for (int i = 0; i < r->count; i++) {
+        const ArmItem *item = &r->items[i];
+        double own = item->flops > 0 ? item->flops : item->tokens, share = weight[item->level] > 0 ? own / weight[item->level] : 0;
+        b.seconds[i] = share * r->seconds[item->level];
+        b.joules[i] = b.measured ? share * r->joules[item->level] : is_endpoint(c, arm) ? NAN : c->prices.watts * b.seconds[i];
+        b.parts[i] = prices_bill(&c->prices, is_endpoint(c, arm), b.seconds[i], b.joules[i], item->prompt_tokens, item->tokens);
+        b.money[i] = b.parts[i].known ? b.parts[i].device + b.parts[i].energy + b.parts[i].tokens : NAN;
+    }
+    free(weight);
+    return b;
+}
+static void bills_free(Bills *b) { free(b->seconds), free(b->joules), free(b->money), free(b->parts); }
+
+// ---- an arm --------------------------------------------------------------------------------------------------
+static int compare_numbers(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+static json_t *latency_json(const ArmResult *r) {
+    if (r->latency_count == 0) return json_null();
+    int n = r->latency_count;
+    double sum = 0, *sorted = xcalloc((size_t)n, sizeof *sorted);
+    for (int i = 0; i < n; i++) sum += sorted[i] = r->latency[i];
+    qsort(sorted, (size_t)n, sizeof *sorted, compare_numbers);
+    json_t *out = json_pack("{s:f,s:f,s:f}", "mean", sum / n, "median", n % 2 ? sorted[n / 2] : (sorted[n / 2 - 1] + sorted[n / 2]) / 2, "p95",
+                            sorted[(int)ceil(0.95 * n) - 1]);
+    free(sorted);
+    return out;
+}
+// null where it isn't known, "inf" where nothing was correct.
+static json_t *per_correct(double amount, double correct) {
+    if (isnan(amount)) return json_null();
+    return json_number_or_name(correct > 0 ? amount / correct : INFINITY);
+}
+static json_t *cost_json(const ArmResult *r, const Bills *b, const bool *which, bool latency) {
+    double seconds = 0, joules = 0, money = 0, tokens = 0, correct = 0;
+    Bill parts = {0};
+    int n = 0;
+    for (int i = 0; i < r->count; i++) {
+        if (which && !which[r->items[i].level]) continue;
+        n++;
+        seconds += b->seconds[i], joules += b->joules[i], money += b->money[i];
+        tokens += r->items[i].tokens, correct += r->items[i].correct;
+        parts.device += b->parts[i].device, parts.energy += b->parts[i].energy, parts.tokens += b->parts[i].tokens;
+    }
+    json_t *shares = isnan(money) || n == 0 ? json_null() : json_pack("{s:f,s:f,s:f}", "device", parts.device / n, "energy", parts.energy / n, "tokens", parts.tokens / n);
+    const char *source = isnan(joules) ? "not measured" : b->measured ? "measured" : "estimated";
+    return json_pack("{s:f,s:o,s:o,s:o,s:o,s:s,s:o,s:o,s:o,s:o,s:o}", "seconds", seconds, "seconds_per_item", json_number_or_name(seconds / n),
+                     "tokens_per_second", json_number_or_name(seconds > 0 ? tokens / seconds : NAN), "latency", latency ? latency_json(r) : json_null(),
+                     "joules_per_item", json_number_or_name(joules / n), "joules_source", source, "money_per_item", json_number_or_name(money / n),
+                     "money_parts", shares, "cost_of_pass", n ? per_correct(money, correct) : json_null(), "joules_per_correct",
+                     n ? per_correct(joules, correct) : json_null(), "seconds_per_correct", n ? per_correct(seconds, correct) : json_null());
+}
+
+// ---- a pair --------------------------------------------------------------------------------------------------
+typedef struct Chosen {
+    int n;
+    double *right, *cost, *cost_a, *cost_b, *net; // [n]; right: the difference in right answers, cost: in money
+    double seconds_a, seconds_b;
+} Chosen;
+static json_t *net_json(const Comparison *c, double value, Interval interval, const char *a, const char *b, json_t **verdict, json_t **sentence) {
+    const char *word = interval.low > 0 ? "a" : interval.high < 0 ? "b" : "open", *unit = c->prices.currency;
+    *verdict = json_string(word);
+    *sentence = interval.low > 0   ? json_sprintf("at %g %s a correct answer %s is worth it: %+.3g %s a question over %s", c->worth, unit, a, value, unit, b)
+                : interval.high < 0 ? json_sprintf("at %g %s a correct answer %s is the better buy: %s is worth %+.3g %s a question", c->worth, unit, b, a, value, unit)
+                                    : json_sprintf("at %g %s a correct answer it is not settled which is worth more", c->worth, unit);
+    return json_pack("{s:f,s:f,s:f}", "value", value, "low", interval.low, "high", interval.high);
+}
+static json_t *money_json(const Comparison *c, const ArmPair *p, const Bills *a, const Bills *b, const bool *which) {
+    const ArmResult *x = &c->results[p->a], *y = &c->results[p->b];
+    size_t size = (size_t)x->count + 1;
+    double *memory = xcalloc(4 * size, sizeof *memory);
+    Chosen s = {.right = memory, .cost_a = memory + size, .cost_b = memory + 2 * size, .net = memory + 3 * size};
+    double right = 0, cost_a = 0, cost_b = 0;
+    for (int i = 0; i < x->count && i < y->count; i++) {
+        if (which && !which[x->items[i].level]) continue;
+        s.right[s.n] = x->items[i].correct - y->items[i].correct;
+        s.cost_a[s.n] = a->money[i], s.cost_b[s.n] = b->money[i];
+        s.net[s.n] = c->worth * s.right[s.n] - (a->money[i] - b->money[i]);
+        right += s.right[s.n], cost_a += a->money[i], cost_b += b->money[i];
+        s.seconds_a += a->seconds[i], s.seconds_b += b->seconds[i];
+        s.n++;
+    }
+    bool known = s.n > 0 && isfinite(cost_a) && isfinite(cost_b);
+    Interval net = {NAN, NAN}, ratio = {NAN, NAN};
+    PairedColumns paired = {.n = s.n, .differences = 1, .ratios = 1, .difference = {s.net}, .above = {s.cost_a}, .below = {s.cost_b}};
+    if (known) paired_intervals(&paired, RESAMPLES, c->seed, CONFIDENCE, &net, &ratio);
+    json_t *verdict = json_null(), *sentence = json_null(), *net_object = json_null();
+    if (known && c->worth > 0)
+        net_object = net_json(c, c->worth * right / s.n - (cost_a - cost_b) / s.n, net, c->arms.arms[p->a].name, c->arms.arms[p->b].name, &verdict, &sentence);
+    Ratio money = {known && cost_b > 0 ? cost_a / cost_b : NAN, ratio.low, ratio.high};
+    double error_price = right > 0 ? (cost_a - cost_b) / right : cost_a <= cost_b && right == 0 ? 0 : INFINITY;
+    json_t *out = json_pack("{s:o,s:o,s:o,s:o,s:o,s:o}", "money", ratio_json(&money), "seconds_ratio",
+                            json_number_or_name(s.seconds_b > 0 ? s.seconds_a / s.seconds_b : NAN), "error_price",
+                            known ? json_number_or_name(error_price) : json_null(), "net", net_object, "verdict", verdict, "sentence", sentence);
+    free(memory);
+    return out;
+}
+
+// ---- when training has paid ----------------------------------------------------------------------------------
+static double total(const double *x, int n) {
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += x[i];
+    return sum;
+}
+static double training_money(const Comparison *c, const TrainingBill *t) {
+    double joules = isfinite(t->joules) ? t->joules : c->prices.watts * t->seconds;
+    Bill b = prices_bill(&c->prices, false, t->seconds, joules, NAN, NAN);
+    return t->known && b.known ? b.device + b.energy : NAN;
+}
+// From one model's arm to the trained model's same arm: queries until what an answer saves, or is worth more, has repaid training.
+static json_t *break_even_json(const Comparison *c, int from, int to, const Bills *bills, double training) {
+    int n = c->results[to].count;
+    double cost[2], right[2];
+    const int arms[2] = {from, to};
+    for (int i = 0; i < 2; i++) {
+        cost[i] = total(bills[arms[i]].money, n) / n, right[i] = 0;
+        for (int k = 0; k < n; k++) right[i] += c->results[arms[i]].items[k].correct / n;
+    }
+    AttemptCost attempts[2] = {{.pass_rate = right[0], .cost = cost[0]}, {.pass_rate = right[1], .cost = cost[1]}};
+    double net = c->worth > 0 ? c->worth * (right[1] - right[0]) - (cost[1] - cost[0]) : cost[0] - cost[1];
+    bool comparable = c->worth > 0 || right[1] >= right[0]; // cheaper but wrong more often repays nothing by itself
+    double queries = net > 0 && comparable ? ceil(training / net) : INFINITY;
+    double answers = break_even_queries(cost_of_pass(&attempts[0]).cost, cost_of_pass(&attempts[1]).cost, training);
+    bool known = isfinite(training) && isfinite(cost[0]) && isfinite(cost[1]);
+    char sentence[400];
+    const char *a = c->arms.arms[from].name, *b = c->arms.arms[to].name, *unit = c->prices.currency;
+    if (!known) snprintf(sentence, sizeof sentence, "what training or an answer cost is not known");
+    else if (c->worth > 0 && isfinite(queries)) snprintf(sentence, sizeof sentence, "%.0f questions repay the training (%.3g %s) at %g %s a correct answer: %.120s instead of %.120s", queries, training, unit, c->worth, unit, b, a);
+    else if (isfinite(answers)) snprintf(sentence, sizeof sentence, "%.0f correct answers repay the training (%.3g %s): %.120s instead of %.120s", ceil(answers), training, unit, b, a);
+    else snprintf(sentence, sizeof sentence, "%.120s instead of %.120s never repays the training (%.3g %s)%s", b, a, training, unit, c->worth > 0 ? "" : " by what an answer costs alone");
+    return json_pack("{s:s,s:s,s:o,s:o,s:s}", "from", a, "to", b, "queries", known ? json_number_or_name(queries) : json_null(), "correct_answers",
+                     known ? json_number_or_name(answers) : json_null(), "sentence", sentence);
+}
+static json_t *break_evens(const Comparison *c, const Bills *bills) {
+    json_t *out = json_array();
+    ArmPair *pairs;
+    int count = comparison_pairs(c, &pairs);
+    double training = training_money(c, &c->training);
+    for (int i = 0; c->training.known && i < count; i++) { // the trained model is the first
+        if (!strcmp(pairs[i].what, "models") && c->results[pairs[i].b].count) json_array_append_new(out, break_even_json(c, pairs[i].a, pairs[i].b, bills, training));
+    }
+    free(pairs);
+    return out;
+}
+
+// ---- the document --------------------------------------------------------------------------------------------
+// {"levels": [..], "kinds": [..], "all": ..}: of one arm, or of a pair.
+static void put_groups(const Comparison *c, json_t *to, const ArmPair *pair, int arm, const Bills *bills) {
+    int *kind_of = xcalloc((size_t)c->levels + 1, sizeof *kind_of), kinds = comparison_kinds(c, kind_of);
+    bool *which = xcalloc((size_t)c->levels + 1, sizeof *which);
+    json_t *levels = json_array(), *of_kinds = json_array();
+    for (int i = 0; i < c->levels + kinds + 1; i++) {
+        bool all = i == c->levels + kinds;
+        for (int l = 0; l < c->levels; l++) which[l] = all || (i < c->levels ? l == i : kind_of[l] == i - c->levels);
+        json_t *one = pair ? money_json(c, pair, &bills[pair->a], &bills[pair->b], which) : cost_json(&c->results[arm], &bills[arm], which, all);
+        if (all) json_object_set_new(to, "all", one);
+        else json_array_append_new(i < c->levels ? levels : of_kinds, one);
+    }
+    json_object_set_new(to, "levels", levels);
+    json_object_set_new(to, "kinds", of_kinds);
+    free(kind_of), free(which);
+}
+static json_t *training_json(const Comparison *c) {
+    const TrainingBill *t = &c->training;
+    if (!t->known) return json_null();
+    return json_pack("{s:o,s:o,s:o,s:o,s:s}", "seconds", json_number_or_name(t->seconds), "joules", json_number_or_name(t->joules), "money",
+                     json_number_or_name(training_money(c, t)), "flops", json_number_or_name(t->flops), "source", "the run's ledger");
+}
+json_t *comparison_measured(const Comparison *c) {
+    json_t *models = json_array(), *arms = json_array(), *pairs = json_array(), *routers = json_array();
+    Bills *bills = xcalloc((size_t)c->arms.count + 1, sizeof *bills);
+    double joules = 0;
+    bool estimated = false;
+    for (int i = 0; i < c->arms.count; i++) {
+        bills[i] = bills_of(c, i);
+        joules += c->results[i].spent_joules;
+        estimated = estimated || !bills[i].measured;
+    }
+    for (int i = 0; i < c->model_count; i++) {
+        const ComparedModel *m = &c->models[i];
+        json_array_append_new(models, json_pack("{s:s,s:s?,s:s?,s:s}", "name", m->name, "path", m->path, "device", m->device, "variant", m->variant));
+        if (m->router) json_array_append_new(routers, json_pack("{s:i,s:s?}", "model", i, "file", m->router_file));
+    }
+    for (int i = 0; i < c->arms.count; i++) {
+        json_t *arm = json_pack("{s:s}", "name", c->arms.arms[i].name);
+        put_groups(c, arm, NULL, i, bills);
+        json_array_append_new(arms, arm);
+    }
+    ArmPair *list;
+    int count = comparison_pairs(c, &list);
+    for (int i = 0; i < count; i++) {
+        json_t *pair = json_pack("{s:s,s:s}", "a", c->arms.arms[list[i].a].name, "b", c->arms.arms[list[i].b].name);
+        put_groups(c, pair, &list[i], 0, bills);
+        json_array_append_new(pairs, pair);
+    }
+    const char *energy = !estimated && c->energy ? c->energy : isfinite(c->prices.watts) ? "stated watts" : "not measured";
+    json_t *out = json_pack("{s:o,s:o,s:s,s:i,s:o,s:o,s:o,s:o,s:o,s:o,s:f,s:o}", "prices", prices_json(&c->prices), "worth",
+                            c->worth > 0 ? json_real(c->worth) : json_null(), "energy", energy, "latency_items", c->latency_items, "models", models,
+                            "arms", arms, "pairs", pairs, "routers", routers, "training", training_json(c), "break_even", break_evens(c, bills),
+                            "seconds", c->spent_seconds, "joules", json_number_or_name(joules));
+    for (int i = 0; i < c->arms.count; i++) bills_free(&bills[i]);
+    free(bills), free(list);
+    return out;
+}
