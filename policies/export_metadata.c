@@ -136,6 +136,8 @@ static bool gguf_can_say(const ModelConfig *c, const Family *f, const Export *e,
     if (c->qkv_bias && f->bias == BIAS_ATTENTION) what = "biases in this architecture";
     if ((r->kind == ROPE_LLAMA3 || r->kind == ROPE_LONGROPE) && !factors) what = "these rotary positions in this architecture";
     if (f->mixture != MIXTURE_NONE && !what) what = mixture_unsaid(c, f);
+    if (!what && c->window && c->window < c->max_positions && strcmp(f->gguf, "phi3") == 0) // the file says it; readers read past it
+        log_line(LOG_WARN, "%s: llama.cpp takes no notice of this architecture's windows: beyond %d positions its text differs from this model's", e->out, c->window);
     return !what || fail(err, ERR_UNAVAILABLE, e->out, "%s can't be written as GGUF", what);
 }
 
