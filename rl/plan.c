@@ -43,6 +43,10 @@ double plan_distill_flops(const ModelConfig *c, const Stage *s, double prompt, d
     double sampling = s->off_policy == OFF_POLICY_TEACHER ? s->on_policy * pass + (1 - s->on_policy) * s->teacher_flops : s->on_policy * pass;
     return s->steps * tokens * (sampling + s->teacher_flops + 3 * pass);
 }
+double plan_merge_flops(const ModelConfig *c, const Stage *s, double prompt, double answer) {
+    (void)s, (void)prompt, (void)answer;
+    return 2 * (double)config_parameters(c);
+}
 
 // Tokens of an answer: as many as may be sampled, or a guess of what a demonstration has.
 static double answer_tokens(const Stage *s) { return stage_row(s)->samples ? s->sampling.max_tokens : 32; }

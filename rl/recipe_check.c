@@ -164,7 +164,7 @@ bool recipe_apply_set(json_t *raw, const char *argument, Err *err) {
 static json_t *override_value(const Field *f, const char *text) {
     if (f->kind == FIELD_TEXT || f->kind == FIELD_CHOICE) return json_string(text);
     Buf b = {0};
-    bool list = (f->kind == FIELD_INTS || f->kind == FIELD_TEXTS) && text[0] != '[';
+    bool list = (f->kind == FIELD_INTS || f->kind == FIELD_NUMBERS || f->kind == FIELD_TEXTS) && text[0] != '[';
     buf_printf(&b, list ? "[%s]" : "%s", text);
     json_t *value = json_loadb(b.data, b.size, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL);
     buf_free(&b);
@@ -195,10 +195,11 @@ static bool good_choice(const Field *f, const json_t *v, int *index) {
 
 static bool good_list(const Field *f, const json_t *v) {
     if (json_is_object(v) && json_object_size(v) == 0) return f->kind == FIELD_TEXTS; // {} in Lua
-    if (!json_is_array(v) || (f->kind == FIELD_INTS && json_array_size(v) == 0)) return false;
+    if (!json_is_array(v) || (f->kind != FIELD_TEXTS && json_array_size(v) == 0)) return false;
     for (size_t i = 0; i < json_array_size(v); i++) {
         const json_t *x = json_array_get(v, i);
-        if (f->kind == FIELD_TEXTS ? !good_text(f, x) : !is_whole(x) || !in_range(f, json_number_value(x))) return false;
+        if (f->kind == FIELD_NUMBERS && (!json_is_number(x) || !in_range(f, json_number_value(x)))) return false;
+        if (f->kind == FIELD_TEXTS ? !good_text(f, x) : (f->kind == FIELD_INTS && (!is_whole(x) || !in_range(f, json_number_value(x))))) return false;
     }
     return true;
 }
@@ -216,12 +217,13 @@ static json_t *fit_value(const Field *f, const json_t *v) {
     case FIELD_TEXT: return good_text(f, v) ? json_copy((json_t *)(uintptr_t)v) : NULL;
     case FIELD_CHOICE: return good_choice(f, v, &index) ? json_copy((json_t *)(uintptr_t)v) : NULL;
     case FIELD_INTS:
+    case FIELD_NUMBERS:
     case FIELD_TEXTS:
         if (!good_list(f, v)) return NULL;
         json_t *list = json_array();
         for (size_t i = 0; i < json_array_size(v); i++) {
             json_t *x = json_array_get(v, i);
-            json_array_append_new(list, f->kind == FIELD_INTS ? json_integer((json_int_t)json_number_value(x)) : json_copy(x));
+            json_array_append_new(list, f->kind == FIELD_INTS ? json_integer((json_int_t)json_number_value(x)) : f->kind == FIELD_NUMBERS ? json_real(json_number_value(x)) : json_copy(x));
         }
         return list;
     case FIELD_SECTION:
@@ -319,6 +321,14 @@ static void store_list(const Field *f, const json_t *v, char *base, Arena *arena
         memcpy(base + f->count_offset, &count, sizeof count);
         return;
     }
+    if (f->kind == FIELD_NUMBERS) {
+        double *list = ARENA_NEW(arena, double, n);
+        int count = (int)n;
+        for (size_t i = 0; i < n; i++) list[i] = json_number_value(json_array_get(v, i));
+        memcpy(base + f->offset, &list, sizeof list);
+        memcpy(base + f->count_offset, &count, sizeof count);
+        return;
+    }
     const char **list = n ? ARENA_NEW(arena, const char *, n + 1) : NULL;
     for (size_t i = 0; i < n; i++) list[i] = arena_strdup(arena, json_string_value(json_array_get(v, i)));
     memcpy(base + f->offset, &list, sizeof list);
@@ -344,6 +354,7 @@ static void store_value(const Field *f, const json_t *v, char *base, Arena *aren
         memcpy(base + f->offset, &i, sizeof i);
         break;
     case FIELD_INTS:
+    case FIELD_NUMBERS:
     case FIELD_TEXTS: store_list(f, v, base, arena); break;
     case FIELD_SECTION:
     case FIELD_LIST: break;

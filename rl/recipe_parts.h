@@ -13,6 +13,7 @@ typedef enum FieldKind {
     FIELD_TEXT,    // char *, NULL where there is none
     FIELD_CHOICE,  // int: the position in `choices`
     FIELD_INTS,    // int * and a count; distinct values
+    FIELD_NUMBERS, // double * and a count
     FIELD_TEXTS,   // NULL-terminated list of non-empty texts
     FIELD_SECTION, // a table with `fields` of its own, stored in the same struct
     FIELD_LIST,    // a list whose elements recipe.c resolves by their kind
@@ -46,7 +47,7 @@ extern const Field recipe_fields[];       // into Recipe
 extern const Field reward_fields[];       // into RewardSpec; further keys are the script's options
 extern const Variant task_variants[];     // into TaskSpec
 extern const Field script_task_fields[];  // the same of a task in Lua; further keys are the script's options
-extern const Field sft_fields[], grpo_fields[], reject_fields[], distill_fields[]; // into Stage; a kind's row names its own (stage_kinds.c)
+extern const Field sft_fields[], grpo_fields[], reject_fields[], distill_fields[], merge_fields[]; // into Stage; a kind's row names its own (stage_kinds.c)
 
 typedef struct Preset {
     const char *name;
@@ -127,6 +128,7 @@ bool recipe_check_sft(Build *b, json_t *stage, const char *path, Err *err) MUST_
 bool recipe_check_grpo(Build *b, json_t *stage, const char *path, Err *err) MUST_CHECK;
 bool recipe_check_reject(Build *b, json_t *stage, const char *path, Err *err) MUST_CHECK;
 bool recipe_check_distill(Build *b, json_t *stage, const char *path, Err *err) MUST_CHECK;
+bool recipe_check_merge(Build *b, json_t *stage, const char *path, Err *err) MUST_CHECK;
 bool recipe_check_sampling(Build *b, const json_t *stage, const char *path, Err *err) MUST_CHECK;
 bool recipe_check_from(Build *b, const json_t *stage, const char *path, Err *err) MUST_CHECK;
 // The stage before `path` ("stages.3") of that name, resolved; NULL: there is none.

@@ -346,6 +346,13 @@ const Field distill_fields[] = {
     {"optimizer", FIELD_SECTION, "AdamW and its schedule", .fields = sft_optimizer_fields},
     FIELD_END,
 };
+const Field merge_fields[] = {
+    STAGE_FIELDS("{\"think\":0.5,\"direct\":0.5}", false),
+    {"models", FIELD_TEXTS, "what is averaged: names of earlier stages, \"start\", or models", RANGE(1, 4096), .required = true, AT(Stage, models)},
+    {"shares", FIELD_NUMBERS, "of each model, relative to the others' (default: all the same)", RANGE(0, 1e6),
+     AT_COUNTED(Stage, shares, share_count)},
+    FIELD_END,
+};
 
 // ---- tasks and rewards -----------------------------------------------------------------------------------
 #define TASK_WEIGHT                                                                                          \
@@ -525,6 +532,7 @@ void field_expected(const Field *f, Buf *out) {
         for (const char *p = f->choices; *p; p++) buf_append(out, *p == '|' ? ", " : p, *p == '|' ? 2 : 1);
         break;
     case FIELD_INTS: buf_puts(out, "a list of integers"), put_range(f, out); break;
+    case FIELD_NUMBERS: buf_puts(out, "a list of numbers"), put_range(f, out); break;
     case FIELD_TEXTS: buf_printf(out, "a list of texts of %.15g to %.15g bytes", f->low, f->high); break;
     case FIELD_SECTION: buf_puts(out, "a table with named keys"); break;
     case FIELD_LIST: buf_puts(out, "a list of tables"); break;

@@ -80,11 +80,38 @@ bool recipe_check_distill(Build *b, json_t *stage, const char *path, Err *err) {
     return recipe_check_sampling(b, stage, path, err);
 }
 
+bool recipe_check_merge(Build *b, json_t *stage, const char *path, Err *err) {
+    const json_t *models = json_object_get(stage, "models"), *shares = json_object_get(stage, "shares"), *share;
+    char at[96];
+    size_t i, count = json_array_size(models);
+    double sum = 0;
+    set_int_default(stage, "steps", 1);
+    snprintf(at, sizeof at, "%s.steps", path);
+    if (int_of(stage, "steps") != 1) return REJECT(b, ERR_DATA, at, "'steps' in %s: found %d, expected 1: models are merged at once", path, int_of(stage, "steps"));
+    snprintf(at, sizeof at, "%s.models", path);
+    if (count < 1) return REJECT(b, ERR_DATA, at, "'models' in %s: expected one at least", path);
+    if (is_given(json_object_get(json_object_get(b->out, "model"), "lora"), "rank"))
+        return REJECT(b, ERR_DATA, path, "'%s': models are merged, and this run trains an adapter; 'reckon export' merges one into its model", path);
+    for (i = 0; i < count; i++) {
+        const char *name = json_string_value(json_array_get(models, i));
+        if (strcmp(name, "start") == 0 || recipe_earlier_stage(b, path, name)) continue;
+        if (!file_exists(recipe_locate(&b->r->arena, ".", b->r->folder, name)))
+            return REJECT(b, ERR_NOINPUT, at, "'models' in %s: \"%.200s\" is neither \"start\", nor a stage before this one, nor a model that is there", path, name);
+    }
+    snprintf(at, sizeof at, "%s.shares", path);
+    json_array_foreach(shares, i, share) sum += json_number_value(share);
+    if (json_array_size(shares) == 0 || (json_array_size(shares) == count && sum > 0)) return true;
+    return REJECT(b, ERR_DATA, at, "'shares' in %s: found %zu that sum to %g, expected one for each of the %zu models, above 0 in all", path, json_array_size(shares), sum, count);
+}
+
 bool recipe_locate_stage_files(Build *b, Stage *stage, int index, Err *err) {
     char path[64];
     snprintf(path, sizeof path, "stages.%d", index + 1);
     for (int i = 0; stage->data && stage->data[i]; i++)
         if (!recipe_earlier_stage(b, path, stage->data[i])) stage->data[i] = recipe_locate(&b->r->arena, b->r->folder, ".", stage->data[i]);
+    for (int i = 0; stage->models && stage->models[i]; i++)
+        if (strcmp(stage->models[i], "start") != 0 && !recipe_earlier_stage(b, path, stage->models[i]))
+            stage->models[i] = recipe_locate(&b->r->arena, ".", b->r->folder, stage->models[i]);
     if (!stage->teacher) return true;
     stage->teacher = recipe_locate(&b->r->arena, ".", b->r->folder, stage->teacher);
     stage->teacher_flops = teacher_flops(stage->teacher);

@@ -34,7 +34,7 @@ typedef struct Optimizer {
     double router_balance, router_z;      // coefficients of losses on the routers of experts
 } Optimizer;
 
-typedef enum StageKind { STAGE_SFT, STAGE_GRPO, STAGE_REJECT, STAGE_DISTILL, STAGE_KINDS } StageKind; // a row of stage_rows each (stage_kinds.c)
+typedef enum StageKind { STAGE_SFT, STAGE_GRPO, STAGE_REJECT, STAGE_DISTILL, STAGE_MERGE, STAGE_KINDS } StageKind; // a row of stage_rows each (stage_kinds.c)
 
 typedef enum OffPolicy { OFF_POLICY_EXAMPLES, OFF_POLICY_TEACHER } OffPolicy;
 
@@ -72,6 +72,9 @@ typedef struct Stage {
     int choose;           // reject: among equal scores, in the order of the recipe's words
     double similarity;    // reject: from which two rows are near-duplicates
     int ngram;            // reject: characters that this is taken over
+    const char **models;  // merge: names of earlier stages, or models; NULL-terminated
+    double *shares;       // merge: [share_count], one of each; NULL: all the same
+    int share_count;
     Sampling sampling;    // grpo
     Algo algo;            // grpo
     int reject;           // the recipe's words for algo.correction.rejections

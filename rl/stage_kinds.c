@@ -14,6 +14,8 @@ const StageRow stage_rows[STAGE_KINDS] = {
                       .flops = plan_reject_flops},
     [STAGE_DISTILL] = {.name = "distill", .keys = distill_fields, .samples = true, .trains = true, .likely = 0.5, .check = recipe_check_distill,
                        .open = distill_open, .close = distill_close, .step = distill_step, .flops = plan_distill_flops},
+    [STAGE_MERGE] = {.name = "merge", .keys = merge_fields, .likely = 1, .check = recipe_check_merge, .step = merge_step, .end = merge_end,
+                     .flops = plan_merge_flops},
 };
 
 const StageRow *stage_row_named(const char *name) {

@@ -116,6 +116,12 @@ bool sample_and_score(const Trainer *t, const Stage *stage, Batch *batch, StepRe
 bool reject_step(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
 bool reject_end(const Trainer *t, const Stage *stage, int64_t first, int64_t last, Err *err) MUST_CHECK;
 double plan_reject_flops(const ModelConfig *c, const Stage *stage, double prompt, double answer);
+// The weighted mean of models (merge.c).
+bool merge_step(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
+bool merge_end(const Trainer *t, const Stage *stage, int64_t first, int64_t last, Err *err) MUST_CHECK;
+double plan_merge_flops(const ModelConfig *c, const Stage *stage, double prompt, double answer);
+// The last step of the stage of that name, 0 for "start"; -1: there is none.
+int64_t stage_end_step(const Recipe *r, const char *name);
 // One step of GRPO: rollout, rewards, advantage, update (grpo.c).
 bool grpo_step(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
 double plan_sft_flops(const ModelConfig *c, const Stage *stage, double prompt, double answer);

@@ -276,13 +276,7 @@ static int64_t reference_step(const Run *run, const Stage *stage, int64_t start_
 }
 // The step whose weights a stage starts with: those of now, or of an earlier stage's end.
 static int64_t first_weights(const Run *run, const Stage *stage, int64_t start_step) {
-    int64_t at = 0;
-    if (!stage->from) return start_step;
-    for (int i = 0; strcmp(stage->from, "start") != 0 && &run->recipe->stages[i] != stage; i++) {
-        at += run->recipe->stages[i].steps;
-        if (strcmp(stage->from, run->recipe->stages[i].name) == 0) break;
-    }
-    return at;
+    return stage->from ? stage_end_step(run->recipe, stage->from) : start_step;
 }
 static bool take_weights(Run *run, const Stage *stage, int64_t start_step, Err *err) {
     const Recipe *r = run->recipe;

@@ -12,7 +12,7 @@ return {
   stages = {
     sft{
       name = "base",
-      steps = 1000,
+      steps = 1200,
       batch = 64,
       modes = {think = 0.5, direct = 0.5},
       optimizer = {learning_rate = 2e-3, schedule = "constant", warmup = 20},
@@ -26,7 +26,7 @@ return {
     },
     grpo{
       name = "reasoning",
-      steps = 80,
+      steps = 60,
       prompts = 32,
       group_size = 16,
       modes = {think = 1},
@@ -35,7 +35,7 @@ return {
     },
     reject{
       name = "samples",
-      steps = 60,
+      steps = 40,
       prompts = 64,
       group_size = 4,
       modes = {think = 1},
@@ -54,7 +54,7 @@ return {
     },
     grpo{
       name = "all prompts",
-      steps = 120,
+      steps = 80,
       prompts = 32,
       group_size = 16,
       modes = {think = 0.5, direct = 0.5},
@@ -62,7 +62,7 @@ return {
       optimizer = {learning_rate = 1e-4, schedule = "cosine", warmup = 2, final_share = 0.1},
     },
   },
-  evaluate = {items = 150, max_tokens = 40},
+  evaluate = {items = 100, max_tokens = 40},
   compare = {items = 400},
   run = "runs/r1_pipeline",
 }

@@ -241,7 +241,59 @@ static void near_duplicates(void) {
     near_duplicates_close(n);
 }
 
+// The mean of a model with itself is that model, bit for bit; shares decide; the ledger names what went in.
+static void merges(void) {
+    static const char recipe[] = "return {" MODEL "tasks={{'arithmetic', levels={1}}}, keep_checkpoints=100, stages={sft{name='a', steps=2, batch=4, "
+                                 "optimizer={learning_rate=1e-3}}, merge{%s}, sft{name='b', steps=1, batch=4, optimizer={learning_rate=1e-3}}}}";
+    static const struct {
+        const char *keys, *problem;
+        int same_as; // the step whose weights it comes to; -1: of none
+    } cases[] = {
+        {"models={'a'}", NULL, 2},
+        {"models={'a', 'start'}, shares={3, 0}", NULL, 2},
+        {"models={'start', 'a', 'a'}, shares={0.5, 0, 0}", NULL, 0},
+        {"models={'a', 'start'}", NULL, -1},
+        {"models={'a', 'start'}, shares={1}", "expected one for each of the 2 models", 0},
+        {"models={'a', 'start'}, shares={0, 0}", "above 0 in all", 0},
+        {"models={'a', 'start'}, shares={1, 'x'}", "expected a list of numbers", 0},
+        {"models={'b'}", "neither", 0},
+        {"models={'a'}, steps=2", "merged at once", 0},
+        {"models={}", "expected one at least", 0},
+    };
+    for (int i = 0; i < COUNT(cases); i++) {
+        char text[700], hash[3][65];
+        snprintf(text, sizeof text, recipe, cases[i].keys);
+        TrainedRun run = train_run("run", text, NULL, -1);
+        if (cases[i].problem && (run.ok || !strstr(run.err.msg, cases[i].problem)))
+            FAIL("%s: found '%s', expected '%s'", cases[i].keys, run.ok ? "it trains" : run.err.msg, cases[i].problem);
+        if (!cases[i].problem) {
+            Err err = {0};
+            static const int steps[] = {0, 2, 3};
+            TRAINED(run);
+            bool ok = true;
+            for (int k = 0; k < 3; k++) {
+                char *path = xasprintf("%s/checkpoints/step-%d/model.safetensors", run.folder, steps[k]);
+                ok = ok && sha256_file(path, hash[k], &err);
+                free(path);
+            }
+            OK(ok);
+            int same = !strcmp(hash[2], hash[0]) ? 0 : !strcmp(hash[2], hash[1]) ? 2 : -1;
+            if (same != cases[i].same_as) FAIL("%s: the weights are those of step %d, expected %d", cases[i].keys, same, cases[i].same_as);
+            CHECK(ask(&run, "SELECT count(*) FROM steps WHERE kind = 'merge' AND trained_tokens = 0") == 1);
+            CHECK(ask(&run, "SELECT length(json_extract(replayable, '$.models[0].sha256')) FROM evaluations WHERE name = 'merge'") == 64);
+            char *last = path_join(run.folder, "checkpoints/step-4"), *merged = path_join(run.folder, "checkpoints/step-3");
+            ok = folder_remove(last, &err) && folder_remove(merged, &err);
+            free(last), free(merged);
+            OK(ok);
+            TrainedRun again = train_from(true, "run", text, NULL, 4);
+            TRAINED(again);
+        }
+        scratch_remove();
+    }
+}
+
 static const Test tests[] = {
+    {"merges", merges},
     {"from every checkpoint", from_every_checkpoint},
     {"rows say where they are from", rows_say_where_they_are_from},
     {"an edited file is refused", an_edited_file_is_refused},
