@@ -13,6 +13,8 @@
 //              (FIGUREs, shares from 0 to 1), "cut_off": FIGURE (times that a run was continued; the step under way was lost),
 //    "wasted_flops": of sampling what taught nothing, and of repeated work (cost_waste.c),
 //    "state": {"how": "finished" | "failed" | "stopped" | "not ended", "why", "sessions"}, "devices": [{"device", "seconds"}],
+//    "clock": {"seconds", "outside"}: from each start to its last event, and how much of that is in no step or evaluation (loading,
+//    checkpoints, the step that was under way when a run ended),
 //    "base_model": where its weights come from and what those cost (cost_waste.c),
 //    "check": {"ok", "sums": [{"what", "parts", "whole", "ok"}]}}   // the parts against the ledger's rows, counted another way
 #include "cost_parts.h"
@@ -399,6 +401,21 @@ static bool check_sums(const Ledger *l, const Account *a, json_t **out, Err *err
     return ok;
 }
 
+// Sessions by the wall clock, up to their end where they have one; work that other commands did later is no session's.
+static bool clock_json(const Ledger *l, const Account *a, json_t **out, Err *err) {
+    sqlite3_stmt *s;
+    bool more = false;
+    static const char sql[] =
+        "SELECT sum(span) FROM (SELECT (julianday(max(at)) - julianday(min(at))) * 86400.0 AS span FROM (SELECT at, kind, 2 * sum(kind = 'machine') OVER (ORDER BY "
+        "seq) + coalesce(sum(kind = 'end') OVER (ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS session FROM events) GROUP BY session "
+        "HAVING max(kind = 'machine'))";
+    bool ok = ledger_query(l, sql, 0, 0, &s, err) && ledger_next(l, s, &more, err);
+    double seconds = ok && more ? column_real(s, 0) : NAN, outside = seconds - a->total.seconds;
+    sqlite3_finalize(s);
+    if (ok) *out = json_pack("{s:o,s:o}", "seconds", figure(seconds, "measured", "not known"), "outside", figure(outside >= 0 ? outside : NAN, "measured", "not known"));
+    return ok;
+}
+
 static json_t *devices_json(const Account *a) {
     json_t *out = json_array();
     for (int i = 0; i < a->devices; i++) {
@@ -427,12 +444,13 @@ static bool cost_read(const Ledger *l, const char *run_folder, const Stated *sta
     a->evaluations.steps = evaluations;
     a->evaluations.reward = a->evaluations.cpu = NAN; // inside its seconds, not told apart
     a->evaluations.train = a->evaluations.optimizer = 0;
-    json_t *check = NULL, *wasted = NULL;
-    ok = ok && waste_json(l, a, waste, err) && check_sums(l, a, &check, err) && wasted_flops(l, run_folder, a->repeated.flops, a->total.flops, &wasted, err);
+    json_t *check = NULL, *wasted = NULL, *clock = NULL;
+    ok = ok && waste_json(l, a, waste, err) && check_sums(l, a, &check, err) && clock_json(l, a, &clock, err) && wasted_flops(l, run_folder, a->repeated.flops, a->total.flops, &wasted, err);
     *out = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "currency", stated->currency ? json_string(stated->currency) : json_null(),
                      "stages", stages, "evaluations", work_json(&a->evaluations, stated), "repeated", work_json(&a->repeated, stated),
                      "total", work_json(&a->total, stated), "waste", waste, "cut_off", count_figure(a->continued));
     if (check) json_object_set_new(*out, "check", check);
+    if (clock) json_object_set_new(*out, "clock", clock);
     if (wasted) json_object_set_new(*out, "wasted_flops", wasted);
     json_object_set_new(*out, "devices", devices_json(a));
     json_object_set_new(*out, "state", json_pack("{s:s,s:O?,s:I}", "how", a->sessions ? a->how : "not ended", "why", a->why, "sessions", (json_int_t)a->sessions));

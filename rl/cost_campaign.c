@@ -2,7 +2,7 @@
 //
 //   {"folder", "runs": [cost of a run (cost.c) and "path"; its state's "how" is "running" or "killed" too, "abandoned": bool],
 //    "states": {"finished": N, ...}, "training", "data_generation", "evaluations", "repeated", "total": WORK, "abandoned": WORK (of that
-//    total), "wasted_flops", "devices", "inherited": [base models, each once], "unreadable": [{"path", "why"}], "currency", "check"}
+//    total), "wasted_flops", "devices", "clock", "inherited": [base models, each once], "unreadable": [{"path", "why"}], "currency", "check"}
 //
 // A sum with a part that isn't known isn't known; what is known of it stands in "at_least". Runs that state different currencies have
 // no sum of money. Work that left no ledger (generate, chat, comparisons of bare models) can't be told and isn't claimed.
@@ -53,14 +53,17 @@ static int by_name(const void *a, const void *b) { return strcmp(*(char *const *
 static const char *weaker(const json_t *a, const json_t *b) {
     static const char *const order[] = {"measured", "computed", "stated"};
     const json_t *both[] = {a, b};
-    int worst = 0;
+    int worst[2] = {0, 0}; // of all, of those that aren't 0
     for (int k = 0; k < 2; k++)
         for (int i = 0; i < COUNT(order); i++) {
             const char *source = json_string_value(json_object_get(both[k], "source"));
             bool counts = json_number_value(json_object_get(both[k], "value")) != 0;
-            if (source && counts && !strcmp(source, order[i]) && i > worst) worst = i;
+            if (!source || strcmp(source, order[i])) continue;
+            if (i > worst[0]) worst[0] = i;
+            if (counts && i > worst[1]) worst[1] = i;
         }
-    return order[worst];
+    bool any = json_number_value(json_object_get(a, "value")) != 0 || json_number_value(json_object_get(b, "value")) != 0;
+    return order[worst[any]];
 }
 static double known_of(const json_t *f) {
     const json_t *v = json_object_get(f, "value"), *least = json_object_get(f, "at_least");
@@ -117,7 +120,7 @@ static void add_inherited(json_t *list, const json_t *base) {
 
 // ---- a campaign ------------------------------------------------------------------------------------------
 typedef struct Campaign {
-    json_t *runs, *states, *training, *data, *evaluations, *repeated, *total, *abandoned, *wasted, *devices, *inherited, *unreadable, *failed;
+    json_t *runs, *states, *training, *data, *evaluations, *repeated, *total, *abandoned, *wasted, *devices, *inherited, *unreadable, *failed, *clock;
     json_t *currency; // of the first run that states a price; false where they differ
 } Campaign;
 
@@ -148,6 +151,7 @@ static void add_run(Campaign *c, json_t *run) {
         add_figures(purpose && !strcmp(purpose, "data generation") ? c->data : c->training, stage);
     }
     add_figures(c->evaluations, json_object_get(run, "evaluations")), add_figures(c->repeated, json_object_get(run, "repeated"));
+    add_figures(c->clock, json_object_get(run, "clock"));
     add_figures(c->total, json_object_get(run, "total")), add_figures(c->wasted, json_object_get(run, "wasted_flops"));
     if (json_is_true(json_object_get(run, "abandoned"))) add_figures(c->abandoned, json_object_get(run, "total"));
     add_devices(c->devices, json_object_get(run, "devices"));
@@ -187,15 +191,15 @@ static json_t *campaign_json(Campaign *c, const char *folder) {
     }
     json_t *check = json_pack("{s:b,s:O}", "ok", json_array_size(c->failed) == 0, "failed", c->failed);
     json_t *name = json_string(folder);
-    return json_pack("{s:o,s:O,s:O,s:O,s:O,s:O,s:O,s:O,s:O,s:O,s:O,s:O,s:O,s:o,s:o}", "folder", name ? name : json_string("(not UTF-8)"), "runs", c->runs, "states",
+    return json_pack("{s:o,s:O,s:O,s:O,s:O,s:O,s:O,s:O,s:O,s:O,s:O,s:O,s:O,s:O,s:o,s:o}", "folder", name ? name : json_string("(not UTF-8)"), "runs", c->runs, "states",
                      c->states, "training", c->training, "data_generation", c->data, "evaluations", c->evaluations, "repeated", c->repeated, "total", c->total,
-                     "abandoned", c->abandoned, "wasted_flops", c->wasted, "devices", c->devices, "inherited", c->inherited, "unreadable", c->unreadable, "check",
+                     "abandoned", c->abandoned, "wasted_flops", c->wasted, "devices", c->devices, "inherited", c->inherited, "unreadable", c->unreadable, "clock", c->clock, "check",
                      check, "currency", json_is_string(c->currency) ? json_incref(c->currency) : json_null());
 }
 
 static void campaign_free(Campaign *c) {
     json_t *all[] = {c->runs, c->states, c->training, c->data, c->evaluations, c->repeated, c->total, c->abandoned, c->wasted, c->devices, c->inherited,
-                     c->unreadable, c->failed, c->currency};
+                     c->unreadable, c->failed, c->clock, c->currency};
     for (int i = 0; i < COUNT(all); i++) json_decref(all[i]);
 }
 
@@ -211,7 +215,7 @@ bool cost_campaign(const char *folder, json_t **out, Err *err) {
     }
     qsort(runs.path, (size_t)runs.count, sizeof *runs.path, by_name);
     Campaign c = {json_array(), json_object(), json_object(), json_object(), json_object(), json_object(), json_object(), json_object(), json_object(),
-                  json_array(), json_array(), json_array(), json_array(), NULL};
+                  json_array(), json_array(), json_array(), json_array(), json_object(), NULL};
     for (int i = 0; i < runs.count; i++) {
         json_t *run = NULL;
         Err why = {0};

@@ -24,6 +24,7 @@ static void print_work(const char *name, const json_t *work) {
         int width;
     } columns[] = {{"steps", 7}, {"new_tokens", 12}, {"trained_tokens", 14}, {"flops", 11}, {"seconds", 10}, {"joules", 13}, {"money", 11}};
     char tame[64];
+    if (json_object_size(work) == 0) return; // no run has such a part
     snprintf(tame, sizeof tame, "%s", name ? name : "");
     text_tame(tame);
     printf("%-16.16s", tame);
@@ -105,6 +106,8 @@ static void print_more(const json_t *cost, const json_t *total_of) {
         print_tame("%-30s ", json_string_value(json_object_get(device, "device")));
         printf("%.4g h\n", known_number(json_object_get(device, "seconds")) / 3600);
     }
+    print_named("by the clock", json_object_get(json_object_get(cost, "clock"), "seconds"), "s");
+    print_named("  outside steps, evaluations", json_object_get(json_object_get(cost, "clock"), "outside"), "s");
     print_named("energy", json_object_get(total, "joules"), "J");
     print_named("money", json_object_get(total, "money"), "");
     print_named("CO2", json_object_get(total, "co2_grams"), "g");
@@ -163,6 +166,6 @@ void campaign_print(const json_t *cost) {
         print_tame("\nERROR: %s can't be read: ", json_string_value(json_object_get(run, "path")));
         print_tame("%s\n", json_string_value(json_object_get(run, "why")));
     }
-    print_check(json_object_get(cost, "check"));
+    if (json_array_size(json_object_get(cost, "runs"))) print_check(json_object_get(cost, "check"));
     printf("Tokens are counted, seconds are from the clock, FLOPs from shapes; * is from what the recipes state. What left no ledger isn't here.\n");
 }

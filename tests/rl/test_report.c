@@ -152,6 +152,134 @@ static void costs_are_sums(void) {
     remove_run();
 }
 
+// ---- campaigns -------------------------------------------------------------------------------------------
+static void into(const char *parent, const char *name, char out[96]) {
+    snprintf(out, 96, "%.64s/%.16s", parent, name);
+    CHECK(rename(folder, out) == 0);
+}
+static void ended(const char *run, const char *how) {
+    Err err = {0};
+    Ledger *l;
+    OK(ledger_open(run, true, &l, &err));
+    json_t *detail = json_pack("{s:s,s:s}", "how", how, "why", "a reason");
+    OK(ledger_event(l, "end", detail, &err));
+    json_decref(detail);
+    ledger_close(l);
+}
+static const char *how_of(const json_t *run) { return json_string_value(json_object_get(json_object_get(run, "state"), "how")); }
+
+// A finished run, a failed one, one that was killed and resumed, one in a folder of its own that was never gone on with.
+static void campaigns_add_up(void) {
+    Err err = {0};
+    Ledger *l;
+    json_t *cost;
+    const char *source;
+    char parent[64] = "/tmp/reckon-campaign-XXXXXX", a[96], b[96], c[96], d[96], deeper[96];
+    CHECK(mkdtemp(parent));
+    make_run(NULL), into(parent, "a", a), ended(a, "finished");
+    make_run(NULL), into(parent, "b", b), ended(b, "failed");
+    make_run(NULL), into(parent, "c", c);
+    OK(ledger_open(c, true, &l, &err) && ledger_rewind(l, 6, &err));
+    for (int64_t i = 7; i <= 8; i++) OK(made_step(l, i, &err));
+    for (int m = 0; m < 2; m++) OK(made_evaluate(l, 8, m ? "direct" : "think", &err));
+    ledger_close(l);
+    ended(c, "finished");
+    snprintf(deeper, sizeof deeper, "%.64s/deeper", parent);
+    OK(folder_make(deeper, &err));
+    make_run(NULL), into(deeper, "d", d);
+    OK(cost_campaign(parent, &cost, &err));
+    CHECK_INT(json_array_size(json_object_get(cost, "runs")), 4);
+    CHECK(json_is_true(json_object_get(json_object_get(cost, "check"), "ok")));
+    const json_t *states = json_object_get(cost, "states"), *runs = json_object_get(cost, "runs");
+    CHECK_INT(json_integer_value(json_object_get(states, "finished")), 2);
+    CHECK_INT(json_integer_value(json_object_get(states, "failed")), 1);
+    CHECK_INT(json_integer_value(json_object_get(states, "killed")), 1);
+    CHECK_STR(how_of(json_array_get(runs, 3)), "killed");
+    CHECK(json_is_true(json_object_get(json_array_get(runs, 1), "abandoned")) && json_is_false(json_object_get(json_array_get(runs, 2), "abandoned")));
+    CHECK_NEAR(value(cost, "total", "seconds", &source), 3 * 10 + 10 + 1 + 3, 1e-9); // two steps and two evaluations twice
+    CHECK_NEAR(value(cost, "repeated", "steps", &source), 2, 0);
+    CHECK_NEAR(value(cost, "training", "steps", &source), 32, 0);
+    CHECK_NEAR(value(cost, "abandoned", "seconds", &source), 20, 1e-9);
+    CHECK_NEAR(value(cost, "total", "money", &source), 2 * 44, 1e-9); // 7200 EUR an hour
+    CHECK_STR(source, "stated");
+    CHECK_NEAR(value(cost, "total", "flops", &source), 4 * 12e9 + 4e9, 1);
+    const json_t *devices = json_object_get(cost, "devices");
+    CHECK_INT(json_array_size(devices), 1);
+    CHECK_NEAR(json_number_value(json_object_get(json_object_get(json_array_get(devices, 0), "seconds"), "value")), 44, 1e-9);
+    json_decref(cost);
+    // A run of another currency: no sum of money. One that states nothing: what is known of the sum, and no more.
+    char *recipe = path_join(a, "recipe.resolved.json");
+    static const char dollars[] = "{\"outside\":{\"currency\":\"USD\",\"price_per_hour\":1}}";
+    OK(file_write_atomic(recipe, dollars, strlen(dollars), &err));
+    OK(cost_campaign(parent, &cost, &err));
+    CHECK_STR(json_string_value(json_object_get(json_object_get(json_object_get(cost, "total"), "money"), "value")), "not known");
+    const json_t *joules = json_object_get(json_object_get(cost, "total"), "joules");
+    CHECK_STR(json_string_value(json_object_get(joules, "value")), "not measured");
+    CHECK_NEAR(json_number_value(json_object_get(joules, "at_least")), 100 * 34, 1e-6);
+    json_decref(cost);
+    free(recipe);
+    // A row that is gone: the parts no longer come to the whole, and that is said.
+    char *path = path_join(b, "ledger.db");
+    sqlite3 *db;
+    CHECK_INT(sqlite3_open(path, &db), SQLITE_OK);
+    CHECK_INT(sqlite3_exec(db, "DELETE FROM steps WHERE step = 5", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    OK(cost_campaign(parent, &cost, &err));
+    CHECK(json_is_false(json_object_get(json_object_get(cost, "check"), "ok")));
+    CHECK_STR(json_string_value(json_object_get(json_array_get(json_object_get(json_object_get(cost, "check"), "failed"), 0), "path")), b);
+    json_decref(cost);
+    // A ledger that can't be read is named, and the others are told.
+    OK(file_write_atomic(path, "no ledger", 9, &err));
+    OK(cost_campaign(parent, &cost, &err));
+    CHECK_INT(json_array_size(json_object_get(cost, "unreadable")), 1);
+    CHECK_INT(json_array_size(json_object_get(cost, "runs")), 3);
+    json_decref(cost);
+    free(path);
+    OK(folder_remove(parent, &err));
+    CHECK(!cost_campaign(parent, &cost, &err) && err.code == ERR_NOINPUT);
+}
+
+// What a run began with: another run's checkpoint, a folder with a card, one without, nothing.
+static void base_models(void) {
+    Err err = {0};
+    json_t *cost;
+    char parent[64] = "/tmp/reckon-base-XXXXXX", a[96];
+    CHECK(mkdtemp(parent));
+    make_run(NULL), into(parent, "a", a);
+    make_run(NULL);
+    OK(cost_run(folder, &cost, &err));
+    CHECK(json_is_null(json_object_get(cost, "base_model")));
+    json_decref(cost);
+    char *of_run = xasprintf("{\"model\":{\"path\":\"%s/checkpoints/step-8\"}}", a), *of_card = xasprintf("{\"model\":{\"path\":\"%s\"}}", parent);
+    put("recipe.resolved.json", of_run);
+    OK(cost_run(folder, &cost, &err));
+    const json_t *base = json_object_get(cost, "base_model");
+    CHECK_STR(json_text_or(base, "source", ""), "ledger");
+    CHECK_NEAR(json_real_or_nan(json_object_get(json_object_get(base, "total"), "seconds"), "value"), 10, 1e-9);
+    json_decref(cost);
+    put("recipe.resolved.json", of_card);
+    OK(cost_run(folder, &cost, &err));
+    base = json_object_get(cost, "base_model");
+    CHECK_STR(json_text_or(base, "source", ""), "none");
+    CHECK_STR(json_text_or(json_object_get(base, "flops"), "value", ""), "not known");
+    json_decref(cost);
+    static const char card[] = "---\nlicense: mit\nco2_eq_emissions:\n  emissions: 1250.5 # grams\n  hardware_used: \"8 x H100\"\ntraining_hours: many\n---\ntraining_flops: 7\n";
+    char *readme = path_join(parent, "README.md");
+    OK(file_write_atomic(readme, card, strlen(card), &err));
+    OK(cost_run(folder, &cost, &err));
+    base = json_object_get(cost, "base_model");
+    CHECK_STR(json_text_or(base, "source", ""), "card");
+    CHECK_NEAR(json_real_or_nan(json_object_get(base, "co2_grams"), "value"), 1250.5, 0);
+    CHECK_STR(json_text_or(json_object_get(base, "co2_grams"), "source", ""), "stated");
+    CHECK_STR(json_text_or(base, "hardware", ""), "8 x H100");
+    CHECK_STR(json_text_or(json_object_get(base, "hours"), "value", ""), "not known"); // no number
+    CHECK_STR(json_text_or(json_object_get(base, "flops"), "value", ""), "not known"); // behind the front matter
+    json_decref(cost);
+    free(readme), free(of_run), free(of_card);
+    remove_run();
+    OK(folder_remove(parent, &err));
+}
+
 // ---- audit -----------------------------------------------------------------------------------------------
 static bool audit_names(const char *what, Err *err) {
     json_t *audit;
@@ -351,6 +479,8 @@ static void odd_documents(void) {
 static const Test tests[] = {
     {"energy_counters", energy_counters},
     {"costs_are_sums", costs_are_sums},
+    {"campaigns_add_up", campaigns_add_up},
+    {"base_models", base_models},
     {"audit_finds_what_is_broken", audit_finds_what_is_broken},
     {"text_is_only_text", text_is_only_text},
     {"words_are_whole", words_are_whole},
