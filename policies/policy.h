@@ -160,8 +160,9 @@ typedef struct RolloutOptions {
     // on how many are decoded at once nor on any clock. `finished` may name samples that are paused in the end.
     int32_t complete;
     // Further requests while others decode, at most `more_requests`; NULL: none. With `wait` there is nothing else to do. *there false:
-    // none is ready; with `wait`: there won't be any. None has a longer prompt, more samples or a larger max_tokens than the first ones.
+    // none is ready; with `wait`: there won't be any. None has more samples or a larger max_tokens than the first ones.
     int32_t more_requests;
+    int32_t longest_prompt; // of these; 0: as the first ones'
     bool (*next_request)(void *context, bool wait, RolloutRequest *out, bool *there, Err *err);
     // Called when a sample is finished, in an order that may vary; may be NULL. Not from another thread.
     void (*finished)(void *context, int32_t request, int32_t sample, const Completion *completion);

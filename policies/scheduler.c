@@ -100,6 +100,12 @@ static bool scheduler_sizes(Scheduler *s, Err *err) {
         s->truncates |= is_truncated(&r->sampling);
     }
     s->most_samples = (int32_t)most_samples;
+    if (s->options.next_request && s->options.longest_prompt > s->longest_prompt) {
+        int64_t room = config_context(&s->p->config) - s->most_tokens;
+        s->longest_prompt = (int32_t)(s->options.longest_prompt < room ? s->options.longest_prompt : room > s->longest_prompt ? room : s->longest_prompt);
+        if (s->longest_prompt > prompt) prompt = s->longest_prompt;
+        if (pages_for(s->longest_prompt + s->most_tokens) > longest) longest = pages_for(s->longest_prompt + s->most_tokens);
+    }
     int64_t more = s->options.next_request ? s->options.more_requests : 0, more_pages = (longest + 1) * most_samples;
     samples += more * most_samples;
     if (samples > INT32_MAX / 2) return fail(err, ERR_DATA, "rollout", "too many samples");

@@ -3,6 +3,7 @@
 // safetensors file whose header doesn't account for every byte.
 #include "checkpoint.h"
 #include "files.h"
+#include "stages.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -139,15 +140,16 @@ bool checkpoint_save(const char *run_folder, const Policy *p, const TrainState *
         return fail(err, ERR_SOFTWARE, run_folder, "a checkpoint of step %lld, stage %d, stage step %d, chain '%s'",
                     (long long)state->step, state->stage_index, state->stage_step, state->chain);
     char *aside = checkpoint_path(run_folder, state->step, ".part"), *final = checkpoint_path(run_folder, state->step, NULL),
-         *parent = path_join(run_folder, "checkpoints"), *optimizer = path_join(aside, "optimizer.safetensors");
+         *parent = path_join(run_folder, "checkpoints"), *optimizer = path_join(aside, "optimizer.safetensors"),
+         *flight = path_join(aside, FLIGHT_FILE);
     bool ok = folder_make(parent, err) && folder_sync(run_folder, err) && folder_remove(aside, err) && folder_make(aside, err) &&
-              policy_save(p, aside, "F32", err) && policy_save_optimizer(p, optimizer, err) &&
+              (flight_is_empty(state->flight) || flight_save(state->flight, flight, err)) && policy_save(p, aside, "F32", err) && policy_save_optimizer(p, optimizer, err) &&
               write_state(aside, state, recipe_hash, err) && folder_sync(aside, err) && put_in_place(aside, final, err) &&
               folder_sync(parent, err);
     if (!ok) {
         Err ignored;
         if (!folder_remove(aside, &ignored)) log_line(LOG_WARN, "%s could not be removed: %s", aside, ignored.msg);
     }
-    free(aside), free(final), free(parent), free(optimizer);
+    free(aside), free(final), free(parent), free(optimizer), free(flight);
     return ok;
 }

@@ -7,12 +7,8 @@ bool sample_and_score(const Trainer *t, const Stage *stage, Batch *batch, StepRe
     double start = clock_seconds();
     RewardCounts before, after;
     reward_pool_counts(t->rewards, &before);
-    if (stage->algo.refills == 0) TRY(rollout_batch(t, batch, report, err));
-    else TRY(rollout_refilled(t, batch, report, err));
-    if (stage->algo.refills == 0) {
-        TRY(rewards_collect(t, batch, report, err));
-        levels_count(batch, report);
-    }
+    TRY(rollout_batch(t, batch, report, err) && rewards_collect(t, batch, report, err));
+    batch_levels(batch, report);
     double both = clock_seconds() - start; // sampling, and waiting for verdicts
     reward_pool_counts(t->rewards, &after);
     report->measured.rollout = both - report->measured.reward;

@@ -26,9 +26,9 @@ const Table ledger_tables[TABLES] = {
                  "REAL, clip_share REAL, clip_low REAL, clip_high REAL, ratio_max REAL, length_mean REAL, think_mean REAL, answer_mean REAL, "
                  "truncated_share REAL, given_mean REAL, scored INTEGER, abstained INTEGER, error INTEGER, budget INTEGER, killed "
                  "INTEGER, group_count INTEGER, groups_without_variance INTEGER, groups_trained INTEGER, prompt_tokens "
-                 "INTEGER, new_tokens INTEGER, trained_tokens INTEGER, skipped INTEGER, flops REAL, content TEXT NOT "
+                 "INTEGER, new_tokens INTEGER, trained_tokens INTEGER, stale_tokens INTEGER, staleness INTEGER, flight_tokens INTEGER, skipped INTEGER, flops REAL, content TEXT NOT "
                  "NULL, chain TEXT NOT NULL) STRICT",
-                 35, 33},
+                 38, 36},
     [T_STEP_PARTS] = {"step_parts",
                       "CREATE TABLE step_parts(step INTEGER, position INTEGER, name TEXT, mean REAL, PRIMARY KEY(step, "
                       "position)) STRICT, WITHOUT ROWID",
@@ -41,6 +41,10 @@ const Table ledger_tables[TABLES] = {
                        "CREATE TABLE step_levels(step INTEGER, position INTEGER, kind TEXT, level INTEGER, prompts INTEGER, samples "
                        "INTEGER, passed INTEGER, share REAL, PRIMARY KEY(step, position)) STRICT, WITHOUT ROWID",
                        8, 8},
+    [T_REPLACED] = {"replaced",
+                    "CREATE TABLE replaced(step INTEGER, prompt INTEGER, attempt INTEGER, kind TEXT, level INTEGER, mode TEXT, "
+                    "samples INTEGER, prompt_tokens INTEGER, tokens INTEGER, reward REAL, PRIMARY KEY(step, prompt, attempt)) STRICT, WITHOUT ROWID",
+                    10, 10},
     [T_PROMPTS] = {"prompts",
                    "CREATE TABLE prompts(step INTEGER, prompt INTEGER, kind TEXT, level INTEGER, mode TEXT, text TEXT, "
                    "messages TEXT, truth TEXT, ids BLOB, has_variance INTEGER, hash TEXT NOT NULL, PRIMARY KEY(step, "
@@ -49,9 +53,9 @@ const Table ledger_tables[TABLES] = {
     [T_SAMPLES] = {"samples",
                    "CREATE TABLE samples(step INTEGER, sample INTEGER, prompt INTEGER, finish TEXT, tokens INTEGER, "
                    "think_tokens INTEGER, answer_tokens INTEGER, verdict TEXT, reward REAL, why TEXT, advantage REAL, "
-                   "active INTEGER, completion TEXT, ids BLOB, logprobs BLOB, course BLOB, hash TEXT NOT NULL, "
+                   "active INTEGER, completion TEXT, ids BLOB, logprobs BLOB, course BLOB, versions BLOB, hash TEXT NOT NULL, "
                    "PRIMARY KEY(step, sample)) STRICT",
-                   17, 16},
+                   18, 17},
     [T_PARTS] = {"parts",
                  "CREATE TABLE parts(step INTEGER, sample INTEGER, position INTEGER, name TEXT, value REAL, PRIMARY "
                  "KEY(step, sample, position)) STRICT, WITHOUT ROWID",
@@ -443,7 +447,7 @@ static bool write_rewind(Ledger *l, int64_t step, Err *err) {
                     (long long)last, (long long)step);
     if (step == last) return true;
     TRY(note_repeated_steps(l, step, err) && note_repeated_evaluations(l, step, err));
-    static const int tables[] = {T_STEPS, T_STEP_PARTS, T_STEP_LEVELS, T_STEP_EXPERTS, T_PROMPTS, T_SAMPLES, T_PARTS, T_EVALUATIONS};
+    static const int tables[] = {T_STEPS, T_STEP_PARTS, T_STEP_LEVELS, T_STEP_EXPERTS, T_REPLACED, T_PROMPTS, T_SAMPLES, T_PARTS, T_EVALUATIONS};
     for (int i = 0; i < COUNT(tables); i++) {
         char sql[96];
         snprintf(sql, sizeof sql, "DELETE FROM %s WHERE step > %lld", ledger_tables[tables[i]].name, (long long)step);

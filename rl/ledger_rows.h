@@ -37,7 +37,7 @@ Value value_column(sqlite3_stmt *row, int column);
 void row_append(Buf *out, const char *table, const Value *values, int count);
 
 // ---- tables ----------------------------------------------------------------------------------------------
-enum { T_RUN, T_STEPS, T_STEP_PARTS, T_STEP_LEVELS, T_STEP_EXPERTS, T_PROMPTS, T_SAMPLES, T_PARTS, T_EVALUATIONS, T_EVENTS, TABLES, MAX_COLUMNS = 40 };
+enum { T_RUN, T_STEPS, T_STEP_PARTS, T_STEP_LEVELS, T_STEP_EXPERTS, T_REPLACED, T_PROMPTS, T_SAMPLES, T_PARTS, T_EVALUATIONS, T_EVENTS, TABLES, MAX_COLUMNS = 40 };
 typedef struct Table {
     const char *name, *create;
     int columns; // all
@@ -88,7 +88,7 @@ void chain_link(const char *previous, const void *content, size_t size, char out
 // The last link of the replayable chain at or before `step`; an error if there is no run yet.
 bool chain_before(const Ledger *l, int64_t step, char out[65], Err *err) MUST_CHECK;
 typedef struct LedgerCounts {
-    int64_t steps, step_parts, step_levels, step_experts, prompts, samples, parts, evaluations, events, repeated, repeated_same;
+    int64_t steps, step_parts, step_levels, step_experts, replaced, prompts, samples, parts, evaluations, events, repeated, repeated_same;
 } LedgerCounts;
 // The hash of a step's content (64 hex digits) from its rows as they are in the database. With `check`, the prompts'
 // and samples' own hashes are recomputed too and the first that differs is the error (ERR_FAILED). `counts` may be NULL.

@@ -2,7 +2,7 @@
 // measured, in one transaction. Everything but the measured event is replayable and enters the chain.
 #include "ledger_rows.h"
 #include "files.h"
-#include "stages.h"
+#include "flight.h"
 #include <math.h>
 #include <string.h>
 
@@ -15,9 +15,10 @@ static bool insert_step(Ledger *l, const StepReport *r, Err *err) {
                  value_int(r->verdicts[VERDICT_ABSTAINED]), value_int(r->verdicts[VERDICT_ERROR]),
                  value_int(r->verdicts[VERDICT_BUDGET]), value_int(r->verdicts[VERDICT_KILLED]), value_int(r->groups),
                  value_int(r->groups_without_variance), value_int(r->groups_trained), value_int(r->prompt_tokens),
-                 value_int(r->new_tokens), value_int(r->trained_tokens), value_int(r->skipped), value_real(r->flops),
+                 value_int(r->new_tokens), value_int(r->trained_tokens), value_int(r->stale_tokens), value_int(r->staleness),
+                 value_int(r->flight_tokens), value_int(r->skipped), value_real(r->flops),
                  value_text(""), value_text("")};
-    _Static_assert(COUNT(v) == 35, "one value a column");
+    _Static_assert(COUNT(v) == 38, "one value a column");
     TRY(ledger_insert(l, T_STEPS, v, err));
     for (int i = 0; i < r->part_count && i < MAX_REWARD_PARTS; i++) {
         Value part[] = {value_int(r->step), value_int(i), value_text(r->part_name[i]), value_real(r->part_mean[i])};
@@ -66,7 +67,32 @@ static Value course_value(const Completion *c, Buf *memory) {
     return value_bytes(memory->data, memory->size, VALUE_BLOB);
 }
 
-static bool insert_sample(Ledger *l, int64_t step, int index, const Episode *e, Buf *row, Buf *course, Err *err) {
+// Whose weights drew its tokens: [stretches][2] i64, a version (steps done) and a number of sampled tokens. NULL where all are of
+// the step's own weights.
+static Value versions_value(const Episode *e, int64_t step, Buf *memory) {
+    memory->size = 0;
+    if (e->version_count == 0 || (e->version_count == 1 && e->versions[0].version == step - 1)) return (Value){0};
+    for (int i = 0; i < e->version_count; i++) {
+        int64_t pair[2] = {e->versions[i].version, e->versions[i].length};
+        buf_append(memory, pair, sizeof pair);
+    }
+    return value_bytes(memory->data, memory->size, VALUE_BLOB);
+}
+
+// A group that dynamic sampling replaced: what it cost, and the reward that all its scored samples had.
+static bool insert_replaced(Ledger *l, int64_t step, int prompt, const Group *g, Err *err) {
+    int64_t tokens = 0;
+    double reward = NAN;
+    for (int s = 0; s < g->size; s++) {
+        tokens += g->episodes[s].completion.length;
+        if (g->episodes[s].verdict.state == VERDICT_SCORED) reward = g->episodes[s].verdict.score;
+    }
+    Value v[] = {value_int(step), value_int(prompt), value_int(g->attempt), value_text(g->prompt.item.kind), value_int(g->prompt.item.level),
+                 value_text(mode_names[g->prompt.mode]), value_int(g->size), value_int(g->prompt.ids.count), value_int(tokens), value_real(reward)};
+    return ledger_insert(l, T_REPLACED, v, err);
+}
+
+static bool insert_sample(Ledger *l, int64_t step, int index, const Episode *e, Buf *row, Buf *course, Buf *versions, Err *err) {
     const Completion *c = &e->completion;
     const Verdict *verdict = &e->verdict;
     char hash[65];
@@ -77,7 +103,7 @@ static bool insert_sample(Ledger *l, int64_t step, int index, const Episode *e, 
                  value_text(verdict->why), value_real(e->advantage), value_int(e->active),
                  e->text ? value_bytes(e->text, e->text_size, VALUE_TEXT) : (Value){0},
                  value_bytes(c->ids, length * sizeof *c->ids, VALUE_BLOB),
-                 value_bytes(c->logprob, length * sizeof *c->logprob, VALUE_BLOB), course_value(c, course), {0}};
+                 value_bytes(c->logprob, length * sizeof *c->logprob, VALUE_BLOB), course_value(c, course), versions_value(e, step, versions), {0}};
     row->size = 0;
     row_append(row, "samples", v, ledger_tables[T_SAMPLES].hashed);
     for (int i = 0; i < verdict->part_count && i < MAX_REWARD_PARTS; i++) {
@@ -87,7 +113,7 @@ static bool insert_sample(Ledger *l, int64_t step, int index, const Episode *e, 
         TRY(ledger_insert(l, T_PARTS, part, err));
     }
     sha256_hex(row->data, row->size, hash);
-    v[16] = value_text(hash);
+    v[17] = value_text(hash);
     return ledger_insert(l, T_SAMPLES, v, err);
 }
 
@@ -122,10 +148,12 @@ static bool write_step(Ledger *l, const StepReport *r, const Batch *b, Err *err)
     TRY(chain_before(l, last, previous, err));
     TRY(insert_step(l, r, err));
     for (int i = 0; b && i < b->prompt_count; i++) TRY(insert_prompt(l, r->step, i, &b->prompts[i], err));
-    Buf row = {0}, course = {0};
+    for (int i = 0; b && b->groups && i < b->prompt_count; i++)
+        for (const Group *g = b->groups[i]->previous; g; g = g->previous) TRY(insert_replaced(l, r->step, i, g, err));
+    Buf row = {0}, course = {0}, versions = {0};
     bool ok = true;
-    for (int i = 0; ok && b && i < b->episode_count; i++) ok = insert_sample(l, r->step, i, &b->episodes[i], &row, &course, err);
-    buf_free(&row), buf_free(&course);
+    for (int i = 0; ok && b && i < b->episode_count; i++) ok = insert_sample(l, r->step, i, &b->episodes[i], &row, &course, &versions, err);
+    buf_free(&row), buf_free(&course), buf_free(&versions);
     TRY(ok);
     TRY(step_content(l, r->step, false, NULL, content, err));
     chain_link(previous, content, 64, chain);

@@ -83,6 +83,8 @@ bool step_content(const Ledger *l, int64_t step, bool check, LedgerCounts *count
                           counts ? &counts->step_levels : NULL, err) &&
               append_rows(l, T_STEP_EXPERTS, "SELECT * FROM step_experts WHERE step = ? ORDER BY layer", step, 0, &content,
                           counts ? &counts->step_experts : NULL, err) &&
+              append_rows(l, T_REPLACED, "SELECT * FROM replaced WHERE step = ? ORDER BY prompt, attempt", step, 0, &content,
+                          counts ? &counts->replaced : NULL, err) &&
               append_hashes(l, T_PROMPTS, step, check, &content, counts, err) &&
               append_hashes(l, T_SAMPLES, step, check, &content, counts, err);
     if (ok) sha256_hex(content.data, content.size, out);
@@ -131,7 +133,7 @@ static bool verify_evaluations(const Ledger *l, int64_t step, char chain[65], Le
     return ok;
 }
 
-// A step's sums against its samples; a step without samples on the ledger (sft) has none to check.
+// A step's sums against its samples, to which belong those in flight before it, and not those after it or of replaced groups; a step without samples on the ledger (sft) has none to check.
 static bool verify_sums(const Ledger *l, int64_t step, Err *err) {
     sqlite3_stmt *s;
     bool more = false;
@@ -139,7 +141,8 @@ static bool verify_sums(const Ledger *l, int64_t step, Err *err) {
     snprintf(place, sizeof place, "steps, step %lld", (long long)step);
     static const char sql[] =
         "SELECT count(*), sum(tokens), sum(verdict = 'scored'), sum(verdict = 'abstained'), sum(verdict = 'error'),"
-        " sum(verdict = 'budget'), sum(verdict = 'killed'), t.new_tokens, t.scored, t.abstained, t.error, t.budget, t.killed,"
+        " sum(verdict = 'budget'), sum(verdict = 'killed'), t.new_tokens + coalesce((SELECT flight_tokens FROM steps WHERE step = t.step - 1), 0)"
+        " - t.flight_tokens - coalesce((SELECT sum(tokens) FROM replaced WHERE step = t.step), 0), t.scored, t.abstained, t.error, t.budget, t.killed,"
         " avg(reward) FILTER (WHERE verdict = 'scored'), t.reward_mean"
         " FROM samples AS s JOIN steps AS t ON t.step = s.step WHERE s.step = ?";
     bool ok = ledger_query(l, sql, step, 0, &s, err) && ledger_next(l, s, &more, err);
@@ -187,7 +190,7 @@ static bool verify_counts(const Ledger *l, const LedgerCounts *c, Err *err) {
     const struct {
         int table;
         int64_t visited;
-    } all[] = {{T_STEPS, c->steps},     {T_STEP_PARTS, c->step_parts},   {T_STEP_LEVELS, c->step_levels}, {T_STEP_EXPERTS, c->step_experts}, {T_PROMPTS, c->prompts}, {T_SAMPLES, c->samples},
+    } all[] = {{T_STEPS, c->steps},     {T_STEP_PARTS, c->step_parts},   {T_STEP_LEVELS, c->step_levels}, {T_STEP_EXPERTS, c->step_experts}, {T_REPLACED, c->replaced}, {T_PROMPTS, c->prompts}, {T_SAMPLES, c->samples},
                {T_PARTS, c->parts},     {T_EVALUATIONS, c->evaluations}, {T_EVENTS, c->events}};
     for (int i = 0; i < COUNT(all); i++) {
         char sql[64];

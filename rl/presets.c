@@ -1,6 +1,7 @@
 // Presets: what another program does where its user says nothing, as defaults for a grpo stage. Keys that the recipe gives
 // win. Sizes of batches and completions stay the recipe's own, except a group's where the paper names it.
 #include "recipe_parts.h"
+#include <stdlib.h>
 #include <string.h>
 
 static const struct {
@@ -54,7 +55,19 @@ static void fill_in(json_t *into, const json_t *from) {
     }
 }
 
+// A whole number of a raw section; overrides of the command line still are text.
+static bool is_positive(const json_t *section, const char *key) {
+    const json_t *value = json_object_get(section, key), *set = json_object_get(value, "$set");
+    return set ? atof(json_string_value(set)) > 0 : json_number_value(value) > 0;
+}
+
 void preset_apply(json_t *stage) {
+    const json_t *rollout = json_object_get(stage, "rollout");
+    if (is_positive(rollout, "staleness") || is_positive(rollout, "partial")) { // stale samples are corrected, unless the recipe says otherwise
+        json_t *correction = json_loads("{\"algo\":{\"correction\":{\"level\":\"token\"}}}", 0, NULL);
+        fill_in(stage, correction);
+        json_decref(correction);
+    }
     const json_t *named = json_object_get(json_object_get(stage, "algo"), "preset"), *set = json_object_get(named, "$set");
     const char *name = json_string_value(set ? set : named);
     for (int i = 0; name && i < COUNT(presets); i++) {

@@ -32,6 +32,9 @@ static bool repeats_itself(const Completion *c) {
 
 bool probe_stage(const Trainer *t, const Stage *stage, ProbeReport *out, Err *err) {
     Stage small = *stage;
+    Trainer now = *t;
+    now.flight = NULL;
+    small.algo.refills = small.staleness = small.partial = 0;
     StepReport report = {0};
     *out = (ProbeReport){0};
     small.group_size = stage->group_size < 4 ? stage->group_size : 4;
@@ -39,7 +42,7 @@ bool probe_stage(const Trainer *t, const Stage *stage, ProbeReport *out, Err *er
     small.batch = stage->probe / small.group_size < stage->batch ? stage->probe / small.group_size : stage->batch;
     Batch b = {.stage = &small, .stage_step = 1};
     Err ignored = {0};
-    bool ok = rollout_batch(t, &b, &report, err);
+    bool ok = rollout_batch(&now, &b, &report, err);
     ok = reward_pool_finish(t->rewards, ok ? err : &ignored) && ok; // verdicts go to where the batch lies
     double cut = 0, cut_repetitive = 0, n = b.episode_count;
     for (int i = 0; ok && i < b.episode_count; i++) {

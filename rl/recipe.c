@@ -290,11 +290,28 @@ static bool check_budget(Build *b, const json_t *sampling, const char *path, con
                   int_of(sampling, "think_tokens"), int_of(sampling, "max_tokens"));
 }
 
+// Samples of older weights: what makes up for them, and what can't be together.
+static bool check_rollout(Build *b, const json_t *stage, const char *path, Err *err) {
+    const json_t *rollout = json_object_get(stage, "rollout"), *algo = json_object_get(stage, "algo"), *correction = json_object_get(algo, "correction");
+    int partial = int_of(rollout, "partial");
+    char at[96];
+    snprintf(at, sizeof at, "%s.rollout.partial", path);
+    if (partial > int_of(stage, "prompts"))
+        return REJECT(b, ERR_DATA, at, "'rollout.partial' in %s: found %d, expected at most the %d prompts", path, partial, int_of(stage, "prompts"));
+    if (partial > 0 && int_of(algo, "refills") > 0)
+        return REJECT(b, ERR_DATA, at, "'rollout.partial' in %s: expected 0 beside algo.refills: whether a group is replaced is known when it is complete", path);
+    snprintf(at, sizeof at, "%s.algo.correction.level", path);
+    bool corrected = strcmp(json_string_value(json_object_get(correction, "level")), "off") || strcmp(json_string_value(json_object_get(correction, "reject")), "none");
+    if ((partial > 0 || int_of(rollout, "staleness") > 0) && !corrected && !strcmp(json_string_value(json_object_get(algo, "loss")), "gpg"))
+        return REJECT(b, ERR_DATA, at, "'algo.correction.level' in %s: expected token or sequence, as the rollout is stale and the loss gpg has no ratio", path);
+    return true;
+}
+
 bool recipe_check_grpo(Build *b, json_t *stage, const char *path, Err *err) {
     json_t *algo = json_object_get(stage, "algo"), *sampling = json_object_get(stage, "sampling");
     char at[96];
     complete_epsilon(algo);
-    TRY(check_algo(b, algo, sampling, path, err));
+    TRY(check_algo(b, algo, sampling, path, err) && check_rollout(b, stage, path, err));
     const char *advantage = json_string_value(json_object_get(algo, "advantage"));
     snprintf(at, sizeof at, "%s.group_size", path);
     if (int_of(stage, "group_size") == 1 && strcmp(advantage, "batch_mean") != 0 && strcmp(advantage, "reinforce_plus_plus") != 0)

@@ -120,6 +120,16 @@ static const Field curriculum_fields[] = {
     {"window", FIELD_INT, "steps that pass rates are taken over", RANGE(1, 1000), .otherwise = "10", AT(Stage, curriculum.window)},
     FIELD_END,
 };
+
+static const Field rollout_fields[] = {
+    {"staleness", FIELD_INT, "steps that sampling is ahead of training, so that rewards are scored meanwhile; 0: none", RANGE(0, 64),
+     .otherwise = "0", AT(Stage, staleness)},
+    {"partial", FIELD_INT, "groups in flight beside a step's own: it ends when enough are complete, and others go on in the next; 0: none",
+     RANGE(0, 65536), .otherwise = "0", AT(Stage, partial)},
+    {"carry", FIELD_INT, "steps after which such a group is waited for", RANGE(1, 64), .otherwise = "4", AT(Stage, carry)},
+    FIELD_END,
+};
+
 static const Field correction_fields[] = {
     {"level", FIELD_CHOICE, "what the weight exp(old - sampler) is taken of", .choices = "off|token|sequence",
      .otherwise = "\"off\"", AT(Stage, algo.correction.level)},
@@ -309,6 +319,7 @@ const Field grpo_fields[] = {
     {"max_truncated", FIELD_NUMBER, "share of these that max_tokens may cut off; with more the stage doesn't start", RANGE(0, 1),
      .otherwise = "0.5", AT(Stage, max_truncated)},
     {"sampling", FIELD_SECTION, "how completions are sampled", .fields = sampling_fields},
+    {"rollout", FIELD_SECTION, "sampling ahead of training, and over its steps", .fields = rollout_fields},
     {"algo", FIELD_SECTION, "advantage and loss", .fields = algo_fields},
     {"optimizer", FIELD_SECTION, "AdamW and its schedule", .fields = grpo_optimizer_fields},
     FIELD_END,
@@ -487,6 +498,7 @@ const Field recipe_fields[] = {
     {"stages", FIELD_LIST, "what is done in turn: sft{...}, grpo{...}", .required = true},
     {"sampling", FIELD_SECTION, "for every grpo stage that doesn't say otherwise", .shared = true,
      .fields = sampling_fields},
+    {"rollout", FIELD_SECTION, "for every grpo stage that doesn't say otherwise", .shared = true, .fields = rollout_fields},
     {"algo", FIELD_SECTION, "for every grpo stage that doesn't say otherwise", .shared = true, .fields = algo_fields},
     {"optimizer", FIELD_SECTION, "for every stage that doesn't say otherwise", .shared = true,
      .fields = grpo_optimizer_fields},

@@ -80,6 +80,9 @@ typedef struct Stage {
     int reject;           // the recipe's words for algo.correction.rejections
     double reject_low, reject_high;
     Optimizer optimizer;
+    int staleness;        // grpo: steps that sampling is ahead of training
+    int partial;          // grpo: groups in flight beside those of a step; 0: a step waits for all
+    int carry;            // grpo: samplings after which such a group has to be complete
     int probe;            // grpo: samples drawn before the first step, to see whether they end; 0: none
     double max_truncated; // grpo: largest share of these that max_tokens may cut off
     int evaluate_every;   // 0: only at the end of the stage
@@ -230,7 +233,13 @@ typedef struct Episode {
     uint8_t *keep;                 // [length] 0 where a rejection leaves the token out; else NULL
     uint8_t *chosen;               // [length] clip_cov, kl_cov: within an optimizer step; else NULL
     bool active;                   // has a scored verdict and takes part in the loss
+    struct TokenVersions *versions; // [version_count] whose weights drew its tokens, from the first token on
+    int version_count;
 } Episode;
+typedef struct TokenVersions { // a stretch of sampled tokens
+    int64_t version; // steps done when the weights were new
+    int32_t length;
+} TokenVersions;
 
 typedef struct Prompt {
     Item item;
@@ -248,10 +257,7 @@ typedef struct Batch {
     Prompt *prompts;   // tasks
     Episode *episodes; // [prompt_count * group_size], rollout
     Rollout rollout;
-    int round;                 // of dynamic sampling: which replacement this is
-    int wanted;                // prompts of such a round; 0: the stage's
-    struct Batch *rounds;      // [round_count] whose prompts and episodes this batch took; owned
-    int round_count;
+    struct Group **groups; // [prompt_count] whose prompts and episodes these are; owned (flight.h)
 } Batch;
 
 // Coefficients that move from step to step; part of a checkpoint.
@@ -306,6 +312,8 @@ typedef struct StepReport {
     int64_t prompt_tokens, new_tokens, trained_tokens;
     ExpertLoad experts;                  // owned; empty where the model has none
     LevelCounts levels;                  // owned; empty for sft
+    int64_t stale_tokens, staleness;     // of its samples: tokens that older weights drew, and how many steps older at most
+    int64_t flight_tokens;               // sampled so far, and not trained on yet
     bool skipped;                        // a gradient was NaN or Inf: no update
     double flops;                        // computed from shapes
     struct {
@@ -446,6 +454,7 @@ typedef struct TrainState {
     char chain[65]; // head of the replayable chain at this step
     AlgoState algo; // of the stage at this step
     const json_t *curriculum; // of the stage at this step, when saving; NULL: none. Read with checkpoint_curriculum
+    struct Flight *flight; // what is sampled and not trained on yet; NULL: nothing. Written only; flight_load reads it
 } TrainState;
 // checkpoints/step-N: written aside, synced, renamed; every section's hash in state.json.
 bool checkpoint_save(const char *run_folder, const Policy *p, const TrainState *state, const char *recipe_hash, Err *err) MUST_CHECK;

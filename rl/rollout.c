@@ -1,8 +1,11 @@
-// Rollout and rewards of one step: prompts from the tasks, completions from the policy, verdicts from the scripts. A
-// prompt's group is handed to the reward workers as soon as its last sample is finished, while others still decode;
-// scores don't depend on that order.
+// One sampling: prompts from the tasks, completions from the policy, verdicts from the scripts. A prompt's group is handed to the
+// reward workers as soon as its last sample is finished, while others still decode; scores don't depend on that order.
+//
+// Dynamic sampling (DAPO, arXiv 2503.14476): a group whose rewards are all equal teaches nothing, so it is replaced by one of a
+// further prompt, a bounded number of times. Each place of a step has attempts of its own, number r of place i always the same
+// prompt; so the next one starts as soon as its verdicts say so, among whatever decodes then, and nothing depends on when that is.
 #include "curriculum.h"
-#include "stages.h"
+#include "flight.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,138 +16,308 @@ Mode mode_of_prompt(const Recipe *r, const Stage *stage, int stage_index, uint64
     return u < stage->mode_share[MODE_THINK] ? MODE_THINK : MODE_DIRECT;
 }
 
-typedef struct Collector {
+typedef struct Sitting { // what one sampling works with
     const Trainer *t;
-    Batch *batch;
-    int *finished; // per prompt
-    Dialogues *dialogues; // NULL without an environment
-    bool stopped; // by progress
+    const Stage *stage;
+    int64_t stage_start, version;
+    Group **groups; // [count] by request
+    int count, first_count;
+    Group **places; // [first_count] the latest attempt of each
+    RolloutRequest *requests;
+    bool pauses;    // it may end before all are complete
+    int32_t longest_prompt;
+    double waited;  // measured: seconds in which nothing decoded, all waited for the environment
+    bool stopped;   // by progress
     bool failed;
     Err err;
-} Collector;
+} Sitting;
 
-static bool submit_group(Collector *c, int prompt) {
-    const Recipe *r = c->t->recipe;
-    Batch *b = c->batch;
-    for (int s = 0; s < b->group_size; s++) {
-        Episode *e = &b->episodes[prompt * b->group_size + s];
-        const Prompt *p = &b->prompts[prompt];
-        char id[96];
-        snprintf(id, sizeof id, "step %lld prompt %d sample %d", (long long)b->step, b->round * b->stage->batch + prompt, s);
-        RewardSample sample = {.id = id, .prompt = p->item.prompt, .messages = p->item.messages, .completion = e->text,
-                               .completion_size = e->text_size, .truth = p->item.truth, .row = p->item.row,
-                               .tokens = e->completion.length, .think_tokens = e->think_tokens, .answer_tokens = e->answer_tokens,
-                               .finish = e->completion.finish == FINISH_STOP ? "stop" : "length", .mode = mode_names[p->mode], .task = p->item.kind,
-                               .step = b->step, .group = prompt,
-                               .seed = r->seed ^ ((uint64_t)b->step << 32) ^
-                                       (uint64_t)((b->round * b->stage->batch + prompt) * b->group_size + s),
-                               .environment = dialogue_result(c->dialogues, prompt, s)};
-        TRY(reward_pool_submit(c->t->rewards, &sample, &e->verdict, &c->err));
+// ---- prompts -------------------------------------------------------------------------------------------------
+static void drop_ids(void *p) { ids_free(p); }
+static void drop_dialogues(void *p) { dialogues_close(p); }
+
+// Group number `index` of the stage, from 0. Replacements come from beyond the stage's own prompts.
+static bool group_new(const Sitting *w, int64_t index, int attempt, Group **out, Err *err) {
+    const Stage *stage = w->stage;
+    Arena arena = {0};
+    Group *g = ARENA_NEW(&arena, Group, 1);
+    *out = g;
+    g->arena = arena;
+    g->slot = (int)(index % stage->batch), g->attempt = attempt, g->size = stage->group_size;
+    g->step = w->stage_start + index / stage->batch + 1;
+    g->number = (uint32_t)(attempt * stage->batch + g->slot);
+    g->episodes = ARENA_NEW(&g->arena, Episode, g->size);
+    for (int s = 0; s < g->size; s++) g->episodes[s].completion.finish = FINISH_PAUSED;
+    uint64_t item = ((uint64_t)attempt * (uint64_t)stage->steps + (uint64_t)(index / stage->batch)) * (uint64_t)stage->batch + (uint64_t)g->slot;
+    g->prompt.mode = mode_of_prompt(w->t->recipe, stage, w->t->stage_index, item);
+    arena_defer(&g->arena, drop_ids, &g->prompt.ids);
+    const double *shares = curriculum_shares(w->t->curriculum);
+    return shares ? tasks_train_item_of(w->t->tasks, stage, shares, item, &g->arena, &g->prompt.item, err)
+                  : tasks_train_item(w->t->tasks, stage, item, &g->arena, &g->prompt.item, err);
+}
+
+// The environment opens its episodes, where there is one; then the prompts are what it opened with. Memory is the first group's.
+static bool open_prompts(const Sitting *w, Group **groups, int count, Err *err) {
+    const Trainer *t = w->t;
+    Arena *a = &groups[0]->arena;
+    Item **items = ARENA_NEW(a, Item *, count);
+    Mode *modes = ARENA_NEW(a, Mode, count);
+    Dialogues *dialogues;
+    for (int i = 0; i < count; i++) items[i] = &groups[i]->prompt.item, modes[i] = groups[i]->prompt.mode;
+    DialogueSetup setup = {.recipe = t->recipe, .policy = t->policy, .rewards = t->rewards, .count = count, .samples = groups[0]->size, .items = items,
+                           .modes = modes, .arena = a, .step = (uint64_t)groups[0]->step, .first_prompt = groups[0]->number};
+    TRY(dialogues_open(&setup, &dialogues, err));
+    if (dialogues) arena_defer(a, drop_dialogues, dialogues); // the items' texts are its own
+    for (int i = 0; i < count; i++) {
+        Group *g = groups[i];
+        g->dialogues = dialogues, g->dialogue = i;
+        TRY(dialogue_prompt(dialogues, t->recipe, policy_tokenizer(t->policy), &g->prompt.item, g->prompt.mode, i, &g->prompt.ids, err));
     }
-    return reward_pool_start(c->t->rewards, &c->err);
+    return true;
+}
+
+static RolloutRequest request_of(const Sitting *w, Group *g) {
+    RolloutRequest r = {.prompt = g->prompt.ids.data, .prompt_length = g->prompt.ids.count, .samples = g->size, .sampling = w->stage->sampling,
+                        .seed = w->t->recipe->seed, .step = (uint32_t)g->step, .prompt_index = g->number};
+    if (g->prompt.mode == MODE_DIRECT) r.sampling.think_tokens = 0;
+    r.sampling.stop = dialogue_stops(g->dialogues, g->dialogue, w->stage->sampling.stop);
+    return r;
+}
+
+// ---- samples -------------------------------------------------------------------------------------------------
+static void take_version(Group *g, Episode *e, int64_t version, int32_t tokens) {
+    if (tokens == 0) return;
+    TokenVersions *all = ARENA_NEW(&g->arena, TokenVersions, e->version_count + 1);
+    if (e->version_count) memcpy(all, e->versions, (size_t)e->version_count * sizeof *all);
+    all[e->version_count++] = (TokenVersions){.version = version, .length = tokens};
+    e->versions = all;
+}
+static void take_sample(const Sitting *w, Group *g, int sample, const Completion *c) {
+    Episode *e = &g->episodes[sample];
+    int32_t before = completion_total(&e->completion);
+    take_version(g, e, w->version, c->length - e->completion.length);
+    e->completion = completion_copy(&g->arena, c);
+    if (completion_total(c) - before > g->tick) g->tick = completion_total(c) - before;
+}
+
+static bool submit(const Sitting *w, Group *g, Err *err) {
+    if (g->dialogues && dialogue_result(g->dialogues, g->dialogue, 0)) {
+        g->results = ARENA_NEW(&g->arena, EnvironmentResult, g->size);
+        for (int s = 0; s < g->size; s++) g->results[s] = *dialogue_result(g->dialogues, g->dialogue, s);
+    }
+    return group_submit(w->t, g, err);
 }
 
 static void sample_finished(void *context, int32_t request, int32_t sample, const Completion *completion) {
-    Collector *c = context;
-    Batch *b = c->batch;
-    Episode *e = &b->episodes[request * b->group_size + sample];
-    if (c->failed) return;
-    e->prompt = request;
-    e->sample = sample;
-    e->completion = *completion;
-    Buf text = {0};
-    bool ok = completion_text(policy_tokenizer(c->t->policy), completion, b->prompts[request].mode, &text, &e->think_tokens,
-                              &e->answer_tokens, &c->err);
-    e->text = arena_alloc(&b->arena, text.size + 1);
-    if (text.size) memcpy(e->text, text.data, text.size);
-    e->text_size = text.size;
-    buf_free(&text);
-    if (ok && ++c->finished[request] == b->group_size) ok = submit_group(c, request);
-    c->failed = !ok;
+    Sitting *w = context;
+    Group *g = w->groups[request];
+    if (w->failed || w->pauses) return; // where others may pause, who is finished is known in the end
+    take_sample(w, g, sample, completion);
+    if (++g->finished == g->size) w->failed = !submit(w, g, &w->err);
 }
 
 static bool turn_ended(void *context, int32_t request, int32_t sample, const Completion *completion) {
-    return dialogue_turn_ended(((Collector *)context)->dialogues, request, sample, completion);
+    const Group *g = ((Sitting *)context)->groups[request];
+    return dialogue_turn_ended(g->dialogues, g->dialogue, sample, completion);
 }
+// Replaced prompts have dialogues of their own.
 static bool next_turn(void *context, bool wait, NextTurn *out, Err *err) {
-    return dialogue_next_turn(((Collector *)context)->dialogues, wait, out, err);
+    Sitting *w = context;
+    double start = clock_seconds();
+    for (;;) {
+        const Dialogues *last = NULL;
+        for (int i = 0; i < w->count; i++) {
+            Group *g = w->groups[i];
+            if (g->dialogues == last) continue;
+            last = g->dialogues;
+            TRY(dialogue_next_turn(g->dialogues, false, out, err));
+            if (out->request < 0) continue;
+            out->request += i; // a dialogue's first group stands before its others
+            if (wait) w->waited += clock_seconds() - start;
+            return true;
+        }
+        if (!wait) return true;
+        TRY(reward_pool_poll(w->t->rewards, true, err));
+    }
 }
 
 static bool show_progress(void *context, int64_t tokens, int32_t finished) {
-    Collector *c = context;
+    Sitting *w = context;
     (void)tokens;
-    if (c->failed) return false;
-    if (c->t->progress && !c->t->progress(c->t->progress_context, "sampling", (double)finished / c->batch->episode_count)) c->stopped = true;
-    return !c->stopped;
+    if (w->failed) return false;
+    double all = (double)w->count * w->stage->group_size;
+    if (w->t->progress && !w->t->progress(w->t->progress_context, "sampling", finished / all)) w->stopped = true;
+    return !w->stopped;
 }
 
-static void drop_ids(void *p) { ids_free(p); }
+// ---- dynamic sampling ----------------------------------------------------------------------------------------
+static bool varies(const Group *g) {
+    const Verdict *first = NULL;
+    for (int s = 0; s < g->size; s++) {
+        const Verdict *v = &g->episodes[s].verdict;
+        if (v->state != VERDICT_SCORED) continue;
+        if (!first) first = v;
+        else if (v->score != first->score) return true;
+    }
+    return false;
+}
 
-static bool make_prompts(const Trainer *t, Batch *b, Err *err) {
-    const Stage *stage = b->stage;
-    b->group_size = stage->group_size;
-    b->prompt_count = b->wanted > 0 ? b->wanted : stage->batch;
-    b->episode_count = b->prompt_count * stage->group_size;
-    b->prompts = ARENA_NEW(&b->arena, Prompt, b->prompt_count);
-    b->episodes = ARENA_NEW(&b->arena, Episode, b->episode_count);
-    for (int i = 0; i < b->prompt_count; i++) {
-        Prompt *p = &b->prompts[i];
-        // Replacements of dynamic sampling come from beyond the stage's own prompts.
-        uint64_t index = ((uint64_t)b->round * (uint64_t)stage->steps + (uint64_t)(b->stage_step - 1)) * (uint64_t)stage->batch + (uint64_t)i;
-        p->mode = mode_of_prompt(t->recipe, stage, t->stage_index, index);
-        const double *shares = curriculum_shares(t->curriculum);
-        TRY(shares ? tasks_train_item_of(t->tasks, stage, shares, index, &b->arena, &p->item, err)
-                   : tasks_train_item(t->tasks, stage, index, &b->arena, &p->item, err));
-        arena_defer(&b->arena, drop_ids, &p->ids);
+// The next attempt of a place whose group has no variance; a prompt that is too long counts as one. *out NULL: none is left.
+static bool replace(Sitting *w, int place, Group **out, Err *err) {
+    Group *old = w->places[place];
+    int64_t index = (old->step - w->stage_start - 1) * w->stage->batch + old->slot;
+    *out = NULL;
+    for (int attempt = old->attempt + 1; attempt <= w->stage->algo.refills; attempt++) {
+        Group *g;
+        bool ok = group_new(w, index, attempt, &g, err) && open_prompts(w, &g, 1, err), fits = ok && g->prompt.ids.count <= w->longest_prompt;
+        if (!fits) group_free(g);
+        TRY(ok);
+        if (!fits) continue;
+        g->previous = old, g->began = old->began;
+        w->places[place] = w->groups[w->count++] = *out = g;
+        return true;
     }
     return true;
 }
 
-static void drop_dialogues(void *p) { dialogues_close(p); }
+static bool next_request(void *context, bool wait, RolloutRequest *out, bool *there, Err *err) {
+    Sitting *w = context;
+    for (;;) {
+        int unsettled = 0;
+        TRY(reward_pool_poll(w->t->rewards, false, err));
+        for (int i = 0; i < w->first_count; i++) {
+            Group *g = w->places[i], *next = NULL;
+            if (!g->settled && group_scored(g)) {
+                if (!varies(g)) TRY(replace(w, i, &next, err));
+                g->settled = true;
+                if (next) {
+                    *out = request_of(w, next);
+                    *there = true;
+                    return true;
+                }
+            }
+            unsettled += !g->settled;
+        }
+        if (!wait || unsettled == 0) return true;
+        TRY(reward_pool_poll(w->t->rewards, true, err));
+    }
+}
 
-// The environment opens its episodes, where there is one; then the prompts are what it opened with.
-static bool open_prompts(const Trainer *t, Batch *b, Dialogues **out, Err *err) {
-    Item **items = ARENA_NEW(&b->arena, Item *, b->prompt_count);
-    Mode *modes = ARENA_NEW(&b->arena, Mode, b->prompt_count);
-    for (int i = 0; i < b->prompt_count; i++) items[i] = &b->prompts[i].item, modes[i] = b->prompts[i].mode;
-    DialogueSetup setup = {.recipe = t->recipe, .policy = t->policy, .rewards = t->rewards, .count = b->prompt_count, .samples = b->group_size,
-                           .items = items, .modes = modes, .arena = &b->arena, .step = (uint64_t)b->step, .first_prompt = (uint32_t)(b->round * b->stage->batch)};
-    TRY(dialogues_open(&setup, out, err));
-    if (*out) arena_defer(&b->arena, drop_dialogues, *out); // the items' texts are its own
-    for (int i = 0; i < b->prompt_count; i++) {
-        Prompt *p = &b->prompts[i];
-        TRY(dialogue_prompt(*out, t->recipe, policy_tokenizer(t->policy), &p->item, p->mode, i, &p->ids, err));
+// ---- one sampling --------------------------------------------------------------------------------------------
+// Everything that is carried over, and new prompts, as many as are missing.
+static bool begin(Sitting *w, Flight *f, Err *err) {
+    const Stage *stage = w->stage;
+    int64_t all = (int64_t)stage->batch * stage->steps, fresh = stage->batch + stage->partial - f->open_count;
+    if (fresh > all - f->started) fresh = all - f->started;
+    w->first_count = f->open_count + (int)fresh;
+    size_t most = (size_t)w->first_count * (size_t)(stage->algo.refills + 1) + 1;
+    w->groups = xcalloc(most, sizeof *w->groups), w->places = xcalloc(most, sizeof *w->places);
+    w->requests = xcalloc((size_t)w->first_count + 1, sizeof *w->requests);
+    if (f->open_count) memcpy(w->groups, f->open, (size_t)f->open_count * sizeof *w->groups);
+    w->count = f->open_count;
+    for (int64_t i = 0; i < fresh; i++) {
+        bool ok = group_new(w, f->started + i, 0, &w->groups[w->count], err);
+        w->groups[w->count++]->began = f->sampled + 1;
+        TRY(ok);
+    }
+    int32_t room = config_context(policy_config(w->t->policy)) - stage->sampling.max_tokens;
+    if (fresh > 0) TRY(open_prompts(w, w->groups + f->open_count, (int)fresh, err));
+    if (stage->partial > 0 && w->groups[w->count - 1]->dialogues)
+        return fail(err, ERR_DATA, "rollout.partial", "is %d, expected 0 beside an environment: an episode in it can't be carried over", stage->partial);
+    for (int i = 0; i < w->count; i++) {
+        Group *g = w->places[i] = w->groups[i];
+        w->requests[i] = request_of(w, g);
+        g->tick = 0, g->finished = 0;
+        if (2 * g->prompt.ids.count + 64 > w->longest_prompt) w->longest_prompt = 2 * g->prompt.ids.count + 64;
+        if (w->longest_prompt > room) w->longest_prompt = room;
+        if (!w->pauses || i >= f->open_count) continue;
+        Completion *carried = ARENA_NEW(&g->arena, Completion, g->size);
+        for (int s = 0; s < g->size; s++) carried[s] = g->episodes[s].completion;
+        w->requests[i].carried = carried;
+        w->requests[i].due = f->sampled + 1 - g->began >= stage->carry;
     }
     return true;
 }
 
-bool rollout_batch(const Trainer *t, Batch *b, StepReport *report, Err *err) {
-    Dialogues *dialogues;
-    TRY(make_prompts(t, b, err) && open_prompts(t, b, &dialogues, err));
-    RolloutRequest *requests = ARENA_NEW(&b->arena, RolloutRequest, b->prompt_count);
-    for (int i = 0; i < b->prompt_count; i++)
-        requests[i] = (RolloutRequest){.prompt = b->prompts[i].ids.data, .prompt_length = b->prompts[i].ids.count,
-                                       .samples = b->group_size, .sampling = b->stage->sampling, .seed = t->recipe->seed,
-                                       .step = (uint32_t)b->step,
-                                       .prompt_index = (uint32_t)(b->round * b->stage->batch + i)};
-    for (int i = 0; i < b->prompt_count; i++) {
-        if (b->prompts[i].mode == MODE_DIRECT) requests[i].sampling.think_tokens = 0;
-        requests[i].sampling.stop = dialogue_stops(dialogues, i, b->stage->sampling.stop);
-    }
-    Collector c = {.t = t, .batch = b, .finished = ARENA_NEW(&b->arena, int, b->prompt_count), .dialogues = dialogues};
-    RolloutOptions options = {.finished = sample_finished, .progress = show_progress, .context = &c};
-    if (dialogues) options.turn_ended = turn_ended, options.next_turn = next_turn;
-    bool ok = policy_rollout(t->policy, requests, b->prompt_count, &options, &b->rollout, err);
-    if (c.failed) {
-        if (ok) rollout_free(&b->rollout);
-        *err = c.err;
+static bool sample(Sitting *w, StepReport *report, Err *err) {
+    const Stage *stage = w->stage;
+    Rollout rollout;
+    RolloutOptions o = {.finished = sample_finished, .progress = show_progress, .context = w, .complete = w->pauses ? stage->batch : 0};
+    if (w->groups[0]->dialogues) o.turn_ended = turn_ended, o.next_turn = next_turn;
+    if (stage->algo.refills > 0) o.next_request = next_request, o.more_requests = w->first_count * stage->algo.refills, o.longest_prompt = w->longest_prompt;
+    bool ok = policy_rollout(w->t->policy, w->requests, w->first_count, &o, &rollout, err);
+    if (w->failed) {
+        if (ok) rollout_free(&rollout);
+        *err = w->err;
         return false;
     }
     TRY(ok);
-    report->prompt_tokens = b->rollout.prompt_tokens;
-    report->new_tokens = b->rollout.new_tokens;
-    report->measured.reward += dialogues_waited(dialogues);
+    for (int i = 0; w->pauses && i < w->count; i++)
+        for (int s = 0; s < w->groups[i]->size; s++) take_sample(w, w->groups[i], s, &rollout.completions[i * w->groups[i]->size + s]);
+    report->prompt_tokens += rollout.prompt_tokens;
+    report->new_tokens += rollout.new_tokens;
+    report->measured.reward += w->waited;
+    rollout_free(&rollout);
     return true;
+}
+
+static bool is_complete(const Group *g) {
+    for (int s = 0; s < g->size; s++)
+        if (g->episodes[s].completion.finish == FINISH_PAUSED) return false;
+    return true;
+}
+
+// Whether `a` goes into the batch before `b`: those that are due first, then as they became complete.
+static bool is_before(const Flight *f, const Stage *stage, const Group *a, const Group *b) {
+    bool due_a = f->sampled + 1 - a->began >= stage->carry, due_b = f->sampled + 1 - b->began >= stage->carry;
+    if (due_a != due_b) return due_a;
+    if (a->tick != b->tick) return a->tick < b->tick;
+    return a->step != b->step ? a->step < b->step : a->slot < b->slot;
+}
+
+// The batch, in the order of its prompts' numbers; the others stay open.
+static void choose(Sitting *w, Flight *f, FlightBatch *batch) {
+    const Stage *stage = w->stage;
+    bool *chosen = xcalloc((size_t)w->first_count + 1, sizeof *chosen);
+    for (int n = 0; n < stage->batch; n++) {
+        int best = -1;
+        for (int i = 0; i < w->first_count; i++)
+            if (!chosen[i] && is_complete(w->places[i]) && (best < 0 || is_before(f, stage, w->places[i], w->places[best]))) best = i;
+        chosen[best] = true;
+    }
+    f->open = xrealloc(f->open, ((size_t)w->first_count + 1) * sizeof *f->open);
+    f->open_count = 0;
+    for (int i = 0, n = 0; i < w->first_count; i++) {
+        if (chosen[i]) batch->groups[n++] = w->places[i];
+        else f->open[f->open_count++] = w->places[i];
+    }
+    free(chosen);
+}
+
+// What an interrupted sampling had begun is begun again by the next one.
+static void undo(Sitting *w, Flight *f) {
+    f->lost = xrealloc(f->lost, (size_t)(f->lost_count + w->first_count + 1) * sizeof *f->lost);
+    for (int i = f->open_count; i < w->first_count && i < w->count; i++) f->lost[f->lost_count++] = w->places[i] ? w->places[i] : w->groups[i];
+}
+
+bool flight_sample(const Trainer *t, Flight *f, const Stage *stage, int64_t stage_start, int64_t version, StepReport *report, Err *err) {
+    Sitting w = {.t = t, .stage = stage, .stage_start = stage_start, .version = version, .pauses = stage->partial > 0};
+    int64_t before = report->new_tokens;
+    bool ok = begin(&w, f, err) && sample(&w, report, err);
+    if (ok) {
+        f->started += w.first_count - f->open_count;
+        f->ready = xrealloc(f->ready, (size_t)(f->ready_count + 1) * sizeof *f->ready);
+        FlightBatch *batch = &f->ready[f->ready_count++];
+        batch->groups = xcalloc((size_t)stage->batch + 1, sizeof *batch->groups);
+        choose(&w, f, batch);
+        for (int i = 0; ok && w.pauses && i < stage->batch; i++) ok = submit(&w, batch->groups[i], err);
+        f->sampled++;
+        f->tokens += report->new_tokens - before;
+    } else {
+        undo(&w, f);
+    }
+    free(w.groups), free(w.places), free(w.requests);
+    return ok;
 }
 
 // ---- rewards ---------------------------------------------------------------------------------------------
@@ -206,9 +379,7 @@ void levels_count(const Batch *b, StepReport *report) {
 }
 
 bool rewards_collect(const Trainer *t, Batch *b, StepReport *report, Err *err) {
-    double start = clock_seconds();
-    TRY(reward_pool_finish(t->rewards, err));
-    report->measured.reward += clock_seconds() - start;
+    TRY(batch_verdicts(t, b, report, err));
     double sum = 0, squares = 0, scored = 0;
     const Verdict *bad = NULL;
     int bad_prompt = 0, bad_sample = 0;
@@ -216,7 +387,7 @@ bool rewards_collect(const Trainer *t, Batch *b, StepReport *report, Err *err) {
         const Verdict *v = &b->episodes[i].verdict;
         report->verdicts[v->state]++;
         if (v->state == VERDICT_ERROR || v->state == VERDICT_BUDGET || v->state == VERDICT_KILLED)
-            bad = v, bad_prompt = b->round * b->stage->batch + i / b->group_size, bad_sample = i % b->group_size;
+            bad = v, bad_prompt = (int)b->groups[i / b->group_size]->number, bad_sample = i % b->group_size;
         if (v->state != VERDICT_SCORED) continue;
         sum += v->score;
         squares += v->score * v->score;

@@ -16,6 +16,7 @@ typedef struct Trainer {
     int stage_index;
     Ledger *ledger; // NULL outside of a run
     struct Curriculum *curriculum; // of the stage; NULL: levels are drawn evenly
+    struct Flight *flight; // what is sampled ahead; NULL: a step samples its own batch
     void *work; // what the stage's own row has opened; NULL: nothing
     bool (*progress)(void *context, const char *what, double share); // false: stop now; may be NULL
     void *progress_context;
@@ -53,8 +54,9 @@ static inline const StageRow *stage_row(const Stage *stage) { return &stage_rows
 // Which mode prompt `index` of a stage's step is asked in: a function of the recipe's seed.
 Mode mode_of_prompt(const Recipe *r, const Stage *stage, int stage_index, uint64_t index);
 
-// Prompts from the tasks, G completions each; rewards are submitted while others still decode. Fills prompts,
-// episodes' completions, texts and (after rewards_collect) verdicts.
+// The step's batch: sampled now, or by an earlier step where the stage samples ahead (then the next ones are sampled now). Rewards
+// are submitted while others still decode. Fills prompts, episodes' completions, texts and (after rewards_collect) verdicts.
+// Groups without variance are replaced up to algo.refills times; what is still missing then is filled with such groups.
 bool rollout_batch(const Trainer *t, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
 // Waits for the verdicts and counts them; fails when too many are errors, budgets or kills.
 bool rewards_collect(const Trainer *t, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
@@ -62,9 +64,21 @@ bool rewards_collect(const Trainer *t, Batch *batch, StepReport *report, Err *er
 void step_line(const Stage *stage, const StepReport *s, double left, Buf *out);
 // Adds the batch's samples to the report's pass rates by task and level.
 void levels_count(const Batch *batch, StepReport *report);
-// Both of the above, for dynamic sampling: groups without variance are replaced, up to algo.refills times; what is still
-// missing is filled with such groups (refill.c).
-bool rollout_refilled(const Trainer *t, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
+// The same with the samples of groups that dynamic sampling replaced.
+void batch_levels(const Batch *batch, StepReport *report);
+// Waits until every verdict of the batch is there, and copies them to its episodes.
+bool batch_verdicts(const Trainer *t, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
+// What is sampled and not trained on yet (flight.h); it begins empty. Closed when no verdict can come any more.
+typedef struct Flight Flight;
+bool flight_open(Flight **out) MUST_CHECK;
+// So many of the stage's steps are done, and nothing is in flight.
+void flight_begin(Flight *f, const Stage *stage, int steps);
+void flight_close(Flight *f);
+bool flight_is_empty(const Flight *f); // NULL too
+// As a file of a checkpoint (flight_file.c). Loading has what it holds scored again: verdicts are a function of the samples.
+bool flight_save(const Flight *f, const char *path, Err *err) MUST_CHECK;
+bool flight_load(const Trainer *t, const Stage *stage, const char *path, Flight *f, Err *err) MUST_CHECK;
+#define FLIGHT_FILE "flight.json"
 // What samples of the policy look like before a stage trains on them (probe.c).
 typedef struct ProbeReport {
     int samples;

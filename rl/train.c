@@ -46,6 +46,7 @@ typedef struct Run {
     int skipped_in_a_row;
     int64_t not_replayable; // verdicts that the ledger already names as decided by a clock or a death
     int64_t reference_step; // whose checkpoint a resumed run measures its KL against
+    char *flight_file;    // of the checkpoint that is resumed from; NULL: nothing was in flight
     int64_t total_steps, saved; // saved: the step of the newest checkpoint, -1: none
     // For the estimate of the end, from this start on: this stage's steps, and all stages' FLOPs by the plan.
     int stage_done, stage_left;
@@ -343,6 +344,22 @@ static bool open_curriculum(Run *run, const Stage *stage, Err *err) {
     return true;
 }
 
+// What is in flight belongs to a stage; a resumed one finds in its checkpoint what it had.
+static bool open_flight(Run *run, const Stage *stage, int64_t start_step, Err *err) {
+    Trainer *t = &run->trainer;
+    if (t->flight) TRY(reward_pool_finish(t->rewards, err));
+    flight_close(t->flight);
+    t->flight = run->state.flight = NULL;
+    if (!stage_row(stage)->samples) return true;
+    TRY(flight_open(&t->flight));
+    run->state.flight = t->flight;
+    flight_begin(t->flight, stage, (int)(run->state.step - start_step));
+    bool ok = !run->flight_file || flight_load(t, stage, run->flight_file, t->flight, err);
+    free(run->flight_file);
+    run->flight_file = NULL;
+    return ok;
+}
+
 static bool interrupted(Run *run, Err *err) {
     clear_bar(run);
     if (run->state.step != run->saved) TRY(save(run, err));
@@ -403,7 +420,7 @@ static bool run_stage(Run *run, int index, Err *err) {
     if (run->state.step == start_step + stage->steps) return true;
     run->reference_step = reference_step(run, stage, start_step);
     TRY(open_reference(run, stage, start_step, err) && open_objective(run, stage, err));
-    TRY(open_curriculum(run, stage, err) && open_work(run, stage, err));
+    TRY(open_curriculum(run, stage, err) && open_work(run, stage, err) && open_flight(run, stage, start_step, err));
     if (run->state.step == 0 && row->samples) TRY(evaluate_now(run, stage, err));
     if (start_step == 0 && run->state.step == 0) TRY(save(run, err)); // a kill before the first one still resumes
     if (run->state.step == start_step) {
@@ -568,13 +585,24 @@ static bool start(Run *run, const TrainOptions *o, Err *err) {
     if (ok && r->tensorboard) ok = board_open(r->run_folder, run->state.step, &run->board, err);
     if (found) run->saved = run->state.step;
     if (ok && found) log_line(LOG_INFO, "going on from step %lld", (long long)run->state.step);
-    free(checkpoint);
+    char *flight = checkpoint ? path_join(checkpoint, FLIGHT_FILE) : NULL;
+    if (flight && file_exists(flight)) run->flight_file = xstrdup(flight);
+    free(flight), free(checkpoint);
     return ok;
 }
 
 static void finish(Run *run) {
     Trainer *t = &run->trainer;
     close_work(run);
+    Err ignored;
+    if (t->flight && reward_pool_environment(t->rewards)) { // its dialogues may still wait for answers
+        if (!reward_pool_finish(t->rewards, &ignored)) log_line(LOG_WARN, "reckon: %s", ignored.msg);
+        flight_close(t->flight);
+        t->flight = NULL;
+    }
+    reward_pool_close(t->rewards);
+    flight_close(t->flight); // no verdict comes any more
+    free(run->flight_file);
     policy_close(t->reference);
     policy_close(t->policy);
     objective_script_close(t->script);
@@ -584,7 +612,6 @@ static void finish(Run *run) {
     energy_close(run->energy);
     board_close(run->board);
     tasks_close((Tasks *)(uintptr_t)t->tasks);
-    reward_pool_close(t->rewards);
     judges_close(&run->judges);
     if (run->lock >= 0) run_unlock(run->lock);
 }

@@ -3,7 +3,7 @@
 //
 // On the first minibatch after a rollout the policy is the one that sampled: its logprobs must be those of the sampler
 // bit for bit (invariant 1), which is checked on every token of every such step.
-#include "stages.h"
+#include "flight.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,7 +57,8 @@ bool optimizer_apply(Policy *p, const Optimizer *o, double learning_rate, StepRe
 }
 
 void batch_free(Batch *b) {
-    for (int i = 0; i < b->round_count; i++) batch_free(&b->rounds[i]);
+    for (int i = 0; b->groups && i < b->prompt_count; i++) group_free(b->groups[i]);
+    free(b->groups);
     rollout_free(&b->rollout);
     arena_reset(&b->arena);
     *b = (Batch){0};
@@ -73,7 +74,8 @@ typedef struct Update {
     int episode_count;
     double step_sequences, step_tokens, rollout_tokens, entropy_threshold, entropy_tokens;
     double loss, kl, clipped, clipped_low, clipped_high, tokens, ratio_max, entropy;
-    bool on_policy;
+    bool on_policy; // all tokens are of the weights of now
+    bool fresh;     // the weights are still those of the step's start
 } Update;
 
 static bool uses_reference(const Update *u) { return u->t->reference && u->algo.kl > 0 && !u->algo.kl_in_reward; }
@@ -95,6 +97,13 @@ static double *doubles(Arena *a, const float *x, int64_t n) {
     return y;
 }
 
+// Whether the weights of the step's start drew this token. Versions are at most a few stretches.
+static bool is_current(const Batch *b, const Episode *e, int32_t token) {
+    for (int i = 0; i < e->version_count; token -= e->versions[i++].length)
+        if (token < e->versions[i].length) return e->versions[i].version == b->step - 1;
+    return true;
+}
+
 // Invariant 1, on every on-policy token.
 static bool same_bits(const Update *u, const Episode *e, int32_t token, const char *what, float sampler, float trainer, Err *err) {
     if (memcmp(&sampler, &trainer, sizeof sampler) == 0) return true;
@@ -102,11 +111,13 @@ static bool same_bits(const Update *u, const Episode *e, int32_t token, const ch
                 "differ at step %lld prompt %d sample %d token %d (id %d): the sampler recorded %s %.9g, the trainer computes %.9g",
                 (long long)u->batch->step, e->prompt, e->sample, token, e->completion.ids[token], what, (double)sampler, (double)trainer);
 }
+// A token that older weights drew has another logprob by now; those of the step's own weights must have the same.
 static bool assert_same_bits(const Update *u, const float *logprob, const float *entropy, Err *err) {
     int64_t at = 0;
     for (int i = 0; i < u->episode_count; i++) {
         const Episode *e = u->episodes[i];
         for (int32_t j = 0; j < e->completion.length; j++, at++) {
+            if (!is_current(u->batch, e, j)) continue;
             TRY(same_bits(u, e, j, "logprob", e->completion.logprob[j], logprob[at], err));
             TRY(same_bits(u, e, j, "entropy", e->completion.entropy[j], entropy[at], err));
         }
@@ -188,6 +199,7 @@ static bool run_microbatch(Update *u, Arena *a, Err *err) {
     if (u->on_policy && !corrects(&u->algo)) return run_on_policy(u, a, batch, ref, err);
     float *logprob = ARENA_NEW(a, float, N), *entropy = ARENA_NEW(a, float, N);
     TRY(policy_forward(u->t->policy, batch, true, logprob, entropy, err));
+    if (u->fresh) TRY(assert_same_bits(u, logprob, entropy, err));
     ObjectiveOutput out;
     TRY(objective_of(u, a, logprob, entropy, ref, &out, err));
     return policy_backward(u->t->policy, batch, floats(a, out.dlogprob, N), floats(a, out.dentropy, N), err);
@@ -358,7 +370,7 @@ static bool run_minibatches(Update *u, double rate, int epochs, int minibatches,
         for (int m = 0; m < minibatches; m++) {
             int trained = u->report->groups_trained;
             TRY(update_minibatch(u, (int)((int64_t)b->prompt_count * m / minibatches), (int)((int64_t)b->prompt_count * (m + 1) / minibatches), err));
-            u->on_policy = false;
+            u->on_policy = u->fresh = false;
             double now = clock_seconds();
             u->report->measured.train += now - start;
             // Without a gradient there is nothing to step along; AdamW's moments stay as they are.
@@ -371,7 +383,7 @@ static bool run_minibatches(Update *u, double rate, int epochs, int minibatches,
 
 bool update_batch(const Trainer *t, Batch *b, StepReport *report, Err *err) {
     const Stage *stage = b->stage;
-    Update u = {.t = t, .batch = b, .report = report, .algo = stage->algo, .on_policy = true};
+    Update u = {.t = t, .batch = b, .report = report, .algo = stage->algo, .on_policy = report->stale_tokens == 0, .fresh = true};
     double rate = schedule_rate(&stage->optimizer, b->stage_step, stage->steps);
     int minibatches = stage->algo.minibatches > 0 ? stage->algo.minibatches : 1, epochs = stage->algo.epochs > 0 ? stage->algo.epochs : 1;
     start_coefficients(&u);
