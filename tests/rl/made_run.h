@@ -4,6 +4,7 @@
 #define RECKON_MADE_RUN_H
 #include "ledger_rows.h"
 #include "files.h"
+#include "flight.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,6 +54,12 @@ static inline Batch made_batch(int64_t step) {
         for (int k = 0; k < 5; k++) p->ids.data[k] = k + i;
     }
     for (int i = 0; i < MADE_SAMPLES; i++) made_episode(&b, &r, i);
+    b.groups = ARENA_NEW(&b.arena, Group *, MADE_PROMPTS);
+    for (int i = 0; i < MADE_PROMPTS; i++) { // each took the place of one without a token
+        b.groups[i] = ARENA_NEW(&b.arena, Group, 1), b.groups[i]->previous = ARENA_NEW(&b.arena, Group, 1);
+        *b.groups[i]->previous = (Group){.size = 1, .episodes = ARENA_NEW(&b.arena, Episode, 1), .prompt = b.prompts[i]};
+        b.groups[i]->previous->episodes->verdict.score = 0.25;
+    }
     return b;
 }
 static inline void made_free(Batch *b) { arena_reset(&b->arena); }
