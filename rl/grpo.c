@@ -3,7 +3,7 @@
 #include "stages.h"
 #include <math.h>
 
-bool sample_and_score(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report, Err *err) {
+bool sample_and_score(const Trainer *t, Batch *batch, StepReport *report, Err *err) {
     double start = clock_seconds();
     RewardCounts before, after;
     reward_pool_counts(t->rewards, &before);
@@ -17,7 +17,7 @@ bool sample_and_score(const Trainer *t, const Stage *stage, Batch *batch, StepRe
 }
 
 bool grpo_step(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report, Err *err) {
-    TRY(sample_and_score(t, stage, batch, report, err));
+    TRY(sample_and_score(t, batch, report, err));
     if (stage->algo.kl_in_reward) TRY(batch_logprobs(t->reference, batch, LOGPROBS_REFERENCE, 0, batch->prompt_count, err));
     advantages_assign(t, stage, batch, report);
     return update_batch(t, batch, report, err);

@@ -14,10 +14,11 @@
 
 // ---- sampling --------------------------------------------------------------------------------------------
 bool reject_step(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report, Err *err) {
+    (void)stage; // the batch knows it
     Trainer sampler = *t;
     if (t->teacher) sampler.policy = t->teacher;
     report->loss = report->learning_rate = report->gradient_norm = report->kl = report->clip_share = report->ratio_max = NAN;
-    return sample_and_score(&sampler, stage, batch, report, err);
+    return sample_and_score(&sampler, batch, report, err);
 }
 
 // ---- choosing --------------------------------------------------------------------------------------------

@@ -125,7 +125,7 @@ double teacher_flops(const char *path);
 // SHA-256 over the files of all teachers, "" where there are none: a fact of the run.
 bool teachers_hash(const Recipe *r, char out[65], Err *err) MUST_CHECK;
 // Rollout and rewards of a step, and their times (grpo.c).
-bool sample_and_score(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
+bool sample_and_score(const Trainer *t, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
 // Rejection sampling (reject.c): samples, scores, and in the end keeps the best as a file.
 bool reject_step(const Trainer *t, const Stage *stage, Batch *batch, StepReport *report, Err *err) MUST_CHECK;
 bool reject_end(const Trainer *t, const Stage *stage, int64_t first, int64_t last, Err *err) MUST_CHECK;
