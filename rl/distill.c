@@ -72,7 +72,7 @@ static bool learn(const Trainer *t, const Stage *stage, const Lesson *l, StepRep
 static bool sample_lesson(const Trainer *t, Policy *sampler, const Stage *stage, Batch *batch, Lesson *l, StepReport *report, Err *err) {
     Trainer with = *t;
     with.policy = sampler;
-    TRY(sample_and_score(&with, stage, batch, report, err));
+    TRY(sample_and_score(&with, batch, report, err));
     report->groups = batch->prompt_count;
     report->entropy = 0; // of the policy, where it learns
     *l = (Lesson){.count = batch->prompt_count, .samples = batch->group_size, .prompts = ARENA_NEW(&batch->arena, const Ids *, batch->prompt_count),
