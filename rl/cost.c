@@ -369,7 +369,7 @@ static void name_stage(json_t *stage, const Stated *stated, int index, const cha
     json_object_set_new(stage, "name", json_string(name && name[0] ? name : kind[0] ? kind : "stage"));
     json_object_set_new(stage, "kind", json_string(kind));
     const StageRow *row = stage_row_named(kind);
-    json_object_set_new(stage, "purpose", json_string(row && row->samples && !row->trains ? "data generation" : "training"));
+    json_object_set_new(stage, "purpose", json_string(row && row->makes_data ? "data generation" : "training"));
 }
 
 // ---- the check -------------------------------------------------------------------------------------------
