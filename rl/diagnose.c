@@ -26,6 +26,7 @@ typedef struct Trace {
     double solved;           // share of samples that reached the best reward among groups without variance, NaN without such
     double before, after;    // held-out accuracy at the stage's start and end, NaN where not evaluated
     double items;            // evaluated at its end
+    double idle_experts;     // share of the experts that got less than a tenth of the mean at the end; NaN without experts
 } Trace;
 
 // ---- figures ---------------------------------------------------------------------------------------------
@@ -153,6 +154,13 @@ static bool skipped_steps(const Trace *t, Buf *seen, Buf *change) {
     buf_printf(change, "a lower learning rate than %g, fp32 instead of bf16, or a tighter max_gradient_norm", setting(t, "optimizer", "learning_rate"));
     return true;
 }
+static bool dead_experts(const Trace *t, Buf *seen, Buf *change) {
+    if (!(t->idle_experts > 0.1)) return false;
+    buf_printf(seen, "%.0f %% of the experts got less than a tenth of the mean share of the tokens at the end", 100 * t->idle_experts);
+    double bias = setting(t, "optimizer", "expert_bias_rate"), balance = setting(t, "optimizer", "router_balance");
+    buf_printf(change, "optimizer.expert_bias_rate (%g) or optimizer.router_balance (%g): a larger one evens out the load; the report draws it", bias, balance);
+    return true;
+}
 static bool rising_loss(const Trace *t, Buf *seen, Buf *change) { // supervised stages
     double first = start_of(t, C_LOSS), last = end_of(t, C_LOSS);
     if (!(last > first)) return false;
@@ -178,6 +186,8 @@ static const Symptom symptoms[] = {
     {"nothing moves", false, nothing_moves},
     {"KL too strong", false, stuck_kl},
     {"failing rewards", false, failing_rewards},
+    {"dead experts", false, dead_experts},
+    {"dead experts", true, dead_experts},
     {"skipped steps", false, skipped_steps},
     {"skipped steps", true, skipped_steps},
     {"rising loss", true, rising_loss},
@@ -212,6 +222,40 @@ static bool read_flat(Trace *t, Err *err) {
     bool ok = ledger_next(t->ledger, s, &more, err);
     if (ok && more) t->solved = column_real(s, 0);
     sqlite3_finalize(s);
+    return ok;
+}
+
+// Rows of each expert ([experts] i64 a layer), added up over the last quarter.
+static bool read_experts(Trace *t, Err *err) {
+    sqlite3_stmt *s;
+    bool more = true;
+    int64_t layer = -1, sum[1024] = {0};
+    double idle = 0, all = 0;
+    int experts = 0;
+    bool ok = ledger_query(t->ledger, "SELECT layer, load FROM step_experts WHERE step BETWEEN ?1 AND ?2 ORDER BY layer, step",
+                           t->last_step - t->count / 4 + 1, t->last_step, &s, err);
+    while (ok && (ok = ledger_next(t->ledger, s, &more, err))) {
+        if (!more || column_int(s, 0) != layer) { // a layer is whole
+            double mean = 0;
+            for (int i = 0; i < experts; i++) mean += (double)sum[i] / experts;
+            for (int i = 0; i < experts; i++) idle += (double)sum[i] < mean / 10, all++;
+            memset(sum, 0, sizeof sum);
+            experts = 0;
+        }
+        if (!more) break;
+        layer = column_int(s, 0);
+        const char *load = sqlite3_column_blob(s, 1);
+        int count = sqlite3_column_bytes(s, 1) / (int)sizeof *sum;
+        if (count > COUNT(sum)) count = COUNT(sum);
+        for (int i = 0; load && i < count; i++) {
+            int64_t rows;
+            memcpy(&rows, load + (size_t)i * sizeof rows, sizeof rows);
+            if (rows > 0 && rows < INT64_MAX / 1000000) sum[i] += rows;
+        }
+        experts = count;
+    }
+    sqlite3_finalize(s);
+    t->idle_experts = all > 0 ? idle / all : NAN;
     return ok;
 }
 
@@ -265,6 +309,7 @@ static bool diagnose_stage(const Ledger *l, const json_t *stage, int index, json
     bool supervised = kind && strcmp(kind, "sft") == 0, ok = read_steps(&t, index, err);
     bool enough = ok && t.count >= LEAST_STEPS;
     if (enough && !supervised) ok = read_flat(&t, err) && read_accuracy(&t, err);
+    if (ok && enough) ok = read_experts(&t, err);
     if (ok && enough) look_at(&t, supervised, findings);
     if (ok && t.count) json_array_append_new(stages, json_pack("{s:s,s:i,s:b}", "name", t.name, "steps", t.count, "looked_at", enough));
     for (int i = 0; i < COLUMNS; i++) free(t.column[i]);

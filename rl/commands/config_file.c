@@ -1,8 +1,9 @@
-// Reading a configuration: JSON, or YAML by libyaml's parser into the same JSON values. YAML's plain scalars become null,
+// Reading a configuration: JSON, TOML (a file whose name ends in .toml), or YAML by libyaml's parser into the same JSON values. YAML's plain scalars become null,
 // booleans and numbers as its core schema says, and also numbers such as 1e-6, which people write. Refused: anchors,
 // several documents, keys that are not texts, nesting deeper than 64.
 #include "config_file.h"
 #include "files.h"
+#include "toml.h"
 #include <stdlib.h>
 #include <string.h>
 #include <yaml.h>
@@ -113,8 +114,10 @@ bool config_read(const char *path, json_t **out, Err *err) {
     *out = NULL;
     TRY(file_read(path, FILE_LIMIT, &text, err));
     size_t start = text.data ? strspn(text.data, " \t\r\n") : 0;
+    size_t name = strlen(path);
     bool ok;
-    if (text.data && text.data[start] == '{') ok = json_parse(text.data, text.size, path, 1, out, err);
+    if (name > 5 && !strcmp(path + name - 5, ".toml")) ok = toml_parse(text.data ? text.data : "", text.size, path, out, err);
+    else if (text.data && text.data[start] == '{') ok = json_parse(text.data, text.size, path, 1, out, err);
     else {
         Reader r = {.path = path};
         ok = yaml_parser_initialize(&r.parser) || fail(err, ERR_SOFTWARE, path, "no memory for a parser");

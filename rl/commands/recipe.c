@@ -99,26 +99,28 @@ static void put_value(Buf *out, const json_t *value) {
         buf_puts(out, "\"");
     } else json_write(value, out);
 }
-// The keys of a section as `key = value,`; a key "correction.low" stands in a table of its own.
+// The keys of a section as `key = value,`; those of "correction.low" stand in a table of their own, behind the others.
 static void put_section(Buf *out, const char *indent, const json_t *section) {
-    const char *key;
-    json_t *value;
-    json_t *nested = json_object();
+    const char *key, *inner;
+    json_t *value, *nested = json_object(), *table;
     json_object_foreach((json_t *)(uintptr_t)section, key, value) {
         const char *dot = strchr(key, '.');
         if (dot) {
-            json_object_set(nested, dot + 1, value);
+            char *name = xasprintf("%.*s", (int)(dot - key), key);
+            if (!json_object_get(nested, name)) json_object_set_new(nested, name, json_object());
+            json_object_set(json_object_get(nested, name), dot + 1, value);
+            free(name);
             continue;
         }
         buf_printf(out, "%s%s = ", indent, key);
         put_value(out, value);
         buf_puts(out, ",\n");
     }
-    if (json_object_size(nested)) {
-        buf_printf(out, "%scorrection = {", indent);
+    json_object_foreach(nested, key, table) {
+        buf_printf(out, "%s%s = {", indent, key);
         bool first = true;
-        json_object_foreach(nested, key, value) {
-            buf_printf(out, "%s%s = ", first ? " " : ", ", key);
+        json_object_foreach(table, inner, value) {
+            buf_printf(out, "%s%s = ", first ? " " : ", ", inner);
             put_value(out, value);
             first = false;
         }
@@ -153,7 +155,11 @@ static void write_recipe(const Program *p, const char *file, const Conversion *c
     put_table(out, "sampling", json_object_get(c->recipe, "sampling"));
     put_table(out, "algo", json_object_get(c->recipe, "algo"));
     put_table(out, "optimizer", json_object_get(c->recipe, "optimizer"));
-    buf_puts(out, "    },\n  },\n}\n");
+    buf_puts(out, "    },\n  },\n");
+    if (json_object_size(json_object_get(c->recipe, "evaluate"))) {
+        buf_puts(out, "  evaluate = {\n"), put_section(out, "    ", json_object_get(c->recipe, "evaluate")), buf_puts(out, "  },\n");
+    }
+    buf_puts(out, "}\n");
     put_lines(out, "Decided together with other options, or of no effect here:", c->notes);
     put_lines(out, "No equal here:", without);
 }
@@ -192,7 +198,7 @@ const Command command_recipe = {
     .name = "recipe",
     .summary = "turn another program's configuration into a recipe",
     .usage = "convert FILE --from trl|verl|openrlhf|prime",
-    .detail = "FILE is JSON or YAML. Prints a recipe on stdout; its comments name every option that is decided elsewhere or has no\n"
+    .detail = "FILE is JSON, YAML or TOML. Prints a recipe on stdout; its comments name every option that is decided elsewhere or has no\n"
               "equal here.",
     .example = "reckon recipe convert grpo.yaml --from trl > mine.lua",
     .positional_min = 2,

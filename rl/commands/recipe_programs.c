@@ -268,12 +268,26 @@ static const OptionMap prime_options[] = {
     {"model.name", "model.path", NULL, NULL},
     {"max_steps", "stage.steps", NULL, NULL},
     {"seed", "recipe.seed", NULL, NULL},
+    {"output_dir", "recipe.run", NULL, NULL},
     {"orchestrator.batch_size", NULL, NULL, "read beside group_size"},
     {"orchestrator.group_size", "stage.group_size", NULL, NULL},
     {"group_size", "stage.group_size", NULL, NULL},
     {"rollouts_per_example", "stage.group_size", NULL, NULL},
     {"sampling.max_tokens", "sampling.max_tokens", NULL, NULL},
+    {"sampling.max_completion_tokens", "sampling.max_tokens", NULL, NULL},
     {"sampling.temperature", "sampling.temperature", NULL, NULL},
+    {"orchestrator.eval.sampling.max_completion_tokens", "evaluate.max_tokens", NULL, NULL},
+    {"orchestrator.eval.sampling.temperature", "evaluate.temperature", NULL, NULL},
+    {"orchestrator.eval.sampling.top_p", "evaluate.top_p", NULL, NULL},
+    {"orchestrator.eval.sampling.top_k", "evaluate.top_k", NULL, NULL},
+    {"orchestrator.eval.sampling.min_p", "evaluate.min_p", NULL, NULL},
+    {"orchestrator.eval.interval", "stage.evaluate_every", NULL, NULL},
+    {"orchestrator.eval.num_examples", "evaluate.items", NULL, NULL},
+    {"orchestrator.eval.group_size", "evaluate.samples", NULL, NULL},
+    {"ckpt.interval", "stage.checkpoint_every", NULL, NULL},
+    {"ckpt.keep_last", "recipe.keep_checkpoints", NULL, NULL},
+    {"ckpt", NULL, NULL, "a checkpoint stands at the end of every stage"},
+    {"optim.type", NULL, NULL, "the optimizer is AdamW"},
     {"optim.lr", "optimizer.learning_rate", NULL, NULL},
     {"optim.weight_decay", "optimizer.weight_decay", NULL, NULL},
     {"optim.max_norm", "optimizer.max_gradient_norm", NULL, NULL},
@@ -289,13 +303,26 @@ static const OptionMap prime_options[] = {
     {"loss.adv_tau", "algo.prime_advantage", NULL, NULL},
     {"loss.kl_tau", "algo.prime_drift", NULL, NULL},
     {"algo.type", "algo.advantage", "grpo=none|max_rl=maxrl", NULL},
+    {"lora.rank", "model.lora.rank", NULL, NULL},
+    {"lora.alpha", "model.lora.alpha", NULL, NULL},
+    {"filter_zero_advantages", NULL, NULL, "groups without variance cost no training pass here"},
+    {"train.source", NULL, NULL, "environments and data are the recipe's tasks and rewards"},
+    {"eval.source", NULL, NULL, "environments and data are the recipe's tasks and rewards"},
+    {"deployment.num_train_gpus", NULL, NULL, PLACE},
+    {"deployment.num_infer_gpus", NULL, NULL, PLACE},
+    {"deployment.gpus_per_node", NULL, NULL, PLACE},
+    {"inference", NULL, NULL, "reckon samples itself, with the trainer's own bits"},
+    {"inference.vllm.gpu_memory_utilization", NULL, NULL, "reckon samples itself, with the trainer's own bits"},
+    {"inference.vllm.max_model_len", NULL, NULL, "reckon samples itself, with the trainer's own bits"},
     {0},
 };
 static void prime_finish(Conversion *c) {
     double samples = number(c, "orchestrator.batch_size", 0);
-    const json_t *size = json_object_get(json_object_get(c->recipe, "stage"), "group_size");
+    const json_t *size = json_object_get(json_object_get(c->recipe, "stage"), "group_size"), *items = seen(c, "orchestrator.eval.num_examples");
     double group = json_is_number(size) ? json_number_value(size) : 1;
     if (samples >= group) put_count(c, "stage", "prompts", samples / group);
+    if (json_is_number(items) && json_number_value(items) < 0) take_out(c, "evaluate", "items"); // -1: all of them
+    if (number(c, "orchestrator.eval.group_size", 0) == 1) take_out(c, "evaluate", "samples");
 }
 
 const Program programs[] = {

@@ -102,6 +102,30 @@ static void from_the_others(void) {
     scratch_remove();
 }
 
+// prime-rl's own files are TOML; what tomllib makes of such texts was compared once, here the rules that matter.
+static void from_toml(void) {
+    char *text = convert("rl.toml", "max_steps = 9 # comment\n[model]\nname = 'some/model'\n[orchestrator]\nbatch_size = 1_28\ngroup_size = 0x10\n"
+                                    "[orchestrator.algo]\ntype = \"max_rl\"\n[orchestrator.train.sampling]\nmax_completion_tokens = 64\n"
+                                    "[[orchestrator.train.source]]\nname = \"a\"\n[orchestrator.train.source.env.taskset]\nid = \"b\"\n"
+                                    "[orchestrator.eval]\ninterval = 3\nnum_examples = 50\n[trainer]\noptim.lr = 3e-6\nloss = { type = \"ipo\", kl_tau = 0.5 }\n"
+                                    "[ckpt]\n[monitors.wandb]\nproject = \"\"\"x\\\n  y\"\"\"\n", "prime", 0);
+    contains(text, "--   monitors.wandb.project = \"xy\"\n");
+    contains(text, "orchestrator.train.source");
+    Recipe *r = converted();
+    const Stage *s = &r->stages[0];
+    CHECK_STR(r->model_path, "some/model");
+    CHECK(s->steps == 9 && s->group_size == 16 && s->batch == 8 && s->sampling.max_tokens == 64 && s->evaluate_every == 3);
+    CHECK(s->algo.advantage == ADVANTAGE_MAXRL && s->algo.loss == LOSS_PRIME_IPO && r->evaluate_items == 50);
+    CHECK_NEAR(s->algo.prime_drift, 0.5, 0);
+    CHECK_NEAR(s->optimizer.learning_rate, 3e-6, 0);
+    recipe_free(r), free(text);
+    static const char *const bad[] = {"a = 1\na = 2\n", "[a]\n[a]\n", "a = 01\n", "a = 1__0\n", "a = \"x\n\"\n", "a = {b=1,}\n", "a = [1 2]\n", "a\n",
+                                      "a = {x=1}\n[a.b]\n", "a = [1]\n[[a]]\n", "a.b = 1\n[a]\n", "[a.b]\nx=1\n[a]\nb.y=2\n", "a = \"\\q\"\n",
+                                      "# \xff\n", "[[a]]\n[a]\n", "a = inf\n", "a = [[[\n", "a = '''x", "a = 99999999999999999999\n"};
+    for (int i = 0; i < COUNT(bad); i++) free(convert("bad.toml", bad[i], "prime", 65));
+    scratch_remove();
+}
+
 // ---- presets ---------------------------------------------------------------------------------------------------------
 static Recipe *with_algo(const char *algo) {
     char *text = xasprintf("return {model={preset='mini', max_positions=64}, characters='0123456789+=', tasks={{'arithmetic', levels={1}}},\n"
@@ -200,6 +224,7 @@ static const Test tests[] = {
     {"from_trl", from_trl},
     {"from_verl", from_verl},
     {"from_the_others", from_the_others},
+    {"from_toml", from_toml},
     {"presets_set_defaults", presets_set_defaults},
     {"lua_objective_is_the_table_s", lua_objective_is_the_table_s},
     {"wrong_derivatives_are_refused", wrong_derivatives_are_refused},

@@ -18,6 +18,7 @@ typedef struct Case {
     bool skipped, peak; // peak: the reward rises to 0.8 in the middle
     bool supervised;
     Shape loss;
+    bool dead; // one of four experts gets next to nothing
 } Case;
 static const Case cases[] = {
     {.name = "healthy"},
@@ -34,6 +35,8 @@ static const Case cases[] = {
     {"errors", "failing rewards", .failed = 0.1},
     {"NaN", "skipped steps", .skipped = true},
     {.name = "supervised", .supervised = true},
+    {.name = "starved", .symptom = "dead experts", .dead = true},
+    {.name = "starved, supervised", .symptom = "dead experts", .supervised = true, .dead = true},
     {"worse", "rising loss", .supervised = true, .loss = {1, 3}},
 };
 
@@ -56,6 +59,9 @@ static void write_step(Ledger *l, const Case *c, int step) {
     s.groups_trained = s.groups - s.groups_without_variance;
     s.verdicts[VERDICT_SCORED] = 100 - failed, s.verdicts[VERDICT_ERROR] = failed;
     if (c->peak) s.reward_mean = 0.3 + 0.5 * sin(3.14159 * (step - 1) / (STEPS - 1)) + wobble;
+    int32_t layers[] = {1, 3};
+    int64_t rows[] = {90, 110, 100, 80, 100, c->dead ? 3 : 60, 150, c->dead ? 0 : 70};
+    s.experts = (ExpertLoad){.layers = 2, .experts = 4, .layer = layers, .rows = rows};
     OK(ledger_step(l, &s, NULL, &err));
     if (step != 1 && step != STEPS) return;
     json_t *e = json_pack("{s:s, s:[{s:i,s:f}]}", "mode", "think", "levels", "items", 4000, "accuracy", at(c->accuracy, (Shape){0.3, 0.5}, step)), *m = json_object();
