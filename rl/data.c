@@ -196,16 +196,20 @@ static bool made_file(const Trainer *t, const Stage *from, char **out, Err *err)
     return ok;
 }
 
+static bool hash_files(const Recipe *r, const char *const *names, Buf *all, Err *err) {
+    for (int i = 0; names && names[i]; i++) {
+        char hash[65];
+        if (stage_named(r, names[i])) continue;
+        TRY(sha256_file(names[i], hash, err));
+        buf_printf(all, "%s\n", hash);
+    }
+    return true;
+}
 bool stages_data_hash(const Recipe *r, char out[65], Err *err) {
     Buf all = {0};
     bool ok = true;
     for (int i = 0; ok && i < r->stage_count; i++)
-        for (int j = 0; ok && r->stages[i].data && r->stages[i].data[j]; j++) {
-            char hash[65];
-            if (stage_named(r, r->stages[i].data[j])) continue;
-            ok = sha256_file(r->stages[i].data[j], hash, err);
-            if (ok) buf_printf(&all, "%s\n", hash);
-        }
+        ok = hash_files(r, r->stages[i].data, &all, err) && hash_files(r, r->stages[i].validation, &all, err);
     out[0] = 0;
     if (ok && all.size) sha256_hex(all.data, all.size, out);
     buf_free(&all);
@@ -252,6 +256,8 @@ void data_close(Data *d) {
     arena_reset(&d->arena);
     free(d);
 }
+
+int64_t data_count(const Data *d) { return d->count; }
 
 // ---- steps -----------------------------------------------------------------------------------------------
 static int rows_a_step(const Stage *s) { return s->batch - (int)(s->tasks_share * s->batch + 0.5); }

@@ -15,6 +15,7 @@ typedef struct Data Data;
 // All rows of the stage's sources: a file of an earlier stage must have the hash that is on the ledger.
 bool data_open(const Trainer *t, const Stage *stage, Data **out, Err *err) MUST_CHECK;
 void data_close(Data *d); // NULL is fine
+int64_t data_count(const Data *d); // rows
 // How many rows a step takes; fewer in the last one of the last epoch.
 int data_rows_of_step(const Data *d, const Stage *stage, int stage_step);
 // Row number `index` of all epochs, each of which is a permutation of its own, as what to complete and with what. The arrays are the arena's.

@@ -112,6 +112,13 @@ bool recipe_locate_stage_files(Build *b, Stage *stage, int index, Err *err) {
     for (int i = 0; stage->models && stage->models[i]; i++)
         if (strcmp(stage->models[i], "start") != 0 && !recipe_earlier_stage(b, path, stage->models[i]))
             stage->models[i] = recipe_locate(&b->r->arena, ".", b->r->folder, stage->models[i]);
+    for (int i = 0; stage->validation && stage->validation[i]; i++) {
+        const char *file;
+        snprintf(path, sizeof path, "stages.%d.validation", index + 1);
+        TRY(recipe_locate_input(b, path, "validation", stage->validation[i], &file, err));
+        stage->validation[i] = file;
+    }
+    snprintf(path, sizeof path, "stages.%d", index + 1);
     if (!stage->teacher) return true;
     stage->teacher = recipe_locate(&b->r->arena, ".", b->r->folder, stage->teacher);
     stage->teacher_flops = teacher_flops(stage->teacher);

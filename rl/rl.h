@@ -60,6 +60,11 @@ typedef struct Stage {
     int group_size;       // grpo, reject: samples a prompt (G)
     const char **data;    // sft: sources of rows, NULL-terminated: names of earlier stages, files; NULL: the tasks
     int epochs;           // sft: passes over these; 0: steps decides
+    bool learn_prompts;   // sft: the loss is over all tokens
+    int max_length;       // sft: tokens of an example; 0: the model's
+    int cut_long;         // sft: longer ones are cut, not an error
+    const char **validation; // sft: files whose loss is measured, NULL-terminated
+    int validation_items; // sft: held-out items of each task and level, the same
     double tasks_share;   // sft: of a step's examples that are the tasks' own beside them
     char *teacher;        // reject: a model or a run that samples instead of the policy; NULL: the policy. distill: whose distributions are learned
     double teacher_flops; // of a token's forward pass, for plans; 0: not known

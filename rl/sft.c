@@ -109,7 +109,7 @@ bool sft_step(const Trainer *t, const Stage *stage, Batch *batch, StepReport *re
     Arena arena = {0};
     Examples examples;
     examples_start(&examples, stage->batch, &arena);
-    bool ok = examples_make(t, stage, report->stage_step, &arena, &examples, err);
+    bool ok = examples_make(t, stage, report->stage_step, &arena, &examples, err) && examples_shape(stage, &arena, &examples, err);
     double start = clock_seconds();
     ok = ok && train_on(t, stage, &examples, report, err);
     double now = clock_seconds();

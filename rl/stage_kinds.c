@@ -6,7 +6,7 @@
 
 const StageRow stage_rows[STAGE_KINDS] = {
     [STAGE_SFT] = {.name = "sft", .keys = sft_fields, .trains = true, .likely = 1, .check = recipe_check_sft,
-                   .open = sft_open, .close = sft_close, .step = sft_step, .flops = plan_sft_flops},
+                   .open = sft_open, .close = sft_close, .step = sft_step, .validate = sft_validate, .flops = plan_sft_flops},
     [STAGE_GRPO] = {.name = "grpo", .keys = grpo_fields, .samples = true, .trains = true, .likely = 0.5, .check = recipe_check_grpo,
                     .step = grpo_step, .flops = plan_grpo_flops},
     [STAGE_REJECT] = {.name = "reject", .keys = reject_fields, .samples = true, .keeps_weights = true, .makes_data = true, .likely = 0.5,

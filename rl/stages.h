@@ -44,6 +44,8 @@ typedef struct StageRow {
     // After the last step, before the evaluations and the checkpoint of the stage's end: what is made of all its steps, which are on
     // t->ledger from `first` to `last`. A process that is killed here does it again. NULL: nothing.
     bool (*end)(const Trainer *t, const Stage *stage, int64_t first, int64_t last, Err *err);
+    // With each evaluation and at the stage's end; NULL: nothing.
+    bool (*validate)(const Trainer *t, const Stage *stage, int64_t step, Err *err);
     // FLOPs of a whole stage as the plan counts them, with so many tokens a prompt and an answer at most (plan.c).
     double (*flops)(const ModelConfig *c, const Stage *stage, double prompt, double answer);
 } StageRow;
@@ -110,6 +112,10 @@ void examples_start(Examples *e, int count, Arena *arena);
 // What a step of the stage completes, and with what: rows of t->work and the tasks' demonstrations (sft.c).
 bool examples_make(const Trainer *t, const Stage *stage, int stage_step, Arena *arena, Examples *out, Err *err) MUST_CHECK;
 void examples_free(Examples *e, Arena *arena);
+// max_length and learn_prompts of the stage (sft_examples.c).
+bool examples_shape(const Stage *stage, Arena *arena, Examples *e, Err *err) MUST_CHECK;
+// Validation loss after `step`, onto the ledger (validation.c).
+bool sft_validate(const Trainer *t, const Stage *stage, int64_t step, Err *err) MUST_CHECK;
 // Distillation from a teacher's distributions (distill.c).
 bool distill_open(Trainer *t, const Stage *stage, Err *err) MUST_CHECK;
 void distill_close(Trainer *t);

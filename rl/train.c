@@ -438,6 +438,7 @@ static bool run_stage(Run *run, int index, Err *err) {
         if (moved) run->reference_step = run->state.step;
         if (last && row->end) TRY(row->end(&run->trainer, stage, start_step + 1, run->state.step, err) && count_steps(run, err));
         bool due = last || (stage->evaluate_every > 0 && step % stage->evaluate_every == 0);
+        if (due && row->validate) TRY(row->validate(&run->trainer, stage, run->state.step, err));
         if (due && !row->keeps_weights) TRY(evaluate_now(run, stage, err));
         if (last || (stage->checkpoint_every > 0 && step % stage->checkpoint_every == 0) || moved) TRY(save(run, err));
     }
