@@ -133,6 +133,13 @@ static void problem_item(const Task *task, const Problem *p, int level, Arena *a
     out->prompt = arena_strdup(arena, task->words ? p->words : p->plain);
     out->truth = arena_strdup(arena, p->truth);
     out->demonstration = arena_strdup(arena, p->demonstration);
+    if (*p->truth) { // one more, or a number that wasn't given
+        char *end, *wrong;
+        long long number = strtoll(p->truth, &end, 10);
+        wrong = *end ? xasprintf("%s+1", p->truth) : xasprintf("%lld", number + 1);
+        out->wrong = arena_strdup(arena, wrong);
+        free(wrong);
+    }
     out->row = g->row(p);
     arena_defer(arena, release_json, out->row);
     out->hash = hash64(p->plain, strlen(p->plain));

@@ -17,33 +17,60 @@ static const Option options[] = {
     OPTION_END,
 };
 
-// The tasks that come with reckon with all of their levels, as if a recipe had named them.
-static bool every_task(Recipe **out, Err *err) {
-    static const struct {
-        const char *kind;
-        int levels;
-    } kinds[] = {{"arithmetic", 6}, {"countdown", 3}};
+// ---- the tasks that come with reckon -------------------------------------------------------------------------
+static const struct {
+    const char *kind;
+    int levels;
+} kinds[] = {{"arithmetic", 6}, {"countdown", 3}};
+static const char *const languages[] = {"en", "ko", "ja", "vi"}; // of word_problems
+
+static void drop_json(void *value) { json_decref(value); }
+
+// A task with all of its levels, as if a recipe had named it. `language` may be NULL.
+static bool add_task(Recipe *r, const char *name, int levels, const char *language, Err *err) {
+    TaskSpec *task = &r->tasks[r->task_count++];
+    *task = (TaskSpec){.kind = arena_strdup(&r->arena, name), .weight = 1, .level_count = levels};
+    if (language) {
+        task->options = json_pack("{s:s}", "language", language);
+        arena_defer(&r->arena, drop_json, task->options);
+    }
+    if (levels == 0) {
+        TaskScript *t;
+        TRY(task_script_open(name, task->options, &t, err));
+        task->script = task->kind, task->level_count = task_script_about(t)->levels, task->scores = task_script_about(t)->scores;
+        task_script_close(t);
+    }
+    task->levels = ARENA_NEW(&r->arena, int, task->level_count);
+    for (int level = 0; level < task->level_count; level++) task->levels[level] = level + 1;
+    return true;
+}
+
+// Those of the name `only`; NULL: all.
+static bool shipped_tasks(const char *only, Recipe **out, Err *err) {
     Recipe *r = *out = xcalloc(1, sizeof *r);
     r->held_out = 0.1;
     r->reward_limits = reward_default_limits();
     char name[64];
     int scripts = 0;
     while (task_script_shipped(scripts, name)) scripts++;
-    r->tasks = ARENA_NEW(&r->arena, TaskSpec, COUNT(kinds) + scripts);
-    for (int i = 0; i < COUNT(kinds) + scripts; i++) {
-        TaskSpec *task = &r->tasks[r->task_count++];
-        if (i >= COUNT(kinds)) (void)task_script_shipped(i - COUNT(kinds), name);
-        *task = (TaskSpec){.kind = arena_strdup(&r->arena, i < COUNT(kinds) ? kinds[i].kind : name), .weight = 1, .level_count = i < COUNT(kinds) ? kinds[i].levels : 0};
-        if (i >= COUNT(kinds)) {
-            TaskScript *t;
-            TRY(task_script_open(name, NULL, &t, err));
-            task->script = task->kind, task->level_count = task_script_about(t)->levels, task->scores = task_script_about(t)->scores;
-            task_script_close(t);
-        }
-        task->levels = ARENA_NEW(&r->arena, int, task->level_count);
-        for (int level = 0; level < task->level_count; level++) task->levels[level] = level + 1;
+    r->tasks = ARENA_NEW(&r->arena, TaskSpec, COUNT(kinds) + scripts + COUNT(languages));
+    for (int i = 0; i < COUNT(kinds); i++)
+        if (!only || !strcmp(only, kinds[i].kind)) TRY(add_task(r, kinds[i].kind, kinds[i].levels, NULL, err));
+    for (int i = 0; i < scripts; i++) {
+        (void)task_script_shipped(i, name);
+        bool speaks = !strcmp(name, "word_problems");
+        for (int k = 0; k < (speaks ? COUNT(languages) : 1); k++)
+            if (!only || !strcmp(only, name)) TRY(add_task(r, name, 0, speaks ? languages[k] : NULL, err));
     }
     return true;
+}
+static bool open_recipe(const Args *args, Recipe **out, Err *err) {
+    const char *what = args->positional_count ? args->positional[0] : NULL;
+    TRY(shipped_tasks(what, out, err));
+    if ((*out)->task_count > 0) return true;
+    recipe_free(*out);
+    *out = NULL;
+    return recipe_read(what, args_list(args, "set"), out, err);
 }
 
 // ---- what the checks say -----------------------------------------------------------------------------------
@@ -163,7 +190,7 @@ static bool run(const Args *args, Err *err) {
     Recipe *r = NULL;
     Tasks *t = NULL;
     RewardPool *pool = NULL;
-    bool ok = args->positional_count ? recipe_read(args->positional[0], args_list(args, "set"), &r, err) : every_task(&r, err);
+    bool ok = open_recipe(args, &r, err);
     if (ok) {
         RewardSpec *specs = ARENA_NEW(&r->arena, RewardSpec, r->task_count);
         ok = reward_pool_open(specs, recipe_task_rewards(r, 1, specs), 1, &r->reward_limits, &pool, err) && tasks_open(r, &t, err) &&
@@ -178,9 +205,10 @@ static bool run(const Args *args, Err *err) {
 const Command command_tasks = {
     .name = "tasks",
     .summary = "list kinds of problems, their levels and samples",
-    .usage = "[RECIPE] [options]",
+    .usage = "[RECIPE|TASK] [options]",
     .detail = "Reads a recipe and its data, checks both, and shows held-out problems of each level with the true answer and\n"
-              "the demonstration that cold-start training imitates. Without a recipe: the tasks that come with reckon. Each sample shows what the\ntask's own check gives for the truth and for a wrong answer.",
+              "the demonstration that cold-start training imitates. With the name of a task: that one; without either: all tasks that\n"
+              "come with reckon. Each sample shows what the task's own check gives for the truth and for a wrong answer.",
     .example = "reckon tasks scripts/recipes/quickstart.lua --level 3 --samples 5",
     .positional_min = 0,
     .positional_max = 1,
