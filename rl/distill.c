@@ -69,7 +69,7 @@ static bool learn(const Trainer *t, const Stage *stage, const Lesson *l, StepRep
 }
 
 // Prompts with the completions that `sampler` gives them.
-static bool sample_lesson(const Trainer *t, Policy *sampler, const Stage *stage, Batch *batch, Lesson *l, StepReport *report, Err *err) {
+static bool sample_lesson(const Trainer *t, Policy *sampler, Batch *batch, Lesson *l, StepReport *report, Err *err) {
     Trainer with = *t;
     with.policy = sampler;
     TRY(sample_and_score(&with, batch, report, err));
@@ -103,7 +103,7 @@ bool distill_step(const Trainer *t, const Stage *stage, Batch *batch, StepReport
     double draw = random_uniform(random_key(t->recipe->seed, STREAM_SHUFFLE), (uint32_t)t->stage_index, (uint32_t)report->stage_step, 0, 3);
     bool own = draw < stage->on_policy, sampled = own || stage->off_policy == OFF_POLICY_TEACHER;
     examples_start(&examples, stage->batch, &arena);
-    bool ok = sampled ? sample_lesson(t, own ? t->policy : t->teacher, stage, batch, &l, report, err)
+    bool ok = sampled ? sample_lesson(t, own ? t->policy : t->teacher, batch, &l, report, err)
                       : example_lesson(t, stage, &examples, &arena, &l, report, err);
     report->kl = report->clip_share = report->ratio_max = NAN;
     double start = clock_seconds();

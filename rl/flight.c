@@ -145,11 +145,16 @@ static bool fill_and_take(const Trainer *t, Flight *f, Batch *b, StepReport *rep
 }
 
 bool rollout_batch(const Trainer *t, Batch *b, StepReport *report, Err *err) {
-    if (t->flight) return fill_and_take(t, t->flight, b, report, err);
+    if (t->flight && (b->stage->staleness > 0 || b->stage->partial > 0)) return fill_and_take(t, t->flight, b, report, err);
     Flight *own;
     TRY(flight_open(&own));
     flight_begin(own, b->stage, b->stage_step - 1);
     bool ok = fill_and_take(t, own, b, report, err);
+    if (t->flight && own->lost_count > 0) { // verdicts may still come: the run's own flight ends after the workers do
+        t->flight->lost = xrealloc(t->flight->lost, (size_t)(t->flight->lost_count + own->lost_count) * sizeof *own->lost);
+        memcpy(t->flight->lost + t->flight->lost_count, own->lost, (size_t)own->lost_count * sizeof *own->lost);
+        t->flight->lost_count += own->lost_count, own->lost_count = 0;
+    }
     flight_close(own);
     return ok;
 }
