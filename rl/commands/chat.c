@@ -316,7 +316,7 @@ static bool converse(const Args *args, Policy *p, Err *err) {
 }
 static bool run(const Args *args, Err *err) {
     PolicyOptions o = {.precision = strcmp(args_text(args, "precision", "fp32"), "bf16") == 0 ? PRECISION_BF16 : PRECISION_FP32,
-                       .threads = (int)args_int(args, "threads", 0), .device = args_text(args, "device", NULL)};
+                       .threads = (int)args_int(args, "threads", 0), .device = args_text(args, "device", NULL), .keep_blocks = args_flag(args, "keep-blocks")};
     Policy *p = NULL;
     bool ok = policy_open(args->positional[0], &o, &p, err) && converse(args, p, err);
     policy_close(p);
@@ -341,6 +341,7 @@ static const Option options[] = {
     OPTION_ADAPTERS,
     {.name = "precision", .kind = OPTION_CHOICE, .value = "fp32|bf16", .help = "of weights and activations (fp32)"},
     {.name = "threads", .kind = OPTION_INT, .value = "N", .help = "threads (all cores)", .low = 1, .high = 256},
+    {.name = "keep-blocks", .kind = OPTION_FLAG, .help = "keep a GGUF's 8, 6, 5 and 4 bit weights as they are: less memory, slower"},
     OPTION_DEVICE,
     {.name = "json", .kind = OPTION_FLAG, .help = "print one JSON document on stdout at the end, and nothing before"},
     OPTION_END};
