@@ -3,8 +3,8 @@
 --
 --   build/reckon train scripts/recipes/quickstart.lua
 --   build/reckon train scripts/recipes/distill_small.lua
---   build/reckon eval runs/quickstart --items 400
---   build/reckon eval runs/distill_small --items 400
+--   build/reckon eval runs/quickstart --mode think --items 400
+--   build/reckon eval runs/distill_small --mode think --items 400
 --
 -- No worked example is used after the first stage, and no reward is: those that are reported change nothing.
 
@@ -35,6 +35,18 @@ return {
       sampling = {max_tokens = 72},
       optimizer = {learning_rate = 2e-3, schedule = "cosine", warmup = 20, final_share = 0.05},
       evaluate_every = 200,
+    },
+    distill{
+      name = "refinement",
+      teacher = "runs/quickstart",
+      steps = 300,
+      prompts = 64,
+      beta = 0,
+      on_policy = 0.5,
+      off_policy = "teacher",
+      modes = {think = 1},
+      sampling = {max_tokens = 72},
+      optimizer = {learning_rate = 1.5e-3, schedule = "cosine", warmup = 20, final_share = 0.05},
     },
   },
   evaluate = {items = 100, max_tokens = 72},
