@@ -72,7 +72,6 @@ static bool learn(const Trainer *t, const Stage *stage, const Lesson *l, StepRep
 static bool sample_lesson(const Trainer *t, Policy *sampler, Batch *batch, Lesson *l, StepReport *report, Err *err) {
     Trainer with = *t;
     with.policy = sampler;
-    with.flight = NULL; // steps of examples sample nothing, so nothing is sampled ahead
     TRY(sample_and_score(&with, batch, report, err));
     report->groups = batch->prompt_count;
     report->entropy = 0; // of the policy, where it learns
