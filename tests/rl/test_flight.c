@@ -134,7 +134,35 @@ static void environments(void) {
     scratch_remove();
 }
 
+// A moved reference of an adapter is a copy of the adapter; before the first move it is the base alone.
+static void a_moved_reference_of_an_adapter(void) {
+    Err err = {0};
+    scratch_file("ones.lua", ones);
+    TrainedRun base = train_run("base", "return {" MODEL "tasks={{'arithmetic', levels={1,2}}}, rewards={'ones.lua'}, evaluate={items=0}, "
+                                "stages={sft{steps=2, batch=4, optimizer={learning_rate=1e-3}}}}", NULL, 2);
+    TRAINED(base);
+    char *recipe = xasprintf("return {threads=1, chat=false, model={path='%s/checkpoints/step-2', lora={rank=4, alpha=8}}, tasks={{'arithmetic', levels={1,2}}}, "
+                             "rewards={'ones.lua'}, evaluate={items=0}, keep_checkpoints=9, " STAGE("algo={kl=0.1, reference_every=2}, sampling={max_tokens=12}"), base.folder);
+    TrainedRun run = train_run("adapted", recipe, NULL, 6);
+    TRAINED(run);
+    CHECK(ask(&run, "SELECT count(*) FROM steps WHERE kl = 0 AND step IN (1, 3, 5)") == 3);
+    CHECK(ask(&run, "SELECT count(*) FROM steps WHERE kl > 0 AND step IN (2, 4, 6)") == 3);
+    for (int step = 4; step <= 6; step++) { // resumed from step 3, its reference is the adapter of step 2
+        char *folder = xasprintf("%s/checkpoints/step-%d", run.folder, step);
+        bool ok = folder_remove(folder, &err);
+        free(folder);
+        OK(ok);
+    }
+    TrainedRun resumed = train_from(true, "adapted", recipe, NULL, 6);
+    free(recipe);
+    TRAINED(resumed);
+    CHECK_STR(resumed.weights, run.weights);
+    CHECK_STR(resumed.head, run.head);
+    scratch_remove();
+}
+
 static const Test tests[] = {
+    {"a moved reference of an adapter", a_moved_reference_of_an_adapter},
     {"sampled ahead", sampled_ahead}, {"the ratio is real", the_ratio_is_real}, {"in pieces", in_pieces},
     {"refilled", refilled},           {"refused", refused},                     {"environments", environments},
 };

@@ -56,6 +56,10 @@ static inline TrainedRun train_from(bool resume, const char *name, const char *r
     free(folder), free(path);
     if (!run.ok || last_step < 0) return run;
     char *weights = xasprintf("%s/checkpoints/step-%lld/model.safetensors", run.folder, (long long)last_step);
+    if (!file_exists(weights)) { // an adapter's
+        free(weights);
+        weights = xasprintf("%s/checkpoints/step-%lld/adapter_model.safetensors", run.folder, (long long)last_step);
+    }
     bool ok = sha256_file(weights, run.weights, &err);
     free(weights);
     OK(ok);
