@@ -242,7 +242,7 @@ bool ledger_set_text(Ledger *l, const char *sql, const char *text, int64_t key, 
 bool ledger_append_event(Ledger *l, const char *kind, int64_t step, const json_t *detail, Err *err) {
     sqlite3_stmt *s;
     bool more = false;
-    char previous[65] = "", chain[65], at[40];
+    char previous[65] = "", chain[65] = "", at[40];
     int64_t seq = 1;
     bool ok = ledger_query(l, "SELECT seq, chain FROM events ORDER BY seq DESC LIMIT 1", 0, 0, &s, err) &&
               ledger_next(l, s, &more, err);
