@@ -143,6 +143,10 @@ static void print_gain(const json_t *replayable) {
             printf("  %-22s %-7s %5.1f %% to %5.1f %%  %+6.1f points (95 %%: %+.1f to %+.1f)  p = %.2g\n", m == 0 ? name : "",
                    mode_names[m], 100 * number(pair, "b"), 100 * number(pair, "a"), 100 * number(pair, "difference"),
                    100 * number(pair, "low"), 100 * number(pair, "high"), number(pair, "p"));
+            const json_t *tokens = json_object_get(pair, "tokens");
+            double ratio = number(tokens, "value");
+            if (ratio < 0.95 || ratio > 1.05)
+                printf("  %-22s %-7s %.2f times the tokens (95 %%: %.2f to %.2f)\n", "", "", ratio, number(tokens, "low"), number(tokens, "high"));
         }
     printf("  %s\n", text(gain, "sentence"));
 }

@@ -2,17 +2,12 @@
 // comparison's items against always thinking, always answering directly, and the best that any router could do.
 #include "compare_run.h"
 #include "accounts.h"
-#include "files.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { FEWEST_ITEMS = 30 };
-
-char *router_path(const char *model) {
-    return file_is_folder(model) ? path_join(model, ROUTER_FILE) : xasprintf("%s.%s", model, ROUTER_FILE);
-}
 
 // ---- fitting -------------------------------------------------------------------------------------------------
 static bool answer_split(const RouterSetup *s, Evaluation out[MODES], Err *err) {
@@ -27,7 +22,7 @@ static bool answer_split(const RouterSetup *s, Evaluation out[MODES], Err *err) 
                 out[MODE_DIRECT].count, FEWEST_ITEMS);
 }
 static char *keep_text(Router *r, const char *text) { return text ? arena_strdup(&r->arena, text) : NULL; }
-static void describe(const RouterSetup *s, const ComparedModel *model, Router *r) {
+static void describe(const RouterSetup *s, Router *r) {
     const Recipe *recipe = s->choice->recipe;
     r->levels = tasks_level_count(s->compare->tasks);
     r->kind = ARENA_NEW(&r->arena, char *, r->levels + 1);
@@ -38,7 +33,6 @@ static void describe(const RouterSetup *s, const ComparedModel *model, Router *r
         r->kind[i] = keep_text(r, level.kind);
         r->level[i] = level.level;
     }
-    snprintf(r->model_hash, sizeof r->model_hash, "%s", model->hash);
     snprintf(r->recipe_hash, sizeof r->recipe_hash, "%s", recipe->hash);
     r->chat = recipe->chat;
     for (Mode m = 0; m < MODES; m++)
@@ -94,11 +88,11 @@ static double price_of_flops(const RouterSetup *s) {
     return known ? (b.device + b.energy) / flops / s->compare->worth : 0;
 }
 
-static bool save(const RouterSetup *s, const Router *r, ComparedModel *model) {
+static bool save(const RouterSetup *s, Router *r, ComparedModel *model) {
     Err err = {0};
     if (!s->choice->path) return true;
     char *path = router_path(s->choice->path);
-    if (router_write(r, path, &err)) {
+    if (router_weights_hash(s->choice->path, r->model_hash, &err) && router_write(r, path, &err)) {
         model->router_file = path;
         return true;
     }
@@ -127,7 +121,7 @@ bool router_compare(const RouterSetup *s, ComparedModel *model, ArmResult *out, 
         fit = xcalloc((size_t)split[MODE_DIRECT].count + 1, sizeof *fit), items = xcalloc((size_t)n + 1, sizeof *items);
         router_items(&split[MODE_THINK], &split[MODE_DIRECT], fit);
         router_items(s->think, s->direct, items);
-        describe(s, model, &r);
+        describe(s, &r);
         router_fit(&r, fit, split[MODE_DIRECT].count, s->compare->margin, price_of_flops(s));
         decide(&r, items, n, told, untold);
         arm_result_routed(s->think_result, s->direct_result, told, out);

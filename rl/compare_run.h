@@ -64,6 +64,5 @@ typedef struct RouterSetup {
     Energy *energy;
 } RouterSetup;
 bool router_compare(const RouterSetup *s, ComparedModel *model, ArmResult *out, Err *err) MUST_CHECK;
-char *router_path(const char *model); // beside the weights; the caller frees it
 
 #endif

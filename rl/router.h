@@ -27,7 +27,7 @@ typedef struct Router {
     RouterModel told, untold; // with the task's kind and level, and without
     double threshold[2];    // of the gain above which thinking is worth it: told, untold
     int fitted;             // items
-    char model_hash[65];    // of the weights it speaks of
+    char model_hash[65];    // of the file of weights that it speaks of
     char recipe_hash[65];
     bool chat;              // how its questions were put
     PromptStyle style[MODES];
@@ -47,8 +47,9 @@ void router_items(const Evaluation *think, const Evaluation *direct, RouterItem 
 bool router_write(const Router *r, const char *path, Err *err) MUST_CHECK;
 bool router_read(const char *path, Router *out, Err *err) MUST_CHECK;
 void router_free(Router *r);
-
-// A policy of answering, as a comparison lists it.
-json_t *router_features(const Router *r);
+json_t *router_features(const Router *r); // their names
+char *router_path(const char *model);     // beside the weights; the caller frees it
+// SHA-256 of a model's file of weights (of the list of its files, where there are several).
+bool router_weights_hash(const char *model, char out[65], Err *err) MUST_CHECK;
 
 #endif

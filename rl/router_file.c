@@ -15,6 +15,21 @@
 #define FORMAT "reckon router 1"
 enum { MAX_ROUTER_LEVELS = 10000 };
 
+char *router_path(const char *model) {
+    return file_is_folder(model) ? path_join(model, ROUTER_FILE) : xasprintf("%s.%s", model, ROUTER_FILE);
+}
+bool router_weights_hash(const char *model, char out[65], Err *err) {
+    static const char *const names[] = {"model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors"};
+    if (!file_is_folder(model)) return sha256_file(model, out, err);
+    for (int i = 0; i < COUNT(names); i++) {
+        char *path = path_join(model, names[i]);
+        bool there = file_exists(path), ok = there && sha256_file(path, out, err);
+        free(path);
+        if (there) return ok;
+    }
+    return fail(err, ERR_NOINPUT, model, "holds no weights that a router could be bound to");
+}
+
 static json_t *numbers(const double *x, int n) {
     json_t *out = json_array();
     for (int i = 0; i < n; i++) json_array_append_new(out, json_real(x[i]));

@@ -2,7 +2,8 @@
 #include "adapters.h"
 #include "command.h"
 #include "ids.h"
-#include "policy.h"
+#include "files.h"
+#include "router.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,6 +89,89 @@ static bool answer(const Args *args, Policy *p, const RolloutRequest *requests, 
     return ok;
 }
 
+static Sampling sampling_of(const Args *args) {
+    return (Sampling){.temperature = args_number(args, "temperature", 1), .top_k = (int32_t)args_int(args, "top-k", 0), .top_p = args_number(args, "top-p", 1),
+                      .min_p = args_number(args, "min-p", 0), .max_tokens = (int32_t)args_int(args, "max-tokens", 128), .stop = args_list(args, "stop"),
+                      .ignore_eos = args_flag(args, "ignore-eos"), .think_tokens = (int32_t)args_int(args, "think-tokens", 0)};
+}
+
+// ---- in a mode ---------------------------------------------------------------------------------------------
+// The question is put as in training where a router tells how; else as chats do, or as plain text with the mode's prefix.
+static void style_of(const Policy *p, const Router *router, Recipe *out) {
+    static char think[] = "<think>", direct[] = "<think></think>";
+    *out = (Recipe){.chat = tokenizer_has_chat(policy_tokenizer(p)), .style = {{.prefix = think}, {.prefix = direct}}};
+    if (!router->max_tokens) return;
+    out->chat = router->chat;
+    for (Mode m = 0; m < MODES; m++) out->style[m] = router->style[m];
+}
+static bool answer_in(const Args *args, Policy *p, const Router *router, const Recipe *style, Mode mode, Ids *prompt, Rollout *out, Err *err) {
+    char *text = xstrdup(args_text(args, "prompt", "")), kind[] = "--prompt";
+    Item item = {.kind = kind, .prompt = text};
+    bool ok = prompt_render(style, policy_tokenizer(p), &item, mode, prompt, err);
+    free(text);
+    Sampling sampling = sampling_of(args);
+    if (mode == MODE_DIRECT) sampling.think_tokens = 0;
+    if (router->max_tokens > 0 && !args_given(args, "max-tokens")) sampling.max_tokens = router->max_tokens;
+    RolloutRequest request = {.prompt = prompt->data, .prompt_length = prompt->count, .samples = (int32_t)args_int(args, "n", 1),
+                              .seed = (uint64_t)args_int(args, "seed", 0), .sampling = sampling};
+    return ok && policy_rollout(p, &request, 1, NULL, out, err);
+}
+static double gain_of(const Router *r, int32_t prompt_tokens, const Completion *c, bool *thinks) {
+    RouterItem item = {.level = -1, .prompt_tokens = prompt_tokens};
+    for (int32_t i = 0; i < c->length; i++) {
+        item.mean_logprob += (double)c->logprob[i] / c->length;
+        if (c->logprob[i] < item.min_logprob) item.min_logprob = c->logprob[i];
+    }
+    *thinks = router_thinks(r, &item);
+    return router_gain(r, &item);
+}
+static bool generate_in_mode(const Args *args, Policy *p, const Router *router, Err *err) {
+    const char *mode = args_text(args, "mode", "think");
+    bool automatic = !strcmp(mode, "auto"), thinks = !strcmp(mode, "think");
+    Recipe style;
+    Ids prompt = {0};
+    Rollout rollout = {0};
+    json_t *out = NULL, *gain = json_null();
+    if (!policy_tokenizer(p)) return fail(err, ERR_NOINPUT, args->positional[0], "has no tokenizer, which --mode needs");
+    style_of(p, router, &style);
+    bool ok = answer_in(args, p, router, &style, thinks ? MODE_THINK : MODE_DIRECT, &prompt, &rollout, err);
+    if (ok && automatic) {
+        gain = json_real(gain_of(router, prompt.count, &rollout.completions[0], &thinks));
+        if (thinks) {
+            rollout_free(&rollout);
+            rollout = (Rollout){0};
+            prompt.count = 0;
+            ok = answer_in(args, p, router, &style, MODE_THINK, &prompt, &rollout, err);
+        }
+    }
+    ok = ok && rollout_json(p, &rollout, &out, err);
+    if (ok) {
+        json_object_set_new(out, "mode", json_string(mode_names[thinks ? MODE_THINK : MODE_DIRECT]));
+        json_object_set(out, "gain", gain);
+        if (args_flag(args, "json")) ok = print_json(out, err);
+        else print_texts(out);
+    }
+    rollout_free(&rollout);
+    ids_free(&prompt);
+    json_decref(out);
+    json_decref(gain);
+    return ok;
+}
+// The router of the model, where it has one and it speaks of these weights; --mode auto can't do without.
+static bool read_router(const Args *args, Router *out, Err *err) {
+    const char *model = args->positional[0];
+    bool automatic = !strcmp(args_text(args, "mode", ""), "auto");
+    char *path = router_path(model), hash[65];
+    *out = (Router){0};
+    bool there = file_exists(path), ok = true;
+    if (there) ok = router_read(path, out, err) && router_weights_hash(model, hash, err);
+    if (ok && there && strcmp(hash, out->model_hash) != 0) ok = fail(err, ERR_DATA, path, "was fitted for other weights; 'reckon compare --arm routed' fits it again");
+    if (ok && !there && automatic) ok = fail(err, ERR_NOINPUT, path, "no router, which --mode auto needs; 'reckon compare --arm routed' fits one");
+    if (ok && automatic && args_int(args, "n", 1) != 1) ok = fail(err, ERR_USAGE, "-n", "expected one completion in mode auto");
+    free(path);
+    return ok;
+}
+
 static bool generate(const Args *args, Policy *p, Err *err) {
     Ids *lists = NULL;
     int count = 1;
@@ -102,10 +186,7 @@ static bool generate(const Args *args, Policy *p, Err *err) {
     for (int i = 0; ok && i < count; i++)
         requests[i] = (RolloutRequest){.prompt = lists[i].data, .prompt_length = lists[i].count, .samples = (int32_t)args_int(args, "n", 1),
                                        .seed = (uint64_t)args_int(args, "seed", 0), .prompt_index = (uint32_t)i,
-                                       .sampling = {.temperature = args_number(args, "temperature", 1), .top_k = (int32_t)args_int(args, "top-k", 0),
-                                                    .top_p = args_number(args, "top-p", 1), .min_p = args_number(args, "min-p", 0),
-                                                    .max_tokens = (int32_t)args_int(args, "max-tokens", 128), .stop = args_list(args, "stop"),
-                                                    .ignore_eos = args_flag(args, "ignore-eos"), .think_tokens = (int32_t)args_int(args, "think-tokens", 0)}};
+                                       .sampling = sampling_of(args)};
     ok = ok && answer(args, p, requests, count, err);
     for (int i = 0; i < count; i++) ids_free(&lists[i]);
     free(lists), free(requests);
@@ -118,14 +199,21 @@ static bool run(const Args *args, Err *err) {
     PolicyOptions o = {.precision = strcmp(args_text(args, "precision", "fp32"), "bf16") == 0 ? PRECISION_BF16 : PRECISION_FP32,
                        .threads = (int)args_int(args, "threads", 0), .device = args_text(args, "device", NULL), .keep_blocks = args_flag(args, "keep-blocks")};
     Policy *p = NULL;
-    bool ok = policy_open(args->positional[0], &o, &p, err) && generate(args, p, err);
-    policy_close(p);
+    Router router = {0};
+    bool in_mode = args_given(args, "mode");
+    if (in_mode && (args_given(args, "ids") || args_flag(args, "raw") || args_flag(args, "chat") || args_list(args, "adapter")[0]))
+        return fail(err, ERR_USAGE, "--mode", "goes with --prompt alone: the mode says how the question is put");
+    bool ok = (!in_mode || read_router(args, &router, err)) && policy_open(args->positional[0], &o, &p, err) &&
+              (in_mode ? generate_in_mode(args, p, &router, err) : generate(args, p, err));
+    if (p) policy_close(p);
+    router_free(&router);
     return ok;
 }
 
 static const Option options[] = {
     {.name = "prompt", .kind = OPTION_TEXT, .value = "TEXT", .help = "what to complete or answer"},
     {.name = "ids", .kind = OPTION_TEXT, .value = "FILE", .help = "instead: a JSON list of token ids, or a list of such lists"},
+    {.name = "mode", .kind = OPTION_CHOICE, .value = "think|direct|auto", .help = "how to answer; auto: directly, and by thinking where the model's router says so"},
     {.name = "n", .letter = 'n', .kind = OPTION_INT, .value = "N", .help = "completions of each prompt (1)", .low = 1, .high = 65536},
     {.name = "max-tokens", .kind = OPTION_INT, .value = "N", .help = "longest completion (128)", .low = 1, .high = 1e6},
     {.name = "temperature", .kind = OPTION_NUMBER, .value = "T", .help = "0: greedy (1)", .low = 0, .high = 100},
