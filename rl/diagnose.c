@@ -4,6 +4,7 @@
 #include "accounts.h"
 #include "files.h"
 #include "ledger_rows.h"
+#include "stages.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -310,7 +311,8 @@ static bool diagnose_stage(const Ledger *l, const json_t *stage, int index, json
     bool enough = ok && t.count >= LEAST_STEPS;
     if (enough && !supervised) ok = read_flat(&t, err) && read_accuracy(&t, err);
     if (ok && enough) ok = read_experts(&t, err);
-    if (ok && enough) look_at(&t, supervised, findings);
+    const StageRow *row = kind ? stage_row_named(kind) : NULL;
+    if (ok && enough && row && row->trains) look_at(&t, supervised, findings); // a stage that only samples can't learn wrongly
     if (ok && t.count) json_array_append_new(stages, json_pack("{s:s,s:i,s:b}", "name", t.name, "steps", t.count, "looked_at", enough));
     for (int i = 0; i < COLUMNS; i++) free(t.column[i]);
     return ok;
