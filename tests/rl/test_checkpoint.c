@@ -1,6 +1,7 @@
 // Checkpoints: whole or not there, every damaged byte found and its section named, the newest whole one taken.
 #include "../test.h"
 #include "checkpoint.h"
+#include "stages.h"
 #include "files.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -49,6 +50,9 @@ bool policy_save_optimizer(const Policy *p, const char *path, Err *err) {
     const char *names[3] = {"step", "m", "v"};
     return write_tensors(path, names, p->seed + 1000, err);
 }
+
+bool flight_is_empty(const Flight *f) { return !f; }
+bool flight_save(const Flight *f, const char *path, Err *err) { return fail(err, ERR_SOFTWARE, path, "%s samples in flight, expected none", f ? "found" : "no"); }
 
 #define RECIPE "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 #define OTHER_RECIPE "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
