@@ -28,6 +28,8 @@ void chat_text_free(ChatText *c);
 
 // ---- prompts (prompt.c) ----------------------------------------------------------------------------------------
 enum { MODE_AUTO = MODES }; // the template's and the model's own way
+// A template that shows the date shows one day to all runs, or a prompt would depend on when it was made.
+enum { DAY_OF_PROMPTS = 1721952000 }; // 26 July 2024
 // The ids that continue a talk. *thinking tells whether they end inside of the thinking. The date that a template shows is today's.
 bool chat_prompt(const Tokenizer *t, const json_t *messages, int mode, Ids *out, bool *thinking, Err *err) MUST_CHECK;
 

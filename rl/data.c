@@ -1,10 +1,11 @@
 // Rows that a supervised stage learns from: what earlier stages of the recipe wrote (data.h says in which form) and files of the
-// user's own, where "completion", or "answer" with "thinking" or "demonstration" before it, or an assistant's last message is
-// enough. It refuses a stage's file whose hash isn't the ledger's, a file that changed since the run began, and rows that say
+// user's own, where "completion", or "answer" with "thinking" or "demonstration" before it is enough, and so are conversations and
+// text, which are learned as they stand (data_whole.c). It refuses a stage's file whose hash isn't the ledger's, a file that changed since the run began, and rows that say
 // nothing to learn. Rows are read once, checked whole, and kept in memory for the stage.
 //
 // Completions that come with ids of this very tokenizer are learned as these ids, what was given to them left out of the loss;
 // any other text is encoded apart from its prompt, as demonstrations are.
+#include "chat.h"
 #include "data.h"
 #include "files.h"
 #include "ledger_rows.h"
@@ -20,6 +21,8 @@ typedef struct DataRow {
     Mode mode;
     int32_t *ids;     // [count], given ones as -1 - id; NULL: the text is encoded
     int32_t count;
+    int32_t *prompt;  // [prompt_count] of a row that is learned as it stands; NULL: the item's is rendered
+    int32_t prompt_count;
 } DataRow;
 struct Data {
     DataRow *rows;
@@ -33,6 +36,7 @@ typedef struct Reader {
     const Recipe *recipe;
     const Tokenizer *tokenizer;
     int32_t vocabulary;
+    bool last_turn;
     char tokenizer_hash[65];
 } Reader;
 
@@ -126,10 +130,41 @@ static bool take_completion(const Reader *r, const char *completion, long line, 
     return true;
 }
 
+static int32_t *keep_ids(const Reader *r, Ids *ids, int32_t *count) {
+    int32_t *kept = ARENA_NEW(&r->d->arena, int32_t, ids->count);
+    if (ids->count) memcpy(kept, ids->data, (size_t)ids->count * sizeof *kept);
+    *count = ids->count;
+    ids_free(ids);
+    return kept;
+}
+
+// A row with a conversation or, where `text` isn't NULL, a text alone.
+static bool read_whole(const Reader *r, const json_t *row, const char *text, const char *mode, long line, DataRow *out, Err *err) {
+    Conversation talk = {.messages = json_object_get(row, "messages"), .tools = json_object_get(row, "tools"), .mode = MODE_AUTO, .last_turn = r->last_turn};
+    Ids prompt = {0}, rest = {0};
+    Err why = {0};
+    if (json_is_null(talk.tools)) talk.tools = NULL;
+    if (!text && !r->recipe->chat) return row_fail(r, line, err, "'messages': the recipe's prompts are plain text (chat=false), expected 'prompt' or 'text'");
+    if (!text && mode) TRY(read_mode(r, mode, false, line, &out->mode, err));
+    if (!text && mode) talk.mode = (int)out->mode;
+    bool ok = text ? text_encode(r->tokenizer, text, &prompt, &rest, &why) : conversation_encode(r->tokenizer, &talk, &prompt, &rest, &why);
+    out->prompt = keep_ids(r, &prompt, &out->prompt_count);
+    out->ids = keep_ids(r, &rest, &out->count);
+    return ok || row_fail(r, line, err, "%s%s%s", why.where, *why.where ? ": " : "", why.msg);
+}
+
+static void add_row(Data *d, const DataRow *row) {
+    if (d->count == d->capacity) {
+        d->capacity = d->capacity ? 2 * d->capacity : 256;
+        d->rows = xrealloc(d->rows, (size_t)d->capacity * sizeof *d->rows);
+    }
+    d->rows[d->count++] = *row;
+}
+
 static bool read_row(void *context, json_t *row, long line, Err *err) {
     Reader *r = context;
     Data *d = r->d;
-    const char *prompt, *completion, *thinking, *answer, *mode, *kind;
+    const char *prompt, *completion, *thinking, *answer, *mode, *kind, *text = NULL;
     if (!json_is_object(row)) return row_fail(r, line, err, "expected an object");
     TRY(text_of(r, row, "prompt", line, &prompt, err) && text_of(r, row, "completion", line, &completion, err) &&
         text_of(r, row, "thinking", line, &thinking, err) && text_of(r, row, "answer", line, &answer, err) && text_of(r, row, "mode", line, &mode, err) &&
@@ -137,10 +172,17 @@ static bool read_row(void *context, json_t *row, long line, Err *err) {
     if (!thinking) TRY(text_of(r, row, "demonstration", line, &thinking, err));
     DataRow out = {.item.kind = arena_strdup(&d->arena, kind ? kind : "data")};
     const json_t *messages = json_object_get(row, "messages");
+    bool alone = !prompt && !completion && !answer && json_array_size(json_object_get(row, "ids")) == 0;
+    if (alone && !messages) TRY(text_of(r, row, "text", line, &text, err));
+    if (alone && (messages || text)) {
+        TRY(read_whole(r, row, text, mode, line, &out, err));
+        add_row(d, &out);
+        return true;
+    }
     if (messages && prompt) return row_fail(r, line, err, "found both 'prompt' and 'messages', expected one of them");
     if (messages) TRY(read_messages(r, messages, line, &out.item, &completion, err));
     else if (prompt) out.item.prompt = arena_strdup(&d->arena, prompt);
-    else return row_fail(r, line, err, "missing 'prompt' or 'messages'");
+    else return row_fail(r, line, err, "missing 'prompt' or 'messages', or 'text' alone");
     TRY(read_mode(r, mode, completion ? strstr(completion, "</think>") != NULL : thinking != NULL, line, &out.mode, err) && read_ids(r, row, line, &out, err));
     if (completion && !out.ids) TRY(take_completion(r, completion, line, &out, err));
     if (!completion && !out.ids) {
@@ -149,11 +191,7 @@ static bool read_row(void *context, json_t *row, long line, Err *err) {
         out.item.truth = arena_strdup(&d->arena, answer);
         if (out.mode == MODE_THINK) out.item.demonstration = arena_strdup(&d->arena, thinking);
     }
-    if (d->count == d->capacity) {
-        d->capacity = d->capacity ? 2 * d->capacity : 256;
-        d->rows = xrealloc(d->rows, (size_t)d->capacity * sizeof *d->rows);
-    }
-    d->rows[d->count++] = out;
+    add_row(d, &out);
     return true;
 }
 
@@ -233,7 +271,8 @@ static bool check_facts(const Trainer *t, Err *err) {
 
 bool data_open(const Trainer *t, const Stage *stage, Data **out, Err *err) {
     Data *d = *out = xcalloc(1, sizeof *d);
-    Reader r = {.d = d, .recipe = t->recipe, .tokenizer = policy_tokenizer(t->policy), .vocabulary = policy_config(t->policy)->vocabulary};
+    Reader r = {.d = d, .recipe = t->recipe, .tokenizer = policy_tokenizer(t->policy), .vocabulary = policy_config(t->policy)->vocabulary,
+                .last_turn = stage->last_turn};
     tokenizer_hash(r.tokenizer, r.tokenizer_hash);
     bool ok = check_facts(t, err);
     for (int i = 0; ok && stage->data[i]; i++) {
@@ -347,7 +386,8 @@ bool data_example(const Trainer *t, const Stage *stage, const Data *d, uint64_t 
     uint64_t count = (uint64_t)d->count, words[3] = {t->recipe->seed, hash64(stage->name, strlen(stage->name)), index / count};
     const DataRow *row = &d->rows[permuted(index % count, count, hash64(words, sizeof words))];
     const Tokenizer *tokenizer = policy_tokenizer(t->policy);
-    TRY(prompt_render(t->recipe, tokenizer, &row->item, row->mode, prompt, err));
+    if (row->prompt) ids_append(prompt, row->prompt, row->prompt_count);
+    else TRY(prompt_render(t->recipe, tokenizer, &row->item, row->mode, prompt, err));
     if (row->ids) {
         take_ids(row, arena, out);
     } else {

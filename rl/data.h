@@ -5,6 +5,11 @@
 //
 // `ids` are the completion's own, a token that was given to it as -1 - id; they hold for the tokenizer whose hash stands beside
 // them. Text that came from a model is encoded again only where that tokenizer is another one.
+//
+//   {"messages", "tools", "mode"}    a conversation whose last message is the assistant's
+//   {"text"}
+//
+// are learned as they stand.
 #ifndef RECKON_DATA_H
 #define RECKON_DATA_H
 #include "stages.h"
@@ -34,6 +39,19 @@ bool stages_data_hash(const Recipe *r, char out[65], Err *err) MUST_CHECK;
 bool data_record(const Ledger *l, const char *stage, json_t **out, Err *err) MUST_CHECK;
 // data/N-NAME.jsonl, within the run's folder; the caller frees.
 char *data_file_name(const Recipe *r, const Stage *stage);
+
+// ---- rows that are learned as they stand (data_whole.c) --------------------------------------------------
+typedef struct Conversation {
+    const json_t *messages; // [{"role","content"}], the last one the assistant's
+    const json_t *tools;    // as templates take them; NULL: none
+    int mode;               // sets the template's switch for thinking; MODE_AUTO: its own way
+    bool last_turn;         // which of the assistant's turns is learned; false: all
+} Conversation;
+// Appends what stands before the first learned token, and what follows to the last one, given tokens as -1 - id: together the ids of
+// the template's text of the whole, without what it writes after the last turn's end. Errors name the place within the row.
+bool conversation_encode(const Tokenizer *t, const Conversation *talk, Ids *prompt, Ids *rest, Err *err) MUST_CHECK;
+// The same for text, all of which is learned, with an end-of-sequence token behind it.
+bool text_encode(const Tokenizer *t, const char *text, Ids *prompt, Ids *rest, Err *err) MUST_CHECK;
 
 // ---- near-duplicates (near_duplicates.c) -----------------------------------------------------------------
 typedef struct NearDuplicates NearDuplicates;

@@ -23,8 +23,6 @@ static json_t *styled_messages(const Item *item, const PromptStyle *style) {
 json_t *thinking_variables(Mode mode) {
     return json_pack("{s:b, s:b}", "enable_thinking", mode == MODE_THINK, "thinking", mode == MODE_THINK);
 }
-// A template that shows the date shows one day to all runs, or a prompt would depend on when it was made.
-enum { DAY_OF_PROMPTS = 1721952000 }; // 26 July 2024
 static bool chat_text(const Tokenizer *t, const json_t *messages, int mode, int64_t now, Buf *text, Err *err) {
     json_t *variables = mode == MODE_AUTO ? NULL : thinking_variables((Mode)mode);
     ChatRequest request = {.messages = messages, .variables = variables, .add_generation_prompt = true, .now = now};

@@ -307,6 +307,8 @@ const Field sft_fields[] = {
      AT(Stage, tasks_share)},
     {"batch", FIELD_INT, "examples a step", RANGE(1, 65536), .otherwise = "32", AT(Stage, batch)},
     {"learn_prompts", FIELD_BOOL, "the loss is over prompts too, not over completions only", .otherwise = "false", AT(Stage, learn_prompts)},
+    {"learn_turns", FIELD_CHOICE, "of rows with messages alone: which of the assistant's turns the loss is over", .choices = "all|last",
+     .otherwise = "\"all\"", AT(Stage, last_turn)},
     {"max_length", FIELD_INT, "longest example in tokens, prompt included; 0: as long as the model takes", RANGE(0, 1 << 20), .otherwise = "0",
      AT(Stage, max_length)},
     {"too_long", FIELD_CHOICE, "what becomes of longer ones", .choices = "error|cut", .otherwise = "\"error\"", AT(Stage, cut_long)},

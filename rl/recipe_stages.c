@@ -54,6 +54,10 @@ bool recipe_check_sft(Build *b, json_t *stage, const char *path, Err *err) {
     if (!any && share > 0) return REJECT(b, ERR_DATA, at, "'tasks_share' in %s: has no effect without 'data'", path);
     if (any && (int)(share * int_of(stage, "batch") + 0.5) >= int_of(stage, "batch"))
         return REJECT(b, ERR_DATA, at, "'tasks_share' in %s: of %d examples a step it leaves none to data", path, int_of(stage, "batch"));
+    const char *turns = json_string_value(json_object_get(stage, "learn_turns"));
+    snprintf(at, sizeof at, "%s.learn_turns", path);
+    if (!any && json_array_size(json_object_get(stage, "validation")) == 0 && turns && strcmp(turns, "last") == 0)
+        return REJECT(b, ERR_DATA, at, "'learn_turns' in %s: has no effect without 'data' or 'validation'", path);
     json_array_foreach(data, i, source) TRY(check_source(b, path, json_string_value(source), err));
     return true;
 }

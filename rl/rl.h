@@ -61,6 +61,7 @@ typedef struct Stage {
     const char **data;    // sft: sources of rows, NULL-terminated: names of earlier stages, files; NULL: the tasks
     int epochs;           // sft: passes over these; 0: steps decides
     bool learn_prompts;   // sft: the loss is over all tokens
+    int last_turn;        // sft: of a conversation's turns the last one alone is learned
     int max_length;       // sft: tokens of an example; 0: the model's
     int cut_long;         // sft: longer ones are cut, not an error
     const char **validation; // sft: files whose loss is measured, NULL-terminated
