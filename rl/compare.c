@@ -70,9 +70,9 @@ static int compare_numbers(const void *a, const void *b) {
 }
 // Nearest rank for the 95th percentile, the middle for the median; sorts `values`.
 static json_t *spread_json(double *values, int n) {
-    if (n == 0) return json_pack("{s:n,s:n,s:n}", "mean", "median", "p95");
     double sum = 0;
     for (int i = 0; i < n; i++) sum += values[i];
+    if (n == 0 || isnan(sum)) return json_pack("{s:n,s:n,s:n}", "mean", "median", "p95");
     qsort(values, (size_t)n, sizeof *values, compare_numbers);
     double median = n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
     return json_pack("{s:f,s:f,s:f}", "mean", sum / n, "median", median, "p95", values[(int)ceil(0.95 * n) - 1]);
@@ -111,7 +111,9 @@ static json_t *seeds_json(const ArmResult *r, const bool *which, const Sums *s, 
     return json_pack("{s:o,s:f,s:f,s:o}", "accuracy", accuracy, "between", between, "within", within, "error", json_number_or_name(*error));
 }
 
-static json_t *per_correct(double amount, double correct) { return json_number_or_name(correct > 0 ? amount / correct : INFINITY); }
+static json_t *per_correct(double amount, double correct) {
+    return json_number_or_name(isnan(amount) ? NAN : correct > 0 ? amount / correct : INFINITY);
+}
 
 static json_t *result_json(const ArmResult *r, const bool *which) {
     Sums s = {0};
@@ -283,7 +285,8 @@ static json_t *work_json(const Comparison *c) {
         const ArmResult *r = i < c->arms.count ? &c->results[i] : &c->before[i - c->arms.count];
         prompt += r->spent_prompt_tokens, tokens += r->spent_tokens, flops += r->spent_flops;
     }
-    return json_pack("{s:f,s:f,s:f}", "prompt_tokens", prompt, "new_tokens", tokens, "flops", flops);
+    return json_pack("{s:o,s:o,s:o}", "prompt_tokens", json_number_or_name(prompt), "new_tokens", json_number_or_name(tokens), "flops",
+                     json_number_or_name(flops));
 }
 static json_t *replayable_json(const Comparison *c) {
     Groups g = groups_of(c);

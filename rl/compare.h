@@ -59,6 +59,7 @@ typedef struct Contrast {
     const char *test;
     Ratio tokens, flops;
     VerdictWord verdict;
+    bool uncounted;    // tokens of one of them
     double more_items; // NaN: none needed, or none would do
 } Contrast;
 typedef struct ContrastNames {

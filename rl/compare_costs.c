@@ -1,5 +1,6 @@
 // The measured half of a comparison's document: seconds, joules and money of each arm, and what these say about pairs of arms. A
-// batch's seconds and joules are shared out among its items by their FLOPs (by their tokens where FLOPs aren't known), so that
+// batch's seconds and joules are shared out among its items by their FLOPs (by their tokens where FLOPs aren't known, evenly where
+// tokens aren't either), so that
 // ratios of costs get intervals from the same resamples as differences in accuracy.
 #include "compare.h"
 #include <math.h>
@@ -21,18 +22,19 @@ static Bills bills_of(const Comparison *c, int arm) {
     size_t n = (size_t)r->count + 1;
     Bills b = {xcalloc(n, sizeof(double)), xcalloc(n, sizeof(double)), xcalloc(n, sizeof(double)), xcalloc(n, sizeof(Bill)), true};
     double *weight = xcalloc((size_t)c->levels + 1, sizeof *weight);
-    for (int i = 0; i < r->count; i++) weight[r->items[i].level] += r->items[i].flops > 0 ? r->items[i].flops : r->items[i].tokens;
+    int *of_level = xcalloc((size_t)c->levels + 1, sizeof *of_level);
+    for (int i = 0; i < r->count; i++) weight[r->items[i].level] += r->items[i].flops > 0 ? r->items[i].flops : r->items[i].tokens, of_level[r->items[i].level]++;
     for (int l = 0; l < c->levels; l++)
-        if (weight[l] > 0 && isnan(r->joules[l])) b.measured = false;
+        if (of_level[l] > 0 && isnan(r->joules[l])) b.measured = false;
     for (int i = 0; i < r->count; i++) {
         const ArmItem *item = &r->items[i];
-        double own = item->flops > 0 ? item->flops : item->tokens, share = weight[item->level] > 0 ? own / weight[item->level] : 0;
+        double own = item->flops > 0 ? item->flops : item->tokens, share = weight[item->level] > 0 ? own / weight[item->level] : 1.0 / of_level[item->level];
         b.seconds[i] = share * r->seconds[item->level];
         b.joules[i] = b.measured ? share * r->joules[item->level] : is_endpoint(c, arm) ? NAN : c->prices.watts * b.seconds[i];
         b.parts[i] = prices_bill(&c->prices, is_endpoint(c, arm), b.seconds[i], b.joules[i], item->prompt_tokens, item->tokens);
         b.money[i] = b.parts[i].known ? b.parts[i].device + b.parts[i].energy + b.parts[i].tokens : NAN;
     }
-    free(weight);
+    free(weight), free(of_level);
     return b;
 }
 static void bills_free(Bills *b) { free(b->seconds), free(b->joules), free(b->money), free(b->parts); }
@@ -201,7 +203,7 @@ json_t *comparison_measured(const Comparison *c) {
     for (int i = 0; i < c->arms.count; i++) {
         bills[i] = bills_of(c, i);
         joules += c->results[i].spent_joules;
-        estimated = estimated || !bills[i].measured;
+        estimated = estimated || (!bills[i].measured && !is_endpoint(c, i));
     }
     for (int i = 0; i < c->model_count; i++) {
         const ComparedModel *m = &c->models[i];

@@ -18,7 +18,13 @@ static const char *flops_text(double flops, char out[32]) {
     static const char *const units[] = {"", " K", " M", " G", " T", " P"};
     int unit = 0;
     while (flops >= 1000 && unit < COUNT(units) - 1) flops /= 1000, unit++;
-    snprintf(out, 32, "%.3g%s", flops, units[unit]);
+    if (isnan(flops)) snprintf(out, 32, "unknown");
+    else snprintf(out, 32, "%.3g%s", flops, units[unit]);
+    return out;
+}
+static const char *tokens_text(double tokens, char out[32]) {
+    if (isnan(tokens)) snprintf(out, 32, "unknown");
+    else snprintf(out, 32, "%.1f", tokens);
     return out;
 }
 
@@ -31,12 +37,12 @@ static const char *cost_text(const json_t *cost, const char *key, const char *un
 }
 
 static void print_row(const char *task, const char *arm, const json_t *result, const json_t *cost, const char *currency) {
-    char accuracy[48], flops[32], price[48], energy[48];
+    char accuracy[48], flops[32], tokens[32], price[48], energy[48];
     const char *estimated = !strcmp(text(cost, "joules_source"), "estimated") ? "J (estimate)" : "J";
     snprintf(accuracy, sizeof accuracy, "%5.1f %% (%.1f to %.1f)", 100 * number(result, "accuracy"), 100 * number(result, "low"),
              100 * number(result, "high"));
-    printf("%-20s %-14s %5.0f  %-24s %7.1f %8s %8.2g  %-16s %s\n", task, arm, number(result, "items"), accuracy,
-           number(json_object_get(result, "tokens"), "mean"), flops_text(number(result, "flops"), flops), number(cost, "seconds_per_item"),
+    printf("%-20s %-14s %5.0f  %-24s %7s %8s %8.2g  %-16s %s\n", task, arm, number(result, "items"), accuracy,
+           tokens_text(number(json_object_get(result, "tokens"), "mean"), tokens), flops_text(number(result, "flops"), flops), number(cost, "seconds_per_item"),
            cost_text(cost, "cost_of_pass", currency, "not stated", price), cost_text(cost, "joules_per_correct", estimated, "not measured", energy));
 }
 

@@ -51,6 +51,7 @@ typedef struct Runner {
     Energy *energy;
     int model;
     Policy *policy;
+    Endpoint *endpoint; // instead of a policy
     const Recipe *recipe;
     Evaluation greedy[MODES]; // of this model's think and direct arms, kept for its router; count 0: not yet
 } Runner;
@@ -69,6 +70,20 @@ static void equal_cost_draws(const ArmResult *think, const ArmResult *direct, in
     free(t), free(d);
 }
 
+static bool evaluate_arm(const Runner *r, const Arm *arm, const EvaluateOptions *o, Evaluation *e, Err *err) {
+    if (!r->endpoint) return evaluate_with(r->policy, r->recipe, r->setup->tasks, r->setup->rewards, o, e, err);
+    EndpointAnswers answers;
+    TRY(evaluate_endpoint(r->endpoint, r->recipe, r->setup->tasks, r->setup->rewards, o, e, &answers, err));
+    if (answers.failed)
+        json_array_append_new(r->c->notes, json_sprintf("%d of %d requests of %s weren't answered and count as wrong, with no tokens; the first: %s",
+                                                        answers.failed, answers.asked, arm->name, answers.problem));
+    return true;
+}
+static bool time_arm(const Runner *r, const EvaluateOptions *o, ArmResult *out, Err *err) {
+    out->latency = xcalloc((size_t)r->setup->latency, sizeof(double));
+    if (r->endpoint) return endpoint_latency(r->endpoint, r->recipe, r->setup->tasks, o, r->setup->latency, out->latency, &out->latency_count, err);
+    return evaluate_latency(r->policy, r->recipe, r->setup->tasks, r->setup->rewards, o, r->setup->latency, out->latency, &out->latency_count, err);
+}
 static bool answer_arm(Runner *r, int index, Err *err) {
     const Arm *arm = &r->c->arms.arms[index];
     ArmResult *out = &r->c->results[index];
@@ -86,15 +101,14 @@ static bool answer_arm(Runner *r, int index, Err *err) {
     }
     Evaluation e;
     log_line(LOG_INFO, "comparing: %s answers the held-out items", arm->name);
-    bool ok = evaluate_with(r->policy, r->recipe, r->setup->tasks, r->setup->rewards, &o, &e, err);
+    bool ok = evaluate_arm(r, arm, &o, &e, err);
     if (ok) {
         ok = arm_result(arm, &e, r->c->levels, judge_of(r->setup->judges, arm), r->c->seed, out, err);
-        if (ok && r->c->samples) ok = samples_append(r->c->samples, arm, &e, policy_tokenizer(r->policy), err);
+        if (ok && r->c->samples) ok = samples_append(r->c->samples, arm, &e, r->policy ? policy_tokenizer(r->policy) : NULL, err);
         if (ok && r->setup->latency > 0) {
-            out->latency = xcalloc((size_t)r->setup->latency, sizeof(double));
             o.samples = greedy ? 0 : arm->k; // of one answer, not of every seed's
             for (int l = 0; l < r->c->levels; l++) draws[l] /= arm->seeds;
-            ok = evaluate_latency(r->policy, r->recipe, r->setup->tasks, r->setup->rewards, &o, r->setup->latency, out->latency, &out->latency_count, err);
+            ok = time_arm(r, &o, out, err);
         }
         if (ok && usual) r->greedy[arm->mode] = e;
         else evaluation_free(&e);
@@ -120,7 +134,38 @@ static bool describe_model(Runner *r, const ModelChoice *choice, Err *err) {
     (void)choice;
     return policy_hash(r->policy, m->hash, err);
 }
+static bool answer_arms(Runner *r, const ModelChoice *choice, Err *err) {
+    bool ok = true;
+    for (int i = 0; ok && i < r->c->arms.count; i++) {
+        if (r->c->arms.arms[i].model != r->model) continue;
+        ok = r->c->arms.arms[i].strategy == STRATEGY_ROUTED ? answer_routed(r, choice, i, err) : answer_arm(r, i, err);
+    }
+    for (Mode m = 0; m < MODES; m++) evaluation_free(&r->greedy[m]);
+    return ok;
+}
+static bool same_words(const PromptStyle *a, const PromptStyle *b) {
+    const char *x[] = {a->system, a->instruction}, *y[] = {b->system, b->instruction};
+    for (int i = 0; i < 2; i++)
+        if ((x[i] != NULL) != (y[i] != NULL) || (x[i] && strcmp(x[i], y[i]) != 0)) return false;
+    return true;
+}
+static bool answer_endpoint(Runner *r, const ModelChoice *choice, Err *err) {
+    ComparedModel *m = &r->c->models[r->model];
+    r->policy = NULL, r->recipe = choice->recipe;
+    snprintf(m->variant, sizeof m->variant, "%.63s", choice->endpoint->model);
+    TRY(endpoint_open(choice->endpoint, &r->endpoint, err));
+    json_array_append_new(r->c->notes, json_sprintf("%s answers over the network: another time its answers may differ", choice->name));
+    if (r->recipe->chat && same_words(&r->recipe->style[MODE_THINK], &r->recipe->style[MODE_DIRECT]))
+        json_array_append_new(r->c->notes, json_sprintf("the recipe has no words of its own for a mode: %s was asked the same in both", choice->name));
+    if (r->recipe->evaluate_sampling.think_tokens > 0)
+        json_array_append_new(r->c->notes, json_sprintf("the thinking of %s wasn't closed after evaluate.think_tokens: an endpoint's can't be", choice->name));
+    bool ok = answer_arms(r, choice, err);
+    endpoint_close(r->endpoint);
+    r->endpoint = NULL;
+    return ok;
+}
 static bool answer_model(Runner *r, const ModelChoice *choice, Err *err) {
+    if (choice->endpoint) return answer_endpoint(r, choice, err);
     const Recipe *own = choice->recipe;
     PolicyOptions options = {.precision = own->precision, .threads = own->threads, .device = r->setup->device ? r->setup->device : recipe_device(own),
                              .keep_blocks = own->keep_blocks};
@@ -132,11 +177,7 @@ static bool answer_model(Runner *r, const ModelChoice *choice, Err *err) {
     if (choice->has_adapter) policy_use_adapter(r->policy, choice->adapter);
     energy_watch(r->energy, r->policy);
     ok = describe_model(r, choice, err);
-    for (int i = 0; ok && i < r->c->arms.count; i++) {
-        if (r->c->arms.arms[i].model != r->model) continue;
-        ok = r->c->arms.arms[i].strategy == STRATEGY_ROUTED ? answer_routed(r, choice, i, err) : answer_arm(r, i, err);
-    }
-    for (Mode m = 0; m < MODES; m++) evaluation_free(&r->greedy[m]);
+    ok = ok && answer_arms(r, choice, err);
     energy_watch(r->energy, NULL);
     if (opened) policy_close(r->policy);
     return ok;
@@ -215,6 +256,16 @@ void compare_defaults(const Recipe *r, CompareSetup *out) {
     prices_of_recipe(r, &out->prices);
 }
 
+// What an endpoint can't do is said before anything is answered.
+static bool check_arm(const CompareSetup *s, const Arm *arm, Err *err) {
+    if (arm->reward && !judge_of(s->judges, arm)) return fail(err, ERR_USAGE, arm->name, "its reward script has no worker");
+    if (!s->models[arm->model].endpoint) return true;
+    if (arm->budget)
+        return fail(err, ERR_USAGE, arm->name, "an endpoint's thinking can't be closed after so many tokens; name a model of yours, as MODEL/think@%d", arm->budget);
+    if (arm->strategy == STRATEGY_ROUTED)
+        return fail(err, ERR_USAGE, arm->name, "an endpoint doesn't tell the log-probabilities that a router looks at; name a model of yours, as MODEL/routed");
+    return true;
+}
 static bool start(const CompareSetup *s, Comparison *c, Err *err) {
     const char **names = xcalloc((size_t)s->model_count + 1, sizeof *names);
     c->models = xcalloc((size_t)s->model_count + 1, sizeof *c->models);
@@ -228,9 +279,7 @@ static bool start(const CompareSetup *s, Comparison *c, Err *err) {
                      .max_tokens = s->recipe->evaluate_sampling.max_tokens};
     bool ok = arms_parse(s->arms, &d, &c->arms, err);
     c->results = xcalloc((size_t)c->arms.count + 1, sizeof *c->results);
-    for (int i = 0; ok && i < c->arms.count; i++)
-        if (c->arms.arms[i].reward && !judge_of(s->judges, &c->arms.arms[i]))
-            ok = fail(err, ERR_USAGE, c->arms.arms[i].name, "its reward script has no worker");
+    for (int i = 0; ok && i < c->arms.count; i++) ok = check_arm(s, &c->arms.arms[i], err);
     free(names);
     return ok;
 }

@@ -3,6 +3,7 @@
 #define RECKON_COMPARE_RUN_H
 #include "accounts.h"
 #include "compare.h"
+#include "evaluate_endpoint.h"
 #include "router.h"
 
 // Reward scripts that choose the best of k, for all arms that name one. Their workers are forked before a model is loaded.
@@ -25,6 +26,7 @@ typedef struct ModelChoice {
     int adapter;          // of that policy
     bool has_adapter;
     int64_t step;         // -1: none
+    const EndpointOptions *endpoint; // asked over HTTP, and there are no weights; NULL: a model of ours
 } ModelChoice;
 
 typedef struct CompareSetup {

@@ -10,8 +10,11 @@ static json_t *text_json(const char *text, size_t size) { // valid UTF-8
     return out;
 }
 
+static json_t *tokens_json(int32_t count) { return count < 0 ? json_null() : json_integer(count); }
+
 // The texts of tokens: one that ends inside of a character has none, the next has all of it.
 static bool pieces_json(const Draw *d, const Tokenizer *t, json_t *pieces, json_t *logprobs, Err *err) {
+    if (!t) return true; // an endpoint's text has no tokens here
     TokenStream *stream = token_stream_open(t);
     bool ok = true;
     for (int32_t i = 0, sampled = 0; ok && i < d->course_length; i++) {
@@ -36,12 +39,12 @@ bool samples_append(json_t *to, const Arm *arm, const Evaluation *e, const Token
             json_t *pieces = json_array(), *logprobs = json_array();
             bool ok = pieces_json(d, t, pieces, logprobs, err);
             const char *prompt = item->prompt ? item->prompt : "", *truth = item->truth;
-            json_array_append_new(to, json_pack("{s:s,s:i,s:i,s:i,s:o,s:o,s:o,s:b,s:s,s:s,s:i,s:i,s:o,s:o}", "arm", arm->name, "item", index, "level", level,
+            json_array_append_new(to, json_pack("{s:s,s:i,s:i,s:i,s:o,s:o,s:o,s:b,s:s,s:s,s:o,s:o,s:o,s:o}", "arm", arm->name, "item", index, "level", level,
                                                 "draw", s, "prompt", text_json(prompt, strlen(prompt)), "truth",
                                                 truth ? text_json(truth, strlen(truth)) : json_null(), "text", text_json(d->text, d->text_size),
                                                 "correct", (int)d->correct, "verdict", verdict_state_names[d->verdict], "finish",
-                                                d->truncated ? "length" : "stop", "think_tokens", d->think_tokens, "answer_tokens",
-                                                d->answer_tokens, "pieces", pieces, "logprobs", logprobs));
+                                                d->unanswered ? "none" : d->truncated ? "length" : "stop", "think_tokens", tokens_json(d->think_tokens),
+                                                "answer_tokens", tokens_json(d->answer_tokens), "pieces", pieces, "logprobs", logprobs));
             TRY(ok);
         }
     }

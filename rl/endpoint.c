@@ -213,6 +213,7 @@ static bool read_answer(const Try *t, const json_t *j, Err *err) {
     a->finish = !finish ? ENDPOINT_OTHER : strcmp(finish, "stop") == 0 ? ENDPOINT_STOP : strcmp(finish, "length") == 0 ? ENDPOINT_LENGTH : ENDPOINT_OTHER;
     a->prompt_tokens = count_in(json_object_get(j, "usage"), "prompt_tokens");
     a->new_tokens = count_in(json_object_get(j, "usage"), "completion_tokens");
+    a->reasoning_tokens = count_in(json_object_get(json_object_get(j, "usage"), "completion_tokens_details"), "reasoning_tokens");
     return true;
 }
 
@@ -285,11 +286,10 @@ static bool begin_some(Endpoint *e, Try *tries, int count, Err *err) {
 static bool pump(Endpoint *e, Try *tries, int count, bool (*progress)(void *, int), void *context, Err *err) {
     int done = 0;
     while (done < count) {
-        int running, left;
+        int running, left, before = done;
         const CURLMsg *m;
         TRY(begin_some(e, tries, count, err));
-        if (curl_multi_perform(e->multi, &running) != CURLM_OK || curl_multi_poll(e->multi, NULL, 0, 100, NULL) != CURLM_OK)
-            return fail(err, ERR_UNAVAILABLE, e->url, "libcurl can't go on");
+        if (curl_multi_perform(e->multi, &running) != CURLM_OK) return fail(err, ERR_UNAVAILABLE, e->url, "libcurl can't go on");
         while ((m = curl_multi_info_read(e->multi, &left))) {
             char *owner = NULL;
             CURLcode code = m->data.result;
@@ -298,6 +298,8 @@ static bool pump(Endpoint *e, Try *tries, int count, bool (*progress)(void *, in
             settle((Try *)(void *)owner, code, &done);
         }
         if (progress && !progress(context, done)) return fail(err, ERR_INTERRUPTED, e->url, "stopped");
+        // Not where something was done: its seconds would count the wait.
+        if (done == before && curl_multi_poll(e->multi, NULL, 0, 100, NULL) != CURLM_OK) return fail(err, ERR_UNAVAILABLE, e->url, "libcurl can't go on");
     }
     return true;
 }
@@ -306,7 +308,7 @@ bool endpoint_ask(Endpoint *e, const EndpointRequest *requests, int count, Endpo
                   void *context, Err *err) {
     Try *tries = xcalloc((size_t)count + 1, sizeof *tries);
     for (int i = 0; i < count; i++) {
-        answers[i] = (EndpointAnswer){.prompt_tokens = -1, .new_tokens = -1};
+        answers[i] = (EndpointAnswer){.prompt_tokens = -1, .new_tokens = -1, .reasoning_tokens = -1};
         tries[i] = (Try){.endpoint = e, .request = &requests[i], .answer = &answers[i], .body = body_of(e, &requests[i])};
     }
     bool ok = pump(e, tries, count, progress, context, err);

@@ -38,6 +38,7 @@ typedef struct EndpointAnswer {
     char *reasoning;  // of programs that hand thinking out apart ("reasoning_content"); NULL: none
     EndpointFinish finish;
     int64_t prompt_tokens, new_tokens; // as the endpoint counts; -1: it doesn't say
+    int64_t reasoning_tokens;          // of these new ones; -1: the same
     int tries;
     double seconds;   // measured, of the try that succeeded
 } EndpointAnswer;

@@ -65,5 +65,7 @@ Bill prices_bill(const Prices *p, bool endpoint, double seconds, double joules, 
         b.energy = part(p->kwh, joules / 3.6e6, &b.known);
     }
     if (endpoint || !by_device) b.tokens = part(p->tokens_in, tokens_in / 1e6, &b.known) + part(p->tokens_out, tokens_out / 1e6, &b.known);
+    bool uncounted = (isfinite(p->tokens_in) && isnan(tokens_in)) || (isfinite(p->tokens_out) && isnan(tokens_out));
+    if (uncounted && (endpoint || !by_device)) b.known = false; // half a bill is none
     return b;
 }

@@ -68,6 +68,12 @@ static bool prompt_text(const Recipe *r, const Tokenizer *t, const Item *item, M
     return true;
 }
 
+// What is left where another program has the template: an endpoint writes "<think>" itself, or doesn't.
+bool prompt_words(const Recipe *r, const Item *item, Mode mode, json_t **messages, Buf *text, Err *err) {
+    *messages = r->chat ? styled_messages(item, &r->style[mode]) : NULL;
+    return r->chat || prompt_text(r, NULL, item, mode, text, err);
+}
+
 // An encoder's error knows the text's place, but not which text: a part of it is shown.
 static bool name_text(const Item *item, const Buf *text, Err *err) {
     char what[sizeof err->msg];

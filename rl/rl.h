@@ -211,6 +211,9 @@ void tasks_hash(const Tasks *t, char out[65]);
 // "<think></think>"). Appends to `out`. A chat template's own switch (enable_thinking, thinking) is set by the mode; where the
 // template has then opened or closed the thinking itself, those prefixes are left out. strftime_now shows a fixed day.
 bool prompt_render(const Recipe *r, const Tokenizer *t, const Item *item, Mode mode, Ids *out, Err *err) MUST_CHECK;
+// The same before any tokenizer: in a chat the messages with the style's words (the caller's; no prefix), otherwise the text,
+// appended, and *messages is NULL.
+bool prompt_words(const Recipe *r, const Item *item, Mode mode, json_t **messages, Buf *text, Err *err) MUST_CHECK;
 // The variables that chat templates know as their switch for thinking.
 json_t *thinking_variables(Mode mode);
 // What a cold-start SFT example should complete that prompt with: in think mode the demonstration, "</think>" and the
@@ -339,8 +342,10 @@ double schedule_rate(const Optimizer *o, int step, int steps);
 // ---- evaluate.c ------------------------------------------------------------------------------------------
 // Held-out items answered in one mode: what `eval`, the evaluations during training and `compare` share.
 // One completion of an item, scored (evaluate_draws.c). Fields below `detail` are there where EvaluateOptions asks for them.
+// Counts of tokens are -1, and FLOPs NaN, where nobody says (evaluate_endpoint.c).
 typedef struct Draw {
     bool correct, truncated;
+    bool unanswered;       // an endpoint gave no answer
     VerdictState verdict;
     int32_t tokens, think_tokens, answer_tokens; // sampled
     int32_t given_tokens;             // in between; they count as a prompt's
@@ -349,11 +354,12 @@ typedef struct Draw {
     // detail
     char *text;
     size_t text_size;
-    int32_t tokens_to_truth;          // up to the first place where the true answer stands; -1: nowhere
+    int32_t tokens_to_truth;          // up to the first place where the true answer stands; -1: nowhere, TRUTH_UNKNOWN
     const int32_t *course;            // [course_length] as below
     const float *logprob;             // [tokens]
     int32_t course_length;
 } Draw;
+enum { TRUTH_UNKNOWN = -2 };
 typedef struct EvaluatedItem {
     int level_index;       // into tasks_level()
     bool correct;          // score of the first reward reaches 1 (greedy); share of samples otherwise in `pass`

@@ -60,30 +60,40 @@ static bool submit(const Arm *arm, const EvaluatedItem *item, int at, int s, Rew
 }
 static bool judge_all(const Arm *arm, const Evaluation *e, RewardPool *judge, uint64_t seed, Verdict *out, Err *err) {
     for (int i = 0; i < e->count; i++)
-        for (int s = 0; s < e->items[i].draw_count; s++) TRY(submit(arm, &e->items[i], i, s, judge, seed, out++, err));
+        for (int s = 0; s < e->items[i].draw_count; s++, out++) {
+            if (e->items[i].draws[s].unanswered) *out = (Verdict){.state = VERDICT_ERROR, .score = NAN}; // nothing to be chosen
+            else TRY(submit(arm, &e->items[i], i, s, judge, seed, out, err));
+        }
     return reward_pool_finish(judge, err);
 }
 
 // ---- one answer --------------------------------------------------------------------------------------------
+static double counted(int32_t tokens) { return tokens < 0 ? NAN : tokens; } // by whoever drew them
+// Tokens up to the end of a correct draw's answer.
+static double until_truth(const Draw *d) {
+    if (d->tokens_to_truth == TRUTH_UNKNOWN) return NAN;
+    return d->tokens_to_truth >= 0 ? d->tokens_to_truth : counted(d->tokens);
+}
 // Adds what the k draws of one seed came to; `by` is one over the seeds.
 static bool add_answer(const Arm *arm, const EvaluatedItem *from, const Draw *draws, const Verdict *verdicts, int k, double by, ArmItem *to) {
     int chosen = choose(arm, draws, verdicts, k);
     bool right = chosen >= 0 && draws[chosen].correct;
-    double tokens = 0, until = -1;
+    bool found = false;
+    double tokens = 0, until = 0;
     for (int i = 0; i < k; i++) {
         const Draw *d = &draws[i];
-        if (until < 0 && d->correct) until = tokens + (d->tokens_to_truth >= 0 ? d->tokens_to_truth : d->tokens);
-        tokens += d->tokens;
+        if (!found && d->correct) found = true, until = tokens + until_truth(d);
+        tokens += counted(d->tokens);
         to->pass += by / k * d->correct;
-        to->tokens += by * d->tokens, to->think_tokens += by * d->think_tokens, to->answer_tokens += by * d->answer_tokens;
+        to->tokens += by * counted(d->tokens), to->think_tokens += by * counted(d->think_tokens), to->answer_tokens += by * counted(d->answer_tokens);
         to->prompt_tokens += by * d->given_tokens, to->flops += by * d->flops;
         to->truncated += d->truncated, to->unscored += d->verdict != VERDICT_SCORED;
     }
-    to->prompt_tokens += by * (from->prompt_tokens - from->draws[0].given_tokens); // once: the draws share it
+    to->prompt_tokens += by * (counted(from->prompt_tokens) - from->draws[0].given_tokens); // once: the draws share it
     to->flops += by * from->prompt_flops;
     to->correct += by * right;
     to->abstained += chosen < 0;
-    if (right && until >= 0 && tokens > 0) to->efficiency += by * until / tokens;
+    if (right && found && tokens != 0) to->efficiency += by * until / tokens;
     return right;
 }
 
@@ -91,9 +101,9 @@ static void spend(const Evaluation *e, ArmResult *out) {
     for (int i = 0; i < e->count; i++) {
         const EvaluatedItem *item = &e->items[i];
         out->spent_flops += item->prompt_flops;
-        out->spent_prompt_tokens += item->prompt_tokens - item->draws[0].given_tokens;
+        out->spent_prompt_tokens += counted(item->prompt_tokens) - item->draws[0].given_tokens;
         for (int s = 0; s < item->draw_count; s++) {
-            out->spent_flops += item->draws[s].flops, out->spent_tokens += item->draws[s].tokens;
+            out->spent_flops += item->draws[s].flops, out->spent_tokens += counted(item->draws[s].tokens);
             out->spent_prompt_tokens += item->draws[s].given_tokens;
         }
     }

@@ -58,6 +58,7 @@ void contrast_make(const ArmResult *a, const ArmResult *b, const bool *which, ui
     out->tokens = ratio_of(c.tokens[0], c.tokens[1], out->items, ratios[0]);
     out->flops = ratio_of(c.flops[0], c.flops[1], out->items, ratios[1]);
     out->deviation = deviation_of(c.difference, out->items, out->difference);
+    for (int i = 0; i < out->items; i++) out->uncounted = out->uncounted || isnan(c.tokens[0][i]) || isnan(c.tokens[1][i]);
     bool shares = a->seeds > 1 || b->seeds > 1;
     out->test = shares ? "sign flips" : "mcnemar";
     out->p = shares ? sign_flips_sampled(c.difference, out->items, RESAMPLES, seed) : mcnemar_exact(out->only_a, out->only_b);
@@ -75,7 +76,7 @@ static VerdictWord word_of(const Contrast *c, double margin) {
     if (low > 0 && differs) return IS_A;
     if (high < 0 && differs) return IS_B;
     // The cheaper one needn't be shown to be better: that the other gains at most the margin settles it.
-    if (high <= margin && enough && !(c->tokens.value < 1)) return IS_B_AT_LEAST;
+    if (high <= margin && enough && !c->uncounted && !(c->tokens.value < 1)) return IS_B_AT_LEAST;
     if (low >= -margin && enough && c->tokens.value < 1) return IS_A_AT_LEAST;
     return IS_OPEN;
 }

@@ -16,6 +16,8 @@ typedef struct Chosen {
     Target targets[MAX_MODELS];
     char *names[MAX_MODELS];
     ModelChoice models[MAX_MODELS];
+    EndpointOptions endpoints[MAX_MODELS]; // of models that are asked over HTTP
+    char *urls[MAX_MODELS];
     int count; // of models; with adapters, of targets[0] with each of them
     AdapterList adapters;
     Policy *policy; // of targets[0], with adapters
@@ -61,12 +63,32 @@ static char *distinct_name(const Chosen *c, char *name) {
     free(name);
     return out;
 }
+static bool is_url(const char *text) { return !strncmp(text, "http://", 7) || !strncmp(text, "https://", 8); }
+// "[NAME=]https://host/v1#MODEL": asked in the words of the first target's recipe.
+static bool add_endpoint(const Args *args, Chosen *c, const char *text, const char *url, Err *err) {
+    const char *model = strchr(url, '#');
+    if (!model || !model[1]) return fail(err, ERR_USAGE, text, "expected #MODEL behind the URL: the model as the endpoint names it");
+    if (c->count == 0) return fail(err, ERR_USAGE, text, "expected a run, a recipe or a model before an endpoint: it says what is asked");
+    int at = c->count;
+    const char *short_name = strrchr(model, '/') && strrchr(model, '/')[1] ? strrchr(model, '/') + 1 : model + 1;
+    c->urls[at] = xstrndup(url, (size_t)(model - url));
+    c->endpoints[at] = (EndpointOptions){.url = c->urls[at], .model = model + 1, .key_env = args_text(args, "endpoint-key-env", NULL), .retries = -1};
+    Endpoint *probe; // a wrong URL or an empty key is said before models are loaded
+    TRY(endpoint_open(&c->endpoints[at], &probe, err));
+    endpoint_close(probe);
+    c->names[at] = distinct_name(c, url > text ? xstrndup(text, (size_t)(url - text - 1)) : xstrdup(short_name));
+    c->models[at] = (ModelChoice){.name = c->names[at], .path = c->urls[at], .what = "endpoint", .recipe = c->targets[0].recipe, .step = -1,
+                                  .endpoint = &c->endpoints[at]};
+    c->count++;
+    return true;
+}
 static bool add_model(const Args *args, Chosen *c, const char *text, bool may_be_named, Err *err) {
     if (c->count == MAX_MODELS) return fail(err, ERR_USAGE, "compare", "expected at most %d models", MAX_MODELS);
     static const char *const no_sets[] = {NULL};
     Recipe *first = c->count ? c->targets[0].recipe : NULL;
     Target *t = &c->targets[c->count];
-    const char *equals = may_be_named && !file_exists(text) ? strchr(text, '=') : NULL, *path = equals ? equals + 1 : text;
+    const char *equals = may_be_named && !is_url(text) && !file_exists(text) ? strchr(text, '=') : NULL, *path = equals ? equals + 1 : text;
+    if (is_url(path)) return add_endpoint(args, c, text, path, err);
     if (!strcmp(path, "base")) {
         if (!first || !first->model_path) return fail(err, ERR_USAGE, text, "expected a recipe before it whose model has a path");
         path = first->model_path;
@@ -82,6 +104,7 @@ static bool add_model(const Args *args, Chosen *c, const char *text, bool may_be
 // What another run held out may have been among what this one was trained on.
 static void note_other_tasks(Chosen *c) {
     for (int i = 1; i < c->count; i++) {
+        if (c->models[i].endpoint) continue;
         const Recipe *a = c->targets[0].recipe, *b = c->targets[i].recipe;
         bool same = json_equal(json_object_get(a->resolved, "tasks"), json_object_get(b->resolved, "tasks")) && a->held_out == b->held_out;
         if (!same) json_array_append_new(c->notes, json_sprintf("%s was made with other tasks or another share held out: items here may have been among those it was trained on", c->names[i]));
@@ -113,7 +136,7 @@ static void close_all(Chosen *c) {
     if (c->rewards) reward_pool_close(c->rewards);
     if (c->tasks) tasks_close(c->tasks);
     for (int i = MAX_MODELS - 1; i >= 0; i--) { // the first owns the recipe of those without one
-        free(c->names[i]);
+        free(c->names[i]), free(c->urls[i]);
         target_close(&c->targets[i]);
     }
     json_decref(c->notes);
@@ -196,7 +219,8 @@ static bool run(const Args *args, Err *err) {
 }
 
 static const Option options[] = {
-    {.name = "model", .kind = OPTION_LIST, .value = "[NAME=]M", .help = "one more model on the same items: a run, a checkpoint, a folder, a .gguf; 'base': the recipe's own"},
+    {.name = "model", .kind = OPTION_LIST, .value = "[NAME=]M", .help = "one more model on the same items: a run, a checkpoint, a folder, a .gguf; 'base': the recipe's own; an endpoint (below)"},
+    {.name = "endpoint-key-env", .kind = OPTION_TEXT, .value = "VAR", .help = "environment variable with the key of endpoints; the key is kept nowhere"},
     {.name = "recipe", .kind = OPTION_TEXT, .value = "FILE", .help = "tasks, prompts and rewards for a MODEL"},
     {.name = "arm", .kind = OPTION_LIST, .value = "ARM", .help = "what is compared (below); default: the recipe's compare.arms, else think and direct"},
     {.name = "items", .letter = 'n', .kind = OPTION_INT, .value = "N", .help = "held-out items of each task and level (default: the recipe's compare.items)", .low = 1, .high = 1e6},
@@ -223,7 +247,9 @@ const Command command_compare = {
               "finished run, with the recipe's own settings, goes on its ledger.\n"
               "ARM is think or direct, as it is (greedy), with thinking closed after N tokens (think@64), or with a strategy:\n"
               "direct:sampled, direct:majority=8, think:best=4,REWARD. Or: votes (as many direct votes as think's tokens pay for), budgets\n"
-              "or budgets=16,32 (think at each), routed (a router fitted on items of its own; kept beside the weights). MODEL/ARM is one model's.",
+              "or budgets=16,32 (think at each), routed (a router fitted on items of its own; kept beside the weights). MODEL/ARM is one model's.\n"
+              "A model may be an OpenAI-compatible endpoint: --model NAME=https://host/v1#MODEL, asked in the words of the first target's\n"
+              "recipe. It has no FLOPs, and tokens as it counts them; think@N, budgets and routed are for models of yours.",
     .example = "reckon compare runs/quickstart --arm votes --arm budgets --arm routed --worth 0.02",
     .positional_min = 0,
     .positional_max = MAX_MODELS,

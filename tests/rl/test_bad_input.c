@@ -383,6 +383,8 @@ static const BadInput rows[] = {
     {"audit of something else", {{"r/ledger.db", "SQLite format 4"}}, {"audit", "r"}, 65, "r/ledger.db"},
     {"eval of nothing", {{0}}, {"eval", "absent"}, 66, "absent: no such run, recipe or model"},
     {"compare of nothing", {{0}}, {"compare", "absent"}, 66, "absent: no such run, recipe or model"},
+    {"compare an endpoint without its model", {{0}}, {"compare", "--model", "x=http://127.0.0.1:9/v1"}, 64, "expected #MODEL behind the URL"},
+    {"compare an endpoint alone", {{0}}, {"compare", "--model", "x=http://127.0.0.1:9/v1#m"}, 64, "a model before an endpoint"},
     {"eval of a folder that is no run", {{"r/x", ""}}, {"eval", "r"}, 64, "expected --recipe FILE beside it"},
     {"eval of a recipe without a run", RECIPE(CHARS ASK GO "run=\"r\""), {"eval", "bad.lua"}, 66, "there is no checkpoint yet"},
     // ---- train ----------------------------------------------------------------------------------------------
