@@ -32,6 +32,14 @@ static size_t largest_of(const Policy *p) {
     }
     return most;
 }
+// The memory of passes of this shape.
+static bool reserve(Policy *p, const PlanShape *shape, Err *err) {
+    Packed b = {.token_count = (int32_t)shape->tokens, .target_count = (int32_t)shape->targets, .group_count = (int32_t)shape->groups,
+                .sequence_count = (int32_t)shape->sequences};
+    TRY(workspace_reserve(p, shape->tokens > shape->rollout_rows ? shape->tokens : shape->rollout_rows, err) &&
+        rope_reserve(p, shape->positions, err));
+    return shape->tokens == 0 || training_reserve(p, &b, shape->tokens / PAGE + 2 * shape->sequences, p->trainable, err);
+}
 static bool count_policy(const Device *host, const ModelConfig *c, const Weights *w, const PolicyOptions *o, const PlanShape *shape, PlanBytes *out, Err *err) {
     CountingDevice counting = {.device = *host};
     Device *d = &counting.device;
@@ -43,11 +51,7 @@ static bool count_policy(const Device *host, const ModelConfig *c, const Weights
     bool ok = policy_outline(c, w, &mine, &p, err);
     out->weights = counting.bytes;
     if (ok) out->largest = largest_of(p);
-    Packed b = {.token_count = (int32_t)shape->tokens, .target_count = (int32_t)shape->targets, .group_count = (int32_t)shape->groups,
-                .sequence_count = (int32_t)shape->sequences};
-    ok = ok && workspace_reserve(p, shape->tokens > shape->rollout_rows ? shape->tokens : shape->rollout_rows, err) &&
-         rope_reserve(p, shape->positions, err);
-    if (ok && shape->tokens > 0) ok = training_reserve(p, &b, shape->tokens / PAGE + 2 * shape->sequences, p->trainable, err);
+    ok = ok && reserve(p, shape, err);
     out->pass = counting.bytes - out->weights;
     if (shape->targets < HEAD_CHUNK) { // of the chunk only rows with targets are written
         size_t row = (size_t)vocab_padded(c->vocabulary) * (p && p->dtype == DTYPE_BF16 ? 2 : 4) + (size_t)c->width * 4;

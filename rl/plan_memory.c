@@ -90,22 +90,30 @@ static bool teacher_memory(const Recipe *r, const PlanShape *shape, Precision pr
     return true;
 }
 
-bool plan_memory(const ModelConfig *c, const Recipe *r, const PlanLength *lengths, Precision precision, int64_t limit, PlanMemory *out, Err *err) {
-    PlanShape shape = {0};
-    PlanBytes bytes;
-    bool reference = false;
-    int64_t group = 0, levels = 0;
+// The largest batches of a run with microbatches of at most `limit` tokens.
+static void plan_shape(const Recipe *r, const PlanLength *lengths, int64_t limit, PlanShape *out) {
+    *out = (PlanShape){0};
     for (int i = 0; i < r->stage_count; i++) {
         const Stage *s = &r->stages[i];
-        if (stage_row(s)->trains) pass_shape(s, &lengths[i], limit, &shape);
+        if (stage_row(s)->trains) pass_shape(s, &lengths[i], limit, out);
+        if (stage_row(s)->samples) rollout_shape(s->batch, s->group_size, lengths[i].prompt, lengths[i].answer, out);
+    }
+    int64_t items = larger(r->evaluate_items, r->compare_items); // of a level, which is a rollout of its own
+    if (items > 0 && r->stage_count > 0) rollout_shape(items, 1, lengths[r->stage_count - 1].prompt, r->evaluate_sampling.max_tokens, out);
+}
+
+bool plan_memory(const ModelConfig *c, const Recipe *r, const PlanLength *lengths, Precision precision, int64_t limit, PlanMemory *out, Err *err) {
+    PlanShape shape;
+    PlanBytes bytes;
+    bool reference = false;
+    int64_t group = 0;
+    plan_shape(r, lengths, limit, &shape);
+    for (int i = 0; i < r->stage_count; i++) {
+        const Stage *s = &r->stages[i];
         if (!stage_row(s)->samples) continue;
-        rollout_shape(s->batch, s->group_size, lengths[i].prompt, lengths[i].answer, &shape);
         reference |= s->algo.kl > 0;
         group = larger(group, lengths[i].prompt + s->group_size * (lengths[i].answer + 32));
     }
-    for (int i = 0; i < r->task_count; i++) levels += r->tasks[i].level_count > 0 ? r->tasks[i].level_count : 1;
-    int64_t items = larger(r->evaluate_items, r->compare_items) * levels;
-    if (items > 0 && r->stage_count > 0) rollout_shape(items, 1, lengths[r->stage_count - 1].prompt, r->evaluate_sampling.max_tokens, &shape);
     PolicyOptions o = {.precision = precision, .threads = r->threads, .trainable = true, .lora = r->lora, .keep_blocks = r->keep_blocks};
     TRY(plan_policy(r->model_path, c, &o, &shape, &bytes, err));
     *out = (PlanMemory){.weights = bytes.weights, .pass = bytes.pass, .cache = bytes.rollout, .largest = bytes.largest,

@@ -18,6 +18,7 @@ return {
       prompts = 16,
       group_size = 8,
       sampling = {temperature = 1, max_tokens = 16},
+      max_truncated = 1, -- at first most answers ramble; one that is cut off scores 0, and they learn to end
       algo = {loss = "dapo", epsilon_low = 0.2, epsilon_high = 0.28},
       optimizer = {learning_rate = 2e-5, schedule = "cosine", warmup = 5},
       checkpoint_every = 100,
