@@ -193,7 +193,7 @@ static void accuracy_charts(const Curves *c, const Accuracy *a) {
     for (int m = 0; m < MODES && a->levels > 1; m++) {
         chart = chart_of(c, ids[m], titles[m], true);
         for (int i = 0; i < a->levels; i++) {
-            char ink[8];
+            char ink[16];
             snprintf(ink, sizeof ink, "l%d", i);
             json_array_extend(chart_line(chart, a->name[i], ink), a->level[m][i]);
         }

@@ -13,7 +13,7 @@ static const float betas[] = {0, 1, 0.5f, 0.1f};
 
 static HeadArgs side(Random *r, const Shape *s, int64_t C, Dtype dtype, Temper temper, const float *inv_temperature, const char *name) {
     HeadArgs a = {.M = s->M, .V = s->V, .C = C, .dtype = dtype, .inv_temperature = inv_temperature, .softcap = C % 3 ? 0 : 1.5f};
-    a.x = input_act(name, s->M * C, dtype, r, temper);
+    a.x = input_act(name, s->M * C + C % 2, dtype, r, temper); // an odd row is read in pairs, as policies leave room for
     a.w = packed("packed w", input("w", s->V * C, r, temper == HOSTILE ? PLAIN : temper), s->V, C, dtype, false);
     a.max = guarded("max", (size_t)s->M * 4), a.log_sum = guarded("log_sum", (size_t)s->M * 4);
     a.stats = guarded("stats", (size_t)(s->M * vocab_padded(s->V) / VOCAB_BLOCK) * sizeof *a.stats);

@@ -91,7 +91,7 @@ static void many_at_once(void) {
     Endpoint *e;
     EndpointRequest r[MANY];
     EndpointAnswer a[MANY];
-    char texts[MANY][16];
+    char texts[MANY][24];
     OK(endpoint_open(&(EndpointOptions){.url = s.url, .model = "any", .in_flight = 6}, &e, &err));
     for (int i = 0; i < MANY; i++) {
         snprintf(texts[i], sizeof texts[i], "NUMBER %d", i);
