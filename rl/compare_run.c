@@ -125,13 +125,12 @@ static bool answer_routed(Runner *r, const ModelChoice *choice, int index, Err *
 }
 
 // ---- one model -----------------------------------------------------------------------------------------------
-static bool describe_model(Runner *r, const ModelChoice *choice, Err *err) {
+static bool describe_model(Runner *r, Err *err) {
     ComparedModel *m = &r->c->models[r->model];
     const char *device = r->setup->device ? r->setup->device : recipe_device(r->recipe);
     m->parameters = config_parameters(policy_config(r->policy));
     m->device = xstrdup(device ? device : "default");
     snprintf(m->variant, sizeof m->variant, "%s", policy_variant(r->policy));
-    (void)choice;
     return policy_hash(r->policy, m->hash, err);
 }
 static bool answer_arms(Runner *r, const ModelChoice *choice, Err *err) {
@@ -176,7 +175,7 @@ static bool answer_model(Runner *r, const ModelChoice *choice, Err *err) {
     if (!ok) return false;
     if (choice->has_adapter) policy_use_adapter(r->policy, choice->adapter);
     energy_watch(r->energy, r->policy);
-    ok = describe_model(r, choice, err);
+    ok = describe_model(r, err);
     ok = ok && answer_arms(r, choice, err);
     energy_watch(r->energy, NULL);
     if (opened) policy_close(r->policy);
