@@ -2,10 +2,9 @@
 #include "report.h"
 #include <string.h>
 
-static void cost_row(const Report *r, json_t *sheet, const char *name, const json_t *work) {
+static void cost_row(json_t *sheet, const char *name, const json_t *work) {
     static const char *const keys[] = {"steps", "new_tokens", "trained_tokens", "flops", "seconds", "rollout_seconds", "reward_seconds", "train_seconds", "joules", "money"};
     json_t *row = sheet_row(sheet);
-    (void)r;
     cell_text(row, name);
     for (int i = 0; i < COUNT(keys); i++) cell_figure(row, json_object_get(work, keys[i]));
 }
@@ -24,10 +23,10 @@ static void parts_sheet(const Report *r, json_t *blocks) {
     sheet_column(sheet, "train_seconds", say(r, "training"), "seconds");
     sheet_column(sheet, "joules", say(r, "joules"), "scaled");
     sheet_column(sheet, "money", json_text_or(r->cost, "currency", say(r, "money")), "number");
-    json_array_foreach(json_object_get(r->cost, "stages"), i, stage) cost_row(r, sheet, json_text_or(stage, "name", "stage"), stage);
-    cost_row(r, sheet, say(r, "evaluations"), json_object_get(r->cost, "evaluations"));
-    cost_row(r, sheet, say(r, "work done twice"), json_object_get(r->cost, "repeated"));
-    cost_row(r, sheet, say(r, "total"), json_object_get(r->cost, "total"));
+    json_array_foreach(json_object_get(r->cost, "stages"), i, stage) cost_row(sheet, json_text_or(stage, "name", "stage"), stage);
+    cost_row(sheet, say(r, "evaluations"), json_object_get(r->cost, "evaluations"));
+    cost_row(sheet, say(r, "work done twice"), json_object_get(r->cost, "repeated"));
+    cost_row(sheet, say(r, "total"), json_object_get(r->cost, "total"));
     json_object_set_new(sheet, "total", json_true());
     json_object_set_new(sheet, "note", json_string(say(r, "cost note")));
 }
