@@ -27,10 +27,14 @@ void chat_text_end(ChatText *c, ChatPart part, void *context); // nothing more c
 void chat_text_free(ChatText *c);
 
 // ---- prompts (prompt.c) ----------------------------------------------------------------------------------------
-enum { MODE_AUTO = MODES }; // the template's and the model's own way
+enum { MODE_TEMPLATE = MODES }; // the template's and the model's own way
 // A template that shows the date shows one day to all runs, or a prompt would depend on when it was made.
 enum { DAY_OF_PROMPTS = 1721952000 }; // 26 July 2024
-// The ids that continue a talk. *thinking tells whether they end inside of the thinking. The date that a template shows is today's.
-bool chat_prompt(const Tokenizer *t, const json_t *messages, int mode, Ids *out, bool *thinking, Err *err) MUST_CHECK;
+// A talk as it is put to a model: with the style's system message in front where it has none, and its instruction behind the last
+// question. The caller's.
+json_t *chat_styled(const json_t *messages, const PromptStyle *style);
+// The ids that continue a talk, behind `prefix` (NULL: the mode's usual one). *thinking tells whether they end inside of the
+// thinking. The date that a template shows is today's.
+bool chat_prompt(const Tokenizer *t, const json_t *messages, int mode, const char *prefix, Ids *out, bool *thinking, Err *err) MUST_CHECK;
 
 #endif

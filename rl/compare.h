@@ -90,6 +90,7 @@ int comparison_kinds(const Comparison *c, int *kind_of);
 json_t *evaluation_level_json(const Evaluation *e, int level, const TaskLevel *name);
 // What is measured of one completion (evaluate_draws.c).
 double prompt_flops(const ModelConfig *config, int32_t prompt_tokens);
+void completion_confidence(const Completion *c, double *mean, double *least); // logprobs of its sampled tokens; 0 without any
 void draw_measure(Draw *to, const ModelConfig *config, int32_t prompt_tokens, const Completion *c, int32_t think, int32_t answer);
 bool draw_detail(Draw *to, const Tokenizer *t, const Completion *c, const Buf *text, const char *truth, Arena *arena, Err *err) MUST_CHECK;
 // A level's first few answers, word for word, to be read beside those of another evaluation (evaluate_answers.c).

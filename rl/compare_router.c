@@ -92,7 +92,7 @@ static bool save(const RouterSetup *s, Router *r, ComparedModel *model) {
     Err err = {0};
     if (!s->choice->path) return true;
     char *path = router_path(s->choice->path);
-    if (router_weights_hash(s->choice->path, r->model_hash, &err) && router_write(r, path, &err)) {
+    if (policy_files_hash(s->choice->path, r->model_hash, &err) && router_write(r, path, &err)) {
         model->router_file = path;
         return true;
     }

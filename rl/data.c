@@ -140,7 +140,7 @@ static int32_t *keep_ids(const Reader *r, Ids *ids, int32_t *count) {
 
 // A row with a conversation or, where `text` isn't NULL, a text alone.
 static bool read_whole(const Reader *r, const json_t *row, const char *text, const char *mode, long line, DataRow *out, Err *err) {
-    Conversation talk = {.messages = json_object_get(row, "messages"), .tools = json_object_get(row, "tools"), .mode = MODE_AUTO, .last_turn = r->last_turn};
+    Conversation talk = {.messages = json_object_get(row, "messages"), .tools = json_object_get(row, "tools"), .mode = MODE_TEMPLATE, .last_turn = r->last_turn};
     Ids prompt = {0}, rest = {0};
     Err why = {0};
     if (json_is_null(talk.tools)) talk.tools = NULL;

@@ -44,7 +44,7 @@ char *data_file_name(const Recipe *r, const Stage *stage);
 typedef struct Conversation {
     const json_t *messages; // [{"role","content"}], the last one the assistant's
     const json_t *tools;    // as templates take them; NULL: none
-    int mode;               // sets the template's switch for thinking; MODE_AUTO: its own way
+    int mode;               // sets the template's switch for thinking; MODE_TEMPLATE: its own way
     bool last_turn;         // which of the assistant's turns is learned; false: all
 } Conversation;
 // Appends what stands before the first learned token, and what follows to the last one, given tokens as -1 - id: together the ids of

@@ -44,7 +44,7 @@ static bool check_messages(const json_t *messages, Err *err) {
 
 // The text of the first `count` messages; `asks`: and what the assistant's next one begins with.
 static bool render(const Turns *t, size_t count, bool asks, Buf *out, Err *err) {
-    json_t *first = json_array(), *variables = t->talk->mode == MODE_AUTO ? NULL : thinking_variables((Mode)t->talk->mode);
+    json_t *first = json_array(), *variables = t->talk->mode == MODE_TEMPLATE ? NULL : thinking_variables((Mode)t->talk->mode);
     for (size_t i = 0; i < count; i++) json_array_append(first, json_array_get(t->talk->messages, i));
     ChatRequest request = {.messages = first, .tools = t->talk->tools, .variables = variables, .add_generation_prompt = asks, .now = DAY_OF_PROMPTS};
     bool ok = tokenizer_chat_render(t->tokenizer, &request, out, err);

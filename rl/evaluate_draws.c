@@ -11,15 +11,20 @@ double prompt_flops(const ModelConfig *config, int32_t prompt_tokens) {
     return flops;
 }
 
+void completion_confidence(const Completion *c, double *mean, double *least) {
+    *mean = *least = 0;
+    for (int32_t i = 0; c->logprob && i < c->length; i++) {
+        *mean += (double)c->logprob[i] / c->length;
+        if (c->logprob[i] < *least) *least = c->logprob[i];
+    }
+}
+
 // Every new token but the last is fed back. A token that another given one follows draws nothing.
 void draw_measure(Draw *to, const ModelConfig *config, int32_t prompt_tokens, const Completion *c, int32_t think, int32_t answer) {
     *to = (Draw){.tokens = c->length, .think_tokens = think, .answer_tokens = answer, .given_tokens = completion_total(c) - c->length,
                  .truncated = c->finish == FINISH_LENGTH, .tokens_to_truth = -1};
     for (int32_t i = 1; i < completion_total(c); i++) to->flops += config_flops(config, prompt_tokens + i, !c->given || !c->given[i]);
-    for (int32_t i = 0; c->logprob && i < c->length; i++) {
-        to->mean_logprob += (double)c->logprob[i] / c->length;
-        if (c->logprob[i] < to->min_logprob) to->min_logprob = c->logprob[i];
-    }
+    completion_confidence(c, &to->mean_logprob, &to->min_logprob);
 }
 
 // ---- where the true answer first stands ------------------------------------------------------------------

@@ -5,10 +5,8 @@
 #include "chat.h"
 #include <string.h>
 
-// The item's messages with the style's system message before them and its instruction after the last question.
-static json_t *styled_messages(const Item *item, const PromptStyle *style) {
-    json_t *messages = item->messages ? json_deep_copy(item->messages)
-                                      : json_pack("[{s:s, s:s}]", "role", "user", "content", item->prompt);
+json_t *chat_styled(const json_t *talk, const PromptStyle *style) {
+    json_t *messages = json_deep_copy(talk);
     json_t *last = json_array_get(messages, json_array_size(messages) - 1);
     if (style->instruction)
         json_object_set_new(last, "content", json_sprintf("%s\n\n%s", json_string_value(json_object_get(last, "content")),
@@ -19,12 +17,19 @@ static json_t *styled_messages(const Item *item, const PromptStyle *style) {
     return messages;
 }
 
+static json_t *styled_messages(const Item *item, const PromptStyle *style) {
+    json_t *alone = item->messages ? NULL : json_pack("[{s:s, s:s}]", "role", "user", "content", item->prompt);
+    json_t *out = chat_styled(alone ? alone : item->messages, style);
+    json_decref(alone);
+    return out;
+}
+
 // What a template's own switch for thinking is set to; templates without one don't look at it.
 json_t *thinking_variables(Mode mode) {
     return json_pack("{s:b, s:b}", "enable_thinking", mode == MODE_THINK, "thinking", mode == MODE_THINK);
 }
 static bool chat_text(const Tokenizer *t, const json_t *messages, int mode, int64_t now, Buf *text, Err *err) {
-    json_t *variables = mode == MODE_AUTO ? NULL : thinking_variables((Mode)mode);
+    json_t *variables = mode == MODE_TEMPLATE ? NULL : thinking_variables((Mode)mode);
     ChatRequest request = {.messages = messages, .variables = variables, .add_generation_prompt = true, .now = now};
     bool ok = tokenizer_chat_render(t, &request, text, err);
     json_decref(variables);
@@ -41,10 +46,11 @@ static void add_prefix(Buf *text, const char *prefix) {
     bool closed = strcmp(prefix, "<think></think>") == 0 && ends_with(text, "</think>");
     if (!opened && !closed) buf_puts(text, prefix);
 }
-bool chat_prompt(const Tokenizer *t, const json_t *messages, int mode, Ids *out, bool *thinking, Err *err) {
+bool chat_prompt(const Tokenizer *t, const json_t *messages, int mode, const char *prefix, Ids *out, bool *thinking, Err *err) {
     Buf text = {0};
+    if (!prefix) prefix = mode == MODE_TEMPLATE ? "" : mode == MODE_THINK ? "<think>" : "<think></think>";
     bool ok = chat_text(t, messages, mode, -1, &text, err);
-    if (ok && mode != MODE_AUTO) add_prefix(&text, mode == MODE_THINK ? "<think>" : "<think></think>");
+    if (ok) add_prefix(&text, prefix);
     *thinking = ok && ends_with(&text, "<think>");
     ok = ok && tokenizer_encode(t, text.data ? text.data : "", text.size, false, out, err);
     buf_free(&text);

@@ -3,6 +3,7 @@
 // gains; a threshold turns that into a decision. A second pair knows nothing of the task, for questions that come without one.
 #include "router.h"
 #include "algorithm.h"
+#include "compare.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,6 +100,13 @@ double router_gain(const Router *r, const RouterItem *item) {
 }
 bool router_thinks(const Router *r, const RouterItem *item) {
     return router_gain(r, item) > r->threshold[model_for(r, item) == &r->untold];
+}
+
+bool router_thinks_about(const Router *r, double prompt_tokens, const Completion *direct, double *gain) {
+    RouterItem item = {.level = -1, .prompt_tokens = prompt_tokens};
+    completion_confidence(direct, &item.mean_logprob, &item.min_logprob);
+    if (gain) *gain = router_gain(r, &item);
+    return router_thinks(r, &item);
 }
 
 // ---- the threshold -----------------------------------------------------------------------------------------

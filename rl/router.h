@@ -27,7 +27,7 @@ typedef struct Router {
     RouterModel told, untold; // with the task's kind and level, and without
     double threshold[2];    // of the gain above which thinking is worth it: told, untold
     int fitted;             // items
-    char model_hash[65];    // of the file of weights that it speaks of
+    char model_hash[65];    // of the files of weights that it speaks of (policy_files_hash)
     char recipe_hash[65];
     bool chat;              // how its questions were put
     PromptStyle style[MODES];
@@ -42,6 +42,8 @@ void router_fit(Router *r, const RouterItem *items, int count, double tolerance,
 // By how much thinking makes a right answer likelier.
 double router_gain(const Router *r, const RouterItem *item);
 bool router_thinks(const Router *r, const RouterItem *item);
+// The same of a direct answer to a question that comes without a task; *gain may be NULL.
+bool router_thinks_about(const Router *r, double prompt_tokens, const Completion *direct, double *gain);
 void router_items(const Evaluation *think, const Evaluation *direct, RouterItem *out); // [count of both]
 
 bool router_write(const Router *r, const char *path, Err *err) MUST_CHECK;
@@ -49,7 +51,7 @@ bool router_read(const char *path, Router *out, Err *err) MUST_CHECK;
 void router_free(Router *r);
 json_t *router_features(const Router *r); // their names
 char *router_path(const char *model);     // beside the weights; the caller frees it
-// SHA-256 of a model's file of weights (of the list of its files, where there are several).
-bool router_weights_hash(const char *model, char out[65], Err *err) MUST_CHECK;
+// That of a model's folder or file, checked against its weights. ERR_NOINPUT: it has none; the message names what makes one.
+bool router_of_model(const char *model, Router *out, Err *err) MUST_CHECK;
 
 #endif

@@ -1,7 +1,8 @@
 // router.json: the weights, what they were fitted for, and how questions are put to the model. Sealed by the SHA-256 of the
-// rest, and bound to the hash of the model's weights: a router never speaks of a model that it hasn't seen.
+// rest, and bound to the hash of the model's files of weights (all of them, an adapter's base too): a router never speaks of a model
+// that it hasn't seen.
 //
-// {"format": "reckon router 1", "model": HASH, "recipe": HASH, "fitted": items, "max_tokens",
+// {"format": "reckon router 2", "model": HASH, "recipe": HASH, "fitted": items, "max_tokens",
 //  "levels": [{"kind", "level"}], "features": ["..."], "mean": [..], "scale": [..],
 //  "told": {"think": [..], "direct": [..], "threshold"}, "untold": {...},
 //  "prompts": {"chat", "think": {"system", "instruction", "prefix"}, "direct": {...}}, "seal": HASH}
@@ -12,22 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FORMAT "reckon router 1"
+#define FORMAT "reckon router 2"
 enum { MAX_ROUTER_LEVELS = 10000 };
 
 char *router_path(const char *model) {
     return file_is_folder(model) ? path_join(model, ROUTER_FILE) : xasprintf("%s.%s", model, ROUTER_FILE);
-}
-bool router_weights_hash(const char *model, char out[65], Err *err) {
-    static const char *const names[] = {"model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors"};
-    if (!file_is_folder(model)) return sha256_file(model, out, err);
-    for (int i = 0; i < COUNT(names); i++) {
-        char *path = path_join(model, names[i]);
-        bool there = file_exists(path), ok = there && sha256_file(path, out, err);
-        free(path);
-        if (there) return ok;
-    }
-    return fail(err, ERR_NOINPUT, model, "holds no weights that a router could be bound to");
 }
 
 static json_t *numbers(const double *x, int n) {
@@ -154,6 +144,18 @@ bool router_read(const char *path, Router *out, Err *err) {
     json_decref(said);
     json_decref(j);
     if (!ok) router_free(out);
+    return ok;
+}
+bool router_of_model(const char *model, Router *out, Err *err) {
+    char *path = router_path(model), hash[65];
+    *out = (Router){0};
+    bool ok = file_exists(path) ||
+              fail(err, ERR_NOINPUT, path, "is not there: this model has no router; 'reckon compare %.200s --arm routed' fits one (with --recipe FILE where it isn't a run)", model);
+    ok = ok && router_read(path, out, err) && policy_files_hash(model, hash, err);
+    if (ok && strcmp(hash, out->model_hash) != 0)
+        ok = fail(err, ERR_DATA, path, "was fitted for other weights (%.12s, found %.12s); 'reckon compare --arm routed' fits it again", out->model_hash, hash);
+    if (!ok) router_free(out);
+    free(path);
     return ok;
 }
 void router_free(Router *r) {

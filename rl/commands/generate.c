@@ -2,7 +2,6 @@
 #include "adapters.h"
 #include "command.h"
 #include "ids.h"
-#include "files.h"
 #include "router.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -116,15 +115,6 @@ static bool answer_in(const Args *args, Policy *p, const Router *router, const R
                               .seed = (uint64_t)args_int(args, "seed", 0), .sampling = sampling};
     return ok && policy_rollout(p, &request, 1, NULL, out, err);
 }
-static double gain_of(const Router *r, int32_t prompt_tokens, const Completion *c, bool *thinks) {
-    RouterItem item = {.level = -1, .prompt_tokens = prompt_tokens};
-    for (int32_t i = 0; i < c->length; i++) {
-        item.mean_logprob += (double)c->logprob[i] / c->length;
-        if (c->logprob[i] < item.min_logprob) item.min_logprob = c->logprob[i];
-    }
-    *thinks = router_thinks(r, &item);
-    return router_gain(r, &item);
-}
 static bool generate_in_mode(const Args *args, Policy *p, const Router *router, Err *err) {
     const char *mode = args_text(args, "mode", "think");
     bool automatic = !strcmp(mode, "auto"), thinks = !strcmp(mode, "think");
@@ -136,7 +126,9 @@ static bool generate_in_mode(const Args *args, Policy *p, const Router *router, 
     style_of(p, router, &style);
     bool ok = answer_in(args, p, router, &style, thinks ? MODE_THINK : MODE_DIRECT, &prompt, &rollout, err);
     if (ok && automatic) {
-        gain = json_real(gain_of(router, prompt.count, &rollout.completions[0], &thinks));
+        double by;
+        thinks = router_thinks_about(router, prompt.count, &rollout.completions[0], &by);
+        gain = json_real(by);
         if (thinks) {
             rollout_free(&rollout);
             rollout = (Rollout){0};
@@ -157,19 +149,13 @@ static bool generate_in_mode(const Args *args, Policy *p, const Router *router, 
     json_decref(gain);
     return ok;
 }
-// The router of the model, where it has one and it speaks of these weights; --mode auto can't do without.
+// The router of the model, where it has one; --mode auto can't do without.
 static bool read_router(const Args *args, Router *out, Err *err) {
-    const char *model = args->positional[0];
+    Err why = {0};
     bool automatic = !strcmp(args_text(args, "mode", ""), "auto");
-    char *path = router_path(model), hash[65];
-    *out = (Router){0};
-    bool there = file_exists(path), ok = true;
-    if (there) ok = router_read(path, out, err) && router_weights_hash(model, hash, err);
-    if (ok && there && strcmp(hash, out->model_hash) != 0) ok = fail(err, ERR_DATA, path, "was fitted for other weights; 'reckon compare --arm routed' fits it again");
-    if (ok && !there && automatic) ok = fail(err, ERR_NOINPUT, path, "no router, which --mode auto needs; 'reckon compare --arm routed' fits one");
-    if (ok && automatic && args_int(args, "n", 1) != 1) ok = fail(err, ERR_USAGE, "-n", "expected one completion in mode auto");
-    free(path);
-    return ok;
+    if (automatic && args_int(args, "n", 1) != 1) return fail(err, ERR_USAGE, "-n", "expected one completion in mode auto");
+    if (router_of_model(args->positional[0], out, &why) || (why.code == ERR_NOINPUT && !automatic)) return true;
+    return fail(err, why.code, why.where, "%s", why.msg);
 }
 
 static bool generate(const Args *args, Policy *p, Err *err) {

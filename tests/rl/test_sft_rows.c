@@ -48,7 +48,7 @@ static Tokenizer *with_template(const char *name) {
 static void learned_text(const Tokenizer *t, const char *messages, bool last_turn, int mode, Buf *out) {
     Err err = {0};
     Ids prompt = {0}, rest = {0}, whole = {0};
-    json_t *list = parsed(messages), *variables = mode == MODE_AUTO ? NULL : thinking_variables((Mode)mode);
+    json_t *list = parsed(messages), *variables = mode == MODE_TEMPLATE ? NULL : thinking_variables((Mode)mode);
     Buf text = {0};
     OK(conversation_encode(t, &(Conversation){.messages = list, .mode = mode, .last_turn = last_turn}, &prompt, &rest, &err));
     ChatRequest request = {.messages = list, .variables = variables, .now = DAY_OF_PROMPTS};
@@ -74,9 +74,9 @@ static void expect_learned(const Tokenizer *t, const char *messages, bool last_t
 static void turns_of_the_assistant(void) {
     Tokenizer *t = opened(TEST_DATA "/tokenizers/qwen2-style");
     // The last turn begins within a token of three line ends, the first of which is the template's: all of it is learned.
-    expect_learned(t, TALK, false, MODE_AUTO, "two\n<|im_end|>|\n\n\nfour<|im_end|>|");
-    expect_learned(t, TALK, true, MODE_AUTO, "\n\n\nfour<|im_end|>|");
-    expect_learned(t, "[" SAYS("user", "a") "," SAYS("assistant", "") "]", false, MODE_AUTO, "<|im_end|>|");
+    expect_learned(t, TALK, false, MODE_TEMPLATE, "two\n<|im_end|>|\n\n\nfour<|im_end|>|");
+    expect_learned(t, TALK, true, MODE_TEMPLATE, "\n\n\nfour<|im_end|>|");
+    expect_learned(t, "[" SAYS("user", "a") "," SAYS("assistant", "") "]", false, MODE_TEMPLATE, "<|im_end|>|");
     tokenizer_close(t);
 }
 
@@ -84,7 +84,7 @@ static void expect_refused(const Tokenizer *t, const char *messages, bool last_t
     Err err = {0};
     Ids prompt = {0}, rest = {0};
     json_t *list = parsed(messages);
-    bool ok = conversation_encode(t, &(Conversation){.messages = list, .mode = MODE_AUTO, .last_turn = last_turn}, &prompt, &rest, &err);
+    bool ok = conversation_encode(t, &(Conversation){.messages = list, .mode = MODE_TEMPLATE, .last_turn = last_turn}, &prompt, &rest, &err);
     json_decref(list), ids_free(&prompt), ids_free(&rest);
     if (ok || err.code != ERR_DATA || !strstr(err.msg, why)) FAIL("%s: %s '%s', expected '%s'", messages, ok ? "learned" : "message", err.msg, why);
 }
@@ -95,7 +95,7 @@ static void a_template_that_changes_the_beginning(void) {
                                SAYS("assistant", "<think>\\nk\\n</think>\\n\\nd") "]";
     Tokenizer *t = with_template("04-qwen3");
     expect_refused(t, talk, false, "writes the first 2 of 4 messages otherwise");
-    expect_learned(t, talk, true, MODE_AUTO, "<think>\nk\n</think>\n\nd<|im_end|>|");
+    expect_learned(t, talk, true, MODE_TEMPLATE, "<think>\nk\n</think>\n\nd<|im_end|>|");
     tokenizer_close(t);
     scratch_remove();
 }
