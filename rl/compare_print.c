@@ -114,7 +114,9 @@ static void print_verdicts(const json_t *replayable, const json_t *measured) {
     for (size_t a = 0; a < json_array_size(arms); a++) {
         const json_t *arm = json_array_get(arms, a), *all = json_object_get(arm, "all");
         if (number(all, "unscored") > 0) printf("  note: %.0f answers of %s got no score; they count as wrong\n", number(all, "unscored"), text(arm, "name"));
-        if (number(all, "abstained") > 0) printf("  note: %.0f times no draw of %s had an answer; they count as wrong\n", number(all, "abstained"), text(arm, "name"));
+        bool best = !strcmp(text(arm, "strategy"), "best");
+        if (number(all, "abstained") > 0)
+            printf("  note: %.0f times no draw of %s %s; they count as wrong\n", number(all, "abstained"), text(arm, "name"), best ? "got a score from its script" : "had an answer");
     }
     json_t *note;
     json_array_foreach(json_object_get(replayable, "notes"), i, note) printf("  note: %s\n", json_string_value(note));

@@ -14,7 +14,7 @@
 #include <string.h>
 
 #define FORMAT "reckon router 2"
-enum { MAX_ROUTER_LEVELS = 10000 };
+enum { MAX_ROUTER_LEVELS = 10000, MAX_ROUTER_TOKENS = 1000000 };
 
 char *router_path(const char *model) {
     return file_is_folder(model) ? path_join(model, ROUTER_FILE) : xasprintf("%s.%s", model, ROUTER_FILE);
@@ -117,10 +117,14 @@ static bool read_document(const json_t *j, Router *r, const char *path, Err *err
         if (!(r->scale[i] > 0)) return fail(err, ERR_DATA, path, "'scale': expected numbers above 0");
     TRY(read_model(json_object_get(j, "told"), 1 + ROUTER_PLAIN + r->levels, r, &r->told, &r->threshold[0], path, err) &&
         read_model(json_object_get(j, "untold"), 1 + ROUTER_PLAIN, r, &r->untold, &r->threshold[1], path, err));
-    snprintf(r->model_hash, sizeof r->model_hash, "%.64s", model ? model : "");
+    if (!model || strlen(model) != 64) return fail(err, ERR_DATA, path, "'model': expected a hash of 64 digits");
+    const json_t *most = json_object_get(j, "max_tokens");
+    if (json_integer_value(most) < 1 || json_integer_value(most) > MAX_ROUTER_TOKENS)
+        return fail(err, ERR_DATA, path, "'max_tokens': expected a number from 1 to %d", MAX_ROUTER_TOKENS);
+    snprintf(r->model_hash, sizeof r->model_hash, "%s", model);
     snprintf(r->recipe_hash, sizeof r->recipe_hash, "%.64s", recipe ? recipe : "");
     r->fitted = (int)json_integer_value(json_object_get(j, "fitted"));
-    r->max_tokens = (int32_t)json_integer_value(json_object_get(j, "max_tokens"));
+    r->max_tokens = (int32_t)json_integer_value(most);
     r->chat = json_is_true(json_object_get(prompts, "chat"));
     for (Mode mode = 0; mode < MODES; mode++) {
         const json_t *style = json_object_get(prompts, mode_names[mode]);

@@ -58,13 +58,24 @@ static bool submit(const Arm *arm, const EvaluatedItem *item, int at, int s, Rew
     free(id);
     return ok;
 }
+// A script that scores nothing at all chooses nothing: that is its fault, and no answer's.
+static bool any_scored(const Arm *arm, const Verdict *verdicts, int64_t n, Err *err) {
+    int64_t first = -1;
+    for (int64_t i = 0; i < n; i++) {
+        if (verdicts[i].state == VERDICT_SCORED) return true;
+        if (first < 0 && verdicts[i].why[0]) first = i;
+    }
+    return first < 0 || fail(err, ERR_DATA, arm->name, "%.100s scored none of %lld draws, so that it can't choose the best; the first: %.250s", arm->reward,
+                             (long long)n, verdicts[first].why);
+}
 static bool judge_all(const Arm *arm, const Evaluation *e, RewardPool *judge, uint64_t seed, Verdict *out, Err *err) {
+    Verdict *all = out;
     for (int i = 0; i < e->count; i++)
         for (int s = 0; s < e->items[i].draw_count; s++, out++) {
             if (e->items[i].draws[s].unanswered) *out = (Verdict){.state = VERDICT_ERROR, .score = NAN}; // nothing to be chosen
             else TRY(submit(arm, &e->items[i], i, s, judge, seed, out, err));
         }
-    return reward_pool_finish(judge, err);
+    return reward_pool_finish(judge, err) && any_scored(arm, all, out - all, err);
 }
 
 // ---- one answer --------------------------------------------------------------------------------------------
