@@ -1,6 +1,7 @@
 // One sample's course: the arrays of what it sampled and of what it was given, the text that is watched for stop strings and
 // for the end of thinking, and its budgets. It knows nothing of pages and passes; the scheduler tells it which record of a
-// round is its own.
+// round is its own. While a sample is decoded its arrays lie in its place, with room for its whole course, so that a step of
+// decoding allocates nothing (but for kept sets of more ids than are expected); then they are copied out.
 #include "scheduler_parts.h"
 #include <stdlib.h>
 #include <string.h>
@@ -23,31 +24,65 @@ static void *grow(Arena *a, const void *old, size_t used, size_t bytes) {
     return fresh;
 }
 
-// Room for one more token; with `kept`, for that many ids more.
-static void completion_reserve(Scheduler *s, int32_t index, int32_t kept) {
-    Completion *c = &s->out->completions[index];
-    RolloutMemory *m = s->out->memory;
-    if (c->length == m->capacity[index]) {
-        size_t used = (size_t)c->length * 4;
-        int32_t capacity = m->capacity[index] = c->length ? 2 * c->length : 32;
-        c->ids = grow(&m->arena, c->ids, used, (size_t)capacity * 4);
-        c->logprob = grow(&m->arena, c->logprob, used, (size_t)capacity * 4);
-        c->entropy = grow(&m->arena, c->entropy, used, (size_t)capacity * 4);
-        if (kept) c->kept_start = grow(&m->arena, c->kept_start, c->length ? (size_t)(c->length + 1) * 8 : 0, (size_t)(capacity + 1) * 8);
-    }
-    if (!kept || c->kept_start[c->length] + kept <= m->kept_capacity[index]) return;
-    size_t used = (size_t)c->kept_start[c->length] * 4;
-    m->kept_capacity[index] = 2 * (c->kept_start[c->length] + kept) + 64;
-    c->kept_ids = grow(&m->arena, c->kept_ids, used, (size_t)m->kept_capacity[index] * 4);
+int64_t kept_room(const Scheduler *s, const RolloutRequest *r) {
+    enum { USUAL = 64, MOST = 1 << 18 };
+    int64_t set = r->sampling.top_k > 0 ? r->sampling.top_k : USUAL, room;
+    if (set > s->p->config.vocabulary) set = s->p->config.vocabulary;
+    room = set * r->sampling.max_tokens < MOST ? set * r->sampling.max_tokens : MOST;
+    return room > s->kept_room ? room : s->kept_room;
+}
+
+// Room for `kept` ids more, beyond what the place has.
+static void kept_reserve(Scheduler *s, Place *place, int32_t kept) {
+    Completion *c = completion_of(s, place);
+    int64_t used = c->kept_start[c->length];
+    if (used + kept <= place->kept_capacity) return;
+    place->kept_capacity = 2 * (used + kept);
+    c->kept_ids = grow(&s->out->memory->arena, c->kept_ids, (size_t)used * 4, (size_t)place->kept_capacity * 4);
+}
+
+static void *moved(void *to, const void *from, size_t bytes) {
+    if (bytes) memcpy(to, from, bytes);
+    return to;
+}
+
+static int32_t *kept_of(const Scheduler *s, const Place *place) { return s->kept_ids + (place - s->places) * s->kept_room; }
+
+void completion_begin(Scheduler *s, Place *place) {
+    Completion *c = completion_of(s, place);
+    int64_t index = place - s->places, at = index * s->most_tokens;
+    size_t bytes = (size_t)c->length * 4;
+    c->ids = moved(s->ids + at, c->ids, bytes);
+    c->logprob = moved(s->logprob + at, c->logprob, bytes);
+    c->entropy = moved(s->sampled_entropy + at, c->entropy, bytes);
+    if (!is_truncated(&s->requests[place->request].sampling)) return;
+    s->kept_start[at + index] = 0;
+    c->kept_start = moved(s->kept_start + at + index, c->kept_start, c->kept_start ? (size_t)(c->length + 1) * 8 : 0);
+    int64_t used = place->kept_capacity = c->kept_start[c->length];
+    if (used > s->kept_room) return;
+    c->kept_ids = moved(kept_of(s, place), c->kept_ids, (size_t)used * 4);
+    place->kept_capacity = s->kept_room;
+}
+
+void completion_end(Scheduler *s, const Place *place) {
+    Completion *c = completion_of(s, place);
+    Arena *a = &s->out->memory->arena;
+    size_t bytes = (size_t)c->length * 4;
+    c->ids = grow(a, c->ids, bytes, bytes);
+    c->logprob = grow(a, c->logprob, bytes, bytes);
+    c->entropy = grow(a, c->entropy, bytes, bytes);
+    if (!c->kept_start) return;
+    size_t kept = (size_t)c->kept_start[c->length] * 4;
+    c->kept_start = grow(a, c->kept_start, 2 * bytes + 8, 2 * bytes + 8);
+    if (c->kept_ids == kept_of(s, place)) c->kept_ids = grow(a, c->kept_ids, kept, kept);
 }
 
 // Takes record `at` of the round, drawn for row `row`.
-static void completion_push(Scheduler *s, const Place *place, int64_t at, int64_t row) {
-    int32_t index = s->first[place->request] + place->sample;
-    Completion *c = &s->out->completions[index];
+static void completion_push(Scheduler *s, Place *place, int64_t at, int64_t row) {
+    Completion *c = completion_of(s, place);
     const SampleRow *drawn = &s->rows[row];
     int32_t kept = drawn->kept ? drawn->kept_count : 0;
-    completion_reserve(s, index, kept);
+    if (kept) kept_reserve(s, place, kept);
     c->ids[c->length] = s->token_read[at];
     c->logprob[c->length] = s->logprob_read[at];
     c->entropy[c->length] = s->entropy_read[at];
@@ -89,8 +124,6 @@ void completion_carry(Scheduler *s, int32_t index, const Completion *from) {
     c->entropy = copied(&m->arena, from->entropy, bytes);
     c->kept_start = from->kept_start ? copied(&m->arena, from->kept_start, (size_t)(from->length + 1) * 8) : NULL;
     c->kept_ids = from->kept_start ? copied(&m->arena, from->kept_ids, (size_t)from->kept_start[from->length] * 4) : NULL;
-    m->capacity[index] = from->length; // full: the next token makes room
-    m->kept_capacity[index] = from->kept_start ? from->kept_start[from->length] : 0;
     if (!from->given) return;
     c->given = grow(&m->arena, from->given, (size_t)from->total, most);
     c->all = grow(&m->arena, from->all, (size_t)from->total * 4, most * 4);
@@ -188,7 +221,7 @@ void place_watch_anew(Scheduler *s, Place *place) {
 void rollout_free(Rollout *r) {
     if (r->memory) {
         arena_reset(&r->memory->arena);
-        free(r->memory->capacity), free(r->memory->kept_capacity), free(r->memory);
+        free(r->memory);
     }
     free(r->completions);
     *r = (Rollout){0};

@@ -251,6 +251,7 @@ typedef struct Training {
     float *inv_temperature_host;  // [R]
     int32_t *angle;               // host [T], or NULL: Pass.angle
     int32_t *target_segment;      // host [groups + 1]: targets of each group
+    int32_t segment_capacity, chunk_capacity;
     struct HeadChunk *chunks;     // host
     int32_t *chunk_segments;      // host, the segments of chunk after chunk
     int chunk_count;
@@ -276,7 +277,9 @@ typedef struct Paging {
     int32_t *page_first_row, *page_last_row; // [pages] rows that see the page lie between, ends included
     int32_t max_position, max_run; // max_run: most rows in succession that share a table
     double context;            // sum over rows of the positions they see
-    Arena arena;
+    int32_t *own_page;         // of each copy of a group's last page
+    char *memory;              // of all these arrays
+    size_t capacity;
 } Paging;
 
 struct Policy {
@@ -307,7 +310,7 @@ struct Policy {
     Workspace work;
     Training training;
     float *head_scratch;
-    double *norm_partial; // of square_sum
+    double *norm_partial, *norm_host; // of square_sum: on the device, on the host
     int64_t optimizer_steps;
     double flops;
     Paging paging; // of the batch that policy_forward kept
@@ -463,6 +466,7 @@ int64_t rope_limit(const ModelConfig *c);
 // Rows behind those tables, and training.angle, for the sequences of a batch that are beyond it.
 bool rope_stretch(Policy *p, const Packed *b, Err *err) MUST_CHECK;
 
+// Over what *out held before, whose memory serves again.
 void paging_build(const Packed *batch, int32_t heads, Paging *out);
 void paging_free(Paging *paging);
 bool packed_check(const Policy *p, const Packed *batch, Err *err) MUST_CHECK;

@@ -2,6 +2,8 @@
 // copy for every completion, into which the prompt's last tokens are stored as often, so that each sequence goes on in
 // a page of its own at absolute positions.
 #include "model.h"
+#include <stdlib.h>
+#include <string.h>
 
 static int32_t pages_for(int64_t tokens) { return (int32_t)((tokens + PAGE - 1) / PAGE); }
 
@@ -29,8 +31,6 @@ bool packed_check(const Policy *p, const Packed *b, Err *err) {
 
 // Which rows see a page, as a range: those that store into it and all that come later in the same sequence or group.
 static void find_readers(const Packed *b, Paging *out) {
-    out->page_first_row = ARENA_NEW(&out->arena, int32_t, out->page_count + 1);
-    out->page_last_row = ARENA_NEW(&out->arena, int32_t, out->page_count + 1);
     for (int32_t i = 0; i < out->page_count; i++) out->page_first_row[i] = b->token_count, out->page_last_row[i] = -1;
     for (int32_t t = 0, run = 0; t < b->token_count; t++) {
         run = t > 0 && out->table_start[t] == out->table_start[t - 1] ? run + 1 : 1;
@@ -45,13 +45,37 @@ static void find_readers(const Packed *b, Paging *out) {
     }
 }
 
+// One block for all arrays; it serves the next batch too where that is no larger.
+static void paging_reserve(const Packed *b, int64_t tables, int64_t slots, int64_t copies, Paging *out) {
+    int64_t T = b->token_count, groups = b->group_count + 1, pages = tables + 1; // every page is in a table
+    *out = (Paging){.memory = out->memory, .capacity = out->capacity};
+    const struct {
+        void *pointer;
+        int64_t bytes;
+    } arrays[] = {{&out->slot_start, (T + 1) * 8}, {&out->slot, slots * 8}, {&out->position, T * 4}, {&out->table_start, T * 4},
+                  {&out->table, tables * 4}, {&out->unit, groups * 4}, {&out->unit_page, groups * 4}, {&out->unit_heads, groups * 4},
+                  {&out->own_page, copies * 4}, {&out->page_first_row, pages * 4}, {&out->page_last_row, pages * 4}};
+    size_t bytes = 0;
+    for (int i = 0; i < COUNT(arrays); i++) bytes += (size_t)(arrays[i].bytes + 7) / 8 * 8;
+    if (bytes > out->capacity) {
+        free(out->memory);
+        out->memory = xmalloc(bytes);
+        out->capacity = bytes;
+    }
+    memset(out->memory, 0, bytes);
+    char *at = out->memory;
+    for (int i = 0; i < COUNT(arrays); i++) {
+        memcpy(arrays[i].pointer, &at, sizeof at);
+        at += (size_t)(arrays[i].bytes + 7) / 8 * 8;
+    }
+}
+
 void paging_build(const Packed *b, int32_t heads, Paging *out) {
-    *out = (Paging){0};
-    Arena *a = &out->arena;
-    int64_t slots = 0, tables = 0;
+    int64_t slots = 0, tables = 0, most_copies = 1;
     for (int g = 0; g < b->group_count; g++) {
         const PackedGroup *group = &b->groups[g];
         int copies = group->sequence_count > 1 ? group->sequence_count : 1;
+        most_copies = copies > most_copies ? copies : most_copies;
         slots += group->prompt_length + (int64_t)copies * PAGE;
         tables += (group->sequence_count ? 1 : 2) * (int64_t)pages_for(group->prompt_length);
         for (int s = 0; s < group->sequence_count; s++) {
@@ -60,14 +84,7 @@ void paging_build(const Packed *b, int32_t heads, Paging *out) {
             tables += pages_for(group->prompt_length + length);
         }
     }
-    out->position = ARENA_NEW(a, int32_t, b->token_count);
-    out->table_start = ARENA_NEW(a, int32_t, b->token_count);
-    out->table = ARENA_NEW(a, int32_t, tables);
-    out->slot_start = ARENA_NEW(a, int64_t, b->token_count + 1);
-    out->slot = ARENA_NEW(a, int64_t, slots);
-    out->unit = ARENA_NEW(a, int32_t, b->group_count + 1);
-    out->unit_page = ARENA_NEW(a, int32_t, b->group_count + 1);
-    out->unit_heads = ARENA_NEW(a, int32_t, b->group_count + 1);
+    paging_reserve(b, tables, slots, most_copies, out);
     int32_t page = 0, table = 0;
     int64_t slot = 0;
     for (int g = 0; g < b->group_count; g++) {
@@ -78,7 +95,7 @@ void paging_build(const Packed *b, int32_t heads, Paging *out) {
         out->unit_page[g] = first_page;
         page += whole;
         // Tables: the prompt's own goes on in the first completion's copy of the partly filled page.
-        int32_t prompt_table = table, *own_page = ARENA_NEW(a, int32_t, copies);
+        int32_t prompt_table = table, *own_page = out->own_page;
         for (int32_t i = 0; i < whole; i++) out->table[table++] = first_page + i;
         if (rest) out->table[table++] = page;
         for (int s = 0; s < copies; s++) {
@@ -126,6 +143,6 @@ void paging_build(const Packed *b, int32_t heads, Paging *out) {
 }
 
 void paging_free(Paging *paging) {
-    arena_reset(&paging->arena);
+    free(paging->memory);
     *paging = (Paging){0};
 }

@@ -163,6 +163,7 @@ static bool norm_reserve(Policy *p, Err *err) {
     size_t bytes = (size_t)(largest / NORM_BLOCK + 1) * sizeof(double);
     p->device->release(p->device, p->norm_partial);
     p->norm_partial = NULL;
+    p->norm_host = xrealloc(p->norm_host, bytes);
     return p->device->allocate(p->device, bytes, "gradient norm", (void **)&p->norm_partial, err);
 }
 
@@ -435,6 +436,7 @@ void policy_close(Policy *p) {
         device_close(p->device);
     }
     paging_free(&p->paging);
+    free(p->norm_host);
     free(p->adapters);
     free(p->base_path);
     policy_layout_free(p);
@@ -619,11 +621,10 @@ void policy_zero_gradients(Policy *p) {
 static double square_sum(const Policy *p, const float *a, const float *b, int64_t count) {
     const Device *d = p->device;
     size_t blocks = (size_t)((count + NORM_BLOCK - 1) / NORM_BLOCK);
-    double *host = xcalloc(blocks, sizeof *host), *partial = p->norm_partial, sum = 0;
+    double *host = p->norm_host, *partial = p->norm_partial, sum = 0;
     d->square_sum(d, &(SquareSumArgs){.count = count, .a = a, .b = b, .partial = partial});
     d->download(d, host, partial, blocks * sizeof *host);
     for (size_t i = 0; i < blocks; i++) sum += host[i];
-    free(host);
     return sum;
 }
 

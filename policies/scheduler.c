@@ -18,7 +18,6 @@
 #include <string.h>
 
 static int32_t pages_for(int64_t tokens) { return (int32_t)((tokens + PAGE - 1) / PAGE); }
-static bool is_truncated(const Sampling *s) { return s->temperature > 0 && (s->top_k > 0 || s->top_p < 1 || s->min_p > 0); }
 static int32_t own_pages(const RolloutRequest *r) {
     return pages_for((int64_t)r->prompt_length + r->sampling.max_tokens) - r->prompt_length / PAGE;
 }
@@ -39,6 +38,8 @@ static bool carried_check(const Policy *p, const RolloutRequest *r, const char *
         const Completion *c = &r->carried[i];
         if (completion_total(c) > r->sampling.max_tokens || (c->finish == FINISH_PAUSED && completion_total(c) == r->sampling.max_tokens))
             return fail(err, ERR_DATA, where, "sample %d carries %d tokens, expected room for more within max_tokens, %d", i, completion_total(c), r->sampling.max_tokens);
+        if (is_truncated(&r->sampling) && c->length > 0 && !c->kept_start)
+            return fail(err, ERR_DATA, where, "sample %d carries no kept sets, expected those of %d tokens", i, c->length);
         for (int32_t j = 0; j < completion_total(c); j++)
             if (completion_all(c)[j] < 0 || completion_all(c)[j] >= p->config.vocabulary)
                 return fail(err, ERR_DATA, where, "sample %d carries id %d at place %d, expected 0 to %d", i, completion_all(c)[j], j, p->config.vocabulary - 1);
@@ -97,7 +98,7 @@ static bool scheduler_sizes(Scheduler *s, Err *err) {
         int64_t pages = pages_for((int64_t)r->prompt_length + r->sampling.max_tokens);
         if (pages > longest) longest = pages;
         if (request_pages(r) > most_pages) most_pages = request_pages(r);
-        s->truncates |= is_truncated(&r->sampling);
+        if (is_truncated(&r->sampling)) s->truncates = true, s->kept_room = kept_room(s, r);
     }
     s->most_samples = (int32_t)most_samples;
     if (s->options.next_request && s->options.longest_prompt > s->longest_prompt) {
@@ -167,6 +168,9 @@ static bool scheduler_alloc(Scheduler *s, Err *err) {
     s->rows = xcalloc((size_t)places, sizeof *s->rows), s->state = xcalloc((size_t)places, sizeof *s->state);
     s->token_read = xmalloc((size_t)(STEPS * places) * 4);
     s->logprob_read = xmalloc((size_t)(STEPS * places) * 4), s->entropy_read = xmalloc((size_t)(STEPS * places) * 4);
+    size_t drawn = (size_t)places * (size_t)s->most_tokens * 4 + 4;
+    s->ids = xmalloc(drawn), s->logprob = xmalloc(drawn), s->sampled_entropy = xmalloc(drawn);
+    if (s->truncates) s->kept_start = xmalloc(2 * drawn + (size_t)places * 8), s->kept_ids = xmalloc((size_t)(places * s->kept_room) * 4 + 4);
     for (int i = 0; i < p->config.stop_count; i++) ids_push(&s->stop, p->config.stop_ids[i]);
     if (p->tokenizer && tokenizer_eos(p->tokenizer) >= 0) ids_push(&s->stop, tokenizer_eos(p->tokenizer));
     d->forget(d); // recordings of an earlier rollout name its memory
@@ -193,7 +197,7 @@ static void scheduler_free(Scheduler *s) {
     ids_free(&s->stop), ids_free(&s->think_end);
     free(s->row_place), free(s->free_pages), free(s->places), free(s->groups), free(s->tokens), free(s->position), free(s->table_start);
     free(s->head_row), free(s->table), free(s->slot_start), free(s->slot), free(s->inv_temperature), free(s->rows);
-    free(s->state), free(s->token_read), free(s->logprob_read), free(s->entropy_read), free(s->first), free(s->ticks), free(s->requests);
+    free(s->ids), free(s->logprob), free(s->sampled_entropy), free(s->kept_start), free(s->kept_ids), free(s->state), free(s->token_read), free(s->logprob_read), free(s->entropy_read), free(s->first), free(s->ticks), free(s->requests);
 }
 
 static void count_flops(Policy *p, int64_t rows, double context, int64_t draws) {
@@ -317,6 +321,7 @@ static void place_leave(Scheduler *s, Place *place) {
         if (!g->paused) request_complete(s, place->request);
     }
     s->finished++;
+    completion_end(s, place);
     if (s->options.finished && !paused) s->options.finished(s->options.context, place->request, place->sample, completion_of(s, place));
     place_clear(place);
     s->place_count--;
@@ -419,6 +424,7 @@ static void take_place(Scheduler *s, int32_t index, int32_t request, int32_t sam
     for (int32_t i = 0; i < place->owned; i++) place->table[place->shared + i] = s->free_pages[--s->free_count];
     if ((r->sampling.stop && r->sampling.stop[0]) || (place->thinks && s->think_id < 0)) place->stream = token_stream_open(s->p->tokenizer);
     s->place_count++;
+    completion_begin(s, place);
 }
 
 // Admits a request and gives its samples' draws the rows of a round from `draw` on.
@@ -650,8 +656,6 @@ static bool scheduler_start(Scheduler *s, const RolloutRequest *requests, int32_
     size_t capacity = (size_t)out->count + (size_t)(s->request_capacity - count) * (size_t)s->most_samples + 1;
     out->completions = xcalloc(capacity, sizeof *out->completions);
     out->memory = xcalloc(1, sizeof *out->memory);
-    out->memory->capacity = xcalloc(capacity, sizeof(int32_t));
-    out->memory->kept_capacity = xcalloc(capacity, sizeof(int64_t));
     for (int32_t i = 0; i < count; i++) s->due_left += requests[i].due;
     for (int32_t i = 0; i < count; i++) {
         for (int32_t j = 0; requests[i].carried && j < requests[i].samples; j++) completion_carry(s, s->first[i] + j, &requests[i].carried[j]);

@@ -19,9 +19,12 @@ typedef struct Place { // one admitted sample
     bool thinks;         // has a budget for thinking, and has not closed it
     bool carried;        // its next draw is of the prompt alone, and nobody's: its own tokens are computed after that
     int32_t start;       // length when this rollout began
+    int64_t kept_capacity; // of the completion's kept_ids
     TokenStream *stream; // where stop strings and the end of thinking are watched
     Buf text;
 } Place;
+
+static inline bool is_truncated(const Sampling *s) { return s->temperature > 0 && (s->top_k > 0 || s->top_p < 1 || s->min_p > 0); }
 
 typedef struct Group { // one admitted request
     int32_t *pages; // whole pages of its prompt
@@ -32,8 +35,6 @@ typedef struct Group { // one admitted request
 
 typedef struct RolloutMemory {
     Arena arena;
-    int64_t *kept_capacity; // [count]
-    int32_t *capacity;      // [count]
 } RolloutMemory;
 
 typedef struct Round { // of decoding, or the draws after a prefill
@@ -88,6 +89,12 @@ typedef struct Scheduler {
     int32_t *token_read; // the same on the host
     float *logprob_read, *entropy_read;
     bool truncates;
+    // what samples have drawn while they are decoded: [places][most_tokens], one more of kept_start where anything is truncated
+    int32_t *ids;
+    float *logprob, *sampled_entropy;
+    int64_t *kept_start;
+    int32_t *kept_ids; // [places][kept_room], beyond which they grow elsewhere
+    int64_t kept_room;
     int64_t finished;
     double last_progress;
 } Scheduler;
@@ -96,6 +103,12 @@ typedef struct Scheduler {
 
 // ---- course.c --------------------------------------------------------------------------------------------
 Completion *completion_of(const Scheduler *s, const Place *place);
+// Ids of one sample's kept sets that its place has room for, as they were or as this request needs: what top-k allows, or what is
+// usual; at most a MiB.
+int64_t kept_room(const Scheduler *s, const RolloutRequest *r);
+// The completion's arrays have room for its whole course, in its place, until it leaves that.
+void completion_begin(Scheduler *s, Place *place);
+void completion_end(Scheduler *s, const Place *place);
 // The length at which a sample's turn, its thinking or all of it must end.
 int32_t place_limit(const Scheduler *s, const Place *place);
 // Takes the token of record `at`, drawn for row `row`; *ended where the turn ends with it, or a budget is used up.

@@ -49,7 +49,10 @@ static void head_chunk_gradient(const Backward *b, const HeadChunk *chunk, float
 // Targets of one group must stand together, in the order of groups.
 static bool find_segments(Policy *p, const Packed *b, Err *err) {
     Training *t = &p->training;
-    t->target_segment = xrealloc(t->target_segment, (size_t)(b->group_count + 1) * sizeof(int32_t));
+    if (b->group_count + 1 > t->segment_capacity) {
+        t->segment_capacity = b->group_count + 1;
+        t->target_segment = xrealloc(t->target_segment, (size_t)t->segment_capacity * sizeof(int32_t));
+    }
     int32_t r = 0;
     for (int g = 0; g < b->group_count; g++) {
         t->target_segment[g] = r;
@@ -63,8 +66,11 @@ static bool find_segments(Policy *p, const Packed *b, Err *err) {
 // Segments: a group's targets, cut at multiples of HEAD_CHUNK from its first. Chunks: whole segments, as many as fit.
 static int32_t find_chunks(Training *t, const Packed *b) {
     int32_t most = b->group_count + b->target_count / HEAD_CHUNK + 1, entries = 0;
-    t->chunks = xrealloc(t->chunks, (size_t)most * sizeof *t->chunks);
-    t->chunk_segments = xrealloc(t->chunk_segments, (size_t)most * 2 * sizeof *t->chunk_segments);
+    if (most > t->chunk_capacity) {
+        t->chunk_capacity = most;
+        t->chunks = xrealloc(t->chunks, (size_t)most * sizeof *t->chunks);
+        t->chunk_segments = xrealloc(t->chunk_segments, (size_t)most * 2 * sizeof *t->chunk_segments);
+    }
     t->chunk_count = 0;
     for (int g = 0; g < b->group_count; g++)
         for (int32_t from = t->target_segment[g], end = t->target_segment[g + 1], to; from < end; from = to) {
@@ -118,7 +124,6 @@ bool training_forward(Policy *p, const Packed *batch, bool keep, Err *err) {
     Training *t = &p->training;
     if (keep && !p->trainable) return fail(err, ERR_SOFTWARE, "policy", "activations are kept only by a trainable policy");
     TRY(packed_check(p, batch, err));
-    paging_free(&p->paging);
     paging_build(batch, p->config.latent.R ? p->config.heads : 1, &p->paging);
     TRY(training_reserve(p, batch, p->paging.page_count, keep, err));
     TRY(workspace_reserve(p, batch->token_count, err));
