@@ -64,7 +64,7 @@ static void check_replayable(Audit *a) {
     Err err = {0};
     int64_t events = 0;
     if (!ledger_integer(a->ledger, "SELECT count(*) FROM events WHERE kind = '" NOT_REPLAYABLE "'", 0, 0, &events, &err)) note_failure(a, "replay", &err);
-    else if (events) note(a, "replay", true, "this run is not replayable: %lld times, verdicts were decided by a clock or a process's death", (long long)events);
+    else if (events) note(a, "replay", true, "this run is not replayable: %lld times, verdicts were decided by a clock or a process's death, or answers are an endpoint's", (long long)events);
     else note(a, "replay", true, "no verdict was decided by a clock");
 }
 

@@ -6,7 +6,8 @@
 //            "source": "measured" (counted, a clock, a meter) | "computed" (from shapes) | "stated" (the recipe, a card) | "none"}
 //   WORK:   {"steps", "prompt_tokens", "new_tokens", "trained_tokens", "flops", "seconds", "rollout_seconds",
 //            "reward_seconds", "train_seconds", "optimizer_seconds", "cpu_seconds", "joules", "money", "co2_grams"}, each a FIGURE;
-//            "device_joules" too where the device has a meter of its own
+//            "device_joules" too where the device has a meter of its own; where an endpoint was asked "endpoint_answers",
+//            "endpoint_tokens_in", "endpoint_tokens_out" (as it counts) and "endpoint_money", which is a part of "money"
 //   {"currency": "EUR" | null, "stages": [WORK and "name", "kind", "purpose": "training" | "data generation"], "evaluations": WORK,
 //    "repeated": WORK, "total": WORK,
 //    "waste": {"groups_without_variance", "truncated_samples", "unscored_samples", "untrained_tokens", "repeated_flops"}
@@ -30,10 +31,12 @@ enum { MAX_STAGES = 64, MAX_DEVICES = 16 };
 typedef struct Work {
     int64_t steps, prompt_tokens, new_tokens, trained_tokens;
     double flops, seconds, rollout, reward, train, optimizer, cpu, joules, device_joules;
+    int64_t answers;              // of endpoints
+    double tokens_in, tokens_out; // of these, as the endpoint counts; NaN: it didn't always say
 } Work;
 
 typedef struct Stated { // by the recipe; 0: not
-    double watts, price_per_hour, price_per_kwh, co2_per_kwh;
+    double watts, price_per_hour, price_per_kwh, co2_per_kwh, million_in, million_out;
     const char *currency; // inside `recipe`
     json_t *recipe; // recipe.resolved.json, NULL if it can't be read
 } Stated;
@@ -74,6 +77,7 @@ static void read_stated(const char *run_folder, Stated *s) {
     s->price_per_hour = stated_number(s->recipe, "price_per_hour");
     s->price_per_kwh = stated_number(s->recipe, "price_per_kwh");
     s->co2_per_kwh = stated_number(s->recipe, "co2_per_kwh");
+    s->million_in = stated_number(s->recipe, "million_tokens_in"), s->million_out = stated_number(s->recipe, "million_tokens_out");
     s->currency = json_string_value(find_key(s->recipe, "currency", 2));
     free(path);
 }
@@ -93,6 +97,7 @@ static void add_work(Work *to, const Work *w) {
     to->trained_tokens += w->trained_tokens, to->flops += w->flops, to->seconds += w->seconds;
     to->rollout += w->rollout, to->reward += w->reward, to->train += w->train, to->optimizer += w->optimizer;
     to->cpu += w->cpu, to->joules += w->joules, to->device_joules += w->device_joules;
+    to->answers += w->answers, to->tokens_in += w->tokens_in, to->tokens_out += w->tokens_out;
 }
 // One unmeasured second makes a sum of seconds unmeasured: NaN propagates by itself.
 static void measured_of(const json_t *detail, Work *w) {
@@ -295,6 +300,21 @@ static bool sum_events(const Ledger *l, Account *a, Err *err) {
     return ok;
 }
 
+// Answers of endpoints are paid once, whatever became of their steps. A request that failed gave no tokens.
+static bool sum_answers(const Ledger *l, Account *a, Err *err) {
+    sqlite3_stmt *s;
+    bool ok = ledger_query(l, "SELECT detail FROM events WHERE kind = '" ANSWER_EVENT "'", 0, 0, &s, err), more = true;
+    while (ok && (ok = ledger_next(l, s, &more, err)) && more) {
+        json_t *detail = column_object(s, 0);
+        double stage = number_of(detail, "stage");
+        if (stage >= 0 && stage < MAX_STAGES && !json_object_get(detail, "error"))
+            add_work(&a->stage[(int)stage], &(Work){.answers = 1, .tokens_in = number_of(detail, "prompt_tokens"), .tokens_out = number_of(detail, "new_tokens")});
+        json_decref(detail);
+    }
+    sqlite3_finalize(s);
+    return ok;
+}
+
 static bool sum_evaluations(const Ledger *l, Account *a, Err *err) {
     sqlite3_stmt *s;
     bool ok = ledger_query(l, "SELECT replayable FROM evaluations", 0, 0, &s, err), more = true;
@@ -319,6 +339,22 @@ static json_t *count_figure(int64_t value) {
     return json_pack("{s:I, s:s}", "value", (json_int_t)value, "source", "measured");
 }
 
+// Of endpoints: 0 where none was asked.
+static double answers_money(const Work *w, const Stated *stated) {
+    if (w->answers == 0) return 0;
+    if (stated->million_in == 0 && stated->million_out == 0) return NAN;
+    double in = stated->million_in > 0 ? stated->million_in * w->tokens_in : 0, out = stated->million_out > 0 ? stated->million_out * w->tokens_out : 0;
+    return (in + out) / 1e6;
+}
+static void put_answers(json_t *j, const Work *w, const Stated *stated) {
+    bool priced = stated->million_in > 0 || stated->million_out > 0;
+    if (w->answers == 0) return;
+    json_object_set_new(j, "endpoint_answers", count_figure(w->answers));
+    json_object_set_new(j, "endpoint_tokens_in", figure(w->tokens_in, "measured", "not known"));
+    json_object_set_new(j, "endpoint_tokens_out", figure(w->tokens_out, "measured", "not known"));
+    json_object_set_new(j, "endpoint_money", figure(answers_money(w, stated), "stated", priced ? "not known" : "not stated"));
+}
+
 static json_t *work_json(const Work *w, const Stated *stated) {
     json_t *j = json_object();
     json_object_set_new(j, "steps", count_figure(w->steps));
@@ -340,6 +376,8 @@ static json_t *work_json(const Work *w, const Stated *stated) {
     if (w->steps && isfinite(w->device_joules)) json_object_set_new(j, "device_joules", figure(w->device_joules, "measured", ""));
     bool priced = stated->price_per_hour > 0 || stated->price_per_kwh > 0;
     double money = stated->price_per_hour * w->seconds / 3600 + (stated->price_per_kwh > 0 ? stated->price_per_kwh * kwh : 0);
+    if (w->answers > 0) money = (priced ? money : 0) + answers_money(w, stated), priced |= stated->million_in > 0 || stated->million_out > 0; // half a bill is none
+    put_answers(j, w, stated);
     json_object_set_new(j, "money", figure(priced ? money : NAN, "stated", priced ? "not known" : "not stated"));
     bool factor = stated->co2_per_kwh > 0;
     json_object_set_new(j, "co2_grams", figure(factor ? stated->co2_per_kwh * kwh : NAN, "stated", factor ? "not known" : "not stated"));
@@ -380,6 +418,14 @@ static bool sum_of(json_t *sums, const char *what, double parts, double whole) {
     json_array_append_new(sums, json_pack("{s:s,s:o,s:o,s:b}", "what", what, "parts", json_number_or_name(parts), "whole", json_number_or_name(whole), "ok", (int)ok));
     return ok;
 }
+static bool check_answers(const Ledger *l, const Account *a, json_t *sums, bool *same, Err *err) {
+    double parts = 0;
+    int64_t whole;
+    for (int i = 0; i < MAX_STAGES; i++) parts += (double)a->stage[i].answers;
+    TRY(ledger_integer(l, "SELECT count(*) FROM events WHERE kind = '" ANSWER_EVENT "' AND json_extract(detail, '$.error') IS NULL", 0, 0, &whole, err));
+    if (whole || parts > 0) *same &= sum_of(sums, "answers of endpoints", parts, (double)whole);
+    return true;
+}
 // The parts as they are shown against all that is on the ledger, counted without regard to stages, rewinds and repeats.
 static bool check_sums(const Ledger *l, const Account *a, json_t **out, Err *err) {
     sqlite3_stmt *s;
@@ -397,6 +443,7 @@ static bool check_sums(const Ledger *l, const Account *a, json_t **out, Err *err
     same &= sum_of(sums, "new tokens of steps", (double)steps.new_tokens, (double)whole.new_tokens);
     same &= sum_of(sums, "trained tokens", (double)steps.trained_tokens, (double)whole.trained_tokens);
     same &= sum_of(sums, "FLOPs of steps", steps.flops, whole.flops);
+    ok = ok && check_answers(l, a, sums, &same, err);
     same &= sum_of(sums, "seconds", a->total.seconds, a->whole.seconds);
     same &= sum_of(sums, "joules", a->total.joules, a->whole.joules);
     *out = json_pack("{s:b,s:o}", "ok", (int)same, "sums", sums);
@@ -430,7 +477,7 @@ static json_t *devices_json(const Account *a) {
 
 static bool cost_read(const Ledger *l, const char *run_folder, const Stated *stated, json_t **out, Err *err) {
     Account *a = xcalloc(1, sizeof *a);
-    bool ok = sum_steps(l, a, err) && sum_events(l, a, err) && sum_evaluations(l, a, err);
+    bool ok = sum_steps(l, a, err) && sum_events(l, a, err) && sum_answers(l, a, err) && sum_evaluations(l, a, err);
     json_t *stages = json_array(), *waste = json_object();
     for (int i = 0; ok && i < a->stages; i++) {
         json_t *stage = work_json(&a->stage[i], stated);

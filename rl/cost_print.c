@@ -108,6 +108,12 @@ static void print_more(const json_t *cost, const json_t *total_of) {
     }
     print_named("by the clock", json_object_get(json_object_get(cost, "clock"), "seconds"), "s");
     print_named("  outside steps, evaluations", json_object_get(json_object_get(cost, "clock"), "outside"), "s");
+    if (json_object_get(total, "endpoint_answers")) {
+        print_named("answers of endpoints", json_object_get(total, "endpoint_answers"), "");
+        print_named("  tokens in", json_object_get(total, "endpoint_tokens_in"), "");
+        print_named("  tokens out", json_object_get(total, "endpoint_tokens_out"), "");
+        print_named("  money", json_object_get(total, "endpoint_money"), "");
+    }
     print_named("energy", json_object_get(total, "joules"), "J");
     print_named("money", json_object_get(total, "money"), "");
     print_named("CO2", json_object_get(total, "co2_grams"), "g");

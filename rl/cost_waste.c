@@ -49,7 +49,8 @@ static bool sum_waste(const Ledger *l, const ModelConfig *c, double sums[3], Err
     Prefix p = {0};
     static const char sql[] =
         "SELECT p.has_variance, s.finish = 'length', s.verdict <> 'scored', length(p.ids) / 4, coalesce(length(s.course) / 4, s.tokens), s.sample = "
-        "(SELECT min(sample) FROM samples AS f WHERE f.step = s.step AND f.prompt = s.prompt) FROM samples AS s JOIN prompts AS p USING (step, prompt)";
+        "(SELECT min(sample) FROM samples AS f WHERE f.step = s.step AND f.prompt = s.prompt) FROM samples AS s JOIN prompts AS p USING (step, prompt) "
+        "WHERE s.logprobs IS NOT NULL"; // an endpoint's cost no FLOPs here
     bool ok = ledger_query(l, sql, 0, 0, &s, err), more = true;
     while (ok && (ok = ledger_next(l, s, &more, err)) && more) {
         int64_t prompt = column_int(s, 3), tokens = column_int(s, 4), end = prompt + (tokens > 0 ? tokens - 1 : 0);
@@ -71,7 +72,7 @@ bool wasted_flops(const Ledger *l, const char *run_folder, double repeated, doub
     double sums[3] = {0}, all = repeated;
     int64_t samples = 0;
     *out = NULL;
-    TRY(ledger_integer(l, "SELECT count(*) FROM samples", 0, 0, &samples, err));
+    TRY(ledger_integer(l, "SELECT count(*) FROM samples WHERE logprobs IS NOT NULL", 0, 0, &samples, err));
     bool known = samples == 0 || newest_config(run_folder, &config);
     if (known && samples) TRY(sum_waste(l, &config, sums, err));
     *out = json_pack("{s:o}", "repeated", figure(repeated, "computed", "not known"));

@@ -3,6 +3,7 @@
 //   {"prompt" or "messages", "completion", "thinking", "answer", "truth", "kind", "level", "mode", "ids", "tokenizer",
 //    "origin": {"model","recipe","seed","stage","step","prompt","sample","score","parts"}}
 //
+// Of a teacher that was asked over HTTP `model` is null, "endpoint": {"host","model"} stands beside it, and `ids` are its text's.
 // `ids` are the completion's own, a token that was given to it as -1 - id; they hold for the tokenizer whose hash stands beside
 // them. Text that came from a model is encoded again only where that tokenizer is another one.
 //

@@ -2,7 +2,8 @@
 // distribution that the teacher has there, not one token of it. In a share of the steps, drawn from the seed, the completions
 // are the policy's own samples (on-policy: it learns where it goes itself), scored and on the ledger as in GRPO; in the others
 // they are examples as sft has them, or the teacher's samples. The loss is the mean divergence over all completion tokens of the
-// step. Rewards are reported and change nothing.
+// step. Rewards are reported and change nothing. Of a teacher that is asked over HTTP there are no distributions: its samples are
+// learned as sft learns examples.
 #include "stages.h"
 #include <math.h>
 #include <stdlib.h>
@@ -17,7 +18,8 @@ typedef struct Lesson {
 } Lesson;
 
 bool distill_open(Trainer *t, const Stage *stage, Err *err) {
-    return sft_open(t, stage, err) && teacher_open(t, stage, err) && policy_check_teacher(t->policy, t->teacher, stage->teacher, err);
+    TRY(sft_open(t, stage, err) && teacher_open(t, stage, err));
+    return t->endpoint || policy_check_teacher(t->policy, t->teacher, stage->teacher, err);
 }
 void distill_close(Trainer *t) {
     sft_close(t);
@@ -27,6 +29,7 @@ void distill_close(Trainer *t) {
 static bool learn_microbatch(const Trainer *t, const Stage *stage, Packing *packing, double total, StepReport *report, Err *err) {
     const Packed *batch = packing_view(packing);
     int64_t N = batch->target_count;
+    if (t->endpoint) return likelihood_microbatch(t, packing, total, report, err);
     if (N == 0) return true;
     Arena arena = {0};
     float *divergence = ARENA_NEW(&arena, float, N), *logprob = ARENA_NEW(&arena, float, N), *entropy = ARENA_NEW(&arena, float, N);
@@ -68,6 +71,19 @@ static bool learn(const Trainer *t, const Stage *stage, const Lesson *l, StepRep
     return ok;
 }
 
+// A request that failed has nothing to learn: each sample stands alone, with its prompt.
+static bool answered_lesson(Batch *batch, Lesson *l) {
+    *l = (Lesson){.samples = 1, .prompts = ARENA_NEW(&batch->arena, const Ids *, batch->episode_count),
+                  .completions = ARENA_NEW(&batch->arena, const Completion *, batch->episode_count)};
+    for (int i = 0; i < batch->episode_count; i++) {
+        const Completion *c = &batch->episodes[i].completion;
+        if (c->length == 0) continue;
+        l->prompts[l->count] = &batch->prompts[i / batch->group_size].ids;
+        l->completions[l->count++] = c;
+    }
+    return true;
+}
+
 // Prompts with the completions that `sampler` gives them.
 static bool sample_lesson(const Trainer *t, Policy *sampler, Batch *batch, Lesson *l, StepReport *report, Err *err) {
     Trainer with = *t;
@@ -75,6 +91,7 @@ static bool sample_lesson(const Trainer *t, Policy *sampler, Batch *batch, Lesso
     TRY(sample_and_score(&with, batch, report, err));
     report->groups = batch->prompt_count;
     report->entropy = 0; // of the policy, where it learns
+    if (t->endpoint) return answered_lesson(batch, l);
     *l = (Lesson){.count = batch->prompt_count, .samples = batch->group_size, .prompts = ARENA_NEW(&batch->arena, const Ids *, batch->prompt_count),
                   .completions = ARENA_NEW(&batch->arena, const Completion *, batch->episode_count)};
     for (int i = 0; i < batch->prompt_count; i++) l->prompts[i] = &batch->prompts[i].ids;
@@ -103,7 +120,7 @@ bool distill_step(const Trainer *t, const Stage *stage, Batch *batch, StepReport
     double draw = random_uniform(random_key(t->recipe->seed, STREAM_SHUFFLE), (uint32_t)t->stage_index, (uint32_t)report->stage_step, 0, 3);
     bool own = draw < stage->on_policy, sampled = own || stage->off_policy == OFF_POLICY_TEACHER;
     examples_start(&examples, stage->batch, &arena);
-    bool ok = sampled ? sample_lesson(t, own ? t->policy : t->teacher, batch, &l, report, err)
+    bool ok = sampled ? sample_lesson(t, own || t->endpoint ? t->policy : t->teacher, batch, &l, report, err)
                       : example_lesson(t, stage, &examples, &arena, &l, report, err);
     report->kl = report->clip_share = report->ratio_max = NAN;
     double start = clock_seconds();
@@ -113,7 +130,7 @@ bool distill_step(const Trainer *t, const Stage *stage, Batch *batch, StepReport
     ok = ok && optimizer_apply(t->policy, &stage->optimizer, schedule_rate(&stage->optimizer, report->stage_step, stage->steps), report, err);
     report->measured.train = now - start;
     report->measured.optimizer = clock_seconds() - now;
-    report->groups_trained = l.count;
+    report->groups_trained = sampled ? report->groups : l.count;
     examples_free(&examples, &arena);
     return ok;
 }

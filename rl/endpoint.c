@@ -103,7 +103,7 @@ void endpoint_answer_free(EndpointAnswer *a) {
 }
 
 // ---- one try ---------------------------------------------------------------------------------------------
-static char *body_of(const Endpoint *e, const EndpointRequest *r) {
+char *endpoint_body(const Endpoint *e, const EndpointRequest *r) {
     json_t *j = json_pack("{s:s,s:i,s:f}", "model", e->model, "max_tokens", r->max_tokens, "temperature", r->temperature);
     if (r->messages) json_object_set(j, "messages", (json_t *)(uintptr_t)r->messages);
     else json_object_set_new(j, "prompt", json_string(r->prompt));
@@ -309,7 +309,7 @@ bool endpoint_ask(Endpoint *e, const EndpointRequest *requests, int count, Endpo
     Try *tries = xcalloc((size_t)count + 1, sizeof *tries);
     for (int i = 0; i < count; i++) {
         answers[i] = (EndpointAnswer){.prompt_tokens = -1, .new_tokens = -1, .reasoning_tokens = -1};
-        tries[i] = (Try){.endpoint = e, .request = &requests[i], .answer = &answers[i], .body = body_of(e, &requests[i])};
+        tries[i] = (Try){.endpoint = e, .request = &requests[i], .answer = &answers[i], .body = endpoint_body(e, &requests[i])};
     }
     bool ok = pump(e, tries, count, progress, context, err);
     for (int i = 0; i < count; i++) {

@@ -50,5 +50,7 @@ void endpoint_close(Endpoint *e); // NULL is fine
 bool endpoint_ask(Endpoint *e, const EndpointRequest *requests, int count, EndpointAnswer *answers,
                   bool (*progress)(void *context, int done), void *context, Err *err) MUST_CHECK;
 void endpoint_answer_free(EndpointAnswer *a);
+// What is sent of a request, as JSON: the same text for the same request. The caller frees it.
+char *endpoint_body(const Endpoint *e, const EndpointRequest *r);
 
 #endif

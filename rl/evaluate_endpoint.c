@@ -37,6 +37,16 @@ static void put_continued(const EndpointAnswer *a, Mode mode, Answered *out) {
     out->thought = mode == MODE_THINK;
     buf_puts(&out->text, a->text);
 }
+static void put(const EndpointAnswer *a, Mode mode, bool chat, Answered *out) {
+    buf_puts(&out->text, "");
+    if (chat) put_chat(a, mode, out);
+    else put_continued(a, mode, out);
+}
+void endpoint_completion(const EndpointAnswer *a, Mode mode, bool chat, Buf *text) {
+    Answered said = {0};
+    put(a, mode, chat, &said);
+    *text = said.text;
+}
 
 static int32_t tokens_of(int64_t count) { return count < 0 || count > INT32_MAX ? -1 : (int32_t)count; }
 static void measure(const EndpointAnswer *a, const Answered *said, Mode mode, bool chat, Draw *to) {
@@ -95,9 +105,7 @@ static bool submit(const Level *l, int i, int sample, Draw *to, Arena *arena, Er
     Verdict *verdict = &l->verdicts[i * l->samples + sample];
     Mode mode = l->options->mode;
     Answered said = {0};
-    buf_puts(&said.text, "");
-    if (l->recipe->chat) put_chat(a, mode, &said);
-    else put_continued(a, mode, &said);
+    put(a, mode, l->recipe->chat, &said);
     measure(a, &said, mode, l->recipe->chat, to);
     to->text = arena_strdup(arena, said.text.data), to->text_size = said.text.size;
     char id[96];

@@ -17,5 +17,7 @@ bool evaluate_endpoint(Endpoint *endpoint, const Recipe *r, const Tasks *t, Rewa
 // As evaluate_latency; requests that fail have no time.
 bool endpoint_latency(Endpoint *endpoint, const Recipe *r, const Tasks *t, const EvaluateOptions *o, int count, double *seconds, int *measured,
                       Err *err) MUST_CHECK;
+// What an answer reads as where a model of ours would have written it: thinking, "</think>", answer. *text is new, the caller's.
+void endpoint_completion(const EndpointAnswer *a, Mode mode, bool chat, Buf *text);
 
 #endif

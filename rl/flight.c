@@ -1,5 +1,6 @@
 // Groups in flight: their memory, their scoring, and the batch that a step takes from them (flight.h tells the order).
 #include "flight.h"
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,7 +66,7 @@ static bool decode(const Trainer *t, Group *g, Err *err) {
 
 bool group_submit(const Trainer *t, Group *g, Err *err) {
     const Item *item = &g->prompt.item;
-    TRY(decode(t, g, err));
+    if (!g->problems) TRY(decode(t, g, err));
     for (int s = 0; s < g->size; s++) {
         Episode *e = &g->episodes[s];
         char id[96];
@@ -76,6 +77,11 @@ bool group_submit(const Trainer *t, Group *g, Err *err) {
                                .mode = mode_names[g->prompt.mode], .task = item->kind, .step = g->step, .group = (int32_t)g->number,
                                .seed = t->recipe->seed ^ ((uint64_t)g->step << 32) ^ (uint64_t)(g->number * (uint32_t)g->size + (uint32_t)s),
                                .environment = g->results ? &g->results[s] : NULL};
+        if (g->problems && g->problems[s]) { // nothing to score
+            e->verdict = (Verdict){.state = VERDICT_ERROR, .score = NAN};
+            snprintf(e->verdict.why, sizeof e->verdict.why, "%s", g->problems[s]);
+            continue;
+        }
         e->verdict = (Verdict){.state = VERDICT_STATES}; // none yet
         TRY(reward_pool_submit(t->rewards, &sample, &e->verdict, err));
     }
@@ -134,11 +140,11 @@ static bool fill_and_take(const Trainer *t, Flight *f, Batch *b, StepReport *rep
     int64_t ahead = (int64_t)b->stage_step + stage->staleness, start = b->step - b->stage_step;
     f->prompts = stage->batch;
     while (f->sampled < (ahead < stage->steps ? ahead : stage->steps) || f->ready_count == 0)
-        TRY(flight_sample(t, f, stage, start, b->step - 1, report, err));
+        TRY(t->endpoint ? endpoint_sample(t, f, stage, start, err) : flight_sample(t, f, stage, start, b->step - 1, report, err));
     b->group_size = stage->group_size, b->prompt_count = stage->batch, b->episode_count = stage->batch * stage->group_size;
     take_groups(b, &f->ready[0]);
     memmove(f->ready, f->ready + 1, (size_t)--f->ready_count * sizeof *f->ready);
-    for (int i = 0; i < b->prompt_count; i++) f->tokens -= sampled_tokens(b->groups[i]);
+    for (int i = 0; i < b->prompt_count && !t->endpoint; i++) f->tokens -= sampled_tokens(b->groups[i]);
     report->flight_tokens = f->tokens;
     count_versions(b, report);
     return true;

@@ -22,6 +22,7 @@ typedef struct Group {
     int dialogue;               // its index there
     int finished;               // samples, in this sampling
     bool submitted, settled;    // its samples are being scored; no attempt follows it
+    const char **problems;      // [size] of an endpoint's samples: why there is none, or NULL; their texts are written. NULL: of a policy
     int32_t tick;               // tokens that its longest sample took in the last sampling
 } Group;
 
@@ -50,7 +51,12 @@ bool group_scored(const Group *g);
 // A copy in the arena.
 Completion completion_copy(Arena *a, const Completion *c);
 
+// Group number `index` of the stage, from 0, with its problem and no prompt yet (rollout.c). Replacements come from beyond the
+// stage's own prompts. *out is set in any case.
+bool group_new(const Trainer *t, const Stage *stage, int64_t stage_start, int64_t index, int attempt, Group **out, Err *err) MUST_CHECK;
 // One sampling (rollout.c): the next batch of the stage goes to flight->ready. `version` is of the policy: steps done.
 bool flight_sample(const Trainer *t, Flight *f, const Stage *stage, int64_t stage_start, int64_t version, StepReport *report, Err *err) MUST_CHECK;
+// The same from an endpoint (teacher_endpoint.c): what it answers, with the ids that the policy's tokenizer gives it.
+bool endpoint_sample(const Trainer *t, Flight *f, const Stage *stage, int64_t stage_start, Err *err) MUST_CHECK;
 
 #endif

@@ -103,7 +103,7 @@ static bool insert_sample(Ledger *l, int64_t step, int index, const Episode *e, 
                  value_text(verdict->why), value_real(e->advantage), value_int(e->active),
                  e->text ? value_bytes(e->text, e->text_size, VALUE_TEXT) : (Value){0},
                  value_bytes(c->ids, length * sizeof *c->ids, VALUE_BLOB),
-                 value_bytes(c->logprob, length * sizeof *c->logprob, VALUE_BLOB), course_value(c, course), versions_value(e, step, versions), {0}};
+                 c->logprob ? value_bytes(c->logprob, length * sizeof *c->logprob, VALUE_BLOB) : (Value){0}, course_value(c, course), versions_value(e, step, versions), {0}};
     row->size = 0;
     row_append(row, "samples", v, ledger_tables[T_SAMPLES].hashed);
     for (int i = 0; i < verdict->part_count && i < MAX_REWARD_PARTS; i++) {

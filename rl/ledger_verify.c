@@ -133,14 +133,15 @@ static bool verify_evaluations(const Ledger *l, int64_t step, char chain[65], Le
     return ok;
 }
 
-// A step's sums against its samples, to which belong those in flight before it, and not those after it or of replaced groups; a step without samples on the ledger (sft) has none to check.
+// A step's sums against its samples, to which belong those in flight before it, and not those after it or of replaced groups; a step without
+// samples on the ledger (sft) has none to check, and tokens of another program's samples are none of its own.
 static bool verify_sums(const Ledger *l, int64_t step, Err *err) {
     sqlite3_stmt *s;
     bool more = false;
     char place[48];
     snprintf(place, sizeof place, "steps, step %lld", (long long)step);
     static const char sql[] =
-        "SELECT count(*), sum(tokens), sum(verdict = 'scored'), sum(verdict = 'abstained'), sum(verdict = 'error'),"
+        "SELECT count(*), sum(tokens) FILTER (WHERE logprobs IS NOT NULL), sum(verdict = 'scored'), sum(verdict = 'abstained'), sum(verdict = 'error'),"
         " sum(verdict = 'budget'), sum(verdict = 'killed'), t.new_tokens + coalesce((SELECT flight_tokens FROM steps WHERE step = t.step - 1), 0)"
         " - t.flight_tokens - coalesce((SELECT sum(tokens) FROM replaced WHERE step = t.step), 0), t.scored, t.abstained, t.error, t.budget, t.killed,"
         " avg(reward) FILTER (WHERE verdict = 'scored'), t.reward_mean"

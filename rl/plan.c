@@ -33,6 +33,7 @@ double plan_grpo_flops(const ModelConfig *c, const Stage *s, double prompt, doub
 }
 
 double plan_reject_flops(const ModelConfig *c, const Stage *s, double prompt, double answer) {
+    if (teacher_is_endpoint(s)) return 0; // none of this machine's
     double samples = (double)s->batch * s->group_size;
     return s->steps * (samples * answer * config_flops(c, prompt + answer, true) + s->batch * prompt * config_flops(c, prompt / 2, false));
 }
@@ -57,13 +58,28 @@ double plan_step_flops(const ModelConfig *c, const Recipe *r, const Stage *s) {
     return stage_row(s)->flops(c, &one, r->chat ? 64 : 16, answer_tokens(s));
 }
 
+// What a teacher that is asked over HTTP could cost; null: no price is stated.
+static json_t *endpoint_plan(const Recipe *r, const Stage *s, double prompt, double answer) {
+    double requests = (double)s->steps * s->batch * s->group_size, in = requests * prompt, out = requests * answer;
+    bool priced = r->million_tokens_in > 0 || r->million_tokens_out > 0;
+    json_t *plan = teacher_endpoint_name(s);
+    json_object_set_new(plan, "requests", json_integer((json_int_t)requests));
+    json_object_set_new(plan, "prompt_tokens", json_real(in));
+    json_object_set_new(plan, "new_tokens_at_most", json_real(out));
+    json_object_set_new(plan, "money_at_most", priced ? json_real((r->million_tokens_in * in + r->million_tokens_out * out) / 1e6) : json_null());
+    json_object_set_new(plan, "currency", r->currency ? json_string(r->currency) : json_null());
+    return plan;
+}
+
 static json_t *stage_plan(const ModelConfig *c, const Recipe *r, const Stage *s, double prompt, double *total) {
     int64_t steps = stage_steps_at_most(r, s);
     double answer = answer_tokens(s), flops = (double)steps * plan_step_flops(c, r, s);
     *total += flops;
-    return json_pack("{s:s,s:s,s:I,s:i,s:i,s:f,s:f,s:f,s:b}", "name", s->name, "kind", stage_row(s)->name, "steps", (json_int_t)steps, "prompts", s->batch, "group_size",
+    json_t *plan = json_pack("{s:s,s:s,s:I,s:i,s:i,s:f,s:f,s:f,s:b}", "name", s->name, "kind", stage_row(s)->name, "steps", (json_int_t)steps, "prompts", s->batch, "group_size",
                      stage_row(s)->samples ? s->group_size : 1, "prompt_tokens", prompt, "completion_tokens_at_most", answer,
                      "flops", flops, "at_most", s->steps == 0);
+    if (teacher_is_endpoint(s)) json_object_set_new(plan, "endpoint", endpoint_plan(r, s, prompt, answer));
+    return plan;
 }
 
 // ---- memory ----------------------------------------------------------------------------------------------
@@ -144,14 +160,26 @@ bool plan_make(const Recipe *r, json_t **out, Err *err) {
 
 static double number(const json_t *o, const char *key) { return json_number_value(json_object_get(o, key)); }
 
+static void print_endpoint(const json_t *e) {
+    char money[80] = "no price of tokens is stated";
+    if (!e) return;
+    if (json_is_number(json_object_get(e, "money_at_most")))
+        snprintf(money, sizeof money, "at most %.4g %.16s", number(e, "money_at_most"), json_string_value(json_object_get(e, "currency")) ?: "");
+    log_line(LOG_INFO, "plan: %.0f requests to %s for %s, about %.3g tokens in, at most %.3g out: %s", number(e, "requests"),
+             json_string_value(json_object_get(e, "host")), json_string_value(json_object_get(e, "model")), number(e, "prompt_tokens"),
+             number(e, "new_tokens_at_most"), money);
+}
+
 void plan_print(const json_t *plan) {
     const json_t *memory = json_object_get(plan, "memory"), *stage;
     size_t i;
     log_line(LOG_INFO, "plan: %.2f M parameters; memory at most %.0f MiB (weights and optimizer %.0f, training pass %.0f, cache %.0f)",
              number(plan, "parameters") / 1e6, number(memory, "total") / 1048576, number(memory, "weights_and_optimizer") / 1048576,
              number(memory, "training_pass") / 1048576, number(memory, "cache") / 1048576);
-    json_array_foreach(json_object_get(plan, "stages"), i, stage)
+    json_array_foreach(json_object_get(plan, "stages"), i, stage) {
         log_line(LOG_INFO, "plan: stage '%s': %s%.0f steps of %.0f x %.0f samples, at most %.3g FLOPs", json_string_value(json_object_get(stage, "name")),
                  json_is_true(json_object_get(stage, "at_most")) ? "at most " : "", number(stage, "steps"), number(stage, "prompts"), number(stage, "group_size"), number(stage, "flops"));
+        print_endpoint(json_object_get(stage, "endpoint"));
+    }
     log_line(LOG_INFO, "plan: %.3g FLOPs at most, about %.0f min on this machine (estimate)", number(plan, "flops"), number(plan, "seconds") / 60);
 }

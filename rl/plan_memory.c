@@ -75,7 +75,7 @@ static bool teacher_memory(const Recipe *r, const PlanShape *shape, Precision pr
         const Stage *s = &r->stages[i];
         PlanBytes bytes;
         char *model = NULL;
-        if (!s->teacher) continue;
+        if (!s->teacher || teacher_is_endpoint(s)) continue;
         bool samples = s->kind == STAGE_REJECT || s->off_policy == OFF_POLICY_TEACHER, learned = s->kind == STAGE_DISTILL;
         PlanShape own = *shape;
         if (!learned) own.tokens = own.targets = own.groups = own.sequences = 0;
@@ -96,7 +96,7 @@ static void plan_shape(const Recipe *r, const PlanLength *lengths, int64_t limit
     for (int i = 0; i < r->stage_count; i++) {
         const Stage *s = &r->stages[i];
         if (stage_row(s)->trains) pass_shape(s, &lengths[i], limit, out);
-        if (stage_row(s)->samples) rollout_shape(s->batch, s->group_size, lengths[i].prompt, lengths[i].answer, out);
+        if (stage_row(s)->samples && !teacher_is_endpoint(s)) rollout_shape(s->batch, s->group_size, lengths[i].prompt, lengths[i].answer, out);
     }
     int64_t items = larger(r->evaluate_items, r->compare_items); // of a level, which is a rollout of its own
     if (items > 0 && r->stage_count > 0) rollout_shape(items, 1, lengths[r->stage_count - 1].prompt, r->evaluate_sampling.max_tokens, out);

@@ -138,20 +138,25 @@ bool words_render(const Recipe *r, const Tokenizer *t, const json_t *words, Mode
     return ok;
 }
 
+bool completion_encode(const Recipe *r, const Tokenizer *t, const char *text, size_t size, bool ends, Ids *out, Err *err) {
+    int32_t end = r->chat ? tokenizer_id(t, "<|im_end|>") : -1;
+    if (end < 0) end = tokenizer_eos(t);
+    if (end < 0) return fail(err, ERR_DATA, "tokenizer", "has no end-of-sequence token, expected one to end completions with");
+    TRY(tokenizer_encode(t, text, size, false, out, err));
+    if (ends) ids_push(out, end);
+    return true;
+}
+
 bool demonstration_render(const Recipe *r, const Tokenizer *t, const Item *item, Mode mode, Ids *out, Err *err) {
     if (!item->truth) return fail(err, ERR_DATA, item->kind, "an item without an answer can't be demonstrated");
     if (mode == MODE_THINK && !item->demonstration)
         return fail(err, ERR_DATA, item->kind,
                     "an item without a demonstration can't teach think mode; expected a column 'demonstration', or "
                     "modes={direct=1} in the sft stage");
-    int32_t end = r->chat ? tokenizer_id(t, "<|im_end|>") : -1;
-    if (end < 0) end = tokenizer_eos(t);
-    if (end < 0) return fail(err, ERR_DATA, "tokenizer", "has no end-of-sequence token, expected one to end completions with");
     Buf text = {0};
     if (mode == MODE_THINK) buf_printf(&text, "%s</think>", item->demonstration);
     buf_puts(&text, item->truth);
-    bool ok = tokenizer_encode(t, text.data, text.size, false, out, err) || name_text(item, &text, err);
+    bool ok = completion_encode(r, t, text.data, text.size, true, out, err) || name_text(item, &text, err);
     buf_free(&text);
-    if (ok) ids_push(out, end);
     return ok;
 }

@@ -340,7 +340,9 @@ const Field reject_fields[] = {
     {"prompts", FIELD_INT, "prompts a step", RANGE(1, 65536), .otherwise = "32", AT(Stage, batch)},
     {"group_size", FIELD_INT, "samples a prompt", RANGE(1, 4096), .otherwise = "8", AT(Stage, group_size)},
     {"sampling", FIELD_SECTION, "how completions are sampled", .fields = sampling_fields},
-    {"teacher", FIELD_TEXT, "a model or a run that samples instead of the policy", RANGE(1, 4096), AT(Stage, teacher)},
+    {"teacher", FIELD_TEXT, "a model, a run or an endpoint (https://host/v1#MODEL) that samples instead of the policy", RANGE(1, 4096), AT(Stage, teacher)},
+    {"teacher_key_env", FIELD_TEXT, "of an endpoint: the environment variable with its key", RANGE(1, 200), AT(Stage, teacher_key_env)},
+    {"teacher_requests", FIELD_INT, "of an endpoint: requests at once", RANGE(1, 1024), .otherwise = "4", AT(Stage, teacher_requests)},
     {"threshold", FIELD_NUMBER, "least score of what is kept", RANGE(-1e9, 1e9), .otherwise = "1.0", AT(Stage, threshold)},
     {"keep", FIELD_INT, "samples of a prompt that are kept at most, best score first", RANGE(1, 4096), .otherwise = "1", AT(Stage, keep)},
     {"choose", FIELD_CHOICE, "which one first where scores are equal", .choices = "shortest|longest|random", .otherwise = "\"shortest\"",
@@ -353,7 +355,10 @@ const Field reject_fields[] = {
 
 const Field distill_fields[] = {
     STAGE_FIELDS("{\"think\":1.0}", true),
-    {"teacher", FIELD_TEXT, "a model or a run with the same tokenizer, whose distributions are learned", RANGE(1, 4096), .required = true, AT(Stage, teacher)},
+    {"teacher", FIELD_TEXT, "a model or a run with the same tokenizer, whose distributions are learned; or an endpoint (https://host/v1#MODEL), whose samples are",
+     RANGE(1, 4096), .required = true, AT(Stage, teacher)},
+    {"teacher_key_env", FIELD_TEXT, "of an endpoint: the environment variable with its key", RANGE(1, 200), AT(Stage, teacher_key_env)},
+    {"teacher_requests", FIELD_INT, "of an endpoint: requests at once", RANGE(1, 1024), .otherwise = "4", AT(Stage, teacher_requests)},
     {"beta", FIELD_NUMBER, "0: KL(teacher|policy), 1: KL(policy|teacher), between: the generalised Jensen-Shannon divergence", RANGE(0, 1),
      .otherwise = "0.5", AT(Stage, beta)},
     {"on_policy", FIELD_NUMBER, "share of steps whose completions the policy samples", RANGE(0, 1), .otherwise = "0.5", AT(Stage, on_policy)},

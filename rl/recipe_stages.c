@@ -62,13 +62,52 @@ bool recipe_check_sft(Build *b, json_t *stage, const char *path, Err *err) {
     return true;
 }
 
+// Keys that nothing could come of are errors, before anything is paid for.
+static bool check_endpoint(Build *b, const json_t *stage, const char *path, Err *err) {
+    static const char *const unsent[] = {"top_k", "min_p", "think_tokens"};
+    const char *teacher = json_string_value(json_object_get(stage, "teacher")), *model = teacher ? strchr(teacher, '#') : NULL;
+    const json_t *sampling = json_object_get(stage, "sampling");
+    bool asked = teacher && teacher_is_endpoint(&(Stage){.teacher = (char *)(uintptr_t)teacher});
+    char at[96];
+    snprintf(at, sizeof at, "%s.teacher_key_env", path);
+    if (!asked && is_given(stage, "teacher_key_env"))
+        return REJECT(b, ERR_DATA, at, "'teacher_key_env' in %s: has no effect where 'teacher' isn't an endpoint", path);
+    snprintf(at, sizeof at, "%s.teacher", path);
+    if (asked && (!model || !model[1] || strchr(model + 1, '#')))
+        return REJECT(b, ERR_DATA, at, "'teacher' in %s: found \"%.200s\", expected #MODEL behind the URL: the model as the endpoint names it", path, teacher);
+    for (int i = 0; asked && i < COUNT(unsent); i++) {
+        snprintf(at, sizeof at, "%s.sampling.%s", path, unsent[i]);
+        if (json_number_value(json_object_get(sampling, unsent[i])) > 0)
+            return REJECT(b, ERR_DATA, at, "'sampling.%s' in %s: an endpoint isn't asked for it; temperature, top_p, max_tokens and stop are sent", unsent[i], path);
+    }
+    return true;
+}
+
 bool recipe_check_reject(Build *b, json_t *stage, const char *path, Err *err) {
     char at[96];
     snprintf(at, sizeof at, "%s.keep", path);
     if (int_of(stage, "keep") > int_of(stage, "group_size"))
         return REJECT(b, ERR_DATA, at, "'keep' in %s: found %d, expected at most the %d samples of a prompt", path, int_of(stage, "keep"),
                       int_of(stage, "group_size"));
+    TRY(check_endpoint(b, stage, path, err));
     return recipe_check_sampling(b, stage, path, err);
+}
+
+// An endpoint gives texts, never the distributions that they were drawn from.
+static bool check_distributions(Build *b, const json_t *stage, const char *path, double own, bool samples, Err *err) {
+    char at[96];
+    const char *teacher = json_string_value(json_object_get(stage, "teacher"));
+    snprintf(at, sizeof at, "%s.%s", path, own > 0 ? "on_policy" : "off_policy");
+    if (!teacher_is_endpoint(&(Stage){.teacher = (char *)(uintptr_t)teacher})) return true;
+    if (own > 0 || !samples)
+        return REJECT(b, ERR_DATA, at, "'teacher' in %s is an endpoint, which gives texts and no distributions: on_policy = 0 and off_policy = \"teacher\" "
+                      "learn its samples; to learn distributions, on the policy's own samples too, the teacher has to be a model that reckon loads", path);
+    for (int i = 0; i < 2; i++) {
+        snprintf(at, sizeof at, "%s.%s", path, i ? "temperature" : "beta");
+        if (recipe_raw_at(b->raw, at))
+            return REJECT(b, ERR_DATA, at, "'%s' in %s: has no effect where 'teacher' is an endpoint, whose samples are learned as they are", i ? "temperature" : "beta", path);
+    }
+    return true;
 }
 
 bool recipe_check_distill(Build *b, json_t *stage, const char *path, Err *err) {
@@ -81,6 +120,7 @@ bool recipe_check_distill(Build *b, json_t *stage, const char *path, Err *err) {
     if (any && (own >= 1 || teacher))
         return REJECT(b, ERR_DATA, at, "'data' in %s: has no effect where %s", path, teacher ? "'off_policy' is \"teacher\"" : "'on_policy' is 1");
     json_array_foreach(json_object_get(stage, "data"), i, source) TRY(check_source(b, path, json_string_value(source), err));
+    TRY(check_distributions(b, stage, path, own, teacher, err) && check_endpoint(b, stage, path, err));
     return recipe_check_sampling(b, stage, path, err);
 }
 
@@ -123,7 +163,7 @@ bool recipe_locate_stage_files(Build *b, Stage *stage, int index, Err *err) {
         stage->validation[i] = file;
     }
     snprintf(path, sizeof path, "stages.%d", index + 1);
-    if (!stage->teacher) return true;
+    if (!stage->teacher || teacher_is_endpoint(stage)) return true;
     stage->teacher = recipe_locate(&b->r->arena, ".", b->r->folder, stage->teacher);
     stage->teacher_flops = teacher_flops(stage->teacher);
     char at[96];

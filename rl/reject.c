@@ -28,7 +28,7 @@ typedef struct Choice {
     const Stage *stage;
     NearDuplicates *kept;
     Buf rows;
-    char model[65], tokenizer[65];
+    char model[65], tokenizer[65]; // model: empty where another program's answers are sampled
     int64_t sampled, unscored, cut_off, below, duplicates, surplus, prompts, prompts_kept, count;
 } Choice;
 
@@ -123,9 +123,11 @@ static bool write_row(Choice *c, sqlite3_stmt *p, const Sample *sample, Err *err
     for (int64_t i = 0; i < sample->count; i++) json_array_append_new(ids, json_integer(sample->ids[i]));
     json_object_set_new(row, "ids", ids);
     json_object_set_new(row, "tokenizer", json_string(c->tokenizer));
-    json_object_set_new(row, "origin", json_pack("{s:s,s:s,s:I,s:s,s:I,s:I,s:I,s:o,s:O}", "model", c->model, "recipe", r->hash, "seed", (json_int_t)r->seed,
-                                                 "stage", c->stage->name, "step", (json_int_t)step, "prompt", (json_int_t)column_int(p, 1), "sample",
-                                                 (json_int_t)(sample->sample % c->stage->group_size), "score", json_number_or_name(sample->score), "parts", parts));
+    json_t *origin = json_pack("{s:s?,s:s,s:I,s:s,s:I,s:I,s:I,s:o,s:O}", "model", c->model[0] ? c->model : NULL, "recipe", r->hash, "seed", (json_int_t)r->seed,
+                               "stage", c->stage->name, "step", (json_int_t)step, "prompt", (json_int_t)column_int(p, 1), "sample",
+                               (json_int_t)(sample->sample % c->stage->group_size), "score", json_number_or_name(sample->score), "parts", parts);
+    if (!c->model[0]) json_object_set_new(origin, "endpoint", teacher_endpoint_name(c->stage));
+    json_object_set_new(row, "origin", origin);
     json_decref(parts);
     if (ok) json_write(row, &c->rows), buf_puts(&c->rows, "\n");
     json_decref(row);
@@ -163,10 +165,11 @@ static bool write_file(const Choice *c, int64_t last, Err *err) {
     char *name = data_file_name(r, c->stage), *path = path_join(r->run_folder, name), *folder = path_join(r->run_folder, "data"), hash[65];
     sha256_hex(c->rows.data, c->rows.size, hash);
     bool ok = folder_make(folder, err) && folder_sync(r->run_folder, err) && file_write_atomic(path, c->rows.data, c->rows.size, err);
-    json_t *record = json_pack("{s:s,s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "stage", c->stage->name, "file", name, "sha256", hash, "model",
-                               c->model, "rows", (json_int_t)c->count, "sampled", (json_int_t)c->sampled, "unscored", (json_int_t)c->unscored, "cut_off",
+    json_t *record = json_pack("{s:s,s:s,s:s,s:s?,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "stage", c->stage->name, "file", name, "sha256", hash, "model",
+                               c->model[0] ? c->model : NULL, "rows", (json_int_t)c->count, "sampled", (json_int_t)c->sampled, "unscored", (json_int_t)c->unscored, "cut_off",
                                (json_int_t)c->cut_off, "below_threshold", (json_int_t)c->below, "duplicates", (json_int_t)c->duplicates, "surplus",
                                (json_int_t)c->surplus, "prompts", (json_int_t)c->prompts, "prompts_kept", (json_int_t)c->prompts_kept);
+    if (!c->model[0]) json_object_set_new(record, "endpoint", teacher_endpoint_name(c->stage));
     ok = ok && ledger_evaluation(c->t->ledger, last, DATA_RECORD, record, NULL, err);
     json_decref(record);
     if (ok)
@@ -181,7 +184,7 @@ bool reject_end(const Trainer *t, const Stage *stage, int64_t first, int64_t las
     const Policy *sampler = t->teacher ? t->teacher : t->policy;
     Choice c = {.t = t, .stage = stage};
     sqlite3_stmt *p;
-    TRY(policy_hash(sampler, c.model, err));
+    TRY(t->endpoint || policy_hash(sampler, c.model, err));
     tokenizer_hash(policy_tokenizer(sampler), c.tokenizer);
     c.kept = near_duplicates_open(stage->ngram, stage->similarity);
     bool ok = ledger_query(t->ledger, "SELECT step, prompt, kind, level, mode, text, messages, truth FROM prompts WHERE step BETWEEN ? AND ? ORDER BY step, prompt",

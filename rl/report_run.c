@@ -66,7 +66,7 @@ static void source_add(const Report *r, json_t *blocks, const char *file, const 
 // What happened besides steps and evaluations: starts, resumes, checkpoints, warnings.
 static bool happenings(const Report *r, json_t *blocks, Err *err) {
     sqlite3_stmt *s;
-    static const char sql[] = "SELECT at, kind, detail FROM (SELECT * FROM events WHERE kind NOT IN ('step', 'evaluation', 'repeated') ORDER "
+    static const char sql[] = "SELECT at, kind, detail FROM (SELECT * FROM events WHERE kind NOT IN ('step', 'evaluation', 'repeated', 'answer') ORDER "
                               "BY seq DESC LIMIT ?) ORDER BY seq";
     bool ok = ledger_query(r->ledger, sql, MOST_EVENTS, 0, &s, err), more = true;
     json_t *sheet = sheet_add(blocks, "events", say(r, "what happened"));

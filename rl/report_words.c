@@ -275,8 +275,8 @@ const Word report_words[] = {
     // what was run
     {"replayable", "The replayable part of this run is a function of its recipe. The same binary and recipe on the same instruction variant end with the same head.",
      "이 실행의 재현 가능한 부분은 레시피의 함수입니다. 같은 프로그램과 레시피를 같은 명령어 변형에서 돌리면 같은 체인 머리로 끝납니다."},
-    {"not replayable", "This run is not replayable: verdicts of rewards were decided by a clock or by the death of a process; another run may come to others.",
-     "이 실행은 재현할 수 없습니다: 보상 판정이 시계나 프로세스의 종료로 정해졌으므로 다시 돌리면 달라질 수 있습니다."},
+    {"not replayable", "This run is not replayable: verdicts of rewards were decided by a clock or by the death of a process, or a teacher's answers are another program's; another run may come to others.",
+     "이 실행은 재현할 수 없습니다: 보상 판정이 시계나 프로세스의 종료로 정해졌거나 교사의 답이 다른 프로그램의 것이므로 다시 돌리면 달라질 수 있습니다."},
     {"to replay", "To replay and to prove", "재현과 증명"},
     {"head", "head of the replayable chain", "재현 체인의 머리"},
     {"replay", "to replay", "재현"},

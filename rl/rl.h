@@ -68,6 +68,8 @@ typedef struct Stage {
     int validation_items; // sft: held-out items of each task and level, the same
     double tasks_share;   // sft: of a step's examples that are the tasks' own beside them
     char *teacher;        // reject: a model or a run that samples instead of the policy; NULL: the policy. distill: whose distributions are learned
+    char *teacher_key_env; // of an endpoint: the environment variable with its key; NULL: none
+    int teacher_requests; // of an endpoint: at once
     double teacher_flops; // of a token's forward pass, for plans; 0: not known
     double beta;          // distill: which divergence
     double on_policy;     // distill: share of steps on the policy's own samples
@@ -218,6 +220,7 @@ bool prompt_words(const Recipe *r, const Item *item, Mode mode, json_t **message
 json_t *thinking_variables(Mode mode);
 // What a cold-start SFT example should complete that prompt with: in think mode the demonstration, "</think>" and the
 // answer, in direct mode the answer; then end of sequence. An error if think mode has no demonstration.
+bool completion_encode(const Recipe *r, const Tokenizer *t, const char *text, size_t size, bool ends, Ids *out, Err *err) MUST_CHECK; // a text as a completion; `ends`: with an end of sequence
 bool demonstration_render(const Recipe *r, const Tokenizer *t, const Item *item, Mode mode, Ids *out, Err *err) MUST_CHECK;
 
 // What an environment says, as the ids that follow a model's turn whose last id was `end` (-1: it ended without one): a text
@@ -452,7 +455,8 @@ bool ledger_evaluation(Ledger *l, int64_t step, const char *name, const json_t *
                        Err *err) MUST_CHECK;
 // Something that happened (start, resume, kill seen, checkpoint, warning): the chain of measured things.
 bool ledger_event(Ledger *l, const char *kind, const json_t *detail, Err *err) MUST_CHECK;
-#define NOT_REPLAYABLE "not replayable" // kind of event: verdicts that a clock or a process's death decided
+#define NOT_REPLAYABLE "not replayable" // kind of event: verdicts that a clock or a process's death decided, answers of an endpoint
+#define ANSWER_EVENT "answer" // kind of event: what an endpoint answered to a stage's request, and its tokens (teacher_endpoint.c)
 // After a resume from the checkpoint of `step`: later steps move to the table of repeated work, so that the
 // replayable chain ends at `step` again and no cost is forgotten.
 bool ledger_rewind(Ledger *l, int64_t step, Err *err) MUST_CHECK;

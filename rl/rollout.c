@@ -36,24 +36,22 @@ typedef struct Sitting { // what one sampling works with
 static void drop_ids(void *p) { ids_free(p); }
 static void drop_dialogues(void *p) { dialogues_close(p); }
 
-// Group number `index` of the stage, from 0. Replacements come from beyond the stage's own prompts.
-static bool group_new(const Sitting *w, int64_t index, int attempt, Group **out, Err *err) {
-    const Stage *stage = w->stage;
+bool group_new(const Trainer *t, const Stage *stage, int64_t stage_start, int64_t index, int attempt, Group **out, Err *err) {
     Arena arena = {0};
     Group *g = ARENA_NEW(&arena, Group, 1);
     *out = g;
     g->arena = arena;
     g->slot = (int)(index % stage->batch), g->attempt = attempt, g->size = stage->group_size;
-    g->step = w->stage_start + index / stage->batch + 1;
+    g->step = stage_start + index / stage->batch + 1;
     g->number = (uint32_t)(attempt * stage->batch + g->slot);
     g->episodes = ARENA_NEW(&g->arena, Episode, g->size);
     for (int s = 0; s < g->size; s++) g->episodes[s].completion.finish = FINISH_PAUSED;
     uint64_t item = ((uint64_t)attempt * (uint64_t)stage->steps + (uint64_t)(index / stage->batch)) * (uint64_t)stage->batch + (uint64_t)g->slot;
-    g->prompt.mode = mode_of_prompt(w->t->recipe, stage, w->t->stage_index, item);
+    g->prompt.mode = mode_of_prompt(t->recipe, stage, t->stage_index, item);
     arena_defer(&g->arena, drop_ids, &g->prompt.ids);
-    const double *shares = curriculum_shares(w->t->curriculum);
-    return shares ? tasks_train_item_of(w->t->tasks, stage, shares, item, &g->arena, &g->prompt.item, err)
-                  : tasks_train_item(w->t->tasks, stage, item, &g->arena, &g->prompt.item, err);
+    const double *shares = curriculum_shares(t->curriculum);
+    return shares ? tasks_train_item_of(t->tasks, stage, shares, item, &g->arena, &g->prompt.item, err)
+                  : tasks_train_item(t->tasks, stage, item, &g->arena, &g->prompt.item, err);
 }
 
 // The environment opens its episodes, where there is one; then the prompts are what it opened with. Memory is the first group's.
@@ -169,7 +167,7 @@ static bool replace(Sitting *w, int place, Group **out, Err *err) {
     *out = NULL;
     for (int attempt = old->attempt + 1; attempt <= w->stage->algo.refills; attempt++) {
         Group *g;
-        bool ok = group_new(w, index, attempt, &g, err) && open_prompts(w, &g, 1, err), fits = ok && g->prompt.ids.count <= w->longest_prompt;
+        bool ok = group_new(w->t, w->stage, w->stage_start, index, attempt, &g, err) && open_prompts(w, &g, 1, err), fits = ok && g->prompt.ids.count <= w->longest_prompt;
         if (!fits) group_free(g);
         TRY(ok);
         if (!fits) continue;
@@ -216,7 +214,7 @@ static bool begin(Sitting *w, Flight *f, Err *err) {
     if (f->open_count) memcpy(w->groups, f->open, (size_t)f->open_count * sizeof *w->groups);
     w->count = f->open_count;
     for (int64_t i = 0; i < fresh; i++) {
-        bool ok = group_new(w, f->started + i, 0, &w->groups[w->count], err);
+        bool ok = group_new(w->t, stage, w->stage_start, f->started + i, 0, &w->groups[w->count], err);
         w->groups[w->count++]->began = f->sampled + 1;
         TRY(ok);
     }

@@ -42,7 +42,7 @@ bool examples_make(const Trainer *t, const Stage *stage, int stage_step, Arena *
     return rest.count == 0 || demonstrate(t, stage, stage_step, arena, &rest, err);
 }
 
-static bool run_microbatch(const Trainer *t, Packing *packing, double total, StepReport *report, Err *err) {
+bool likelihood_microbatch(const Trainer *t, Packing *packing, double total, StepReport *report, Err *err) {
     const Packed *batch = packing_view(packing);
     int64_t N = batch->target_count;
     if (N == 0) return true;
@@ -74,7 +74,7 @@ static bool train_on(const Trainer *t, const Stage *stage, const Examples *examp
         const Completion *c = &examples->completions[i];
         const Ids *prompt = &examples->prompts[i];
         if (packing.tokens.count > 0 && packing.tokens.count + prompt->count + completion_total(c) > limit) {
-            ok = run_microbatch(t, &packing, (double)total, report, err);
+            ok = likelihood_microbatch(t, &packing, (double)total, report, err);
             packing_reset(&packing, 1.0);
         }
         packing_prompt(&packing, prompt->data, prompt->count);
@@ -82,7 +82,7 @@ static bool train_on(const Trainer *t, const Stage *stage, const Examples *examp
         report->prompt_tokens += prompt->count + completion_total(c) - c->length;
         report->given_mean += (completion_total(c) - c->length) / (double)examples->count;
     }
-    ok = ok && run_microbatch(t, &packing, (double)total, report, err);
+    ok = ok && likelihood_microbatch(t, &packing, (double)total, report, err);
     packing_free(&packing);
     return ok;
 }

@@ -10,6 +10,7 @@ typedef struct Trainer {
     RewardPool *rewards;
     Policy *policy;
     Policy *teacher;   // another model that the stage works with, opened and closed by its row; NULL: none
+    struct TeacherEndpoint *endpoint; // a teacher that is asked over HTTP, in place of `teacher`; NULL: none
     Policy *reference; // frozen at the start of the stage; NULL where the stage has no KL
     AlgoState *algo_state; // coefficients that move; NULL: the recipe's
     struct ObjectiveScript *script; // the stage's own objective; NULL: a loss of the table
@@ -124,6 +125,14 @@ double plan_distill_flops(const ModelConfig *c, const Stage *stage, double promp
 // The stage's teacher (teacher.c) into t->teacher, where it has one.
 bool teacher_open(Trainer *t, const Stage *stage, Err *err) MUST_CHECK;
 void teacher_close(Trainer *t);
+// "https://host/v1#MODEL" instead of a model: asked over HTTP (teacher_endpoint.c).
+bool teacher_is_endpoint(const Stage *stage);
+bool teacher_endpoint_open(Trainer *t, const Stage *stage, Err *err) MUST_CHECK;
+void teacher_endpoint_close(Trainer *t);
+// Whether it can be asked at all: its URL, its key. Nothing is sent.
+bool teacher_endpoint_check(const Stage *stage, Err *err) MUST_CHECK;
+// {"host", "model"}, as data's rows name it; the caller's.
+json_t *teacher_endpoint_name(const Stage *stage);
 // The folder or file that a recipe's word for a teacher means; the caller frees *out.
 bool teacher_find(const char *path, char **out, Err *err) MUST_CHECK;
 // FLOPs of a token's forward pass, from headers alone; 0 where they can't be read yet.
@@ -215,5 +224,7 @@ void packing_prompt(Packing *p, const int32_t *prompt, int32_t length); // start
 void packing_completion(Packing *p, const Completion *completion);
 const Packed *packing_view(Packing *p);
 void packing_free(Packing *p);
+// One pass over what is packed: the negative log-likelihood of its targets, each over `total`, onto the report and the gradients (sft.c).
+bool likelihood_microbatch(const Trainer *t, Packing *packing, double total, StepReport *report, Err *err) MUST_CHECK;
 
 #endif

@@ -1,6 +1,7 @@
 // Teachers: another model that a stage works with, which samples for it or whose distributions it learns. Owns how a recipe's
 // word becomes a model (a folder, a GGUF file, or a run, whose newest whole checkpoint it is) and what of it stands on the ledger:
-// the SHA-256 of its files is a fact of the run, so that a run never goes on with another teacher.
+// the SHA-256 of its files is a fact of the run, so that a run never goes on with another teacher. One that is asked over HTTP has
+// a file of its own (teacher_endpoint.c).
 #include "stages.h"
 #include "checkpoint.h"
 #include "files.h"
@@ -36,6 +37,7 @@ double teacher_flops(const char *path) {
 bool teacher_open(Trainer *t, const Stage *stage, Err *err) {
     char *model;
     if (!stage->teacher) return true;
+    if (teacher_is_endpoint(stage)) return teacher_endpoint_open(t, stage, err);
     TRY(teacher_find(stage->teacher, &model, err));
     PolicyOptions o = {.precision = t->recipe->precision, .beside = t->policy, .keep_blocks = true};
     bool ok = policy_open(model, &o, &t->teacher, err);
@@ -45,6 +47,7 @@ bool teacher_open(Trainer *t, const Stage *stage, Err *err) {
 void teacher_close(Trainer *t) {
     policy_close(t->teacher);
     t->teacher = NULL;
+    teacher_endpoint_close(t);
 }
 
 bool teachers_hash(const Recipe *r, char out[65], Err *err) {
@@ -53,6 +56,10 @@ bool teachers_hash(const Recipe *r, char out[65], Err *err) {
     for (int i = 0; ok && i < r->stage_count; i++) {
         char *model = NULL, hash[65];
         if (!r->stages[i].teacher) continue;
+        if (teacher_is_endpoint(&r->stages[i])) { // its files are elsewhere; the recipe names it
+            ok = teacher_endpoint_check(&r->stages[i], err);
+            continue;
+        }
         ok = teacher_find(r->stages[i].teacher, &model, err) && policy_files_hash(model, hash, err);
         if (ok) buf_printf(&all, "%s%s", all.size ? "," : "", hash);
         free(model);
