@@ -1,4 +1,5 @@
 #include "threads.h"
+#include "cores.h"
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
@@ -114,8 +115,7 @@ bool pool_open(int count, Pool **out, Err *err) {
     cpu_set_t allowed;
     CPU_ZERO(&allowed);
     if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) CPU_SET(0, &allowed);
-    int cores = CPU_COUNT(&allowed);
-    if (count <= 0) count = cores;
+    if (count <= 0) count = cores_find().usable;
     if (count > MAX_THREADS) return fail(err, ERR_USAGE, "threads", "found %d, expected at most %d", count, MAX_THREADS);
     void *memory;
     TRY(mem_alloc(sizeof(Pool), "thread pool", &memory, err));
@@ -128,8 +128,9 @@ bool pool_open(int count, Pool **out, Err *err) {
             // Threads already made wait at the barrier for a full team: they can only be ended with the process.
             return fail(err, ERR_UNAVAILABLE, "threads", "can't start thread %d of %d: %s", i + 1, count, strerror(e));
         }
-        // Only workers are pinned, and only where each has a core of its own: the caller stays free to move.
-        if (count <= cores) pin(p->threads[i], &allowed, i);
+        // Only workers are pinned, and only where the threads are as many as the cores: of fewer, another process like this one
+        // would choose the same. The caller stays free to move.
+        if (count == CPU_COUNT(&allowed)) pin(p->threads[i], &allowed, i);
     }
     *out = p;
     return true;

@@ -13,7 +13,7 @@ typedef struct Team {
     Pool *pool;
 } Team;
 
-// `count` 0: the cores this process may use (sched_getaffinity). Thread 0 is the caller.
+// `count` 0: the cores that this process may keep busy (cores.h). Thread 0 is the caller.
 bool pool_open(int count, Pool **out, Err *err) MUST_CHECK;
 void pool_close(Pool *p);
 int pool_count(const Pool *p);

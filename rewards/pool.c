@@ -5,6 +5,7 @@
 // that one is tried once more, alone, and is `killed` at its second death; the batch's other jobs just go again. As a
 // script's state starts from the same bytes each time, none of this can be seen in a score.
 #include "pool.h"
+#include "cores.h"
 #include "message.h"
 #include "worker.h"
 #include <errno.h>
@@ -439,7 +440,7 @@ bool reward_pool_open(const RewardSpec *specs, int spec_count, int workers, cons
     bool ok = scripts_open(specs, spec_count, limits, &scripts, err);
     RewardPool *p = xcalloc(1, sizeof *p);
     p->control = -1;
-    p->workers = workers > 0 ? workers : (int)sysconf(_SC_NPROCESSORS_ONLN);
+    p->workers = workers > 0 ? workers : cores_find().usable;
     if (p->workers > MAX_WORKERS) p->workers = MAX_WORKERS;
     if (p->workers < 1) p->workers = 1;
     queue_init(&p->waiting);

@@ -2,6 +2,7 @@
 // prompts are measured on a few training items. Time is the FLOPs over what a short probe of this machine reaches, at
 // the share of it that whole steps were seen to reach.
 #include "plan_memory.h"
+#include "cores.h"
 #include "data.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -155,6 +156,9 @@ bool plan_make(const Recipe *r, json_t **out, Err *err) {
                      "total", (json_int_t)(m.weights + m.pass + m.cache), "peak", (json_int_t)peak, "assumes",
                      "completions reach max_tokens; prompts are as long as the longest of the first items", "stages", stages, "flops", total, "probe_flops_per_second",
                      rate, "seconds", total / (rate * STEP_SHARE));
+    Cores cores = cores_find();
+    json_object_set_new(*out, "cores", json_pack("{s:i,s:i,s:o,s:i}", "allowed", cores.allowed, "usable", cores.usable, "control_group",
+                                                 cores.where[0] ? json_real(cores.limit) : json_null(), "threads", r->threads ? r->threads : cores.usable));
     return true;
 }
 
@@ -181,5 +185,9 @@ void plan_print(const json_t *plan) {
                  json_is_true(json_object_get(stage, "at_most")) ? "at most " : "", number(stage, "steps"), number(stage, "prompts"), number(stage, "group_size"), number(stage, "flops"));
         print_endpoint(json_object_get(stage, "endpoint"));
     }
+    const json_t *cores = json_object_get(plan, "cores");
+    char limit[64] = "";
+    if (json_is_real(json_object_get(cores, "control_group"))) snprintf(limit, sizeof limit, ", whose control group gives it time for %.3g", number(cores, "control_group"));
+    log_line(LOG_INFO, "plan: %.0f threads; this process may run on %.0f cores%s", number(cores, "threads"), number(cores, "allowed"), limit);
     log_line(LOG_INFO, "plan: %.3g FLOPs at most, about %.0f min on this machine (estimate)", number(plan, "flops"), number(plan, "seconds") / 60);
 }

@@ -520,7 +520,7 @@ const Field recipe_fields[] = {
     {"evaluate", FIELD_SECTION, "evaluations during training", .fields = evaluate_fields},
     {"compare", FIELD_SECTION, "the comparison of think and direct", .fields = compare_fields},
     {"cost", FIELD_SECTION, "what the machine costs", .outside = true, .fields = cost_fields},
-    {"threads", FIELD_INT, "of computation; 0: all cores", RANGE(0, 1024), .otherwise = "0", .outside = true,
+    {"threads", FIELD_INT, "of computation; 0: as many as this process may keep busy", RANGE(0, 1024), .otherwise = "0", .outside = true,
      AT(Recipe, threads)},
     {"device", FIELD_TEXT, "cpu, cuda or cuda:N; empty: RECKON_DEVICE's, else the CPU", RANGE(0, 16), .otherwise = "\"\"",
      .outside = true, AT(Recipe, device)},

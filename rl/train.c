@@ -7,6 +7,7 @@
 #include "accounts.h"
 #include "compare_run.h"
 #include "compare.h"
+#include "cores.h"
 #include "curriculum.h"
 #include "files.h"
 #include "tensorboard.h"
@@ -519,8 +520,10 @@ static bool record_start(Run *run, bool resumed, Err *err) {
     uname(&u);
     json_t *facts;
     TRY(run_facts(run, &facts, err));
-    json_t *measured = json_pack("{s:s,s:s,s:s,s:s,s:i,s:b}", "host", u.nodename, "system", u.release, "machine", u.machine,
-                                                          "device", policy_variant(p), "threads", policy_threads(p), "resumed", resumed);
+    Cores cores = cores_find();
+    json_t *measured = json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:o,s:b}", "host", u.nodename, "system", u.release, "machine", u.machine,
+                                                          "device", policy_variant(p), "threads", policy_threads(p), "allowed_cores", cores.allowed, "usable_cores",
+                                 cores.usable, "control_group_cores", cores.where[0] ? json_real(cores.limit) : json_null(), "resumed", resumed);
     bool ok = ledger_run(run->ledger, facts, measured, err);
     json_decref(facts), json_decref(measured);
     if (ok && resumed) {

@@ -2,13 +2,13 @@
 // starts no thread and writes nothing; walls around reward scripts are tried in processes that end with it. What can't be learnt is null in the JSON and "unknown" in the text, never 0.
 #include "accounts.h"
 #include "command.h"
+#include "cores.h"
 #include "files.h"
 #include "policy.h"
 #include "reward.h"
 #include <gnu/libc-version.h>
 #include <lua.h>
 #include <openssl/crypto.h>
-#include <sched.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,12 +67,14 @@ static json_t *cpu_model(void) {
 }
 
 // ---- sections --------------------------------------------------------------------------------------------
-// Cores this process may run on, which is what a run with `threads = 0` uses.
-static json_t *usable_cores(void) {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    if (sched_getaffinity(0, sizeof set, &set) != 0) return json_null();
-    return json_integer(CPU_COUNT(&set));
+// Those that this process may run on, the time that its control groups allow (null: as much as there is), and what a run with
+// `threads = 0` makes of both.
+static void add_cores(json_t *section) {
+    Cores c = cores_find();
+    json_object_set_new(section, "usable_cores", json_integer(c.usable));
+    json_object_set_new(section, "allowed_cores", json_integer(c.allowed));
+    json_object_set_new(section, "control_group_cores", c.where[0] ? json_real(c.limit) : json_null());
+    json_object_set_new(section, "control_group_file", c.where[0] ? json_string(c.where) : json_null());
 }
 
 static json_t *cpu_section(void) {
@@ -94,9 +96,12 @@ static json_t *cpu_section(void) {
     char variant[64] = "";
     Err err = {0};
     if (!policy_machine_variant("cpu", variant, &err)) log_line(LOG_WARN, "reckon: %s: %s", err.where, err.msg);
-    return json_pack("{s:o, s:s*, s:o, s:o, s:s?, s:s?}", "model", cpu_model(), "architecture",
-                     uname(&name) == 0 ? name.machine : NULL, "usable_cores", usable_cores(), "features", features,
-                     "RECKON_CPU", getenv("RECKON_CPU"), "variant", variant[0] ? variant : NULL);
+    json_t *section = json_pack("{s:o, s:s*}", "model", cpu_model(), "architecture", uname(&name) == 0 ? name.machine : NULL);
+    add_cores(section);
+    json_object_set_new(section, "features", features);
+    json_object_set_new(section, "RECKON_CPU", getenv("RECKON_CPU") ? json_string(getenv("RECKON_CPU")) : json_null());
+    json_object_set_new(section, "variant", variant[0] ? json_string(variant) : json_null());
+    return section;
 }
 
 static json_t *memory_section(void) {
@@ -155,6 +160,13 @@ static json_t *libraries_section(void) {
 }
 
 // ---- output ----------------------------------------------------------------------------------------------
+// Keys whose null says that there is none, not that it can't be learnt.
+static bool is_optional(const char *key) {
+    static const char *const keys[] = {"why", "RECKON_CPU", "control_group_cores", "control_group_file"};
+    for (int i = 0; i < COUNT(keys); i++)
+        if (strcmp(key, keys[i]) == 0) return true;
+    return false;
+}
 static void print_value(int depth, const char *key, const json_t *value) {
     if (json_is_object(value)) {
         const char *inner;
@@ -170,7 +182,8 @@ static void print_value(int depth, const char *key, const json_t *value) {
         printf(strstr(key, "bytes") ? "%.1f GiB\n" : "%.0f\n", strstr(key, "bytes") ? (double)n / (1 << 30) : (double)n);
     }
     if (json_is_boolean(value)) printf("%s\n", json_is_true(value) ? "yes" : "no");
-    if (json_is_null(value)) printf("%s\n", strcmp(key, "why") == 0 || strcmp(key, "RECKON_CPU") == 0 ? "-" : "unknown");
+    if (json_is_real(value)) printf("%g\n", json_real_value(value));
+    if (json_is_null(value)) printf("%s\n", is_optional(key) ? "-" : "unknown");
 }
 
 static bool examine_run(const Args *args, Err *err) {
