@@ -260,6 +260,11 @@ void policy_reset_optimizer(Policy *p); // moments and step count to zero: a new
 // the bytes its device can give (SIZE_MAX: not known; may be NULL). For plans and `bench gemm`.
 bool probe_flops(const char *device, Precision precision, int threads, int64_t M, int64_t N, int64_t K, double seconds, double *out,
                  size_t *available, Err *err) MUST_CHECK;
+// From here on the time of every operation is counted. ERR_UNAVAILABLE where a device queues calls (CUDA).
+bool policy_profile(Policy *p, Err *err) MUST_CHECK;
+// What was counted since then or since the last call: an array of {"operation", "shape" (of a product's matrix), "calls",
+// "seconds", "flops_per_second"}, most seconds first.
+json_t *policy_take_profile(Policy *p);
 // What a device could do at best: products in registers in FLOP/s, memory read in bytes/s; NaN: not measured there.
 bool probe_peaks(const char *device, Precision precision, int threads, double *flops, double *bytes, Err *err) MUST_CHECK;
 // Of the cache of `tokens` positions.

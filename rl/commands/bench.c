@@ -1,6 +1,6 @@
 // reckon bench: what this machine reaches on a model: decoding, training, a whole GRPO step, matrix products. Runs on
 // random token ids, so that any model with or without a tokenizer can be measured; rewards of `step` are drawn so that
-// every group has variance.
+// every group has variance, or all but some.
 #include "command.h"
 #include "files.h"
 #include "stages.h"
@@ -13,11 +13,12 @@
 typedef struct Bench {
     const Args *args;
     Policy *p;
-    int batch, prompt_tokens, new_tokens, prompts, group;
+    int batch, prompt_tokens, new_tokens, prompts, group, flat;
     int64_t tokens;        // that count for tokens_per_second
     double seconds, bytes; // bytes: weights and cache read, at least
     double flops;
     json_t *stages;        // seconds by stage, or NULL
+    json_t *profile;       // seconds by operation, or NULL
 } Bench;
 
 static int32_t *random_ids(const Policy *p, int count, uint64_t seed) {
@@ -27,22 +28,32 @@ static int32_t *random_ids(const Policy *p, int count, uint64_t seed) {
     return ids;
 }
 
+// Requests of `count` prompts with `samples` completions each, all of them to the end.
+static RolloutRequest *make_requests(const Bench *b, int count, int samples, const int32_t *ids) {
+    RolloutRequest *requests = xcalloc((size_t)count, sizeof *requests);
+    for (int i = 0; i < count; i++)
+        requests[i] = (RolloutRequest){.prompt = ids + (int64_t)i * b->prompt_tokens, .prompt_length = b->prompt_tokens, .samples = samples,
+                                       .sampling = {.temperature = 1, .top_p = 1, .max_tokens = b->new_tokens, .ignore_eos = true},
+                                       .seed = 1, .step = 1, .prompt_index = (uint32_t)i};
+    return requests;
+}
+
 static bool bench_decode(Bench *b, Err *err) {
-    int32_t *prompt = random_ids(b->p, b->prompt_tokens, 1);
-    RolloutRequest request = {.prompt = prompt, .prompt_length = b->prompt_tokens, .samples = b->batch,
-                              .sampling = {.temperature = 1, .top_p = 1, .max_tokens = b->new_tokens, .ignore_eos = true}, .seed = 1};
+    int count = b->batch / b->group;
+    int32_t *ids = random_ids(b->p, count * b->prompt_tokens, 1);
+    RolloutRequest *requests = make_requests(b, count, b->group, ids);
     Rollout r;
     double flops = policy_flops(b->p);
-    bool ok = policy_rollout(b->p, &request, 1, NULL, &r, err);
-    free(prompt);
+    bool ok = policy_rollout(b->p, requests, count, NULL, &r, err);
+    free(requests), free(ids);
     TRY(ok);
     b->tokens = r.new_tokens;
     b->seconds = r.prefill_seconds + r.decode_seconds;
     b->flops = policy_flops(b->p) - flops;
     const ModelConfig *c = policy_config(b->p);
-    double context = b->prompt_tokens + b->new_tokens / 2.0, act = policy_precision(b->p) == PRECISION_BF16 ? 2 : 4;
-    double cache = context * c->layers * 2.0 * c->kv_heads * c->head_width * act;
-    b->bytes = b->new_tokens * ((double)config_parameters(c) * act + b->batch * cache);
+    double act = policy_precision(b->p) == PRECISION_BF16 ? 2 : 4, position = c->layers * 2.0 * c->kv_heads * c->head_width * act;
+    double positions = (double)count * b->prompt_tokens + b->batch * (b->new_tokens / 2.0); // a shared prompt is read once
+    b->bytes = b->new_tokens * ((double)config_parameters(c) * act + positions * position);
     b->stages = json_pack("{s:f,s:f}", "prefill", r.prefill_seconds, "decode", r.decode_seconds);
     rollout_free(&r);
     return true;
@@ -90,13 +101,9 @@ static bool bench_step(Bench *b, Err *err) {
                    .episode_count = b->prompts * b->group};
     batch.prompts = ARENA_NEW(&batch.arena, Prompt, batch.prompt_count);
     batch.episodes = ARENA_NEW(&batch.arena, Episode, batch.episode_count);
-    RolloutRequest *requests = ARENA_NEW(&batch.arena, RolloutRequest, batch.prompt_count);
     int32_t *ids = random_ids(b->p, b->prompts * b->prompt_tokens, 3);
-    for (int i = 0; i < b->prompts; i++) {
-        batch.prompts[i].ids = (Ids){.data = ids + i * b->prompt_tokens, .count = b->prompt_tokens};
-        requests[i] = (RolloutRequest){.prompt = batch.prompts[i].ids.data, .prompt_length = b->prompt_tokens, .samples = b->group,
-                                       .sampling = stage.sampling, .seed = 1, .step = 1, .prompt_index = (uint32_t)i};
-    }
+    for (int i = 0; i < b->prompts; i++) batch.prompts[i].ids = (Ids){.data = ids + i * b->prompt_tokens, .count = b->prompt_tokens};
+    RolloutRequest *requests = make_requests(b, b->prompts, b->group, ids);
     StepReport report = {0};
     Trainer t = {.policy = b->p};
     double start = clock_seconds(), flops = policy_flops(b->p);
@@ -104,7 +111,7 @@ static bool bench_step(Bench *b, Err *err) {
     double sampled = clock_seconds();
     for (int i = 0; ok && i < batch.episode_count; i++)
         batch.episodes[i] = (Episode){.prompt = i / b->group, .sample = i % b->group, .completion = batch.rollout.completions[i],
-                                      .verdict = {.state = VERDICT_SCORED, .score = i % 2}};
+                                      .verdict = {.state = VERDICT_SCORED, .score = i / b->group < b->flat ? 1 : i % 2}};
     if (ok) advantages_assign(NULL, &stage, &batch, &report);
     ok = ok && update_batch(&t, &batch, &report, err);
     b->seconds = clock_seconds() - start;
@@ -113,19 +120,21 @@ static bool bench_step(Bench *b, Err *err) {
     b->bytes = (double)policy_bytes(b->p);
     b->stages = json_pack("{s:f,s:f,s:f}", "rollout", sampled - start, "train", report.measured.train, "optimizer", report.measured.optimizer);
     batch_free(&batch);
-    free(ids);
+    free(requests), free(ids);
     return ok;
 }
 
 static json_t *result(const Bench *b, const char *kind) {
     const ModelConfig *c = policy_config(b->p);
-    json_t *configuration = json_pack("{s:s,s:s,s:s,s:s,s:i,s:I,s:i,s:i,s:i,s:i,s:i}", "kind", kind, "model", args_text(b->args, "model", ""),
+    json_t *configuration = json_pack("{s:s,s:s,s:s,s:s,s:i,s:I,s:i,s:i,s:i,s:i,s:i,s:i}", "kind", kind, "model", args_text(b->args, "model", ""),
                                       "precision", policy_precision(b->p) == PRECISION_BF16 ? "bf16" : "fp32", "variant", policy_variant(b->p),
                                       "threads", policy_threads(b->p), "parameters", (json_int_t)config_parameters(c), "batch", b->batch,
-                                      "prompt_tokens", b->prompt_tokens, "new_tokens", b->new_tokens, "prompts", b->prompts, "group", b->group);
-    return json_pack("{s:o,s:f,s:f,s:f,s:f,s:I,s:o}", "configuration", configuration, "tokens_per_second", (double)b->tokens / b->seconds,
+                                      "prompt_tokens", b->prompt_tokens, "new_tokens", b->new_tokens, "prompts", b->prompts, "group", b->group, "flat_groups", b->flat);
+    json_t *out = json_pack("{s:o,s:f,s:f,s:f,s:f,s:I,s:o}", "configuration", configuration, "tokens_per_second", (double)b->tokens / b->seconds,
                      "flops_per_second", b->flops / b->seconds, "bytes_per_second", b->bytes / b->seconds, "total_seconds", b->seconds,
                      "peak_bytes", (json_int_t)memory_peak_bytes(), "seconds", b->stages);
+    if (b->profile) json_object_set_new(out, "profile", b->profile);
+    return out;
 }
 
 // What the machine could do at best, beside what was reached.
@@ -144,6 +153,22 @@ static void print_share(const json_t *out, const char *key, const char *machine,
     if (number(out, machine) > 0) printf(" (%.0f %% of the machine's %.*f)", 100 * number(out, key) / number(out, machine), digits, number(out, machine) / unit);
 }
 
+// What is left over is what lies between the operations: the host's own work.
+static void print_profile(const json_t *out) {
+    const json_t *row;
+    size_t i;
+    double total = number(out, "total_seconds"), rest = total;
+    json_array_foreach(json_object_get(out, "profile"), i, row) {
+        const char *shape = json_string_value(json_object_get(row, "shape"));
+        printf("%5.1f %%  %-14s %-16s %8.0f calls", 100 * number(row, "seconds") / total, json_string_value(json_object_get(row, "operation")),
+               shape ? shape : "", number(row, "calls"));
+        if (number(row, "flops_per_second") > 0) printf("  %6.1f GFLOP/s", number(row, "flops_per_second") / 1e9);
+        putchar('\n');
+        rest -= number(row, "seconds");
+    }
+    printf("%5.1f %%  between them\n", 100 * rest / total);
+}
+
 static bool print_result(const Args *args, json_t *out, Err *err) {
     bool ok = true;
     if (args_flag(args, "json")) {
@@ -153,6 +178,7 @@ static bool print_result(const Args *args, json_t *out, Err *err) {
         print_share(out, "flops_per_second", "machine_flops_per_second", 1e9, 1, "GFLOP/s");
         print_share(out, "bytes_per_second", "machine_bytes_per_second", 1e9, 2, "GB/s");
         printf(", %.2f s, peak memory %.0f MiB\n", number(out, "total_seconds"), number(out, "peak_bytes") / 1048576);
+        if (json_object_get(out, "profile")) print_profile(out);
     }
     json_decref(out);
     return ok;
@@ -223,6 +249,14 @@ static bool bench_tokenize(const Args *args, Err *err) {
     return ok;
 }
 
+static bool check_shape(const Bench *b, const char *kind, Err *err) {
+    if (!strcmp(kind, "train") && b->new_tokens < 2) return fail(err, ERR_USAGE, "bench --new-tokens", "found %d, expected at least 2 to train on", b->new_tokens);
+    if (!strcmp(kind, "decode") && b->batch % b->group) return fail(err, ERR_USAGE, "bench --group", "found %d, expected a divisor of the batch, %d", b->group, b->batch);
+    if (!strcmp(kind, "step") && b->group < 2) return fail(err, ERR_USAGE, "bench --group", "found %d, expected at least 2 for a step", b->group);
+    if (b->flat >= b->prompts && b->flat) return fail(err, ERR_USAGE, "bench --flat-groups", "found %d, expected less than the prompts, %d", b->flat, b->prompts);
+    return true;
+}
+
 static bool run(const Args *args, Err *err) {
     const char *kind = args->positional[0];
     bool decode = !strcmp(kind, "decode"), train_kind = !strcmp(kind, "train"), step = !strcmp(kind, "step"), gemm = !strcmp(kind, "gemm");
@@ -235,15 +269,19 @@ static bool run(const Args *args, Err *err) {
     if (!args_given(args, "model")) return fail(err, ERR_USAGE, "bench", "--model MODEL is missing");
     Bench b = {.args = args, .batch = (int)args_int(args, "batch", train_kind ? 8 : 64), .prompt_tokens = (int)args_int(args, "prompt-tokens", 32),
                .new_tokens = (int)args_int(args, "new-tokens", train_kind ? 256 : 64), .prompts = (int)args_int(args, "prompts", 2),
-               .group = (int)args_int(args, "group", 8)};
-    if (train_kind && b.new_tokens < 2) return fail(err, ERR_USAGE, "bench --new-tokens", "found %d, expected at least 2 to train on", b.new_tokens);
+               .flat = (int)args_int(args, "flat-groups", 0)};
+    b.group = (int)args_int(args, "group", decode ? b.batch : 8);
+    TRY(check_shape(&b, kind, err));
     PolicyOptions o = {.precision = precision, .threads = (int)args_int(args, "threads", 0),
                        .device = args_text(args, "device", NULL), .trainable = !decode};
-    bool ok = policy_open(args_text(args, "model", NULL), &o, &b.p, err);
+    bool ok = policy_open(args_text(args, "model", NULL), &o, &b.p, err), profile = args_flag(args, "profile");
+    if (ok && profile) ok = policy_profile(b.p, err);
     for (int i = 0, runs = 1 + (int)args_int(args, "warm-up", 1); ok && i < runs; i++) {
         json_decref(b.stages);
-        b.stages = NULL;
+        json_decref(b.profile);
+        b.stages = b.profile = NULL;
         ok = decode ? bench_decode(&b, err) : train_kind ? bench_train(&b, err) : bench_step(&b, err);
+        if (ok && profile) b.profile = policy_take_profile(b.p);
     }
     json_t *out = ok ? result(&b, kind) : NULL;
     policy_close(b.p);
@@ -257,7 +295,8 @@ static const Option options[] = {
     {.name = "prompt-tokens", .kind = OPTION_INT, .value = "P", .help = "tokens of the shared prompt (32)", .low = 1, .high = 1e6},
     {.name = "new-tokens", .kind = OPTION_INT, .value = "N", .help = "new tokens a sequence (64); train: its tokens (256)", .low = 1, .high = 1e6},
     {.name = "prompts", .kind = OPTION_INT, .value = "Q", .help = "step: prompts (2)", .low = 1, .high = 65536},
-    {.name = "group", .kind = OPTION_INT, .value = "G", .help = "step: samples a prompt (8)", .low = 2, .high = 4096},
+    {.name = "group", .kind = OPTION_INT, .value = "G", .help = "samples a prompt (step 8, decode all of the batch)", .low = 1, .high = 65536},
+    {.name = "flat-groups", .kind = OPTION_INT, .value = "F", .help = "step: groups whose rewards are all equal (0)", .low = 0, .high = 65535},
     {.name = "text", .kind = OPTION_TEXT, .value = "FILE", .help = "tokenize: UTF-8 text to encode"},
     {.name = "columns", .kind = OPTION_INT, .value = "N", .help = "gemm: columns (1536)", .low = 1, .high = 1e6},
     {.name = "depth", .kind = OPTION_INT, .value = "K", .help = "gemm: depth (576)", .low = 1, .high = 1e6},
@@ -265,6 +304,7 @@ static const Option options[] = {
     {.name = "threads", .kind = OPTION_INT, .value = "T", .help = "threads (all cores)", .low = 1, .high = 256},
     OPTION_DEVICE,
     {.name = "warm-up", .kind = OPTION_INT, .value = "R", .help = "runs before the one that counts (1)", .low = 0, .high = 100},
+    {.name = "profile", .kind = OPTION_FLAG, .help = "decode, train, step: where the time goes, by operation (CPU)"},
     {.name = "json", .kind = OPTION_FLAG, .help = "print one JSON document on stdout"},
     OPTION_END};
 

@@ -8,6 +8,7 @@ further one.
 import argparse
 import ctypes
 import json
+import os
 import resource
 import time
 
@@ -44,6 +45,7 @@ def main() -> None:
     model = llama_cpp.llama_model_load_from_file(a.model.encode(), llama_cpp.llama_model_default_params())
     if not model:
         raise SystemExit(f"llama.cpp can't load {a.model}")
+    vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
     length = -(-(a.prompt_tokens + a.new_tokens) // 256) * 256 if a.kv == "separate" else a.prompt_tokens + a.new_tokens
     settings = llama_cpp.llama_context_default_params()
     settings.n_ctx = length * a.batch
@@ -64,13 +66,13 @@ def main() -> None:
         begun = time.perf_counter()
         for at in range(0, a.prompt_tokens, 512):  # llama.cpp's own physical batch
             part = range(at, min(at + 512, a.prompt_tokens))
-            decode(context, batch, [100 + i % 20000 for i in part], part, [0] * len(part))
+            decode(context, batch, [(100 + i % 20000) % vocabulary for i in part], part, [0] * len(part))
         for s in range(1, a.batch):
             llama_cpp.llama_memory_seq_cp(memory, 0, s, -1, -1)
         llama_cpp.llama_synchronize(context)
         prefilled = time.perf_counter()
         for step in range(new_tokens - 1):
-            tokens = [1000 + (s * 131 + step * 17) % 20000 for s in range(a.batch)]
+            tokens = [(1000 + (s * 131 + step * 17) % 20000) % vocabulary for s in range(a.batch)]
             decode(context, batch, tokens, [a.prompt_tokens + step] * a.batch, range(a.batch))
         llama_cpp.llama_synchronize(context)
         return prefilled - begun, time.perf_counter() - prefilled
@@ -82,7 +84,7 @@ def main() -> None:
         "prefill_seconds": prefill,
         "decode_seconds": decoding,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "settings": f"flash attention {a.flash}, KV {a.kv}",
+        "settings": f"{os.path.basename(a.model).partition('.')[0]}, flash attention {a.flash}, KV {a.kv}",
         "program": f"llama.cpp (llama-cpp-python {llama_cpp.__version__})",
         "instructions": llama_cpp.llama_print_system_info().decode(),
     }))
