@@ -1,4 +1,5 @@
 #include "base.h"
+#include "cores.h"
 #include "exact.h"
 #include <errno.h>
 #include <stdio.h>
@@ -99,7 +100,10 @@ bool mem_alloc(size_t bytes, const char *what, void **out, Err *err) {
     padded &= ~(align - 1);
     void *p = aligned_alloc(align, padded);
     if (!p) return fail(err, 71, what, "out of memory: %.1f MiB asked for", (double)bytes / 1048576.0);
-    if (align == HUGE) madvise(p, padded, MADV_HUGEPAGE);
+    if (align == HUGE) {
+        madvise(p, padded, MADV_HUGEPAGE);
+        memory_spread(p, padded);
+    }
     memset(p, 0, padded);
     *out = p;
     return true;

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 enum { TEXT = 1 << 16 };
 
@@ -124,12 +126,58 @@ int cores_usable(int allowed, double limit) {
     return limit < allowed ? (limit > 1 ? (int)ceil(limit) : 1) : allowed;
 }
 
+// "0-3,8" of a node's cores: whether one of them is allowed.
+static bool any_allowed(const char *list, const bool *allowed, int count) {
+    for (char *end; *list >= '0' && *list <= '9'; list = *end == ',' ? end + 1 : end) {
+        long from = strtol(list, &end, 10), to = from;
+        if (*end == '-') to = strtol(end + 1, &end, 10);
+        for (long i = from; i >= 0 && i <= to && i < count; i++)
+            if (allowed[i]) return true;
+    }
+    return false;
+}
+int cores_nodes(const char *root, const bool *allowed, int count) {
+    enum { MOST = 1024, MISSING = 16 };
+    int nodes = 0;
+    for (int node = 0, missing = 0; node < MOST && missing < MISSING; node++) { // numbers may have gaps
+        char path[300], list[TEXT];
+        snprintf(path, sizeof path, "%.200s/sys/devices/system/node/node%d/cpulist", root, node);
+        bool there = read_text(path, list);
+        missing = there ? 0 : missing + 1;
+        nodes += there && any_allowed(list, allowed, count);
+    }
+    return nodes ? nodes : 1;
+}
+
 Cores cores_find(void) {
     Cores c = {0};
     cpu_set_t set;
+    bool allowed[CPU_SETSIZE];
     CPU_ZERO(&set);
     c.allowed = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    for (int i = 0; i < CPU_SETSIZE; i++) allowed[i] = CPU_ISSET(i, &set);
+    c.nodes = cores_nodes("", allowed, CPU_SETSIZE);
     c.limit = cores_limit("", c.where);
     c.usable = cores_usable(c.allowed, c.limit);
     return c;
+}
+
+// ---- where memory is -------------------------------------------------------------------------------------
+bool cores_spread(const Cores *c) { return c->nodes > 1 && c->usable > (c->allowed + c->nodes - 1) / c->nodes; }
+
+bool memory_interleave(void *p, size_t bytes) {
+#if defined(SYS_mbind) && defined(SYS_get_mempolicy)
+    enum { NODES = 1024, WORD = 8 * sizeof(unsigned long), INTERLEAVE = 3, MEMORY_ALLOWED = 4 };
+    unsigned long nodes[NODES / WORD] = {0};
+    if (syscall(SYS_get_mempolicy, NULL, nodes, (unsigned long)NODES, NULL, MEMORY_ALLOWED) != 0) return false;
+    return syscall(SYS_mbind, p, bytes, INTERLEAVE, nodes, (unsigned long)NODES, 0) == 0;
+#else
+    (void)p, (void)bytes;
+    return false;
+#endif
+}
+void memory_spread(void *p, size_t bytes) {
+    if (access("/sys/devices/system/node/node1", F_OK) != 0) return; // as good as everywhere, found out cheaply
+    Cores c = cores_find();
+    if (cores_spread(&c)) memory_interleave(p, bytes);
 }

@@ -10,6 +10,7 @@ typedef struct Cores {
     double limit;    // cores' worth of time that control groups allow; INFINITY: as much as there is
     char where[256]; // the file that says so; empty: none does
     int usable;      // threads worth starting, at least 1
+    int nodes;       // of memory, to which the allowed cores belong, at least 1
 } Cores;
 Cores cores_find(void);
 
@@ -18,5 +19,13 @@ Cores cores_find(void);
 double cores_limit(const char *root, char where[256]);
 // Part of a core counts as a whole one.
 int cores_usable(int allowed, double limit);
+// The nodes of memory to which cores belong; allowed[i] of core i of `count`.
+int cores_nodes(const char *root, const bool *allowed, int count);
+
+// Large memory is what all threads read. Where they are too many for the cores of one node, its pages are laid over the nodes by
+// turns before they are first touched, so that no node serves everybody; elsewhere nothing is done. A refusal costs speed only.
+void memory_spread(void *p, size_t bytes);
+bool cores_spread(const Cores *c);
+bool memory_interleave(void *p, size_t bytes); // whatever the cores; false where the system refuses
 
 #endif

@@ -73,6 +73,7 @@ static void add_cores(json_t *section) {
     Cores c = cores_find();
     json_object_set_new(section, "usable_cores", json_integer(c.usable));
     json_object_set_new(section, "allowed_cores", json_integer(c.allowed));
+    json_object_set_new(section, "memory_nodes", json_integer(c.nodes));
     json_object_set_new(section, "control_group_cores", c.where[0] ? json_real(c.limit) : json_null());
     json_object_set_new(section, "control_group_file", c.where[0] ? json_string(c.where) : json_null());
 }

@@ -5,6 +5,7 @@
 #include "files.h"
 #include "threads.h"
 #include <sched.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { FILES = 8 };
@@ -89,6 +90,59 @@ static void usable(void) {
     for (int i = 0; i < COUNT(rows); i++) CHECK_INT(cores_usable(rows[i].allowed, rows[i].limit), rows[i].usable);
 }
 
+static void nodes(void) {
+    const struct {
+        const char *name, *cpus[4]; // of node 0, 1, ...; NULL: there is no such node
+        int nodes;
+    } rows[] = {{"one", {"0-15\n"}, 1}, {"two", {"0-3,8\n", "4-7,9-11\n"}, 2}, {"only those allowed", {"0-3\n", "4-7\n", "8-9\n"}, 2},
+                {"a gap", {"0\n", NULL, NULL, "5\n"}, 2}, {"memory without cores", {"0-9\n", "\n"}, 1}, {"words", {"all\n", "-3\n"}, 1}, {"none", {NULL}, 1}};
+    const bool allowed[8] = {true, true, false, false, true, true, true, true};
+    for (int i = 0; i < COUNT(rows); i++) {
+        Err err = {0};
+        char root[] = "/tmp/reckon-cores-XXXXXX";
+        CHECK(mkdtemp(root));
+        for (int node = 0; node < COUNT(rows[i].cpus); node++) {
+            if (!rows[i].cpus[node]) continue;
+            char *folder = xasprintf("%s/sys/devices/system/node/node%d", root, node), *path = path_join(folder, "cpulist");
+            OK(folder_make(folder, &err));
+            OK(file_write_atomic(path, rows[i].cpus[node], strlen(rows[i].cpus[node]), &err));
+            free(path), free(folder);
+        }
+        int found = cores_nodes(root, allowed, COUNT(allowed));
+        if (found != rows[i].nodes) FAIL("%s: found %d nodes, expected %d", rows[i].name, found, rows[i].nodes);
+        char *remove = xasprintf("rm -r '%s'", root);
+        CHECK_INT(system(remove), 0);
+        free(remove);
+    }
+    CHECK(cores_spread(&(Cores){.allowed = 64, .usable = 64, .nodes = 2}));
+    CHECK(cores_spread(&(Cores){.allowed = 64, .usable = 33, .nodes = 2}));
+    CHECK(!cores_spread(&(Cores){.allowed = 64, .usable = 32, .nodes = 2}));
+    CHECK(!cores_spread(&(Cores){.allowed = 64, .usable = 2, .nodes = 2}));
+    CHECK(!cores_spread(&(Cores){.allowed = 64, .usable = 64, .nodes = 1}));
+}
+
+// What the system says of the memory afterwards; its contents stay.
+static void interleaves(void) {
+#ifdef SYS_get_mempolicy
+    enum { BYTES = 8 << 20, INTERLEAVE = 3, OF_ADDRESS = 2 };
+    Err err = {0};
+    void *memory;
+    int mode = -1;
+    OK(mem_alloc(BYTES, "memory", &memory, &err));
+    memset(memory, 7, BYTES);
+    bool done = memory_interleave(memory, BYTES);
+    if (done) syscall(SYS_get_mempolicy, &mode, NULL, 0UL, memory, OF_ADDRESS);
+    int wrong = 0;
+    for (int i = 0; i < BYTES; i++) wrong += ((const char *)memory)[i] != 7;
+    mem_free(memory);
+    if (!done) SKIP("this system lets no process say where its memory is");
+    CHECK_INT(mode & 0xff, INTERLEAVE);
+    CHECK_INT(wrong, 0);
+#else
+    SKIP("this system has no nodes of memory");
+#endif
+}
+
 // A pool without a number takes what was found; a number wins.
 static void pools(void) {
     Err err = {0};
@@ -119,6 +173,8 @@ static void pools(void) {
 static const Test tests[] = {
     {"limits of control groups", limits},
     {"cores to use", usable},
+    {"nodes of memory", nodes},
+    {"memory by turns", interleaves},
     {"a pool takes them, a number wins", pools},
 };
 TEST_MAIN(tests)
