@@ -6,14 +6,15 @@
 
 // ---- energy.c --------------------------------------------------------------------------------------------
 // The joules that the processor packages counted since energy_open (Linux powercap, "RAPL"). `folder` NULL is
-// /sys/class/powercap. Where no counter may be read, energy_joules gives NaN: not measured is not 0. Ask at least
-// every few minutes: counters wrap around.
+// /sys/class/powercap, `clock` NULL the machine's seconds. Where no counter may be read, energy_joules gives NaN: not measured
+// is not 0. Ask at least every two minutes: counters wrap around, and one that could have done so unseen is lost.
 typedef struct Energy Energy;
-Energy *energy_open(const char *folder);
-// From now on the joules of the policy's device count too, where it has a meter of its own; it must outlive later questions.
+Energy *energy_open(const char *folder, double (*clock)(void));
+// From now on the joules of the policy's device count too, where it has a meter of its own, and those of the one before no longer (what
+// they were stays in the sum); it must outlive later questions.
 void energy_watch(Energy *e, const Policy *policy);
 double energy_joules(Energy *e);
-double energy_device_joules(Energy *e); // the device's alone; NaN: it has no meter, or it isn't known
+double energy_device_joules(Energy *e); // the devices' alone; NaN: none has a meter, or it isn't known
 // Why the device's clock was held down since the call before, for a note; empty: it wasn't. Valid until the next call.
 const char *energy_held(Energy *e);
 void energy_close(Energy *e);

@@ -278,15 +278,27 @@ static int items_of(const Comparison *c, const bool *which) {
     for (int i = 0; c->arms.count && i < c->results[0].count; i++) n += which[c->results[0].items[i].level];
     return n;
 }
-// All that comparing took, the answers that routers were fitted on and the checkpoint before GRPO included.
+bool comparison_part(const Comparison *c, int index, const ArmResult **out, char name[160]) {
+    int arms = c->arms.count, before = index - arms;
+    if (index >= arms + MODES || (index >= arms && !c->before[before].count)) return false;
+    *out = index < arms ? &c->results[index] : &c->before[before];
+    if (index >= arms) snprintf(name, 160, "before GRPO, %s", mode_names[before]);
+    else snprintf(name, 160, "%.120s%s", c->arms.arms[index].name, c->arms.arms[index].strategy == STRATEGY_ROUTED ? ", items to fit the router on" : "");
+    return true;
+}
+// All that comparing took, and its parts.
 static json_t *work_json(const Comparison *c) {
     double prompt = 0, tokens = 0, flops = 0;
-    for (int i = 0; i < c->arms.count + MODES; i++) {
-        const ArmResult *r = i < c->arms.count ? &c->results[i] : &c->before[i - c->arms.count];
+    const ArmResult *r;
+    char name[160];
+    json_t *parts = json_array();
+    for (int i = 0; comparison_part(c, i, &r, name); i++) {
         prompt += r->spent_prompt_tokens, tokens += r->spent_tokens, flops += r->spent_flops;
+        json_array_append_new(parts, json_pack("{s:s,s:o,s:o,s:o}", "what", name, "prompt_tokens", json_number_or_name(r->spent_prompt_tokens), "new_tokens",
+                                               json_number_or_name(r->spent_tokens), "flops", json_number_or_name(r->spent_flops)));
     }
-    return json_pack("{s:o,s:o,s:o}", "prompt_tokens", json_number_or_name(prompt), "new_tokens", json_number_or_name(tokens), "flops",
-                     json_number_or_name(flops));
+    return json_pack("{s:o,s:o,s:o,s:o}", "prompt_tokens", json_number_or_name(prompt), "new_tokens", json_number_or_name(tokens), "flops",
+                     json_number_or_name(flops), "parts", parts);
 }
 static json_t *replayable_json(const Comparison *c) {
     Groups g = groups_of(c);

@@ -39,9 +39,12 @@ typedef struct Comparison {
     int latency_items;
     TrainingBill training;           // of models[0], all of it
     json_t *notes, *samples;         // may be NULL
-    double spent_seconds;
+    double spent_seconds, spent_joules, spent_device_joules; // on all of it: answering, loading, timing one at a time; joules NaN: not measured
 } Comparison;
 
+// What the work of comparing is made of, 0, 1, ...: each arm (of a routed one the items that its router was fitted on), then the model
+// before GRPO in each mode. False: there are no more.
+bool comparison_part(const Comparison *c, int index, const ArmResult **out, char name[160]);
 // {"format", "replayable", "measured", "samples"}, the caller's.
 json_t *comparison_json(const Comparison *c);
 

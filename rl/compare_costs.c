@@ -195,14 +195,26 @@ static json_t *training_json(const Comparison *c) {
     return json_pack("{s:o,s:o,s:o,s:o,s:s}", "seconds", json_number_or_name(t->seconds), "joules", json_number_or_name(t->joules), "money",
                      json_number_or_name(training_money(c, t)), "flops", json_number_or_name(t->flops), "source", "the run's ledger");
 }
+// Seconds and joules of the parts, and what is left of the whole: loading models, timing answers, statistics.
+static json_t *parts_json(const Comparison *c) {
+    const ArmResult *r;
+    char name[160];
+    double seconds = c->spent_seconds, joules = c->spent_joules;
+    json_t *parts = json_array();
+    for (int i = 0; comparison_part(c, i, &r, name); i++) {
+        seconds -= r->spent_seconds, joules -= r->spent_joules;
+        json_array_append_new(parts, json_pack("{s:s,s:o,s:o}", "what", name, "seconds", json_number_or_name(r->spent_seconds), "joules",
+                                               json_number_or_name(r->spent_joules)));
+    }
+    json_array_append_new(parts, json_pack("{s:s,s:o,s:o}", "what", "all else", "seconds", json_number_or_name(seconds), "joules", json_number_or_name(joules)));
+    return parts;
+}
 json_t *comparison_measured(const Comparison *c) {
     json_t *models = json_array(), *arms = json_array(), *pairs = json_array(), *routers = json_array();
     Bills *bills = xcalloc((size_t)c->arms.count + 1, sizeof *bills);
-    double joules = 0;
     bool estimated = false;
     for (int i = 0; i < c->arms.count; i++) {
         bills[i] = bills_of(c, i);
-        joules += c->results[i].spent_joules;
         estimated = estimated || (!bills[i].measured && !is_endpoint(c, i));
     }
     for (int i = 0; i < c->model_count; i++) {
@@ -223,10 +235,11 @@ json_t *comparison_measured(const Comparison *c) {
         json_array_append_new(pairs, pair);
     }
     const char *energy = !estimated && c->energy ? c->energy : isfinite(c->prices.watts) ? "stated watts" : "not measured";
-    json_t *out = json_pack("{s:o,s:o,s:s,s:i,s:o,s:o,s:o,s:o,s:o,s:o,s:f,s:o}", "prices", prices_json(&c->prices), "worth",
+    json_t *out = json_pack("{s:o,s:o,s:s,s:i,s:o,s:o,s:o,s:o,s:o,s:o,s:f,s:o,s:o,s:o}", "prices", prices_json(&c->prices), "worth",
                             c->worth > 0 ? json_real(c->worth) : json_null(), "energy", energy, "latency_items", c->latency_items, "models", models,
                             "arms", arms, "pairs", pairs, "routers", routers, "training", training_json(c), "break_even", break_evens(c, bills),
-                            "seconds", c->spent_seconds, "joules", json_number_or_name(joules));
+                            "seconds", c->spent_seconds, "joules", json_number_or_name(c->spent_joules), "device_joules",
+                            json_number_or_name(c->spent_device_joules), "parts", parts_json(c));
     for (int i = 0; i < c->arms.count; i++) bills_free(&bills[i]);
     free(bills), free(list);
     return out;

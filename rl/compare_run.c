@@ -52,6 +52,7 @@ typedef struct Runner {
     int model;
     Policy *policy;
     Endpoint *endpoint; // instead of a policy
+    bool metered;       // a model's device has a meter of its own
     const Recipe *recipe;
     Evaluation greedy[MODES]; // of this model's think and direct arms, kept for its router; count 0: not yet
 } Runner;
@@ -175,6 +176,7 @@ static bool answer_model(Runner *r, const ModelChoice *choice, Err *err) {
     if (!ok) return false;
     if (choice->has_adapter) policy_use_adapter(r->policy, choice->adapter);
     energy_watch(r->energy, r->policy);
+    r->metered = r->metered || isfinite(energy_device_joules(r->energy));
     ok = describe_model(r, err);
     ok = ok && answer_arms(r, choice, err);
     energy_watch(r->energy, NULL);
@@ -302,14 +304,16 @@ bool compare_models(const CompareSetup *s, json_t **out, Err *err) {
     TaskLevel *levels = xcalloc((size_t)c.levels + 1, sizeof *levels);
     for (int i = 0; i < c.levels; i++) tasks_level(s->tasks, i, &levels[i]);
     c.level = levels;
-    Runner r = {.setup = s, .c = &c, .energy = energy_open(NULL)};
+    Runner r = {.setup = s, .c = &c, .energy = energy_open(NULL, NULL)};
     *out = NULL;
     bool ok = start(s, &c, err);
     for (r.model = 0; ok && r.model < s->model_count; r.model++) ok = answer_model(&r, &s->models[r.model], err);
     ok = ok && answer_gain(&r, err);
     if (ok) {
         training_bill(s, &c.training);
-        c.spent_seconds = clock_seconds() - began;
+        c.spent_seconds = clock_seconds() - began, c.spent_joules = energy_joules(r.energy);
+        c.spent_device_joules = r.metered ? energy_device_joules(r.energy) : NAN;
+        if (r.metered) c.energy = "RAPL and NVML";
         *out = comparison_json(&c);
         if (!*out) ok = fail(err, ERR_DATA, s->recipe->name, "a name, a task's kind or the currency isn't UTF-8");
     }

@@ -46,6 +46,10 @@ typedef struct Account {
     Work repeated_steps, whole; // for the check: of `repeated` the steps; and all of it counted without regard to rewinds
     char kind[MAX_STAGES][16];
     int stages;
+    struct {
+        int count;
+        double flops, seconds, joules, whole_flops, whole_seconds, whole_joules;
+    } comparisons; // that list their parts, and the sums of these
     int64_t continued, sessions;
     char how[24];
     json_t *why;
@@ -241,6 +245,25 @@ static void note_whole(Account *a, const char *kind, const json_t *detail) {
     a->device_seconds[a->at_device] += w.seconds;
 }
 
+// A remainder below 0 is no part: the others then come to more than the whole.
+static double sum_parts(const json_t *of, const char *key) {
+    double sum = 0;
+    size_t i;
+    json_t *part;
+    json_array_foreach(json_object_get(of, "parts"), i, part) {
+        double x = number_of(part, key);
+        sum += x < 0 ? 0 : x;
+    }
+    return sum;
+}
+static void note_parts(Account *a, const json_t *work, const json_t *measured) {
+    if (json_object_get(work, "parts")) a->comparisons.flops += sum_parts(work, "flops"), a->comparisons.whole_flops += number_of(work, "flops"), a->comparisons.count++;
+    if (!json_object_get(measured, "parts")) return;
+    a->comparisons.seconds += sum_parts(measured, "seconds"), a->comparisons.whole_seconds += number_of(measured, "seconds");
+    a->comparisons.joules += sum_parts(measured, "joules"), a->comparisons.whole_joules += number_of(measured, "joules");
+    a->comparisons.count++;
+}
+
 // Measured values in the order they were written; a rewind moves the accounts of later steps to the repeated work.
 static bool sum_events(const Ledger *l, Account *a, Err *err) {
     sqlite3_stmt *s;
@@ -275,6 +298,7 @@ static bool sum_events(const Ledger *l, Account *a, Err *err) {
             evaluation_of(NULL, json_object_get(detail, "measured"), &w);
             w.steps = 0;
             add_work(&a->evaluations, &w);
+            note_parts(a, NULL, json_object_get(detail, "measured"));
             if (json_is_true(json_object_get(detail, "again")))
                 ok = add_again(l, step, json_string_value(json_object_get(detail, "name")), a, err);
         } else if (!strcmp(kind, "probe")) {
@@ -324,6 +348,7 @@ static bool sum_evaluations(const Ledger *l, Account *a, Err *err) {
         evaluation_of(replayable, NULL, &w);
         w.seconds = w.rollout = w.cpu = w.joules = w.device_joules = 0; // in its event
         add_work(&a->evaluations, &w);
+        note_parts(a, json_object_get(replayable, "work"), NULL);
         json_decref(replayable);
     }
     sqlite3_finalize(s);
@@ -446,6 +471,11 @@ static bool check_sums(const Ledger *l, const Account *a, json_t **out, Err *err
     ok = ok && check_answers(l, a, sums, &same, err);
     same &= sum_of(sums, "seconds", a->total.seconds, a->whole.seconds);
     same &= sum_of(sums, "joules", a->total.joules, a->whole.joules);
+    if (a->comparisons.count) {
+        same &= sum_of(sums, "FLOPs of comparisons", a->comparisons.flops, a->comparisons.whole_flops);
+        same &= sum_of(sums, "seconds of comparisons", a->comparisons.seconds, a->comparisons.whole_seconds);
+        same &= sum_of(sums, "joules of comparisons", a->comparisons.joules, a->comparisons.whole_joules);
+    }
     *out = json_pack("{s:b,s:o}", "ok", (int)same, "sums", sums);
     return ok;
 }

@@ -2,12 +2,20 @@
 // package (also on AMD), with energy_uj and max_energy_range_uj in microjoules. Parts of a package
 // (intel-rapl:N:M) are inside its own counter and are left out; so is "psys", which holds the packages again. To these
 // comes the meter of the device that a policy is on.
+//
+// A package's counter starts again at 0 after max_energy_range_uj. A reading below the last one is such a turn if the joules that it
+// would come to could have been used since; otherwise the counter was set back. Where it could have gone around unseen, where it
+// can't be read, and where it was set back, the sum is no longer known, and stays so.
 #include "accounts.h"
 #include "files.h"
 #include <dirent.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+// A package takes less than MOST_WATTS, and over the time in which its counter goes around less than USUAL_WATTS. Counters are brought up
+// to date a thousand times a second: between two quick questions a few joules appear at once.
+enum { MOST_WATTS = 5000, USUAL_WATTS = 500, JOULES_AT_ONCE = 50 };
 
 typedef struct Zone {
     char *file;
@@ -17,7 +25,10 @@ struct Energy {
     Zone *zones;
     int count;
     bool failed; // a counter was lost on the way: the sum is no longer known
+    double (*clock)(void), asked; // seconds, when the counters were read last
     const Policy *policy; // whose device is watched, or NULL
+    bool had_meter, any;  // that device; any of them
+    double before, first; // joules of the devices watched before, and of this one when its watch began
     char held[128], told[128];
 };
 
@@ -42,9 +53,10 @@ static bool is_package(const char *folder, const char *name) {
     return package;
 }
 
-Energy *energy_open(const char *folder) {
+Energy *energy_open(const char *folder, double (*clock)(void)) {
     if (!folder) folder = "/sys/class/powercap";
     Energy *e = xcalloc(1, sizeof *e);
+    e->clock = clock ? clock : clock_seconds;
     DIR *d = opendir(folder);
     for (struct dirent *entry; d && (entry = readdir(d));) {
         if (!is_package(folder, entry->d_name)) continue;
@@ -60,23 +72,35 @@ Energy *energy_open(const char *folder) {
         free(range);
     }
     if (d) closedir(d);
+    e->asked = e->clock();
     return e;
 }
 
-void energy_watch(Energy *e, const Policy *policy) { e->policy = policy; }
-
-// 0 where there is no meter, as the packages then hold everything that counts.
-static double device_joules(Energy *e, bool *has_meter) {
+// Of the device that is watched, since its policy was opened: 0 where it has no meter, as the packages then hold everything that
+// counts; NaN where it had one.
+static double device_now(Energy *e, bool *has_meter) {
     char held[128] = "";
     double joules = NAN;
-    *has_meter = e->policy && policy_energy(e->policy, &joules, held);
-    if (*has_meter && *held) memcpy(e->held, held, sizeof held);
-    return *has_meter ? joules : 0;
+    bool answers = e->policy && policy_energy(e->policy, &joules, held);
+    if (answers && *held) memcpy(e->held, held, sizeof held);
+    if (answers) e->had_meter = e->any = true;
+    *has_meter = e->had_meter;
+    return answers ? joules : e->had_meter ? NAN : 0;
+}
+static double device_joules(Energy *e, bool *has_meter) {
+    double now = device_now(e, has_meter);
+    return *has_meter ? e->before + now - e->first : e->before;
+}
+void energy_watch(Energy *e, const Policy *policy) {
+    bool has_meter;
+    e->before = device_joules(e, &has_meter);
+    e->policy = policy, e->had_meter = false;
+    e->first = device_now(e, &has_meter);
 }
 double energy_device_joules(Energy *e) {
     bool has_meter;
     double joules = device_joules(e, &has_meter);
-    return has_meter ? joules : NAN;
+    return e->any ? joules : NAN;
 }
 const char *energy_held(Energy *e) {
     memcpy(e->told, e->held, sizeof e->held);
@@ -84,19 +108,23 @@ const char *energy_held(Energy *e) {
     return e->told;
 }
 
+// What a package used since it was asked last, `seconds` ago; false: that can't be told.
+static bool zone_joules(Zone *z, double seconds) {
+    double now, used;
+    if (!read_number(z->file, &now) || now > z->range) return false;
+    used = now >= z->last ? now - z->last : now + z->range - z->last;
+    bool turned = now < z->last, possible = used * 1e-6 <= MOST_WATTS * seconds + JOULES_AT_ONCE, unseen = seconds * USUAL_WATTS > z->range * 1e-6;
+    z->last = now;
+    z->sum += used;
+    return !unseen && (!turned || possible);
+}
 double energy_joules(Energy *e) {
     bool has_meter;
-    double sum = 0, device = device_joules(e, &has_meter);
+    double sum = 0, device = device_joules(e, &has_meter), now = e->clock(), seconds = fmax(now - e->asked, 0);
+    e->asked = now;
     for (int i = 0; i < e->count; i++) {
-        Zone *z = &e->zones[i];
-        double now;
-        if (!read_number(z->file, &now)) {
-            e->failed = true;
-            break;
-        }
-        z->sum += now >= z->last ? now - z->last : now + z->range - z->last; // wrapped around once
-        z->last = now;
-        sum += z->sum;
+        if (!zone_joules(&e->zones[i], seconds)) e->failed = true;
+        sum += e->zones[i].sum;
     }
     return e->failed || e->count == 0 ? NAN : sum * 1e-6 + device;
 }

@@ -96,14 +96,21 @@ typedef struct Level {
 } Level;
 
 static bool turn_ended(void *context, int32_t request, int32_t sample, const Completion *completion) {
-    return dialogue_turn_ended(context, request, sample, completion);
+    return dialogue_turn_ended(((const Level *)context)->dialogues, request, sample, completion);
 }
-static bool next_turn(void *context, bool wait, NextTurn *out, Err *err) { return dialogue_next_turn(context, wait, out, err); }
+static bool next_turn(void *context, bool wait, NextTurn *out, Err *err) {
+    return dialogue_next_turn(((const Level *)context)->dialogues, wait, out, err);
+}
+static bool look_at_meters(void *context, int64_t tokens, int32_t finished) { // counters wrap around
+    (void)tokens, (void)finished;
+    energy_joules(((const Level *)context)->options->energy);
+    return true;
+}
 
 // Items of another split have random numbers of their own.
 static uint32_t first_prompt(const Level *l) { return (uint32_t)l->first_item + ((uint32_t)l->options->skip << 12); }
 
-static bool sample_level(const Level *l, Rollout *out, Err *err) {
+static bool sample_level(Level *l, Rollout *out, Err *err) {
     RolloutRequest *requests = xcalloc((size_t)l->count, sizeof *requests);
     for (int i = 0; i < l->count; i++)
         requests[i] = (RolloutRequest){.prompt = l->prompts[i].data, .prompt_length = l->prompts[i].count,
@@ -111,7 +118,7 @@ static bool sample_level(const Level *l, Rollout *out, Err *err) {
                                        .step = 0, // training steps count from 1
                                        .prompt_index = first_prompt(l) + (uint32_t)i};
     for (int i = 0; i < l->count; i++) requests[i].sampling.stop = dialogue_stops(l->dialogues, i, l->sampling.stop);
-    RolloutOptions options = {.context = l->dialogues};
+    RolloutOptions options = {.context = l, .progress = l->options->energy ? look_at_meters : NULL};
     if (l->dialogues) options.turn_ended = turn_ended, options.next_turn = next_turn;
     bool ok = policy_rollout(l->policy, requests, l->count, &options, out, err);
     free(requests);

@@ -154,7 +154,8 @@ static bool evaluate_mode(Run *run, Mode mode, int samples, Err *err) {
     Evaluation e;
     const Trainer *t = &run->trainer;
     Meters before = meters_now(run);
-    TRY(evaluate(t->policy, run->recipe, t->tasks, t->rewards, mode, run->recipe->evaluate_items, samples, &e, err));
+    EvaluateOptions options = {.mode = mode, .items = run->recipe->evaluate_items, .samples = samples, .energy = run->energy};
+    TRY(evaluate_with(t->policy, run->recipe, t->tasks, t->rewards, &options, &e, err));
     json_t *replayable = evaluation_json(&e, t->tasks), *measured = measured_json(run, e.seconds, before);
     json_object_set_new(replayable, "samples", json_integer(samples));
     json_object_set_new(replayable, "answers", evaluation_answers(&e));
@@ -288,6 +289,7 @@ static bool take_weights(Run *run, const Stage *stage, int64_t start_step, Err *
     char *folder = xasprintf("%s/checkpoints/step-%lld", r->run_folder, (long long)at);
     PolicyOptions o = {.precision = r->precision, .threads = r->threads, .device = recipe_device(r), .trainable = true, .keep_blocks = r->keep_blocks};
     TrainState state;
+    energy_watch(run->energy, NULL);
     policy_close(t->reference), policy_close(t->policy);
     t->reference = t->policy = NULL;
     bool ok = checkpoint_verify(folder, &state, err) && policy_open(folder, &o, &t->policy, err);
@@ -576,6 +578,7 @@ static bool start(Run *run, const TrainOptions *o, Err *err) {
     ok = ok && tasks_open(r, &tasks, err);
     run->trainer.tasks = tasks;
     ok = ok && open_policy(run, checkpoint, err) && check_experts(run, err);
+    run->energy = energy_open(NULL, NULL);
     if (ok) energy_watch(run->energy, run->trainer.policy);
     if (ok && there && !found) { // killed before its first checkpoint: nothing to go on from
         char *stale = path_join(r->run_folder, "ledger.db"), *wal = path_join(r->run_folder, "ledger.db-wal"), *shm = path_join(r->run_folder, "ledger.db-shm");
@@ -649,7 +652,6 @@ bool train(Recipe *r, const TrainOptions *options, Err *err) {
     run.trainer.progress = on_progress;
     run.trainer.progress_context = &run;
     watch_signals();
-    run.energy = energy_open(NULL);
     bool ok = start(&run, options, err) && count_steps(&run, err);
     for (int i = 0; ok && i < r->stage_count; i++) ok = run_stage(&run, i, err);
     clear_bar(&run);

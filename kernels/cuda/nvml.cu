@@ -26,10 +26,19 @@ struct Nvml {
     int (*clock)(void *device, int type, unsigned *mhz);
     int (*reasons)(void *device, unsigned long long *reasons);
     const char *(*error)(int code);
-    bool has_counter;
-    unsigned long long first_millijoules;
+    bool has_counter, lost; // lost: the counter was set back
+    unsigned long long last_millijoules;
+    double counted;             // joules so far
     double integral, watts, at; // without a counter: joules so far, the power then, and when
 };
+
+static double seconds_now() {
+#ifdef RECKON_CUDA_EMULATION
+    return clock_seconds() + emulation_nvml()->clock_skew;
+#else
+    return clock_seconds();
+#endif
+}
 
 static void *symbol(const Nvml *n, const char *name) {
 #ifdef RECKON_CUDA_EMULATION
@@ -82,18 +91,28 @@ bool nvml_open(const char *pci_bus_id, Nvml **out, Err *err) {
         unload(n);
         return false;
     }
-    n->has_counter = n->energy && n->energy(n->device, &n->first_millijoules) == NVML_OK;
+    n->has_counter = n->energy && n->energy(n->device, &n->last_millijoules) == NVML_OK;
     n->watts = power_now(n);
-    n->at = clock_seconds();
+    n->at = seconds_now();
     *out = n;
     return true;
 }
 
-static double joules_now(Nvml *n, double watts) {
+// Going around at the counter's end is a small step in unsigned arithmetic. Going back is a step of more than half of all numbers: a
+// driver that was loaded anew, and what was used in between is not known. A question without an answer loses nothing.
+static double counter_now(Nvml *n) {
     unsigned long long now = 0;
-    if (n->has_counter) return n->energy(n->device, &now) == NVML_OK && now >= n->first_millijoules ? (double)(now - n->first_millijoules) * 1e-3 : (double)NAN;
-    double seconds = clock_seconds() - n->at;
-    n->integral += (n->watts + watts) / 2 * seconds; // NaN once the power was not to be had
+    if (n->energy(n->device, &now) != NVML_OK) return (double)NAN;
+    unsigned long long used = now - n->last_millijoules;
+    if (used >> 63) n->lost = true;
+    n->last_millijoules = now;
+    n->counted += n->lost ? 0 : (double)used * 1e-3;
+    return n->lost ? (double)NAN : n->counted;
+}
+static double joules_now(Nvml *n, double watts) {
+    if (n->has_counter) return counter_now(n);
+    double seconds = seconds_now() - n->at;
+    n->integral += seconds >= 0 ? (n->watts + watts) / 2 * seconds : (double)NAN; // NaN once the power was not to be had, or time went back
     n->watts = watts;
     n->at += seconds;
     return n->integral;

@@ -6,7 +6,7 @@
 
 typedef struct Nvml Nvml;
 typedef struct NvmlReading {
-    double joules;      // since nvml_open; NaN: not measured
+    double joules;      // since nvml_open; NaN: not measured, and never again where the counter was set back
     double watts;       // now; NaN: not measured
     int temperature;    // degrees Celsius; -1: not measured
     int clock_mhz;      // of the multiprocessors; -1: not measured

@@ -57,9 +57,90 @@ static void counters_are_read(void) {
     CHECK_INT(r.temperature, 81);
     CHECK_INT(r.clock_mhz, 1410);
     CHECK_INT(r.throttled, NVML_THROTTLE_HEAT);
-    emulation_nvml()->joules = 1; // a driver that was loaded anew counts from zero: not known, not negative
+    reset();
+}
+
+static double joules_read(void) {
+    Err err = {0};
+    NvmlReading r;
     OK(nvml_read(nvml, &r, &err));
-    CHECK(isnan(r.joules));
+    return r.joules;
+}
+// At its end the counter goes on from 0, once and again.
+static void a_counter_goes_around(void) {
+    Err err = {0};
+    reset();
+    emulation_nvml()->joules = 0, emulation_nvml()->millijoules_before = ~0ULL - 2499; // 2.5 J before the end
+    OK(nvml_open(first_device, &nvml, &err));
+    emulation_nvml()->joules = 2;
+    CHECK_NEAR(joules_read(), 2, 1e-9);
+    emulation_nvml()->joules = 4;
+    CHECK_NEAR(joules_read(), 4, 1e-9);
+    CHECK_NEAR(joules_read(), 4, 1e-9); // nothing was used
+    emulation_nvml()->millijoules_before += 1ULL << 62; // quarter by quarter around all of it
+    emulation_nvml()->joules = 5;
+    double before = joules_read();
+    for (int i = 0; i < 4; i++) {
+        emulation_nvml()->millijoules_before += 1ULL << 62;
+        double now = joules_read();
+        CHECK_NEAR((now - before) / 0x1p62, 1e-3, 1e-9);
+        before = now;
+    }
+    reset();
+}
+// A driver that was loaded anew counts from zero: not known, not negative, and not known again once it has counted past where it was.
+static void a_counter_set_back(void) {
+    Err err = {0};
+    reset();
+    OK(nvml_open(first_device, &nvml, &err));
+    emulation_nvml()->joules += 4000;
+    CHECK_NEAR(joules_read(), 4000, 1e-9);
+    emulation_nvml()->joules = 1;
+    CHECK(isnan(joules_read()));
+    emulation_nvml()->joules = 9000;
+    CHECK(isnan(joules_read()));
+    reset();
+}
+// A reading that fails tells nothing; the counter counts on, and the next one has it all.
+static void a_reading_fails(void) {
+    Err err = {0};
+    reset();
+    OK(nvml_open(first_device, &nvml, &err));
+    emulation_nvml()->joules += 10;
+    emulation_nvml()->energy_error = 999;
+    CHECK(isnan(joules_read()));
+    emulation_nvml()->energy_error = 0;
+    emulation_nvml()->joules += 5;
+    CHECK_NEAR(joules_read(), 15, 1e-9);
+    reset();
+    emulation_nvml()->energy_error = 4; // no permission from the start: power instead
+    OK(nvml_open(first_device, &nvml, &err));
+    emulation_nvml()->energy_error = 0;
+    emulation_nvml()->clock_skew = 10;
+    double joules = joules_read();
+    CHECK(joules >= 2500 && joules < 2500 + 250);
+    emulation_nvml()->power_error = 15; // watts without a reading: what was used till then isn't known, nor what comes
+    CHECK(isnan(joules_read()));
+    emulation_nvml()->power_error = 0;
+    CHECK(isnan(joules_read()));
+    reset();
+}
+static void the_clock_goes_back(void) {
+    Err err = {0};
+    reset();
+    OK(nvml_open(first_device, &nvml, &err)); // a counter asks no clock
+    emulation_nvml()->joules += 3;
+    emulation_nvml()->clock_skew = -100;
+    CHECK_NEAR(joules_read(), 3, 1e-9);
+    reset();
+    emulation_nvml()->energy_supported = false;
+    emulation_nvml()->watts = 100;
+    OK(nvml_open(first_device, &nvml, &err));
+    emulation_nvml()->clock_skew = 20;
+    double joules = joules_read();
+    CHECK(joules >= 2000 && joules < 2000 + 100);
+    emulation_nvml()->clock_skew = 19; // a step back of a second: never fewer joules than before
+    CHECK(isnan(joules_read()));
     reset();
 }
 
@@ -70,12 +151,9 @@ static void power_is_integrated(void) {
     emulation_nvml()->energy_supported = false;
     emulation_nvml()->watts = 100;
     OK(nvml_open(first_device, &nvml, &err));
-    double start = clock_seconds();
-    while (clock_seconds() - start < 0.02) (void)0;
-    emulation_nvml()->watts = 300;
+    emulation_nvml()->watts = 300, emulation_nvml()->clock_skew = 60;
     OK(nvml_read(nvml, &r, &err));
-    double seconds = clock_seconds() - start;
-    CHECK(r.joules >= 200 * 0.02 * 0.99 && r.joules <= 200 * seconds * 1.5 + 1); // the mean of both readings
+    CHECK(r.joules >= 200 * 60 && r.joules <= 200 * 60 * 1.05); // the mean of both readings
     emulation_nvml()->power_supported = false;
     OK(nvml_read(nvml, &r, &err)); // the temperature is still there
     CHECK(isnan(r.joules) && isnan(r.watts));
@@ -122,6 +200,10 @@ static const Test tests[] = {
 #ifdef RECKON_CUDA_EMULATION
     {"cuda meter a held clock is told", a_held_clock_is_told},
     {"cuda meter counters are read", counters_are_read},
+    {"cuda meter a counter goes around", a_counter_goes_around},
+    {"cuda meter a counter set back", a_counter_set_back},
+    {"cuda meter a reading fails", a_reading_fails},
+    {"cuda meter the clock goes back", the_clock_goes_back},
     {"cuda meter power is integrated", power_is_integrated},
     {"cuda meter without a meter", without_a_meter},
 #endif

@@ -78,6 +78,9 @@ void emulation_take_away(const char *library_part); // "cublasLt", "nvidia-ml"; 
 
 typedef struct EmulationNvml {
     double joules;           // total energy; grows with each kernel by joules_per_launch
+    unsigned long long millijoules_before; // the counter shows these and the joules' thousandfold, modulo 2^64
+    double clock_skew;       // seconds that the reader's clock is ahead
+    int energy_error, power_error; // questions fail with these
     double joules_per_launch;
     double watts;
     unsigned temperature;    // degrees Celsius

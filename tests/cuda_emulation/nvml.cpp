@@ -79,12 +79,14 @@ nvmlReturn_t nvmlDeviceGetName(nvmlDevice_t device, char *name, unsigned length)
 nvmlReturn_t nvmlDeviceGetTotalEnergyConsumption(nvmlDevice_t device, unsigned long long *millijoules) {
     if (nvmlReturn_t error = answer(device)) return error;
     if (!state.energy_supported) return NVML_ERROR_NOT_SUPPORTED;
-    *millijoules = (unsigned long long)(state.joules * 1000);
+    if (state.energy_error) return (nvmlReturn_t)state.energy_error;
+    *millijoules = state.millijoules_before + (unsigned long long)(state.joules * 1000);
     return NVML_SUCCESS;
 }
 nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned *milliwatts) {
     if (nvmlReturn_t error = answer(device)) return error;
     if (!state.power_supported) return NVML_ERROR_NOT_SUPPORTED;
+    if (state.power_error) return (nvmlReturn_t)state.power_error;
     *milliwatts = (unsigned)(state.watts * 1000);
     return NVML_SUCCESS;
 }

@@ -1,4 +1,4 @@
-// Energy, cost, audit and the page of a run, on a made-up run with a hostile model.
+// Cost, audit and the page of a run, on a made-up run with a hostile model.
 #include "../test.h"
 #include "accounts.h"
 #include "made_run.h"
@@ -61,46 +61,6 @@ static double value(const json_t *cost, const char *work, const char *key, const
     *source = json_string_value(json_object_get(f, "source"));
     const json_t *v = json_object_get(f, "value");
     return json_is_number(v) ? json_number_value(v) : NAN;
-}
-
-// ---- energy ----------------------------------------------------------------------------------------------
-static void zone(const char *name, const char *label, const char *energy) {
-    Err err = {0};
-    char *path = in_folder(name);
-    OK(folder_make(path, &err));
-    free(path);
-    char *file = xasprintf("%s/name", name), *counter = xasprintf("%s/energy_uj", name), *range = xasprintf("%s/max_energy_range_uj", name);
-    put(file, label), put(counter, energy), put(range, "10000000\n");
-    free(file), free(counter), free(range);
-}
-static void energy_counters(void) {
-    strcpy(folder, "/tmp/reckon-energy-XXXXXX");
-    CHECK(mkdtemp(folder));
-    Energy *e = energy_open(folder); // nothing there: not measured
-    CHECK(isnan(energy_joules(e)));
-    energy_close(e);
-    e = energy_open("/does/not/exist");
-    CHECK(isnan(energy_joules(e)));
-    energy_close(e);
-    zone("intel-rapl:0", "package-0\n", "9000000\n");
-    zone("intel-rapl:1", "package-1\n", "1000000\n");
-    zone("intel-rapl:0:0", "core\n", "5\n"); // inside package-0
-    zone("intel-rapl:2", "psys\n", "5\n");   // holds the packages again
-    e = energy_open(folder);
-    CHECK_NEAR(energy_joules(e), 0, 0);
-    put("intel-rapl:0/energy_uj", "500000\n"); // wrapped around: 1.5 J
-    put("intel-rapl:1/energy_uj", "3000000\n"); // 2 J
-    put("intel-rapl:0:0/energy_uj", "777\n"), put("intel-rapl:2/energy_uj", "9999999\n");
-    CHECK_NEAR(energy_joules(e), 3.5, 1e-9);
-    put("intel-rapl:0/energy_uj", "600000\n");
-    CHECK_NEAR(energy_joules(e), 3.6, 1e-9);
-    put("intel-rapl:1/energy_uj", "nonsense\n");
-    CHECK(isnan(energy_joules(e)));
-    energy_close(e);
-    e = energy_open(folder); // one package of two can't be read: the sum would be too small
-    CHECK(isnan(energy_joules(e)));
-    energy_close(e);
-    remove_run();
 }
 
 // ---- cost ------------------------------------------------------------------------------------------------
@@ -477,7 +437,6 @@ static void odd_documents(void) {
 }
 
 static const Test tests[] = {
-    {"energy_counters", energy_counters},
     {"costs_are_sums", costs_are_sums},
     {"campaigns_add_up", campaigns_add_up},
     {"base_models", base_models},
