@@ -80,6 +80,12 @@ typedef struct CalcOption {
 // Reads the case's config through a table that ends with a row without a name; an option without a row is unsupported.
 bool calc_options(CalcCase *c, const CalcOption *table, void *out, Err *err) MUST_CHECK;
 
+// The same, where further options are those of a program (programs.c): such as set one of `keys` ("loss", "epsilon_low": a recipe's, below
+// algo) go to the stage, in the order of the program's table. A null leaves what is there.
+bool calc_program_options(CalcCase *c, const char *program, const char *const *keys, const CalcOption *table, void *out, Stage *stage, Err *err) MUST_CHECK;
+// What an option's word stands for in a recipe's key ("algo.advantage"), as its position among the key's choices. False: for nothing there.
+bool calc_choice(const char *program, const char *option, const char *key, const char *word, int *out) MUST_CHECK;
+
 // One program's tables: calc_trl.c and its like.
 typedef bool (*CalcFunction)(CalcCase *c, json_t *expected, Err *err);
 bool trl_objective(CalcCase *c, json_t *expected, Err *err) MUST_CHECK;

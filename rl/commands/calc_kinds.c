@@ -25,12 +25,12 @@ static const CalcOption schedule_options[] = {
 };
 #undef AT
 
-static const struct {
-    const char *name;
-    ScheduleKind kind;
-} schedules[] = {{"constant", SCHEDULE_CONSTANT}, {"constant_with_warmup", SCHEDULE_CONSTANT}, {"linear", SCHEDULE_LINEAR},
-                 {"cosine", SCHEDULE_COSINE}, {"cosine_with_restarts", SCHEDULE_COSINE_RESTARTS}, {"polynomial", SCHEDULE_POLYNOMIAL},
-                 {"inverse_sqrt", SCHEDULE_INVERSE_SQRT}, {"cosine_with_min_lr", SCHEDULE_COSINE}, {"warmup_stable_decay", SCHEDULE_WSD}};
+static bool kind_of(const char *name, ScheduleKind *out) {
+    int kind;
+    bool known = name && calc_choice("trl", "lr_scheduler_type", "optimizer.schedule", name, &kind);
+    *out = known ? (ScheduleKind)kind : SCHEDULE_CONSTANT;
+    return known;
+}
 
 static bool curve_of(CalcCase *c, const char *name, CurveKind *out) {
     static const char *const names[] = {[CURVE_LINEAR] = "linear", [CURVE_COSINE] = "cosine", [CURVE_ONE_MINUS_SQRT] = "1-sqrt"};
@@ -46,12 +46,11 @@ bool calc_schedule(CalcCase *c, json_t *expected, Err *err) {
     ScheduleCase o = {.warmup_type = "linear", .decay_type = "cosine", .rate = NAN, .warmup = 0, .steps = NAN, .cycles = NAN, .min_rate = NAN,
                       .min_share = NAN, .power = 1, .end = 1e-7, .timescale = NAN, .decay = NAN, .ratio = 0};
     TRY(calc_options(c, schedule_options, &o, err));
-    int i = 0;
-    while (o.name && i < COUNT(schedules) && strcmp(schedules[i].name, o.name) != 0) i++;
-    if (!o.name || i == COUNT(schedules)) return calc_unsupported(c, "schedule = \"%.60s\"", o.name ? o.name : "");
+    ScheduleKind kind;
+    if (!kind_of(o.name, &kind)) return calc_unsupported(c, "schedule = \"%.60s\"", o.name ? o.name : "");
     if (isnan(o.rate)) return calc_malformed(c, "config.lr", "a number", err);
     bool constant = !strcmp(o.name, "constant");
-    Optimizer p = {.learning_rate = o.rate, .schedule = schedules[i].kind, .warmup = constant ? 0 : (int)o.warmup, .power = o.power,
+    Optimizer p = {.learning_rate = o.rate, .schedule = kind, .warmup = constant ? 0 : (int)o.warmup, .power = o.power,
                    .cycles = isnan(o.cycles) ? 0 : o.cycles, .timescale = isnan(o.timescale) ? 0 : (int)o.timescale,
                    .decay_steps = isnan(o.decay) ? 0 : (int)o.decay};
     if (p.schedule == SCHEDULE_POLYNOMIAL) p.final_share = o.end / o.rate;
@@ -127,11 +126,10 @@ static bool adam_schedule(CalcCase *c, const AdamCase *o, int steps, Optimizer *
     *out = (Optimizer){.learning_rate = o->rate, .schedule = SCHEDULE_CONSTANT};
     *total = steps;
     if (!s || json_is_null(s)) return true;
-    int i = 0;
-    while (json_is_string(name) && i < COUNT(schedules) && strcmp(schedules[i].name, json_string_value(name)) != 0) i++;
-    if (!json_is_string(name) || i == COUNT(schedules) || schedules[i].kind == SCHEDULE_WSD || schedules[i].kind == SCHEDULE_POLYNOMIAL)
+    ScheduleKind kind;
+    if (!kind_of(json_string_value(name), &kind) || kind == SCHEDULE_WSD || kind == SCHEDULE_POLYNOMIAL)
         return calc_unsupported(c, "schedule = \"%.60s\"", json_is_string(name) ? json_string_value(name) : "");
-    out->schedule = schedules[i].kind;
+    out->schedule = kind;
     out->warmup = (int)json_integer_value(json_object_get(s, "warmup"));
     if (json_is_integer(json_object_get(s, "total"))) *total = (int)json_integer_value(json_object_get(s, "total"));
     return true;

@@ -1,4 +1,5 @@
-// OpenRLHF's and prime-rl's option names onto reckon's own, for `calc`: policy losses, advantages, divergences.
+// OpenRLHF's and prime-rl's policy losses, advantages and divergences, for `calc`. Options that a recipe has a key for are read by the
+// rows of programs.c.
 #include "calc.h"
 #include <math.h>
 #include <stddef.h>
@@ -6,20 +7,15 @@
 
 // ---- OpenRLHF: the policy loss -----------------------------------------------------------------------------
 typedef struct OpenLoss {
-    const char *type, *level, *mode, *gating, *aggregate;
-    double low, high, dual, bounds[2], tokens, sequences, dp_size;
+    const char *gating;
+    double bounds[2], tokens, sequences, dp_size;
     bool token_level;
+    Stage stage; // what the recipe's keys say
 } OpenLoss;
 #define AT(field) offsetof(OpenLoss, field)
+static const char *const open_loss_keys[] = {"loss", "epsilon_low", "epsilon_high", "dual_clip", "aggregate", "correction.level", "correction.mode", NULL};
 static const CalcOption open_loss[] = {
-    {"policy_loss_type", CALC_TEXT, AT(type), NULL},
-    {"clip_eps_low", CALC_NUMBER, AT(low), NULL},
-    {"clip_eps_high", CALC_NUMBER, AT(high), NULL},
-    {"dual_clip", CALC_NUMBER, AT(dual), NULL},
     {"token_level_loss", CALC_FLAG, AT(token_level), NULL},
-    {"loss_agg_mode", CALC_TEXT, AT(aggregate), NULL},
-    {"is_correction_level", CALC_TEXT, AT(level), NULL},
-    {"is_correction_mode", CALC_TEXT, AT(mode), NULL},
     {"is_correction_gating", CALC_TEXT, AT(gating), NULL},
     {"is_correction_threshold", CALC_RANGE, AT(bounds), NULL},
     {"batch_num_tokens", CALC_NUMBER, AT(tokens), NULL},
@@ -29,13 +25,12 @@ static const CalcOption open_loss[] = {
 };
 
 static bool open_correction(CalcCase *c, const OpenLoss *o, Correction *out) {
+    const Correction *asked = &o->stage.algo.correction;
     *out = (Correction){.level = CORRECTION_TOKEN, .mode = CORRECTION_MASK, .high = INFINITY};
-    bool token = !strcmp(o->level, "token"), clip = !strcmp(o->mode, "clip"), ratio = !strcmp(o->gating, "ratio");
-    if (!token && strcmp(o->level, "seq") != 0) return calc_unsupported(c, "is_correction_level = \"%.60s\"", o->level);
-    if (!clip && strcmp(o->mode, "mask") != 0) return calc_unsupported(c, "is_correction_mode = \"%.60s\"", o->mode);
+    bool token = asked->level == CORRECTION_TOKEN, clip = asked->mode == CORRECTION_TRUNCATE, ratio = !strcmp(o->gating, "ratio");
     if (clip && (!token || !ratio)) return calc_unsupported(c, "is_correction_mode = \"clip\" beside %s", token ? "another gating than ratio" : "level seq");
     if (token && ratio) {
-        out->mode = clip ? CORRECTION_TRUNCATE : CORRECTION_MASK, out->low = o->bounds[0], out->high = o->bounds[1];
+        out->mode = asked->mode, out->low = o->bounds[0], out->high = o->bounds[1];
         return true;
     }
     Rejection gate = {.pool = token ? POOL_TOKEN : POOL_MEAN, .low = o->bounds[0], .high = o->bounds[1]};
@@ -50,15 +45,11 @@ static bool open_correction(CalcCase *c, const OpenLoss *o, Correction *out) {
 }
 
 static bool open_algo(CalcCase *c, const OpenLoss *o, const LossInputs *in, Algo *a, ObjectiveInput *step) {
-    bool gspo = !strcmp(o->type, "gspo");
-    if (!gspo && strcmp(o->type, "ppo") != 0) return calc_unsupported(c, "policy_loss_type = \"%.60s\"", o->type);
-    bool by_token = o->token_level;
-    if (o->aggregate && strcmp(o->aggregate, "token-mean") != 0 && strcmp(o->aggregate, "seq-mean-token-mean") != 0)
-        return calc_unsupported(c, "loss_agg_mode = \"%.60s\"", o->aggregate);
-    if (o->aggregate) by_token = !strcmp(o->aggregate, "token-mean");
-    *a = algo_default();
-    a->epsilon_low = o->low, a->epsilon_high = o->high, a->dual_clip = isnan(o->dual) ? 0 : o->dual;
-    a->loss = gspo ? LOSS_GSPO : LOSS_DAPO, a->log_ratio_bound = gspo ? 0 : 20;
+    *a = o->stage.algo;
+    a->correction = algo_default().correction;
+    if (a->loss == LOSS_GPG) return calc_unsupported(c, "policy_loss_type = \"reinforce\"");
+    bool gspo = a->loss == LOSS_GSPO, by_token = a->aggregate == AGGREGATE_OF_LOSS ? o->token_level : a->aggregate == AGGREGATE_STEP_TOKENS;
+    a->log_ratio_bound = gspo ? 0 : 20;
     a->aggregate = by_token && !gspo ? AGGREGATE_STEP_TOKENS : AGGREGATE_SEQUENCE_MEAN, a->length_eps = 1e-8;
     step->step_tokens = isnan(o->tokens) ? in->active : o->tokens;
     step->step_sequences = isnan(o->sequences) ? in->nonempty : o->sequences;
@@ -67,16 +58,17 @@ static bool open_algo(CalcCase *c, const OpenLoss *o, const LossInputs *in, Algo
 
 bool openrlhf_objective(CalcCase *c, json_t *expected, Err *err) {
     static const char *const known[] = {"logprobs", "old_logprobs", "ref_logprobs", "sampler_logprobs", "advantages", "mask", "entropies", NULL};
-    OpenLoss o = {.type = "ppo", .level = "off", .mode = "mask", .gating = "ratio", .low = 0.2, .high = 0.2, .dual = NAN, .bounds = {0.5, 5},
-                  .token_level = true, .tokens = NAN, .sequences = NAN, .dp_size = 1};
+    OpenLoss o = {.gating = "ratio", .bounds = {0.5, 5}, .token_level = true, .tokens = NAN, .sequences = NAN, .dp_size = 1,
+                  .stage = {.algo = algo_default()}};
+    o.stage.algo.correction.mode = CORRECTION_MASK;
     LossInputs in;
     Algo algo;
-    TRY(calc_options(c, open_loss, &o, err));
+    TRY(calc_program_options(c, "openrlhf", open_loss_keys, open_loss, &o, &o.stage, err));
     TRY(calc_inputs_known(c, known));
     TRY(calc_loss_inputs(c, &in, err));
     ObjectiveInput step = calc_objective_input(&in);
     TRY(open_algo(c, &o, &in, &algo, &step));
-    bool corrects = strcmp(o.level, "off") != 0;
+    bool corrects = o.stage.algo.correction.level != CORRECTION_OFF;
     if (corrects && (!in.sampler || !in.old)) return calc_malformed(c, "inputs.sampler_logprobs", "numbers, and old_logprobs", err);
     if (corrects && algo.loss == LOSS_GSPO) step.old_logprob = in.sampler; // the ratio itself is taken to the sampler
     else if (corrects) {
@@ -106,7 +98,6 @@ typedef struct OpenAdvantage {
 static const CalcOption open_advantage[] = {
     {"estimator", CALC_TEXT, AT(estimator), NULL},
     {"eps", CALC_NUMBER, AT(eps), NULL},
-    {"gamma", CALC_NUMBER, AT(gamma), NULL},
     {"lambd", CALC_NUMBER, AT(lambda), NULL},
     {"kl_coef", CALC_NUMBER, AT(kl), NULL},
     {"no_std_norm", CALC_FLAG, AT(no_std_norm), NULL},
@@ -118,15 +109,6 @@ static const CalcOption open_advantage[] = {
     {"stop_properly_penalty_coef", CALC_NUMBER, AT(stop_penalty), NULL},
     {0},
 };
-
-static const struct {
-    const char *open;
-    AdvantageKind kind;
-    bool normalized; // over the batch's tokens afterwards
-} open_estimators[] = {{"rloo", ADVANTAGE_RLOO, false},     {"reinforce_baseline", ADVANTAGE_NONE, true},
-                       {"dr_grpo", ADVANTAGE_NONE, false},  {"group_norm", ADVANTAGE_GROUP, false},
-                       {"reinforce", ADVANTAGE_REINFORCE_PLUS_PLUS, true}, {"flash_reinforce", ADVANTAGE_BATCH_MEAN, false},
-                       {"gae", ADVANTAGE_REINFORCE_PLUS_PLUS, true}};
 
 typedef struct OpenRows {
     int rows;
@@ -201,22 +183,26 @@ static bool open_returns(CalcCase *c, const OpenAdvantage *o, const OpenRows *r,
 
 bool openrlhf_advantage(CalcCase *c, json_t *expected, Err *err) {
     static const char *const known[] = {"rewards", "mask", "kl", "values", "truncated", NULL};
-    OpenAdvantage o = {.estimator = "gae", .eps = NAN, .gamma = 1, .lambda = 1, .clip = {NAN, NAN}, .group_size = 1, .buffer = NAN, .limit = NAN,
+    OpenAdvantage o = {.estimator = "gae", .eps = NAN, .lambda = 1, .clip = {NAN, NAN}, .group_size = 1, .buffer = NAN, .limit = NAN,
                        .factor = 1, .stop_penalty = NAN};
     OpenRows r;
     Ragged kl;
-    TRY(calc_options(c, open_advantage, &o, err));
+    static const char *const keys[] = {"gamma", NULL};
+    Stage stage = {.algo = algo_default()};
+    int kind = ADVANTAGE_REINFORCE_PLUS_PLUS; // of gae, which a critic's values make
+    TRY(calc_program_options(c, "openrlhf", keys, open_advantage, &o, &stage, err));
     TRY(calc_inputs_known(c, known));
-    int which = 0;
-    while (which < COUNT(open_estimators) && strcmp(open_estimators[which].open, o.estimator) != 0) which++;
-    if (which == COUNT(open_estimators)) return calc_unsupported(c, "estimator = \"%.60s\"", o.estimator);
+    o.gamma = stage.algo.gamma;
+    if (strcmp(o.estimator, "gae") != 0 && !calc_choice("openrlhf", "algo.advantage.estimator", "algo.advantage", o.estimator, &kind))
+        return calc_unsupported(c, "estimator = \"%.60s\"", o.estimator);
+    bool normalized = kind == ADVANTAGE_REINFORCE_PLUS_PLUS || kind == ADVANTAGE_REINFORCE_PLUS_PLUS_BASELINE; // over the batch's tokens afterwards
     TRY(open_rows(c, &r, err) && calc_ragged(c, "kl", &r.mask, &kl, err));
     if (r.rows % (int)o.group_size) return calc_malformed(c, "config.G", "a divisor of the rows", err);
     TRY(shape_rewards(c, &o, &r, expected, err));
     int *group = ARENA_NEW(&c->arena, int, r.rows + 1);
     for (int i = 0; i < r.rows; i++) group[i] = i / (int)o.group_size;
     double *centred = ARENA_NEW(&c->arena, double, r.rows + 1);
-    AdvantageInput in = {.kind = open_estimators[which].kind, .eps = isnan(o.eps) ? 1e-9 : o.eps, .count = r.rows, .group = group,
+    AdvantageInput in = {.kind = (AdvantageKind)kind, .eps = isnan(o.eps) ? 1e-9 : o.eps, .count = r.rows, .group = group,
                          .groups = r.rows / (int)o.group_size, .reward = r.reward};
     advantage_compute(&in, centred, NULL);
     int64_t n = r.mask.count;
@@ -224,7 +210,7 @@ bool openrlhf_advantage(CalcCase *c, json_t *expected, Err *err) {
     token_rewards(&r, centred, o.clip, o.kl, kl.values, reward);
     TRY(open_returns(c, &o, &r, reward, advantage, returns, err));
     Whitening w = {.floor = 1e-8, .biased = true, .mean_only = o.no_std_norm, .everywhere = true};
-    if (open_estimators[which].normalized) whiten_tokens(n, r.active, &w, advantage);
+    if (normalized) whiten_tokens(n, r.active, &w, advantage);
     json_object_set_new(expected, "advantages", calc_ragged_json(&r.mask, advantage));
     json_object_set_new(expected, "returns", calc_ragged_json(&r.mask, returns));
     return true;
@@ -255,18 +241,13 @@ static bool open_reward(CalcCase *c, const OpenKl *o, json_t *expected, Err *err
 
 bool openrlhf_kl(CalcCase *c, json_t *expected, Err *err) {
     static const char *const known[] = {"logprobs", "ref_logprobs", "old_logprobs", "rewards", "kl", "mask", NULL};
-    static const struct {
-        const char *open;
-        KlEstimator plain, unbiased;
-    } names[] = {{"k1", KL_K1, KL_K1_PLUS}, {"k2", KL_K2, KL_K2_PLUS}, {"k3", KL_K3, KL_K3_PLUS}};
     OpenKl o = {.estimator = "k1", .weight_clip = 10, .clip = {NAN, NAN}};
-    int count, ref_count, old_count, i = 0;
+    int count, ref_count, old_count, plain;
     double *logprob, *ref, *old, *weight = NULL;
     TRY(calc_options(c, open_kl, &o, err));
     TRY(calc_inputs_known(c, known));
     if (json_object_get(c->inputs, "rewards")) return open_reward(c, &o, expected, err);
-    while (i < COUNT(names) && strcmp(names[i].open, o.estimator) != 0) i++;
-    if (i == COUNT(names)) return calc_unsupported(c, "kl_estimator = \"%.60s\"", o.estimator);
+    if (!calc_choice("openrlhf", "algo.kl.estimator", "algo.kl_estimator", o.estimator, &plain)) return calc_unsupported(c, "kl_estimator = \"%.60s\"", o.estimator);
     TRY(calc_list(c, "logprobs", &count, &logprob, err) && calc_list(c, "ref_logprobs", &ref_count, &ref, err) &&
         calc_list(c, "old_logprobs", &old_count, &old, err));
     if (!logprob || !ref || count != ref_count || (old && old_count != count))
@@ -275,43 +256,35 @@ bool openrlhf_kl(CalcCase *c, json_t *expected, Err *err) {
         weight = ARENA_NEW(&c->arena, double, count + 1);
         for (int t = 0; t < count; t++) weight[t] = fmin(exact_exp(logprob[t] - old[t]), o.weight_clip);
     }
-    Kl kl = {.estimator = o.unbiased ? names[i].unbiased : names[i].plain, .value_bound = 10};
+    Kl kl = {.estimator = (KlEstimator)(o.unbiased ? plain + KL_K3_PLUS : plain), .value_bound = 10}; // the four with k2's gradient follow the plain ones
     return calc_kl_terms(c, &kl, weight, count, logprob, ref, expected);
 }
 
 // ---- prime-rl ----------------------------------------------------------------------------------------------
+static const char *const prime_keys[] = {"loss", "epsilon_low", "prime_advantage", "prime_drift", NULL};
 typedef struct PrimeLoss {
-    const char *type;
-    double low, high, threshold, advantage, drift;
+    double high, threshold; // of the two losses, the same key here
 } PrimeLoss;
 static const CalcOption prime_loss[] = {
-    {"type", CALC_TEXT, offsetof(PrimeLoss, type), NULL},
-    {"dppo_mask_low", CALC_NUMBER, offsetof(PrimeLoss, low), NULL},
-    {"dppo_mask_high", CALC_NUMBER, offsetof(PrimeLoss, high), NULL},
-    {"ipo_threshold", CALC_NUMBER, offsetof(PrimeLoss, threshold), NULL},
-    {"adv_tau", CALC_NUMBER, offsetof(PrimeLoss, advantage), NULL},
-    {"kl_tau", CALC_NUMBER, offsetof(PrimeLoss, drift), NULL},
-    {0},
-};
+    {"dppo_mask_high", CALC_NUMBER, offsetof(PrimeLoss, high), NULL}, {"ipo_threshold", CALC_NUMBER, offsetof(PrimeLoss, threshold), NULL}, {0}};
 
 bool prime_objective(CalcCase *c, json_t *expected, Err *err) {
     static const char *const known[] = {"logprobs", "old_logprobs", "ref_logprobs", "sampler_logprobs", "advantages", "mask", "entropies", "rl_scale",
                                         "rl_weights", NULL};
-    PrimeLoss o = {.type = "default", .low = 0.2, .high = 0.2, .threshold = 0.1, .advantage = 1, .drift = 1e-3};
+    PrimeLoss o = {.high = 0.2, .threshold = 0.1};
+    Stage stage = {.algo = algo_default()};
+    Algo algo;
     LossInputs in;
     Ragged weights;
-    TRY(calc_options(c, prime_loss, &o, err));
+    stage.algo.loss = LOSS_PRIME;
+    TRY(calc_program_options(c, "prime", prime_keys, prime_loss, &o, &stage, err));
+    algo = stage.algo;
     TRY(calc_inputs_known(c, known));
     TRY(calc_loss_inputs(c, &in, err));
     TRY(calc_ragged(c, "rl_weights", &in.shape, &weights, err));
-    bool ipo = !strcmp(o.type, "ipo");
-    if (!ipo && strcmp(o.type, "default") != 0) return calc_unsupported(c, "type = \"%.60s\"", o.type);
     const json_t *scale = json_object_get(c->inputs, "rl_scale");
     if (!in.sampler) return calc_malformed(c, "inputs.sampler_logprobs", "a list of lists of numbers", err);
-    Algo algo = algo_default();
-    algo.loss = ipo ? LOSS_PRIME_IPO : LOSS_PRIME;
-    algo.epsilon_low = o.low, algo.epsilon_high = ipo ? o.threshold : o.high;
-    algo.prime_advantage = o.advantage, algo.prime_drift = o.drift;
+    algo.epsilon_high = algo.loss == LOSS_PRIME_IPO ? o.threshold : o.high;
     ObjectiveInput step = calc_objective_input(&in);
     step.old_logprob = in.sampler;
     step.rollout_tokens = json_is_number(scale) ? json_number_value(scale) : in.active;
@@ -372,15 +345,16 @@ bool prime_advantage(CalcCase *c, json_t *expected, Err *err) {
     TRY(calc_inputs_known(c, known));
     TRY(calc_list(c, "rewards", &count, &reward, err));
     if (!reward) return calc_malformed(c, "inputs.rewards", "a list of numbers", err);
-    bool max_rl = !strcmp(o.estimator, "max_rl");
-    if (!max_rl && strncmp(o.estimator, "grpo", 4) != 0) return calc_unsupported(c, "estimator = \"%.60s\"", o.estimator);
+    int kind;
+    const char *named = strncmp(o.estimator, "grpo_", 5) ? o.estimator : "grpo"; // "grpo_mean_only" says what it is
+    if (!calc_choice("prime", "algo.type", "algo.advantage", named, &kind)) return calc_unsupported(c, "estimator = \"%.60s\"", o.estimator);
     if (o.length_penalty && !json_is_null(o.length_penalty)) {
-        if (max_rl) return calc_unsupported(c, "length_penalty beside max_rl");
+        if (kind == ADVANTAGE_MAXRL) return calc_unsupported(c, "length_penalty beside max_rl");
         TRY(penalize_length(c, o.length_penalty, count, reward, err));
     }
     double *advantage = ARENA_NEW(&c->arena, double, count + 1);
     int *group = ARENA_NEW(&c->arena, int, count + 1);
-    AdvantageInput in = {.kind = max_rl ? ADVANTAGE_MAXRL : ADVANTAGE_NONE, .count = count, .group = group, .groups = 1, .reward = reward};
+    AdvantageInput in = {.kind = (AdvantageKind)kind, .count = count, .group = group, .groups = 1, .reward = reward};
     advantage_compute(&in, advantage, NULL);
     json_object_set_new(expected, "advantages", calc_list_json(count, advantage));
     return true;

@@ -1,6 +1,8 @@
 // Reading a case of `calc`: numbers, ragged arrays, masks, options. Nothing that could change a number is skipped: an
 // unknown option or input makes the case unsupported, a malformed one ends the command with its place.
 #include "calc.h"
+#include "programs.h"
+#include "recipe_parts.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -182,6 +184,92 @@ bool calc_options(CalcCase *c, const CalcOption *table, void *out, Err *err) {
         while (o->name && strcmp(o->name, key) != 0) o++;
         if (!o->name) return unsupported_value(c, key, value);
         TRY(read_option(c, o, value, out, err));
+    }
+    return true;
+}
+
+// ---- options that a recipe has a key for -----------------------------------------------------------------------
+static const Field *key_named(const char *key) {
+    const Field *fields = grpo_fields, *found = NULL;
+    char part[64];
+    for (const char *at = key; *at; at += strcspn(at, "."), at += *at == '.') {
+        snprintf(part, sizeof part, "%.*s", (int)strcspn(at, "."), at);
+        found = fields ? field_find(fields, part) : NULL;
+        if (!found) return NULL;
+        fields = found->fields;
+    }
+    return found;
+}
+static int choice_of(const Field *f, const char *word) {
+    int i = 0;
+    for (const char *p = f->choices; p && *p; i++) {
+        size_t n = strcspn(p, "|");
+        if (strlen(word) == n && !strncmp(p, word, n)) return i;
+        p += n + (p[n] == '|');
+    }
+    return -1;
+}
+
+bool calc_choice(const char *program, const char *option, const char *key, const char *word, int *out) {
+    const Field *f = key_named(key);
+    json_t *text = json_string(word), *ours = text ? program_word(program_row(program_named(program), option), text) : NULL;
+    *out = f && ours ? choice_of(f, json_string_value(ours)) : -1;
+    json_decref(text), json_decref(ours);
+    return *out >= 0;
+}
+
+// Cases have the last part of an option's path.
+static const char *argument_of(const OptionMap *row) {
+    const char *dot = strrchr(row->theirs, '.');
+    return dot ? dot + 1 : row->theirs;
+}
+// The row's key, where it is one of `keys`.
+static const Field *wanted_key(const OptionMap *row, const char *const *keys) {
+    bool algo = row->ours && !strncmp(row->ours, "algo.", 5), wanted = false;
+    for (int i = 0; algo && keys[i]; i++) wanted |= !strcmp(keys[i], row->ours + 5);
+    return wanted ? key_named(row->ours) : NULL;
+}
+
+static bool store_option(CalcCase *c, const OptionMap *row, const Field *f, const json_t *value, Stage *stage, Err *err) {
+    const char *name = argument_of(row);
+    char path[96], *at = (char *)stage + f->offset;
+    double number = NAN;
+    snprintf(path, sizeof path, "config.%s", name);
+    if (json_is_null(value)) return true;
+    if (f->kind == FIELD_CHOICE) {
+        json_t *word = program_word(row, value);
+        int choice = word ? choice_of(f, json_string_value(word)) : -1;
+        json_decref(word);
+        if (choice < 0 && !json_is_string(value)) return calc_malformed(c, path, "a text or null", err);
+        if (choice < 0) return unsupported_value(c, name, value);
+        memcpy(at, &choice, sizeof choice);
+    } else if (f->kind == FIELD_BOOL) {
+        bool flag = json_is_true(value);
+        if (!json_is_boolean(value)) return calc_malformed(c, path, "true or false", err);
+        memcpy(at, &flag, sizeof flag);
+    } else {
+        if (f->kind != FIELD_NUMBER || !number_of(value, &number)) return calc_malformed(c, path, "a number or null", err);
+        memcpy(at, &number, sizeof number);
+    }
+    return true;
+}
+
+bool calc_program_options(CalcCase *c, const char *program, const char *const *keys, const CalcOption *table, void *out, Stage *stage, Err *err) {
+    const OptionMap *rows = program_named(program)->options;
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)c->config, key, value) {
+        const CalcOption *o = table;
+        const OptionMap *row = rows;
+        while (o->name && strcmp(o->name, key) != 0) o++;
+        while (row->theirs && (strcmp(argument_of(row), key) != 0 || !wanted_key(row, keys))) row++;
+        if (!o->name && !row->theirs) return unsupported_value(c, key, value);
+        if (o->name) TRY(read_option(c, o, value, out, err));
+    }
+    for (const OptionMap *row = rows; row->theirs; row++) { // of two rows with one key the later one says
+        const Field *f = wanted_key(row, keys);
+        const json_t *given = f ? json_object_get(c->config, argument_of(row)) : NULL;
+        if (given) TRY(store_option(c, row, f, given, stage, err));
     }
     return true;
 }

@@ -1,47 +1,29 @@
-// TRL's option names (GRPOConfig and RLOOConfig of TRL 1.x) onto reckon's own, for `calc`.
+// TRL's losses and advantages (GRPOConfig and RLOOConfig of TRL 1.x), for `calc`. Options that a recipe has a key for are read by the
+// rows of programs.c; here stands what is a case's alone.
 #include "calc.h"
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
 
 typedef struct TrlLoss {
-    const char *loss_type, *mode, *level, *is_mode;
-    double epsilon, epsilon_high, delta, beta, entropy_coef, top_entropy, off_policy;
-    double entropy_min, entropy_max, entropy_step, entropy_target;
-    double sapo_positive, sapo_negative, k_positive, lambda_positive, k_negative, lambda_negative;
-    double is_min, is_max;
+    const char *mode, *is_mode;
+    double entropy_target, is_min, is_max;
     double max_completion_length, gradient_accumulation_steps, steps_per_generation, processes;
-    bool use_bias_correction_kl, adaptive_entropy, use_vllm, is_correction;
+    bool adaptive_entropy, use_vllm, is_correction;
 } TrlLoss;
 #define AT(field) offsetof(TrlLoss, field)
 
+static const char *const loss_keys[] = {
+    "loss", "ratio", "epsilon_low", "epsilon_high", "delta", "kl", "kl_times_ratio", "entropy", "entropy_low", "entropy_high", "entropy_step", "top_entropy",
+    "off_policy_threshold", "sapo_positive", "sapo_negative", "vespo_k_positive", "vespo_lambda_positive", "vespo_k_negative", "vespo_lambda_negative", NULL};
 static const CalcOption loss_options[] = {
-    {"loss_type", CALC_TEXT, AT(loss_type), NULL},
     {"mode", CALC_TEXT, AT(mode), NULL},
-    {"epsilon", CALC_NUMBER, AT(epsilon), NULL},
-    {"epsilon_high", CALC_NUMBER, AT(epsilon_high), NULL}, // null: epsilon
-    {"delta", CALC_NUMBER, AT(delta), NULL},
-    {"beta", CALC_NUMBER, AT(beta), NULL},
-    {"use_bias_correction_kl", CALC_FLAG, AT(use_bias_correction_kl), NULL},
-    {"entropy_coef", CALC_NUMBER, AT(entropy_coef), NULL},
     {"use_adaptive_entropy", CALC_FLAG, AT(adaptive_entropy), NULL},
-    {"entropy_coef_min", CALC_NUMBER, AT(entropy_min), NULL},
-    {"entropy_coef_max", CALC_NUMBER, AT(entropy_max), NULL},
-    {"entropy_coef_delta", CALC_NUMBER, AT(entropy_step), NULL},
     {"entropy_target", CALC_NUMBER, AT(entropy_target), NULL},
     {"max_completion_length", CALC_COUNT, AT(max_completion_length), NULL},
     {"gradient_accumulation_steps", CALC_COUNT, AT(gradient_accumulation_steps), NULL},
     {"steps_per_generation", CALC_COUNT, AT(steps_per_generation), NULL},
     {"num_processes", CALC_COUNT, AT(processes), NULL},
-    {"importance_sampling_level", CALC_TEXT, AT(level), NULL},
-    {"top_entropy_quantile", CALC_NUMBER, AT(top_entropy), NULL},
-    {"off_policy_mask_threshold", CALC_NUMBER, AT(off_policy), NULL},
-    {"sapo_temperature_pos", CALC_NUMBER, AT(sapo_positive), NULL},
-    {"sapo_temperature_neg", CALC_NUMBER, AT(sapo_negative), NULL},
-    {"vespo_k_pos", CALC_NUMBER, AT(k_positive), NULL},
-    {"vespo_lambda_pos", CALC_NUMBER, AT(lambda_positive), NULL},
-    {"vespo_k_neg", CALC_NUMBER, AT(k_negative), NULL},
-    {"vespo_lambda_neg", CALC_NUMBER, AT(lambda_negative), NULL},
     {"use_vllm", CALC_FLAG, AT(use_vllm), NULL},
     {"vllm_importance_sampling_correction", CALC_FLAG, AT(is_correction), NULL},
     {"vllm_importance_sampling_mode", CALC_TEXT, AT(is_mode), NULL},
@@ -53,28 +35,13 @@ static const CalcOption loss_options[] = {
 
 static const struct {
     const char *trl;
-    LossKind kind;
-} loss_types[] = {{"grpo", LOSS_GRPO}, {"bnpo", LOSS_BNPO}, {"dr_grpo", LOSS_DR_GRPO}, {"dapo", LOSS_DAPO}, {"luspo", LOSS_LUSPO},
-                  {"cispo", LOSS_CISPO_CAP}, {"sapo", LOSS_SAPO}, {"vespo", LOSS_VESPO}, {"gmpo", LOSS_GMPO}};
-static const struct {
-    const char *trl;
-    RatioLevel level;
-} levels[] = {{"token", RATIO_TOKEN}, {"sequence", RATIO_SEQUENCE}, {"sequence_token", RATIO_SEQUENCE_TOKEN}};
-static const struct {
-    const char *trl;
     CorrectionLevel level;
     CorrectionMode mode;
 } is_modes[] = {{"token_truncate", CORRECTION_TOKEN, CORRECTION_TRUNCATE}, {"token_mask", CORRECTION_TOKEN, CORRECTION_MASK},
                 {"sequence_truncate", CORRECTION_SEQUENCE, CORRECTION_TRUNCATE}, {"sequence_mask", CORRECTION_SEQUENCE, CORRECTION_MASK}};
 
-static bool set_kinds(CalcCase *c, const TrlLoss *o, Algo *algo) {
-    int kind = 0, level = 0, mode = 0;
-    while (kind < COUNT(loss_types) && strcmp(loss_types[kind].trl, o->loss_type) != 0) kind++;
-    if (kind == COUNT(loss_types)) return calc_unsupported(c, "loss_type = \"%.60s\"", o->loss_type);
-    while (level < COUNT(levels) && strcmp(levels[level].trl, o->level) != 0) level++;
-    if (level == COUNT(levels)) return calc_unsupported(c, "importance_sampling_level = \"%.60s\"", o->level);
-    algo->loss = loss_types[kind].kind;
-    algo->ratio = algo->loss == LOSS_GMPO ? RATIO_GEOMETRIC : levels[level].level;
+static bool set_correction(CalcCase *c, const TrlLoss *o, Algo *algo) {
+    int mode = 0;
     if (!o->use_vllm || !o->is_correction) return true;
     while (mode < COUNT(is_modes) && strcmp(is_modes[mode].trl, o->is_mode) != 0) mode++;
     if (mode == COUNT(is_modes)) return calc_unsupported(c, "vllm_importance_sampling_mode = \"%.60s\"", o->is_mode);
@@ -83,30 +50,31 @@ static bool set_kinds(CalcCase *c, const TrlLoss *o, Algo *algo) {
     return true;
 }
 
+static bool is_given(const CalcCase *c, const char *option) {
+    const json_t *value = json_object_get(c->config, option);
+    return value && !json_is_null(value);
+}
 static bool trl_algo(CalcCase *c, TrlLoss *o, Algo *algo, Err *err) {
-    *o = (TrlLoss){.mode = "train", .level = "token", .is_mode = "sequence_mask", .epsilon = NAN, .epsilon_high = NAN, .delta = NAN,
-                   .top_entropy = 1, .off_policy = NAN, .entropy_max = 1, .entropy_step = 0.005, .entropy_target = 0.2,
-                   .sapo_positive = 1, .sapo_negative = 1.05, .k_positive = 2, .lambda_positive = 3, .k_negative = 3, .lambda_negative = 2,
-                   .is_min = NAN, .is_max = NAN, .is_correction = true, .use_bias_correction_kl = true, .max_completion_length = NAN,
-                   .gradient_accumulation_steps = 1, .steps_per_generation = 1, .processes = 1};
-    TRY(calc_options(c, loss_options, o, err));
-    if (!o->loss_type) return calc_malformed(c, "config.loss_type", "it to be given", err);
+    Stage stage = {.algo = algo_default()};
+    stage.algo.ratio = RATIO_TOKEN, stage.algo.kl_times_ratio = true;
+    stage.algo.epsilon_low = stage.algo.epsilon_high = stage.algo.delta = stage.algo.off_policy_threshold = NAN;
+    *o = (TrlLoss){.mode = "train", .is_mode = "sequence_mask", .entropy_target = 0.2, .is_min = NAN, .is_max = NAN, .is_correction = true,
+                   .max_completion_length = NAN, .gradient_accumulation_steps = 1, .steps_per_generation = 1, .processes = 1};
+    TRY(calc_program_options(c, "trl", loss_keys, loss_options, o, &stage, err));
+    *algo = stage.algo;
+    if (!is_given(c, "loss_type")) return calc_malformed(c, "config.loss_type", "it to be given", err);
     if (strcmp(o->mode, "train") != 0 && strcmp(o->mode, "eval") != 0) return calc_unsupported(c, "mode = \"%.60s\"", o->mode);
-    if (isnan(o->epsilon)) return calc_malformed(c, "config.epsilon", "a number", err);
-    if (o->delta <= 0) return calc_unsupported(c, "delta = %g", o->delta);
-    if (o->off_policy < 0) return calc_unsupported(c, "off_policy_mask_threshold = %g", o->off_policy);
-    *algo = algo_default();
-    TRY(set_kinds(c, o, algo));
-    algo->epsilon_low = o->epsilon, algo->epsilon_high = isnan(o->epsilon_high) ? o->epsilon : o->epsilon_high;
-    algo->delta = isnan(o->delta) ? 0 : o->delta;
-    algo->kl = o->beta, algo->top_entropy = o->top_entropy, algo->entropy = o->entropy_coef;
-    algo->off_policy_threshold = isnan(o->off_policy) ? 0 : fmax(o->off_policy, 1e-300);
-    algo->sapo_positive = o->sapo_positive, algo->sapo_negative = o->sapo_negative;
-    algo->vespo_k_positive = o->k_positive, algo->vespo_lambda_positive = o->lambda_positive;
-    algo->vespo_k_negative = o->k_negative, algo->vespo_lambda_negative = o->lambda_negative;
+    if (isnan(algo->epsilon_low)) return calc_malformed(c, "config.epsilon", "a number", err);
+    if (algo->delta <= 0) return calc_unsupported(c, "delta = %g", algo->delta);
+    if (algo->off_policy_threshold < 0) return calc_unsupported(c, "off_policy_mask_threshold = %g", algo->off_policy_threshold);
+    if (algo->loss == LOSS_GMPO) algo->ratio = RATIO_GEOMETRIC;
+    if (isnan(algo->epsilon_high)) algo->epsilon_high = algo->epsilon_low;
+    if (isnan(algo->delta)) algo->delta = 0;
+    algo->off_policy_threshold = isnan(algo->off_policy_threshold) ? 0 : fmax(algo->off_policy_threshold, 1e-300);
     // The experimental trainers add the plain estimator.
     bool experimental = c->source && (strstr(c->source, "gmpo") || strstr(c->source, "gspo_token"));
-    algo->kl_times_ratio = o->use_bias_correction_kl && !experimental;
+    algo->kl_times_ratio = algo->kl_times_ratio && !experimental;
+    TRY(set_correction(c, o, algo));
     if (algo->loss == LOSS_DR_GRPO && isnan(o->max_completion_length))
         return calc_malformed(c, "config.max_completion_length", "an integer of at least 1", err);
     if (!strcmp(o->mode, "eval")) o->gradient_accumulation_steps = o->steps_per_generation = 1;
@@ -209,34 +177,13 @@ static const CalcOption advantage_options[] = {
     {"std", CALC_IDLE, 0, NULL}, // says in words that the divisor is n - 1
     {"eps", CALC_NUMBER, offsetof(TrlAdvantage, eps), NULL},
     {"num_generations", CALC_COUNT, offsetof(TrlAdvantage, num_generations), NULL},
-    {"scale_rewards", CALC_IDLE, 0, NULL}, // read by scale_rewards(): a text or a flag
     {"normalize_advantages", CALC_FLAG, offsetof(TrlAdvantage, normalize), NULL},
     {"reward_clip_range", CALC_RANGE, offsetof(TrlAdvantage, clip), NULL},
     {"beta", CALC_NUMBER, offsetof(TrlAdvantage, beta), NULL},
     {0},
 };
 
-static bool scale_rewards(CalcCase *c, AdvantageKind *out, Err *err) {
-    static const struct {
-        const char *trl;
-        AdvantageKind kind;
-    } names[] = {{"group", ADVANTAGE_GROUP}, {"batch", ADVANTAGE_BATCH}, {"none", ADVANTAGE_NONE}};
-    const json_t *value = json_object_get(c->config, "scale_rewards");
-    *out = ADVANTAGE_GROUP;
-    if (!value || json_is_null(value) || json_is_true(value)) return true;
-    *out = ADVANTAGE_NONE;
-    if (json_is_false(value)) return true;
-    if (!json_is_string(value)) return calc_malformed(c, "config.scale_rewards", "a text or a flag", err);
-    for (int i = 0; i < COUNT(names); i++)
-        if (!strcmp(names[i].trl, json_string_value(value))) {
-            *out = names[i].kind;
-            return true;
-        }
-    return calc_unsupported(c, "scale_rewards = \"%.60s\"", json_string_value(value));
-}
-
-static bool advantage_kind(CalcCase *c, const TrlAdvantage *o, AdvantageInput *in, Err *err) {
-    TRY(scale_rewards(c, &in->kind, err));
+static bool advantage_kind(CalcCase *c, const TrlAdvantage *o, AdvantageInput *in) {
     if (!strcmp(o->estimator, "rloo")) in->kind = ADVANTAGE_RLOO, in->whiten = o->normalize;
     else if (!strcmp(o->estimator, "gdpo") || !strcmp(o->aggregation, "normalize_then_sum")) in->kind = ADVANTAGE_GDPO, in->whiten = true;
     else if (strcmp(o->estimator, "grpo") != 0) return calc_unsupported(c, "estimator = \"%.60s\"", o->estimator);
@@ -280,9 +227,11 @@ bool trl_advantage(CalcCase *c, json_t *expected, Err *err) {
     Ragged rewards;
     int weights;
     double *weight;
-    TRY(calc_options(c, advantage_options, &o, err));
-    AdvantageInput in = {.eps = o.eps, .scale = true};
-    TRY(advantage_kind(c, &o, &in, err));
+    static const char *const keys[] = {"advantage", NULL};
+    Stage stage = {.algo = algo_default()};
+    TRY(calc_program_options(c, "trl", keys, advantage_options, &o, &stage, err));
+    AdvantageInput in = {.kind = stage.algo.advantage, .eps = o.eps, .scale = true};
+    TRY(advantage_kind(c, &o, &in));
     TRY(calc_inputs_known(c, known));
     TRY(calc_ragged(c, "rewards_per_func", NULL, &rewards, err) && calc_list(c, "reward_weights", &weights, &weight, err));
     if (!rewards.values) return calc_malformed(c, "inputs.rewards_per_func", "a list of lists of numbers", err);

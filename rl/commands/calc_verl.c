@@ -1,4 +1,4 @@
-// verl's option names for policy losses and rollout correction onto reckon's own, for `calc`. verl adds three aggregated
+// verl's policy losses and rollout correction, for `calc`; options that a recipe has a key for are read by the rows of programs.c. verl adds three aggregated
 // terms: the policy loss, the entropy bonus and the divergence. The first may have an aggregation of its own (GSPO, SAPO,
 // GMPO) or a mask of its own (bypass mode), so it is computed apart.
 #include "calc_verl.h"
@@ -9,36 +9,27 @@
 #include <string.h>
 
 typedef struct VerlLoss {
-    const char *loss_mode, *agg_mode, *kl_type;
-    double clip, low, high, dual, tau_positive, tau_negative, scale_factor, entropy, kl;
-    double cov_share, cov_low, cov_high, kl_cov_share, cov_kl, dro_beta, dp_size, tokens, sequences;
+    const char *loss_mode, *kl_type;
+    double high, scale_factor, kl, cov_share, kl_cov_share, dp_size, tokens, sequences;
     bool use_kl;
     const json_t *bypass;
     VerlCorrection correction;
+    Stage stage; // what the recipe's keys say
 } VerlLoss;
 #define AT(field) offsetof(VerlLoss, field)
 
+static const char *const loss_keys[] = {"aggregate", "epsilon_low", "dual_clip", "sapo_positive", "sapo_negative", "entropy", "cov_low", "cov_high", "cov_kl",
+                                        "dro_beta", NULL};
 static const CalcOption loss_options[] = {
-    {"loss_mode", CALC_TEXT, AT(loss_mode), NULL},
-    {"loss_agg_mode", CALC_TEXT, AT(agg_mode), NULL},
+    {"loss_mode", CALC_TEXT, AT(loss_mode), NULL}, // bypass_mode is one of them
     {"loss_scale_factor", CALC_NUMBER, AT(scale_factor), NULL},
-    {"clip_ratio", CALC_NUMBER, AT(clip), NULL},
-    {"clip_ratio_low", CALC_NUMBER, AT(low), NULL},
     {"clip_ratio_high", CALC_NUMBER, AT(high), NULL},
-    {"clip_ratio_c", CALC_NUMBER, AT(dual), NULL},
-    {"tau_pos", CALC_NUMBER, AT(tau_positive), NULL},
-    {"tau_neg", CALC_NUMBER, AT(tau_negative), NULL},
-    {"entropy_coeff", CALC_NUMBER, AT(entropy), NULL},
     {"use_kl_loss", CALC_FLAG, AT(use_kl), NULL},
     {"kl_loss_coef", CALC_NUMBER, AT(kl), NULL},
     {"kl_loss_type", CALC_TEXT, AT(kl_type), NULL},
     {"clip_cov_ratio", CALC_NUMBER, AT(cov_share), NULL},
-    {"clip_cov_lb", CALC_NUMBER, AT(cov_low), NULL},
-    {"clip_cov_ub", CALC_NUMBER, AT(cov_high), NULL},
     {"clip_cov_order", CALC_IDLE, 0, NULL}, // says in words which of the candidates were taken: the first ones
     {"kl_cov_ratio", CALC_NUMBER, AT(kl_cov_share), NULL},
-    {"ppo_kl_coef", CALC_NUMBER, AT(cov_kl), NULL},
-    {"dro_beta", CALC_NUMBER, AT(dro_beta), NULL},
     {"dp_size", CALC_COUNT, AT(dp_size), NULL},
     {"batch_num_tokens", CALC_NUMBER, AT(tokens), NULL},
     {"global_batch_size", CALC_NUMBER, AT(sequences), NULL},
@@ -139,50 +130,33 @@ bool verl_correction(CalcCase *c, const VerlCorrection *o, Correction *out, Err 
 
 // ---- the loss ----------------------------------------------------------------------------------------------
 static const struct {
-    const char *verl;
     LossKind loss;
     double log_ratio_bound, log_ratio_cap;
     Aggregate aggregate; // AGGREGATE_OF_LOSS: as loss_agg_mode says
 } modes[] = {
-    {"vanilla", LOSS_DAPO, 20, 0, AGGREGATE_OF_LOSS},    {"gspo", LOSS_GSPO_TOKEN, 0, 10, AGGREGATE_OF_LOSS},
-    {"sapo", LOSS_SAPO, 20, 0, AGGREGATE_SEQUENCE_MEAN}, {"gpg", LOSS_GPG, 0, 0, AGGREGATE_OF_LOSS},
-    {"cispo", LOSS_CISPO, 20, 0, AGGREGATE_OF_LOSS},     {"geo_mean", LOSS_GMPO, 0, 0, AGGREGATE_SEQUENCE_MEAN},
-    {"dro", LOSS_DRO, 0, 0, AGGREGATE_OF_LOSS},          {"dppo_tv", LOSS_DPPO_TV, 20, 0, AGGREGATE_OF_LOSS},
-    {"dppo_kl", LOSS_DPPO_KL, 20, 0, AGGREGATE_OF_LOSS}, {"clip_cov", LOSS_CLIP_COV, 0, 0, AGGREGATE_OF_LOSS},
-    {"kl_cov", LOSS_KL_COV, 0, 0, AGGREGATE_OF_LOSS},
+    {LOSS_DAPO, 20, 0, AGGREGATE_OF_LOSS}, {LOSS_GSPO_TOKEN, 0, 10, AGGREGATE_OF_LOSS},   {LOSS_SAPO, 20, 0, AGGREGATE_SEQUENCE_MEAN},
+    {LOSS_CISPO, 20, 0, AGGREGATE_OF_LOSS}, {LOSS_GMPO, 0, 0, AGGREGATE_SEQUENCE_MEAN},   {LOSS_DPPO_TV, 20, 0, AGGREGATE_OF_LOSS},
+    {LOSS_DPPO_KL, 20, 0, AGGREGATE_OF_LOSS},
 };
-static const struct {
-    const char *verl;
-    Aggregate aggregate;
-} agg_modes[] = {{"token-mean", AGGREGATE_STEP_TOKENS}, {"token-sum", AGGREGATE_SUM}, {"seq-mean-token-sum", AGGREGATE_SEQUENCE_SUM},
-                 {"seq-mean-token-mean", AGGREGATE_SEQUENCE_MEAN}, {"seq-mean-token-sum-norm", AGGREGATE_CONSTANT}};
 
-static bool aggregate_of(CalcCase *c, const VerlLoss *o, Aggregate *out) {
-    for (int i = 0; i < COUNT(agg_modes); i++)
-        if (!strcmp(agg_modes[i].verl, o->agg_mode)) {
-            *out = agg_modes[i].aggregate;
-            return true;
-        }
-    return calc_unsupported(c, "loss_agg_mode = \"%.60s\"", o->agg_mode);
-}
-
-static bool policy_algo(CalcCase *c, const VerlLoss *o, const char *mode, Aggregate aggregate, Algo *a) {
-    int i = 0;
-    while (i < COUNT(modes) && strcmp(modes[i].verl, mode) != 0) i++;
-    if (i == COUNT(modes)) return calc_unsupported(c, "loss_mode = \"%.60s\"", mode);
-    *a = algo_default();
-    a->loss = modes[i].loss, a->log_ratio_bound = modes[i].log_ratio_bound, a->log_ratio_cap = modes[i].log_ratio_cap;
-    a->aggregate = modes[i].aggregate != AGGREGATE_OF_LOSS ? modes[i].aggregate : aggregate;
-    a->length_eps = 1e-8;
-    a->epsilon_low = isnan(o->low) ? o->clip : o->low, a->epsilon_high = isnan(o->high) ? o->clip : o->high;
-    if (a->loss == LOSS_DAPO) a->dual_clip = o->dual;
-    a->ratio_cap = o->dual;
-    a->sapo_positive = o->tau_positive, a->sapo_negative = o->tau_negative;
+// `mode` is the policy loss; the options' own may be bypass_mode.
+static bool policy_algo(CalcCase *c, const VerlLoss *o, const char *mode, Algo *a) {
+    int loss;
+    *a = o->stage.algo;
+    if (!calc_choice("verl", "policy_loss.loss_mode", "algo.loss", mode, &loss)) return calc_unsupported(c, "loss_mode = \"%.60s\"", mode);
+    a->loss = (LossKind)loss;
+    for (int i = 0; i < COUNT(modes); i++) {
+        if (modes[i].loss != a->loss) continue;
+        a->log_ratio_bound = modes[i].log_ratio_bound, a->log_ratio_cap = modes[i].log_ratio_cap;
+        if (modes[i].aggregate != AGGREGATE_OF_LOSS) a->aggregate = modes[i].aggregate;
+    }
+    a->length_eps = 1e-8, a->entropy = 0; // a term of its own
+    const json_t *both = json_object_get(c->config, "clip_ratio");
+    a->epsilon_high = !isnan(o->high) ? o->high : json_is_number(both) ? json_number_value(both) : 0.2;
+    a->ratio_cap = a->dual_clip;
+    if (a->loss != LOSS_DAPO) a->dual_clip = 0;
     a->cov_share = a->loss == LOSS_KL_COV ? o->kl_cov_share : o->cov_share;
-    a->cov_low = o->cov_low, a->cov_high = o->cov_high, a->cov_kl = o->cov_kl;
-    if (a->loss == LOSS_DRO && !(o->dro_beta > 0)) return calc_unsupported(c, "dro_beta = %g, which verl refuses", o->dro_beta);
-    a->dro_beta = o->dro_beta;
-    return true;
+    return a->loss != LOSS_DRO || a->dro_beta > 0 || calc_unsupported(c, "dro_beta = %g, which verl refuses", a->dro_beta);
 }
 
 static ObjectiveInput step_of(const VerlLoss *o, const LossInputs *in) {
@@ -234,9 +208,7 @@ static bool correct(CalcCase *c, const VerlCorrection *o, const LossInputs *in, 
 
 static bool policy_loss(CalcCase *c, const VerlLoss *o, const Corrected *k, const char *mode, const double *weight, ObjectiveOutput *out, Err *err) {
     Algo algo;
-    Aggregate aggregate = AGGREGATE_STEP_TOKENS;
-    TRY(aggregate_of(c, o, &aggregate));
-    TRY(policy_algo(c, o, mode, aggregate, &algo));
+    TRY(policy_algo(c, o, mode, &algo));
     ObjectiveInput step = step_of(o, &k->in);
     step.weight = weight;
     if (algo.loss == LOSS_GMPO) step.step_sequences = k->in.shape.rows; // a plain mean
@@ -261,27 +233,18 @@ static bool bypass_loss(CalcCase *c, const VerlLoss *o, const LossInputs *in, Ob
 }
 
 bool verl_kl_form(CalcCase *c, const char *name, Kl *out) {
-    static const struct {
-        const char *verl;
-        KlEstimator plain, plus;
-    } names[] = {{"kl", KL_K1, KL_K1_PLUS}, {"k1", KL_K1, KL_K1_PLUS}, {"abs", KL_ABS, KL_ABS_PLUS}, {"mse", KL_K2, KL_K2_PLUS},
-                 {"k2", KL_K2, KL_K2_PLUS}, {"low_var_kl", KL_K3, KL_K3_PLUS}, {"k3", KL_K3, KL_K3_PLUS}};
-    size_t n = strcspn(name, "+");
-    for (int i = 0; i < COUNT(names); i++)
-        if (strlen(names[i].verl) == n && !strncmp(names[i].verl, name, n) && strlen(name) <= n + 1) {
-            bool bounded = names[i].plain == KL_K3;
-            *out = (Kl){.estimator = name[n] ? names[i].plus : names[i].plain, .log_bound = bounded ? 20 : 0, .value_bound = bounded ? 10 : 0};
-            return true;
-        }
-    return calc_unsupported(c, "KL estimator \"%.60s\"", name);
+    int estimator;
+    if (!calc_choice("verl", "algorithm.kl_penalty", "algo.kl_estimator", name, &estimator)) return calc_unsupported(c, "KL estimator \"%.60s\"", name);
+    bool bounded = estimator == KL_K3 || estimator == KL_K3_PLUS;
+    *out = (Kl){.estimator = (KlEstimator)estimator, .log_bound = bounded ? 20 : 0, .value_bound = bounded ? 10 : 0};
+    return true;
 }
 
 // The entropy bonus and the divergence, aggregated as loss_agg_mode says.
 static bool other_terms(CalcCase *c, const VerlLoss *o, const LossInputs *in, ObjectiveOutput *out, Err *err) {
     Algo a = algo_default();
-    if (o->entropy == 0 && !o->use_kl) return true;
-    a.loss = LOSS_TERMS_ONLY, a.entropy = o->entropy, a.entropy_as_loss = true, a.length_eps = 1e-8;
-    TRY(aggregate_of(c, o, &a.aggregate));
+    if (o->stage.algo.entropy == 0 && !o->use_kl) return true;
+    a.loss = LOSS_TERMS_ONLY, a.entropy = o->stage.algo.entropy, a.entropy_as_loss = true, a.length_eps = 1e-8, a.aggregate = o->stage.algo.aggregate;
     if (o->use_kl) {
         a.kl = o->kl;
         TRY(verl_kl_form(c, o->kl_type, &a.kl_form));
@@ -303,12 +266,12 @@ static json_t *mask_json(const LossInputs *in) {
 bool verl_objective(CalcCase *c, json_t *expected, Err *err) {
     static const char *const known[] = {"logprobs", "old_logprobs", "ref_logprobs", "sampler_logprobs", "advantages", "mask", "entropies",
                                         "rollout_is_weights", NULL};
-    VerlLoss o = {.loss_mode = "vanilla", .agg_mode = "token-mean", .kl_type = "low_var_kl", .clip = 0.2, .low = NAN, .high = NAN, .dual = 3,
-                  .tau_positive = 1, .tau_negative = 1.05, .scale_factor = NAN, .kl = 0.001, .cov_share = 2e-4, .cov_low = 1, .cov_high = 5,
-                  .kl_cov_share = 2e-4, .cov_kl = 0.1, .dro_beta = NAN, .dp_size = 1, .tokens = NAN, .sequences = NAN};
+    VerlLoss o = {.loss_mode = "vanilla", .kl_type = "low_var_kl", .high = NAN, .scale_factor = NAN, .kl = 0.001, .cov_share = 2e-4, .kl_cov_share = 2e-4,
+                  .dp_size = 1, .tokens = NAN, .sequences = NAN, .stage = {.algo = algo_default()}};
+    o.stage.algo.aggregate = AGGREGATE_STEP_TOKENS, o.stage.algo.dual_clip = 3, o.stage.algo.cov_kl = 0.1, o.stage.algo.dro_beta = NAN;
     Ragged weights;
     Corrected k = {0};
-    TRY(calc_options(c, loss_options, &o, err));
+    TRY(calc_program_options(c, "verl", loss_keys, loss_options, &o, &o.stage, err));
     TRY(calc_inputs_known(c, known));
     TRY(calc_loss_inputs(c, &k.in, err));
     TRY(calc_ragged(c, "rollout_is_weights", &k.in.shape, &weights, err));
@@ -325,6 +288,6 @@ bool verl_objective(CalcCase *c, json_t *expected, Err *err) {
     TRY(other_terms(c, &o, &k.in, &out, err));
     json_object_set_new(expected, "loss", json_number_or_name(out.loss));
     json_object_set_new(expected, "dloss_dlogprobs", calc_ragged_json(&k.in.shape, out.dlogprob));
-    if (o.entropy != 0) json_object_set_new(expected, "dloss_dentropies", calc_ragged_json(&k.in.shape, out.dentropy));
+    if (o.stage.algo.entropy != 0) json_object_set_new(expected, "dloss_dentropies", calc_ragged_json(&k.in.shape, out.dentropy));
     return true;
 }

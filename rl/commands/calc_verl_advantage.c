@@ -1,4 +1,4 @@
-// verl's advantage estimators and its divergence in the reward onto reckon's own, for `calc`; SkyRL's maximum-likelihood
+// verl's advantage estimators and its divergence in the reward, for `calc` (names: programs.c); SkyRL's maximum-likelihood
 // estimator has the same form.
 #include "calc_verl.h"
 #include <math.h>
@@ -19,7 +19,6 @@ static const CalcOption options[] = {
     {"eps", CALC_NUMBER, AT(eps), NULL},
     {"epsilon", CALC_NUMBER, AT(eps), NULL},
     {"norm_adv_by_std_in_grpo", CALC_FLAG, AT(scale), NULL},
-    {"gamma", CALC_NUMBER, AT(gamma), NULL},
     {"lam", CALC_NUMBER, AT(lambda), NULL},
     {"f_norm", CALC_NUMBER, AT(f_norm), NULL},
     {"handle_zero_tail", CALC_FLAG, AT(zero_tail), NULL},
@@ -83,17 +82,7 @@ static bool answer(const Rows *r, json_t *expected, const double *advantage, con
 }
 
 // ---- estimators with one value a sequence ------------------------------------------------------------------
-static const struct {
-    const char *verl;
-    AdvantageKind kind;
-    bool lone_keeps_reward, whitened;
-} outcomes[] = {
-    {"grpo", ADVANTAGE_GROUP, true, false},           {"grpo_vectorized", ADVANTAGE_GROUP, true, false},
-    {"grpo_passk", ADVANTAGE_PASSK, true, false},     {"reinforce_plus_plus_baseline", ADVANTAGE_REINFORCE_PLUS_PLUS_BASELINE, true, true},
-    {"rloo", ADVANTAGE_RLOO, true, false},            {"rloo_vectorized", ADVANTAGE_RLOO, false, false},
-    {"opo", ADVANTAGE_OPO, true, false},              {"gpg", ADVANTAGE_GPG, true, false},
-    {"gdpo", ADVANTAGE_GDPO, true, true},
-};
+static bool is_named(const VerlAdvantage *o, const char *estimator) { return !strcmp(o->estimator, estimator); }
 
 static bool read_parts(CalcCase *c, const VerlAdvantage *o, int rows, AdvantageInput *in, Err *err) {
     const json_t *parts = json_object_get(c->inputs, "component_rewards");
@@ -121,13 +110,13 @@ static bool check_passk(CalcCase *c, const Rows *r) {
     return true;
 }
 
-static bool outcome(CalcCase *c, const VerlAdvantage *o, int which, json_t *expected, Err *err) {
+static bool outcome(CalcCase *c, const VerlAdvantage *o, AdvantageKind kind, json_t *expected, Err *err) {
     Rows r;
     TRY(read_rows(c, "token_level_rewards", &r, err));
     int rows = r.rewards.rows;
-    AdvantageInput in = {.kind = outcomes[which].kind, .eps = o->eps, .scale = o->scale, .lone_keeps_reward = outcomes[which].lone_keeps_reward,
+    AdvantageInput in = {.kind = kind, .eps = o->eps, .scale = o->scale, .lone_keeps_reward = !is_named(o, "rloo_vectorized"),
                          .count = rows, .group = r.group, .groups = r.groups, .reward = r.score, .length = r.length};
-    if (!strcmp(outcomes[which].verl, "grpo_vectorized")) in.variance_floor = o->eps;
+    if (is_named(o, "grpo_vectorized")) in.variance_floor = o->eps;
     if (in.kind == ADVANTAGE_GROUP && !o->scale) in.kind = ADVANTAGE_NONE;
     if (in.kind == ADVANTAGE_GDPO) TRY(read_parts(c, o, rows, &in, err));
     if (in.kind == ADVANTAGE_PASSK) TRY(check_passk(c, &r));
@@ -135,7 +124,7 @@ static bool outcome(CalcCase *c, const VerlAdvantage *o, int which, json_t *expe
     advantage_compute(&in, advantage, NULL);
     for (int i = 0; in.kind == ADVANTAGE_GPG && i < rows; i++) advantage[i] /= o->f_norm;
     double *tokens = spread(c, &r, advantage);
-    if (outcomes[which].whitened) whiten_tokens(r.rewards.count, r.mask, &verl_whitening, tokens);
+    if (kind == ADVANTAGE_REINFORCE_PLUS_PLUS_BASELINE || kind == ADVANTAGE_GDPO) whiten_tokens(r.rewards.count, r.mask, &verl_whitening, tokens);
     return answer(&r, expected, tokens, tokens);
 }
 
@@ -213,17 +202,20 @@ static const struct {
 bool verl_advantage(CalcCase *c, json_t *expected, Err *err) {
     static const char *const known[] = {"token_level_rewards", "mask", "group", "reward_baselines", "values", "old_log_probs", "sum_pi_squared",
                                         "rollout_is_weights", "component_rewards", NULL};
-    VerlAdvantage o = {.estimator = "gae", .eps = NAN, .gamma = 1, .lambda = 1, .f_norm = 1, .scale = true};
+    VerlAdvantage o = {.estimator = "gae", .eps = NAN, .lambda = 1, .f_norm = 1, .scale = true};
     const json_t *name = json_object_get(c->config, "estimator");
     for (int i = 0; i < COUNT(by_token); i++)
         if (json_is_string(name) && !strcmp(json_string_value(name), by_token[i].verl)) o.zero_tail = by_token[i].zero_tail, o.eps = by_token[i].eps;
-    TRY(calc_options(c, options, &o, err));
+    static const char *const keys[] = {"gamma", NULL};
+    Stage stage = {.algo = algo_default()};
+    int kind;
+    TRY(calc_program_options(c, "verl", keys, options, &o, &stage, err));
     TRY(calc_inputs_known(c, known));
+    o.gamma = stage.algo.gamma;
     if (isnan(o.eps)) o.eps = 1e-6;
-    for (int i = 0; i < COUNT(outcomes); i++)
-        if (!strcmp(outcomes[i].verl, o.estimator)) return outcome(c, &o, i, expected, err);
     for (int i = 0; i < COUNT(by_token); i++)
-        if (!strcmp(by_token[i].verl, o.estimator)) return by_token[i].function(c, &o, expected, err);
+        if (is_named(&o, by_token[i].verl)) return by_token[i].function(c, &o, expected, err);
+    if (calc_choice("verl", "algorithm.adv_estimator", "algo.advantage", o.estimator, &kind)) return outcome(c, &o, (AdvantageKind)kind, expected, err);
     return calc_unsupported(c, "estimator = \"%.60s\"", o.estimator);
 }
 

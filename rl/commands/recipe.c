@@ -1,36 +1,11 @@
 // `reckon recipe convert`: a configuration of another program as a commented recipe. Every option is either set, named with
 // the reason why there is nothing to set, or listed as one that has no equal here; none is dropped in silence.
-#include "recipe_convert.h"
+#include "programs.h"
 #include "command.h"
 #include "config_file.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-// "actor.clip_ratio" is the row of the path "actor_rollout_ref.actor.clip_ratio". The longest row wins.
-static const OptionMap *row_of(const Program *p, const char *path) {
-    const OptionMap *best = NULL;
-    for (const OptionMap *o = p->options; o->theirs; o++) {
-        size_t n = strlen(o->theirs), all = strlen(path);
-        bool ends = all >= n && !strcmp(path + all - n, o->theirs) && (all == n || path[all - n - 1] == '.');
-        if (ends && (!best || n > strlen(best->theirs))) best = o;
-    }
-    return best;
-}
-
-// The word that `words` maps a value to; NULL if none.
-static json_t *translated(const char *words, const json_t *value) {
-    char text[64];
-    if (json_is_boolean(value)) snprintf(text, sizeof text, "%s", json_is_true(value) ? "true" : "false");
-    else if (json_is_string(value)) snprintf(text, sizeof text, "%s", json_string_value(value));
-    else return NULL;
-    for (const char *w = words; *w;) {
-        size_t key = strcspn(w, "="), end = strcspn(w, "|");
-        if (strlen(text) == key && !strncmp(w, text, key)) return json_stringn(w + key + 1, end - key - 1);
-        w += end + (w[end] == '|');
-    }
-    return NULL;
-}
 
 static char *shown(const char *path, const json_t *value, const char *why) {
     Buf text = {0};
@@ -49,7 +24,7 @@ static void add_line(json_t *list, const char *path, const json_t *value, const 
 }
 
 static void take_option(const Program *p, Conversion *c, json_t *without, const char *path, json_t *value) {
-    const OptionMap *row = row_of(p, path);
+    const OptionMap *row = program_row(p, path);
     if (!row) {
         add_line(without, path, value, NULL);
         return;
@@ -60,7 +35,7 @@ static void take_option(const Program *p, Conversion *c, json_t *without, const 
         add_line(c->notes, path, value, row->note);
         return;
     }
-    json_t *ours = row->words ? translated(row->words, value) : json_incref(value);
+    json_t *ours = row->words ? program_word(row, value) : json_incref(value);
     if (!ours || json_is_array(ours) || json_is_object(ours)) {
         add_line(without, path, value, "this value has no equal here");
         json_decref(ours);
@@ -187,9 +162,8 @@ static bool run(const Args *args, Err *err) {
     if (strcmp(args->positional[0], "convert") != 0)
         return fail(err, ERR_USAGE, "recipe", "found '%.60s', expected convert", args->positional[0]);
     if (!from) return fail(err, ERR_USAGE, "recipe", "missing --from, the program whose configuration it is");
-    for (const Program *p = programs; p->name; p++)
-        if (!strcmp(p->name, from)) return convert(args->positional[1], p, err);
-    return fail(err, ERR_USAGE, "recipe", "unknown program '%.60s'", from);
+    const Program *p = program_named(from);
+    return p ? convert(args->positional[1], p, err) : fail(err, ERR_USAGE, "recipe", "unknown program '%.60s'", from);
 }
 
 static const Option options[] = {

@@ -1,7 +1,8 @@
-// What the options of TRL, verl, OpenRLHF and prime-rl are called in a recipe. A row whose option only says where or how
+// What the options of TRL, verl, OpenRLHF and prime-rl are called in a recipe, for `recipe convert` and for `calc`. A row whose option only says where or how
 // fast something runs has a note instead; what has no row has no equal here and is listed as such.
-#include "recipe_convert.h"
+#include "programs.h"
 #include "base.h"
+#include <stdio.h>
 #include <string.h>
 
 static const json_t *seen(const Conversion *c, const char *name) { return json_object_get(c->seen, name); }
@@ -102,6 +103,8 @@ static void trl_finish(Conversion *c) {
     if (sum && !strcmp(sum, "normalize_then_sum")) put(c, "algo", "advantage", json_string("gdpo"));
 }
 
+#define VERL_KL "kl=k1|k1=k1|abs=abs|mse=k2|k2=k2|low_var_kl=k3|k3=k3|kl+=k1+|k1+=k1+|abs+=abs+|mse+=k2+|k2+=k2+|low_var_kl+=k3+|k3+=k3+"
+
 // ---- verl ------------------------------------------------------------------------------------------------------
 static const OptionMap verl_options[] = {
     {"model.path", "model.path", NULL, NULL},
@@ -133,7 +136,7 @@ static const OptionMap verl_options[] = {
     {"actor.entropy_coeff", "algo.entropy", NULL, NULL},
     {"actor.use_kl_loss", NULL, NULL, "read beside kl_loss_coef"},
     {"actor.kl_loss_coef", NULL, NULL, "read beside use_kl_loss"},
-    {"actor.kl_loss_type", NULL, NULL, "read beside use_kl_loss"},
+    {"actor.kl_loss_type", NULL, VERL_KL, "read beside use_kl_loss"},
     {"actor.loss_agg_mode", "algo.aggregate",
      "token-mean=step_tokens|token-sum=sum|seq-mean-token-sum=sequence_sum|seq-mean-token-mean=sequence_mean|seq-mean-token-sum-norm=constant", NULL},
     {"policy_loss.loss_mode", "algo.loss",
@@ -150,7 +153,7 @@ static const OptionMap verl_options[] = {
     {"algorithm.norm_adv_by_std_in_grpo", NULL, NULL, "read beside adv_estimator"},
     {"algorithm.gamma", "algo.gamma", NULL, NULL},
     {"algorithm.use_kl_in_reward", NULL, NULL, "read beside kl_ctrl"},
-    {"algorithm.kl_penalty", NULL, NULL, "read beside use_kl_in_reward"},
+    {"algorithm.kl_penalty", NULL, VERL_KL, "read beside use_kl_in_reward"},
     {"kl_ctrl.type", NULL, NULL, "read beside use_kl_in_reward"},
     {"kl_ctrl.kl_coef", NULL, NULL, "read beside use_kl_in_reward"},
     {"kl_ctrl.horizon", NULL, NULL, "read beside use_kl_in_reward"},
@@ -168,12 +171,9 @@ static const OptionMap verl_options[] = {
     {"rollout.tensor_model_parallel_size", NULL, NULL, PLACE},
     {0},
 };
-static const char *kl_word(const char *name) {
-    static const char *const words[][2] = {{"kl", "k1"}, {"k1", "k1"}, {"abs", "abs"}, {"mse", "k2"}, {"k2", "k2"}, {"low_var_kl", "k3"}, {"k3", "k3"},
-                                           {"k1+", "k1+"}, {"k3+", "k3+"}, {"low_var_kl+", "k3+"}, {"kl+", "k1+"}};
-    for (int i = 0; name && i < COUNT(words); i++)
-        if (!strcmp(words[i][0], name)) return words[i][1];
-    return "k3";
+static void put_word(Conversion *c, const char *key, const char *option, const char *otherwise) {
+    json_t *word = program_word(program_row(program_named("verl"), option), seen(c, option));
+    put(c, "algo", key, word ? word : json_string(otherwise));
 }
 static void verl_finish(Conversion *c) {
     double prompts = number(c, "data.train_batch_size", 1024), mini = number(c, "actor.ppo_mini_batch_size", 256);
@@ -188,13 +188,13 @@ static void verl_finish(Conversion *c) {
         put(c, "algo", "advantage", json_string("none"));
     if (is_on(c, "actor.use_kl_loss")) {
         put(c, "algo", "kl", json_real(number(c, "actor.kl_loss_coef", 0.001)));
-        put(c, "algo", "kl_estimator", json_string(kl_word(json_string_value(seen(c, "actor.kl_loss_type")))));
+        put_word(c, "kl_estimator", "actor.kl_loss_type", "k3");
     }
     if (is_on(c, "algorithm.use_kl_in_reward")) {
-        const char *type = json_string_value(seen(c, "kl_ctrl.type")), *penalty = json_string_value(seen(c, "algorithm.kl_penalty"));
+        const char *type = json_string_value(seen(c, "kl_ctrl.type"));
         put(c, "algo", "kl_in_reward", json_true());
         put(c, "algo", "kl", json_real(number(c, "kl_ctrl.kl_coef", 0.001)));
-        put(c, "algo", "kl_estimator", json_string(kl_word(penalty ? penalty : "kl")));
+        put_word(c, "kl_estimator", "algorithm.kl_penalty", seen(c, "algorithm.kl_penalty") ? "k3" : "k1");
         if (type && !strcmp(type, "adaptive")) {
             put(c, "algo", "kl_target", json_real(number(c, "kl_ctrl.target_kl", 0.1)));
             put(c, "algo", "kl_horizon", json_real(number(c, "kl_ctrl.horizon", 10000)));
@@ -224,6 +224,8 @@ static const OptionMap openrlhf_options[] = {
     {"actor.lr_scheduler", "optimizer.schedule", SCHEDULES, NULL},
     {"actor.min_lr_ratio", "optimizer.final_share", NULL, NULL},
     {"actor.eps_clip", "algo.epsilon_low", NULL, NULL},
+    {"clip_eps_low", "algo.epsilon_low", NULL, NULL}, // as its loss calls the two numbers
+    {"clip_eps_high", "algo.epsilon_high", NULL, NULL},
     {"actor.eps_clip_low_high", NULL, NULL, "two numbers: epsilon_low and epsilon_high"},
     {"actor.dual_clip", "algo.dual_clip", NULL, NULL},
     {"actor.entropy_coef", "algo.entropy", NULL, NULL},
@@ -332,3 +334,32 @@ const Program programs[] = {
     {"prime", "prime-rl", "prime", prime_options, prime_finish},
     {0},
 };
+
+const Program *program_named(const char *name) {
+    for (const Program *p = programs; p->name; p++)
+        if (!strcmp(p->name, name)) return p;
+    return NULL;
+}
+
+const OptionMap *program_row(const Program *p, const char *path) {
+    const OptionMap *best = NULL;
+    for (const OptionMap *o = p->options; o->theirs; o++) {
+        size_t n = strlen(o->theirs), all = strlen(path);
+        bool ends = all >= n && !strcmp(path + all - n, o->theirs) && (all == n || path[all - n - 1] == '.');
+        if (ends && (!best || n > strlen(best->theirs))) best = o;
+    }
+    return best;
+}
+
+json_t *program_word(const OptionMap *row, const json_t *value) {
+    char text[64];
+    if (json_is_boolean(value)) snprintf(text, sizeof text, "%s", json_is_true(value) ? "true" : "false");
+    else if (json_is_string(value)) snprintf(text, sizeof text, "%s", json_string_value(value));
+    else return NULL;
+    for (const char *w = row->words; *w;) {
+        size_t key = strcspn(w, "="), end = strcspn(w, "|");
+        if (strlen(text) == key && !strncmp(w, text, key)) return json_stringn(w + key + 1, end - key - 1);
+        w += end + (w[end] == '|');
+    }
+    return NULL;
+}

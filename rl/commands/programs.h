@@ -1,6 +1,7 @@
-// The tables of `recipe convert`: what another program's options are called here (recipe_programs.c).
-#ifndef RECKON_RECIPE_CONVERT_H
-#define RECKON_RECIPE_CONVERT_H
+// What the options of TRL, verl, OpenRLHF and prime-rl are called here: one table a program (programs.c), which `recipe convert` turns
+// configurations into recipes with, and `calc` reads the options of its cases by.
+#ifndef RECKON_PROGRAMS_H
+#define RECKON_PROGRAMS_H
 #include "json.h"
 
 typedef struct OptionMap {
@@ -22,5 +23,11 @@ typedef struct Program {
     void (*finish)(Conversion *c);    // what several options decide together
 } Program;
 extern const Program programs[]; // ends with a row without a name
+
+const Program *program_named(const char *name); // NULL: there is none
+// "actor.clip_ratio" is the row of the path "actor_rollout_ref.actor.clip_ratio". The longest row wins; NULL: none.
+const OptionMap *program_row(const Program *p, const char *path);
+// The word of a recipe that a row's words map a text or a flag to, new; NULL: none.
+json_t *program_word(const OptionMap *row, const json_t *value);
 
 #endif
