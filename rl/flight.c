@@ -175,7 +175,7 @@ void batch_levels(const Batch *b, StepReport *report) {
 bool batch_verdicts(const Trainer *t, Batch *b, StepReport *report, Err *err) {
     double start = clock_seconds();
     for (int i = 0; i < b->prompt_count; i++) {
-        TRY(group_await(t, b->groups[i], err));
+        for (const Group *g = b->groups[i]; g; g = g->previous) TRY(group_await(t, g, err)); // after a resume the attempts before it, too
         for (int s = 0; s < b->group_size; s++) b->episodes[i * b->group_size + s].verdict = b->groups[i]->episodes[s].verdict;
     }
     report->measured.reward += clock_seconds() - start;

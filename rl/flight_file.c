@@ -264,7 +264,10 @@ bool flight_load(const Trainer *t, const Stage *stage, const char *path, Flight 
         ok = fail(err, ERR_DATA, path, "%zu batches and %zu groups in flight, expected at most %d and %d", batches, groups, stage->staleness + 1, stage->partial);
     f->sampled = (int)sampled;
     for (size_t i = 0; ok && i < batches; i++) ok = take_batch(&from, f, json_array_get(ready, i), err);
-    for (size_t i = 0; ok && i < groups; i++) ok = take_group(&from, json_array_get(open, i), &f->open[f->open_count++], err);
+    for (size_t i = 0; ok && i < groups; i++) {
+        Group **to = &f->open[f->open_count++];
+        ok = take_group(&from, json_array_get(open, i), to, err) && submit(t, (*to)->previous, err);
+    }
     json_decref(j);
     return ok;
 }

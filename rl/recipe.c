@@ -298,8 +298,6 @@ static bool check_rollout(Build *b, const json_t *stage, const char *path, Err *
     snprintf(at, sizeof at, "%s.rollout.partial", path);
     if (partial > int_of(stage, "prompts"))
         return REJECT(b, ERR_DATA, at, "'rollout.partial' in %s: found %d, expected at most the %d prompts", path, partial, int_of(stage, "prompts"));
-    if (partial > 0 && int_of(algo, "refills") > 0)
-        return REJECT(b, ERR_DATA, at, "'rollout.partial' in %s: expected 0 beside algo.refills: whether a group is replaced is known when it is complete", path);
     snprintf(at, sizeof at, "%s.algo.correction.level", path);
     bool corrected = strcmp(json_string_value(json_object_get(correction, "level")), "off") || strcmp(json_string_value(json_object_get(correction, "reject")), "none");
     if ((partial > 0 || int_of(rollout, "staleness") > 0) && !corrected && !strcmp(json_string_value(json_object_get(algo, "loss")), "gpg"))

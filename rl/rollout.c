@@ -4,6 +4,8 @@
 // Dynamic sampling (DAPO, arXiv 2503.14476): a group whose rewards are all equal teaches nothing, so it is replaced by one of a
 // further prompt, a bounded number of times. Each place of a step has attempts of its own, number r of place i always the same
 // prompt; so the next one starts as soon as its verdicts say so, among whatever decodes then, and nothing depends on when that is.
+// Where a sampling ends before all groups are complete, it goes on in rounds: those that became complete are scored, the ones without
+// variance make room for their next attempts, and these and all others in flight go on until the batch is full.
 #include "curriculum.h"
 #include "flight.h"
 #include <math.h>
@@ -25,6 +27,7 @@ typedef struct Sitting { // what one sampling works with
     Group **places; // [first_count] the latest attempt of each
     RolloutRequest *requests;
     bool pauses;    // it may end before all are complete
+    int missing;    // groups of the batch
     int32_t longest_prompt;
     double waited;  // measured: seconds in which nothing decoded, all waited for the environment
     bool stopped;   // by progress
@@ -205,7 +208,7 @@ static bool next_request(void *context, bool wait, RolloutRequest *out, bool *th
 // Everything that is carried over, and new prompts, as many as are missing.
 static bool begin(Sitting *w, Flight *f, Err *err) {
     const Stage *stage = w->stage;
-    int64_t all = (int64_t)stage->batch * stage->steps, fresh = stage->batch + stage->partial - f->open_count;
+    int64_t all = (int64_t)stage->batch * stage->steps, fresh = w->missing + stage->partial - f->open_count;
     if (fresh > all - f->started) fresh = all - f->started;
     w->first_count = f->open_count + (int)fresh;
     size_t most = (size_t)w->first_count * (size_t)(stage->algo.refills + 1) + 1;
@@ -240,9 +243,9 @@ static bool begin(Sitting *w, Flight *f, Err *err) {
 static bool sample(Sitting *w, StepReport *report, Err *err) {
     const Stage *stage = w->stage;
     Rollout rollout;
-    RolloutOptions o = {.finished = sample_finished, .progress = show_progress, .context = w, .complete = w->pauses ? stage->batch : 0};
+    RolloutOptions o = {.finished = sample_finished, .progress = show_progress, .context = w, .complete = w->pauses ? w->missing : 0};
     if (w->groups[0]->dialogues) o.turn_ended = turn_ended, o.next_turn = next_turn;
-    if (stage->algo.refills > 0) o.next_request = next_request, o.more_requests = w->first_count * stage->algo.refills, o.longest_prompt = w->longest_prompt;
+    if (stage->algo.refills > 0 && !w->pauses) o.next_request = next_request, o.more_requests = w->first_count * stage->algo.refills, o.longest_prompt = w->longest_prompt;
     bool ok = policy_rollout(w->t->policy, w->requests, w->first_count, &o, &rollout, err);
     if (w->failed) {
         if (ok) rollout_free(&rollout);
@@ -273,23 +276,42 @@ static bool is_before(const Flight *f, const Stage *stage, const Group *a, const
     return a->step != b->step ? a->step < b->step : a->slot < b->slot;
 }
 
-// The batch, in the order of its prompts' numbers; the others stay open.
-static void choose(Sitting *w, Flight *f, FlightBatch *batch) {
+// Those that the batch is missing, in the order of their prompts' numbers; the others stay open.
+static void choose(Sitting *w, Flight *f, Group **out) {
     const Stage *stage = w->stage;
     bool *chosen = xcalloc((size_t)w->first_count + 1, sizeof *chosen);
-    for (int n = 0; n < stage->batch; n++) {
+    for (int n = 0; n < w->missing; n++) {
         int best = -1;
         for (int i = 0; i < w->first_count; i++)
             if (!chosen[i] && is_complete(w->places[i]) && (best < 0 || is_before(f, stage, w->places[i], w->places[best]))) best = i;
         chosen[best] = true;
     }
     f->open = xrealloc(f->open, ((size_t)w->first_count + 1) * sizeof *f->open);
+    f->started += w->first_count - f->open_count;
     f->open_count = 0;
     for (int i = 0, n = 0; i < w->first_count; i++) {
-        if (chosen[i]) batch->groups[n++] = w->places[i];
+        if (chosen[i]) out[n++] = w->places[i];
         else f->open[f->open_count++] = w->places[i];
     }
     free(chosen);
+}
+
+// Scored; those without variance make room for their next attempts, which are in flight from now on. *kept: how many are left.
+static bool keep_varying(Sitting *w, Flight *f, Group **groups, int *kept, Err *err) {
+    bool ok = true;
+    for (int i = 0; ok && i < w->missing; i++) ok = submit(w, groups[i], err);
+    *kept = 0;
+    w->longest_prompt = config_context(policy_config(w->t->policy)) - w->stage->sampling.max_tokens;
+    for (int i = 0; ok && w->stage->algo.refills > 0 && i < w->missing; i++) ok = group_await(w->t, groups[i], err);
+    for (int i = 0; i < w->missing; i++) {
+        Group *next = NULL;
+        int place = 0;
+        while (w->places[place] != groups[i]) place++;
+        if (ok && w->stage->algo.refills > 0 && !varies(groups[i])) ok = replace(w, place, &next, err);
+        if (next) f->open[f->open_count++] = next; // there is room: it was among them
+        else groups[(*kept)++] = groups[i];
+    }
+    return ok;
 }
 
 // What an interrupted sampling had begun is begun again by the next one.
@@ -298,23 +320,89 @@ static void undo(Sitting *w, Flight *f) {
     for (int i = f->open_count; i < w->first_count && i < w->count; i++) f->lost[f->lost_count++] = w->places[i] ? w->places[i] : w->groups[i];
 }
 
-bool flight_sample(const Trainer *t, Flight *f, const Stage *stage, int64_t stage_start, int64_t version, StepReport *report, Err *err) {
-    Sitting w = {.t = t, .stage = stage, .stage_start = stage_start, .version = version, .pauses = stage->partial > 0};
-    int64_t before = report->new_tokens;
-    bool ok = begin(&w, f, err) && sample(&w, report, err);
-    if (ok) {
-        f->started += w.first_count - f->open_count;
-        f->ready = xrealloc(f->ready, (size_t)(f->ready_count + 1) * sizeof *f->ready);
-        FlightBatch *batch = &f->ready[f->ready_count++];
-        batch->groups = xcalloc((size_t)stage->batch + 1, sizeof *batch->groups);
-        choose(&w, f, batch);
-        for (int i = 0; ok && w.pauses && i < stage->batch; i++) ok = submit(&w, batch->groups[i], err);
-        f->sampled++;
-        f->tokens += report->new_tokens - before;
-    } else {
-        undo(&w, f);
+// ---- a sampling in rounds ------------------------------------------------------------------------------------
+// What is in flight as it was before, for a sampling that is interrupted in a later round.
+typedef struct Before {
+    Flight flight;
+    Group **open;       // [flight.open_count]
+    Episode **episodes; // the same: [size] of each
+} Before;
+static void remember(const Flight *f, Before *b) {
+    size_t count = (size_t)f->open_count;
+    *b = (Before){.flight = *f, .open = xcalloc(count + 1, sizeof *b->open), .episodes = xcalloc(count + 1, sizeof *b->episodes)};
+    for (size_t i = 0; i < count; i++) {
+        Group *g = b->open[i] = f->open[i];
+        b->episodes[i] = xcalloc((size_t)g->size, sizeof **b->episodes);
+        memcpy(b->episodes[i], g->episodes, (size_t)g->size * sizeof *g->episodes);
     }
-    free(w.groups), free(w.places), free(w.requests);
+}
+static void forget(Before *b) {
+    for (int i = 0; i < b->flight.open_count; i++) free(b->episodes[i]);
+    free(b->open), free(b->episodes);
+}
+static bool was_open(const Before *b, const Group *g) {
+    for (int i = 0; i < b->flight.open_count; i++)
+        if (b->open[i] == g) return true;
+    return false;
+}
+static void lose(Flight *f, Group *g) {
+    f->lost = xrealloc(f->lost, (size_t)(f->lost_count + 1) * sizeof *f->lost);
+    f->lost[f->lost_count++] = g;
+}
+// A group that stands in place of one from before takes its attempts along only as far as they are new.
+static void lose_new(Flight *f, const Before *b, Group *g) {
+    Group *at = g;
+    if (was_open(b, g)) return;
+    while (at->previous && !was_open(b, at->previous)) at = at->previous;
+    at->previous = NULL;
+    lose(f, g);
+}
+static void recover(Flight *f, const Before *b, Group **batch, int count) {
+    for (int i = 0; i < count; i++) lose_new(f, b, batch[i]);
+    for (int i = 0; i < f->open_count; i++) lose_new(f, b, f->open[i]);
+    f->open = xrealloc(f->open, ((size_t)b->flight.open_count + 1) * sizeof *f->open);
+    f->open_count = b->flight.open_count, f->started = b->flight.started, f->tokens = b->flight.tokens;
+    for (int i = 0; i < f->open_count; i++) {
+        Group *g = f->open[i] = b->open[i];
+        memcpy(g->episodes, b->episodes[i], (size_t)g->size * sizeof *g->episodes);
+        g->submitted = g->settled = false;
+    }
+}
+
+static bool sample_round(Sitting *w, Flight *f, Group **out, int *kept, StepReport *report, Err *err) {
+    int64_t before = report->new_tokens;
+    if (!begin(w, f, err) || !sample(w, report, err)) {
+        undo(w, f);
+        return false;
+    }
+    f->tokens += report->new_tokens - before;
+    choose(w, f, out);
+    *kept = w->missing;
+    return !w->pauses || keep_varying(w, f, out, kept, err);
+}
+
+bool flight_sample(const Trainer *t, Flight *f, const Stage *stage, int64_t stage_start, int64_t version, StepReport *report, Err *err) {
+    Group **batch = xcalloc((size_t)stage->batch + 1, sizeof *batch);
+    Before before;
+    int count = 0;
+    bool ok = true;
+    remember(f, &before);
+    while (ok && count < stage->batch) {
+        Sitting w = {.t = t, .stage = stage, .stage_start = stage_start, .version = version, .pauses = stage->partial > 0, .missing = stage->batch - count};
+        int kept = 0;
+        ok = sample_round(&w, f, batch + count, &kept, report, err);
+        count += kept;
+        free(w.groups), free(w.places), free(w.requests);
+    }
+    if (ok) {
+        f->ready = xrealloc(f->ready, (size_t)(f->ready_count + 1) * sizeof *f->ready);
+        f->ready[f->ready_count++].groups = batch;
+        f->sampled++;
+    } else {
+        recover(f, &before, batch, count);
+        free(batch);
+    }
+    forget(&before);
     return ok;
 }
 

@@ -100,6 +100,14 @@ static void refilled(void) {
     TrainedRun less = train_run("plain", recipe, (const char *[]){"stages.1.algo.refills=0", NULL}, 6);
     TRAINED(less);
     CHECK(ask(&run, "SELECT groups_without_variance FROM steps WHERE step = 1") < ask(&less, "SELECT groups_without_variance FROM steps WHERE step = 1"));
+    run = replays("refilled-pieces", RECIPE("algo={refills=2}, rollout={partial=3, carry=2}, group_size=2, sampling={max_tokens=40, think_tokens=30, top_p=0.9}"));
+    CHECK(ask(&run, "SELECT count(*) FROM replaced") > 0);
+    CHECK(ask(&run, "SELECT count(*) FROM samples WHERE length(versions) > 16") > 0);
+    CHECK(ask(&run, "SELECT sum(new_tokens) - (SELECT sum(tokens) FROM samples) - (SELECT sum(tokens) FROM replaced) - (SELECT flight_tokens FROM steps WHERE step = 6) FROM steps") == 0);
+    CHECK(ask(&run, "SELECT sum(group_count) FROM steps") == 24);
+    run = train_run("refilled-both", RECIPE("algo={refills=1}, rollout={partial=2, staleness=1}, sampling={max_tokens=16}"), NULL, 6);
+    TRAINED(run);
+    audited(&run);
     run = replays("refilled-ahead", RECIPE("algo={refills=2}, rollout={staleness=1}, sampling={max_tokens=9}"));
     CHECK(ask(&run, "SELECT count(*) FROM replaced") > 0);
     scratch_remove();
@@ -110,7 +118,6 @@ static void refused(void) {
         const char *recipe, *message;
     } cases[] = {
         {RECIPE("rollout={partial=5}"), "'rollout.partial' in stages.1: found 5, expected at most the 4 prompts"},
-        {RECIPE("rollout={partial=2}, algo={refills=1}"), "expected 0 beside algo.refills"},
         {RECIPE("rollout={staleness=1}, algo={loss='gpg', correction={level='off'}}"), "the loss gpg has no ratio"},
         {RECIPE("rollout={staleness=-1}"), "expected an integer from 0 to 64"},
     };
