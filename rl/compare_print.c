@@ -82,9 +82,21 @@ static void print_latency(const json_t *replayable, const json_t *measured) {
     if (any) printf(", on %.0f items\n", number(measured, "latency_items"));
 }
 
+static void print_seeds(const json_t *replayable) {
+    size_t a, k;
+    json_t *arm, *one;
+    json_array_foreach(json_object_get(replayable, "arms"), a, arm) {
+        const json_t *seeds = json_object_get(json_object_get(arm, "all"), "seeds");
+        if (!json_is_object(seeds)) continue;
+        printf("seeds of %s:", text(arm, "name"));
+        json_array_foreach(json_object_get(seeds, "accuracy"), k, one) printf(" %.1f %%%s", 100 * json_number_value(one), k + 1 < json_array_size(json_object_get(seeds, "accuracy")) ? "," : "");
+        printf("; variance between them %.2g, within %.2g; standard error %.2f points\n", number(seeds, "between"), number(seeds, "within"), 100 * number(seeds, "error"));
+    }
+}
+
 // ---- verdicts ------------------------------------------------------------------------------------------------
 // Of the first pair every level, of the others the kinds: the document has all.
-static void print_pair(const json_t *replayable, const json_t *pair, const json_t *money, bool in_full) {
+static void print_pair(const json_t *replayable, const json_t *pair, const json_t *money, const char *currency, bool in_full) {
     const json_t *levels = json_object_get(replayable, "levels"), *kinds = json_object_get(replayable, "kinds");
     size_t count = json_array_size(levels), of_kinds = json_array_size(kinds);
     for (size_t i = 0; i < count + of_kinds; i++) {
@@ -98,8 +110,8 @@ static void print_pair(const json_t *replayable, const json_t *pair, const json_
         const json_t *price = json_array_get(json_object_get(money, kind ? "kinds" : "levels"), kind ? i - count : i);
         printf("  %-20s %s\n", name, text(one, "sentence"));
         if (*text(price, "sentence")) printf("  %-20s %s\n", "", text(price, "sentence"));
-        else if (json_is_number(json_object_get(price, "error_price")) && number(price, "error_price") > 0)
-            printf("  %-20s it pays where a wrong answer costs more than %.3g\n", "", number(price, "error_price"));
+        if (json_is_number(json_object_get(price, "error_price")) && number(price, "error_price") > 0)
+            printf("  %-20s %s pays where a wrong answer costs more than %.3g %s\n", "", text(pair, "a"), number(price, "error_price"), currency);
     }
 }
 static void print_verdicts(const json_t *replayable, const json_t *measured) {
@@ -108,7 +120,7 @@ static void print_verdicts(const json_t *replayable, const json_t *measured) {
     json_array_foreach(json_object_get(replayable, "pairs"), i, pair) {
         if (!strcmp(text(pair, "what"), "modes") && i == 0) printf("\nis thinking worth it?\n");
         else printf("\n%s against %s\n", text(pair, "a"), text(pair, "b"));
-        print_pair(replayable, pair, json_array_get(json_object_get(measured, "pairs"), i), i == 0 || json_array_size(json_object_get(replayable, "pairs")) <= 2);
+        print_pair(replayable, pair, json_array_get(json_object_get(measured, "pairs"), i), text(json_object_get(measured, "prices"), "currency"), i == 0 || json_array_size(json_object_get(replayable, "pairs")) <= 2);
     }
     const json_t *arms = json_object_get(replayable, "arms");
     for (size_t a = 0; a < json_array_size(arms); a++) {
@@ -168,6 +180,7 @@ void compare_print(const json_t *comparison) {
     const json_t *replayable = json_object_get(comparison, "replayable"), *measured = json_object_get(comparison, "measured");
     print_arms(replayable, measured);
     print_latency(replayable, measured);
+    print_seeds(replayable);
     print_verdicts(replayable, measured);
     print_router(replayable, measured);
     print_gain(replayable);

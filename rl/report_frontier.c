@@ -33,6 +33,15 @@ static bool efficient(const Point *p, int count, int i) {
     return p[i].y > 0;
 }
 
+// Joules from stated watts must not pass for measured ones.
+static bool joules_are_estimated(const Report *r) {
+    size_t i;
+    json_t *arm;
+    bool any = false;
+    json_array_foreach(json_object_get(measured_of(r), "arms"), i, arm) any = any || !strcmp(json_text_or(scoped(arm, (Scope){SCOPE_ALL, 0}), "joules_source", ""), "estimated");
+    return any;
+}
+
 static void add_view(const Report *r, json_t *views, Scope s, const char *measure) {
     const json_t *arms = json_object_get(replayable_of(r), "arms");
     Point *p = xcalloc(MOST_ARMS, sizeof *p);
@@ -50,7 +59,7 @@ static void add_view(const Report *r, json_t *views, Scope s, const char *measur
                                                 arm_tone(p[k].arm), "x", p[k].x, "y", p[k].y, "low", json_number_or_name(p[k].low), "high",
                                                 json_number_or_name(p[k].high), "front", (int)efficient(p, count, k)));
     scope_name(r, s, name);
-    snprintf(key, sizeof key, "cost %s", measure);
+    snprintf(key, sizeof key, "cost %s%s", measure, !strcmp(measure, "joules_per_item") && joules_are_estimated(r) ? " estimated" : "");
     if (count)
         json_array_append_new(views, json_pack("{s:o,s:o,s:s,s:o}", "scope", visible_string(name), "cost",
                                                say_with(r, key, "currency", currency_of(r), "n", money_scale_text(r, scale), NULL), "measure", measure, "points", json_incref(points)));
@@ -87,7 +96,7 @@ static void arms_sheet(Report *r, json_t *blocks) {
     sheet_column(sheet, "flops", "FLOPs", "scaled");
     sheet_column(sheet, "seconds", say(r, "time"), "seconds");
     sheet_column(sheet, "latency", say(r, "latency"), "seconds");
-    sheet_column(sheet, "joules", say(r, "joules"), "number");
+    sheet_column(sheet, "joules", say(r, joules_are_estimated(r) ? "joules estimated" : "joules"), "number");
     sheet_column(sheet, "cost_of_pass", json_string_value(money), "number");
     sheet_column(sheet, "tokens_per_correct", say(r, "tokens per correct"), "number");
     sheet_column(sheet, "outcome_efficiency", say(r, "efficiency"), "share");
@@ -106,6 +115,32 @@ static void arms_sheet(Report *r, json_t *blocks) {
     }
     json_object_set_new(sheet, "note", json_string(say(r, "arms note")));
     json_decref(money);
+}
+
+// Arms that sampled with several seeds: how much is the draw, and how much the items.
+static void seeds_sheet(Report *r, json_t *blocks) {
+    json_t *sheet = NULL, *arm, *one;
+    size_t i, k;
+    json_array_foreach(json_object_get(replayable_of(r), "arms"), i, arm) {
+        const json_t *result = scoped(arm, (Scope){SCOPE_ALL, 0}), *seeds = json_object_get(result, "seeds");
+        if (!json_is_object(seeds)) continue;
+        if (!sheet) {
+            sheet = sheet_add(blocks, "seeds", say(r, "seeds"));
+            sheet_column(sheet, "arm", say(r, "arm"), "text"), sheet_column(sheet, "accuracy", say(r, "correct"), "share");
+            sheet_column(sheet, "each", say(r, "of each seed"), "text"), sheet_column(sheet, "between", say(r, "between seeds"), "number");
+            sheet_column(sheet, "within", say(r, "within seeds"), "number"), sheet_column(sheet, "error", say(r, "error of the mean"), "share");
+            json_object_set_new(sheet, "note", json_string(say(r, "seeds note")));
+        }
+        json_t *row = sheet_row(sheet);
+        Buf each = {0};
+        char share[40];
+        json_array_foreach(json_object_get(seeds, "accuracy"), k, one) buf_printf(&each, "%s%s", k ? ", " : "", share_text(json_number_value(one), share));
+        cell_text(row, json_text_or(arm, "name", ""));
+        cell_interval(row, json_real_or_nan(result, "accuracy"), json_real_or_nan(result, "low"), json_real_or_nan(result, "high"));
+        cell_text(row, each.data ? each.data : "");
+        cell_number(row, json_real_or_nan(seeds, "between")), cell_number(row, json_real_or_nan(seeds, "within")), cell_number(row, json_real_or_nan(seeds, "error"));
+        buf_free(&each);
+    }
 }
 
 static void pairs_sheet(Report *r, json_t *blocks) {
@@ -143,5 +178,6 @@ void report_frontier(Report *r) {
     json_t *blocks = section_add(r, "frontier", "accuracy against cost", "frontier note");
     frontier(r, blocks);
     arms_sheet(r, blocks);
+    seeds_sheet(r, blocks);
     if (json_array_size(json_object_get(replayable_of(r), "pairs")) > 0) pairs_sheet(r, blocks);
 }

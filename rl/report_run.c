@@ -16,7 +16,8 @@ static json_t *facts_add(json_t *blocks, const char *title) {
 static void fact(json_t *facts, const char *name, const json_t *value) {
     Buf text = {0}, words = {0};
     if (!value || json_is_null(value)) return;
-    text_json(&text, value);
+    if (json_is_real(value)) buf_printf(&text, "%.12g", json_real_value(value)); // as it was stated
+    else text_json(&text, value);
     text_visible(&words, name, strlen(name));
     for (size_t i = 0; i < words.size; i++)
         if (words.data[i] == '_') words.data[i] = ' ';

@@ -74,6 +74,14 @@ static void worth_line(const Report *r, const json_t *pair, json_t *lines) {
                                           json_text_or(pair, "b", "b"), "net", number_text(fabs(1000 * json_real_or_nan(net, "value")), value), NULL));
 }
 
+static void error_price_line(const Report *r, const json_t *pair, json_t *lines) {
+    double price = json_real_or_nan(scoped(pair_cost(r, pair), (Scope){SCOPE_ALL, 0}), "error_price");
+    char text[40];
+    if (!isfinite(price) || price <= 0) return; // it never pays, or always
+    json_array_append_new(lines, say_with(r, "error price", "a", json_text_or(pair, "a", "a"), "b", json_text_or(pair, "b", "b"), "price",
+                                          number_text(price, text), "currency", currency_of(r), NULL));
+}
+
 static void break_even_lines(const Report *r, json_t *lines) {
     size_t i;
     json_t *entry;
@@ -89,9 +97,10 @@ static void break_even_lines(const Report *r, json_t *lines) {
 static void gain_line(const Report *r, json_t *lines) {
     const json_t *hard = json_object_get(json_object_get(replayable_of(r), "gain"), "hard_think");
     double low = json_real_or_nan(hard, "low"), high = json_real_or_nan(hard, "high");
+    bool differs = json_real_or_nan(hard, "p") < 0.05; // as the interval, the test has to agree
     char before[40], after[40], points[40], lows[40], highs[40];
     if (!json_is_object(hard)) return;
-    const char *key = low > 0 ? "gain up" : high < 0 ? "gain down" : "gain open";
+    const char *key = low > 0 && differs ? "gain up" : high < 0 && differs ? "gain down" : "gain open";
     json_array_append_new(lines, say_with(r, key, "before", share_text(json_real_or_nan(hard, "b"), before), "after",
                                           share_text(json_real_or_nan(hard, "a"), after), "points", points_text(json_real_or_nan(hard, "difference"), points),
                                           "low", points_text(low, lows), "high", points_text(high, highs), NULL));
@@ -152,6 +161,7 @@ static void compared(Report *r) {
     if (!pair) return;
     json_array_append_new(lines, verdict_sentence(r, pair, all));
     worth_line(r, pair, lines);
+    error_price_line(r, pair, lines);
     if (is_modes(pair)) parts_line(r, pair, scope_count(r, SCOPE_KIND) > 1 ? SCOPE_KIND : SCOPE_LEVEL, lines);
     router_line(r, lines);
     gain_line(r, lines);

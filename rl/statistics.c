@@ -267,7 +267,7 @@ void adjust_p_values(MultipleTests method, const double *p, int n, double *adjus
         if (method == TESTS_HOLM) adjusted[sorted[i].at] = fmin(1, most);
     }
     for (int i = n - 1; method == TESTS_BENJAMINI_HOCHBERG && i >= 0; i--) {
-        least = fmin(least, sorted[i].p * n / (i + 1));
+        least = fmin(least, sorted[i].p / ((i + 1) / (double)n)); // the largest p stays as it is, to the bit
         adjusted[sorted[i].at] = least;
     }
     free(sorted);
