@@ -5,6 +5,10 @@
 #include "arm.h"
 #include "prices.h"
 
+typedef struct TrainingBill { // what training took; NaN: not known
+    bool known;
+    double seconds, joules, flops;
+} TrainingBill;
 typedef struct ComparedModel {
     char *name, *path, *device;
     const char *what;    // "run", "checkpoint", "model", "adapter", "gguf", "endpoint"
@@ -14,12 +18,8 @@ typedef struct ComparedModel {
     char hash[65];       // of the weights; empty: not known
     json_t *router;      // ROUTER of the document; NULL: none
     char *router_file;   // NULL: not saved
+    TrainingBill training; // of a run, all of it
 } ComparedModel;
-
-typedef struct TrainingBill { // what training took; NaN: not known
-    bool known;
-    double seconds, joules, flops;
-} TrainingBill;
 
 typedef struct Comparison {
     const char *name, *recipe_hash; // may be NULL
@@ -37,7 +37,6 @@ typedef struct Comparison {
     Prices prices;
     const char *energy;              // "RAPL", ... what measured joules
     int latency_items;
-    TrainingBill training;           // of models[0], all of it
     json_t *notes, *samples;         // may be NULL
     double spent_seconds, spent_joules, spent_device_joules; // on all of it: answering, loading, timing one at a time; joules NaN: not measured
 } Comparison;

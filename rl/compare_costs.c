@@ -136,7 +136,8 @@ static double training_money(const Comparison *c, const TrainingBill *t) {
     Bill b = prices_bill(&c->prices, false, t->seconds, joules, NAN, NAN);
     return t->known && b.known ? b.device + b.energy : NAN;
 }
-// From one model's arm to the trained model's same arm: queries until what an answer saves, or is worth more, has repaid training.
+// From one model's arm to the same arm of one whose training cost `training` more: queries until what an answer saves, or is worth more,
+// has repaid that.
 static json_t *break_even_json(const Comparison *c, int from, int to, const Bills *bills, double training) {
     int n = c->results[to].count;
     double cost[2], right[2];
@@ -153,20 +154,27 @@ static json_t *break_even_json(const Comparison *c, int from, int to, const Bill
     bool known = isfinite(training) && isfinite(cost[0]) && isfinite(cost[1]);
     char sentence[400];
     const char *a = c->arms.arms[from].name, *b = c->arms.arms[to].name, *unit = c->prices.currency;
+    bool both = c->models[c->arms.arms[from].model].training.known && c->models[c->arms.arms[to].model].training.known;
+    const char *what = both ? "what its training cost more" : "the training";
     if (!known) snprintf(sentence, sizeof sentence, "what training or an answer cost is not known");
-    else if (c->worth > 0 && isfinite(queries)) snprintf(sentence, sizeof sentence, "%.0f questions repay the training (%.3g %s) at %g %s a correct answer: %.120s instead of %.120s", queries, training, unit, c->worth, unit, b, a);
-    else if (isfinite(answers)) snprintf(sentence, sizeof sentence, "%.0f correct answers repay the training (%.3g %s): %.120s instead of %.120s", ceil(answers), training, unit, b, a);
-    else snprintf(sentence, sizeof sentence, "%.120s instead of %.120s never repays the training (%.3g %s)%s", b, a, training, unit, c->worth > 0 ? "" : " by what an answer costs alone");
+    else if (c->worth > 0 && isfinite(queries)) snprintf(sentence, sizeof sentence, "%.0f questions repay %s (%.3g %s) at %g %s a correct answer: %.120s instead of %.120s", queries, what, training, unit, c->worth, unit, b, a);
+    else if (isfinite(answers)) snprintf(sentence, sizeof sentence, "%.0f correct answers repay %s (%.3g %s): %.120s instead of %.120s", ceil(answers), what, training, unit, b, a);
+    else snprintf(sentence, sizeof sentence, "%.120s instead of %.120s never repays %s (%.3g %s)%s", b, a, what, training, unit, c->worth > 0 ? "" : " by what an answer costs alone");
     return json_pack("{s:s,s:s,s:o,s:o,s:s}", "from", a, "to", b, "queries", known ? json_number_or_name(queries) : json_null(), "correct_answers",
                      known ? json_number_or_name(answers) : json_null(), "sentence", sentence);
 }
+// Of a model that is no run nothing is known but that it is there: it comes for nothing.
 static json_t *break_evens(const Comparison *c, const Bills *bills) {
     json_t *out = json_array();
     ArmPair *pairs;
     int count = comparison_pairs(c, &pairs);
-    double training = training_money(c, &c->training);
-    for (int i = 0; c->training.known && i < count; i++) { // the trained model is the first
-        if (!strcmp(pairs[i].what, "models") && c->results[pairs[i].b].count) json_array_append_new(out, break_even_json(c, pairs[i].a, pairs[i].b, bills, training));
+    for (int i = 0; i < count; i++) {
+        int arms[2] = {pairs[i].a, pairs[i].b};
+        const TrainingBill *t[2] = {&c->models[c->arms.arms[arms[0]].model].training, &c->models[c->arms.arms[arms[1]].model].training};
+        if (strcmp(pairs[i].what, "models") || (!t[0]->known && !t[1]->known) || c->results[arms[0]].count == 0 || c->results[arms[1]].count == 0) continue;
+        double money[2] = {t[0]->known ? training_money(c, t[0]) : 0, t[1]->known ? training_money(c, t[1]) : 0};
+        int to = money[0] > money[1] || (isnan(money[0]) && !isnan(money[1])) ? 0 : 1; // the dearer one, or the one without a price
+        json_array_append_new(out, break_even_json(c, arms[1 - to], arms[to], bills, money[to] - money[1 - to]));
     }
     free(pairs);
     return out;
@@ -189,8 +197,7 @@ static void put_groups(const Comparison *c, json_t *to, const ArmPair *pair, int
     json_object_set_new(to, "kinds", of_kinds);
     free(kind_of), free(which);
 }
-static json_t *training_json(const Comparison *c) {
-    const TrainingBill *t = &c->training;
+static json_t *training_json(const Comparison *c, const TrainingBill *t) {
     if (!t->known) return json_null();
     return json_pack("{s:o,s:o,s:o,s:o,s:s}", "seconds", json_number_or_name(t->seconds), "joules", json_number_or_name(t->joules), "money",
                      json_number_or_name(training_money(c, t)), "flops", json_number_or_name(t->flops), "source", "the run's ledger");
@@ -219,7 +226,8 @@ json_t *comparison_measured(const Comparison *c) {
     }
     for (int i = 0; i < c->model_count; i++) {
         const ComparedModel *m = &c->models[i];
-        json_array_append_new(models, json_pack("{s:s,s:s?,s:s?,s:s}", "name", m->name, "path", m->path, "device", m->device, "variant", m->variant));
+        json_array_append_new(models, json_pack("{s:s,s:s?,s:s?,s:s,s:o}", "name", m->name, "path", m->path, "device", m->device, "variant", m->variant, "training",
+                                                training_json(c, &m->training)));
         if (m->router) json_array_append_new(routers, json_pack("{s:i,s:s?}", "model", i, "file", m->router_file));
     }
     for (int i = 0; i < c->arms.count; i++) {
@@ -237,7 +245,7 @@ json_t *comparison_measured(const Comparison *c) {
     const char *energy = !estimated && c->energy ? c->energy : isfinite(c->prices.watts) ? "stated watts" : "not measured";
     json_t *out = json_pack("{s:o,s:o,s:s,s:i,s:o,s:o,s:o,s:o,s:o,s:o,s:f,s:o,s:o,s:o}", "prices", prices_json(&c->prices), "worth",
                             c->worth > 0 ? json_real(c->worth) : json_null(), "energy", energy, "latency_items", c->latency_items, "models", models,
-                            "arms", arms, "pairs", pairs, "routers", routers, "training", training_json(c), "break_even", break_evens(c, bills),
+                            "arms", arms, "pairs", pairs, "routers", routers, "training", c->model_count ? training_json(c, &c->models[0].training) : json_null(), "break_even", break_evens(c, bills),
                             "seconds", c->spent_seconds, "joules", json_number_or_name(c->spent_joules), "device_joules",
                             json_number_or_name(c->spent_device_joules), "parts", parts_json(c));
     for (int i = 0; i < c->arms.count; i++) bills_free(&bills[i]);

@@ -234,10 +234,10 @@ static bool answer_gain(Runner *r, Err *err) {
 }
 
 // ---- all of it -----------------------------------------------------------------------------------------------
-static void training_bill(const CompareSetup *s, TrainingBill *out) {
+static void training_bill(const ModelChoice *m, TrainingBill *out) {
     json_t *cost;
     *out = (TrainingBill){0};
-    if (s->step < 0 || !s->recipe->run_folder || !cost_run(s->recipe->run_folder, &cost, NULL)) return;
+    if (m->step < 0 || !m->recipe->run_folder || !cost_run(m->recipe->run_folder, &cost, NULL)) return;
     const json_t *total = json_object_get(cost, "total");
     const char *keys[] = {"seconds", "joules", "flops"};
     double *to[] = {&out->seconds, &out->joules, &out->flops};
@@ -310,7 +310,7 @@ bool compare_models(const CompareSetup *s, json_t **out, Err *err) {
     for (r.model = 0; ok && r.model < s->model_count; r.model++) ok = answer_model(&r, &s->models[r.model], err);
     ok = ok && answer_gain(&r, err);
     if (ok) {
-        training_bill(s, &c.training);
+        for (int i = 0; i < c.model_count; i++) training_bill(&s->models[i], &c.models[i].training);
         c.spent_seconds = clock_seconds() - began, c.spent_joules = energy_joules(r.energy);
         c.spent_device_joules = r.metered ? energy_device_joules(r.energy) : NAN;
         if (r.metered) c.energy = "RAPL and NVML";
