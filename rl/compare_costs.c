@@ -171,7 +171,9 @@ static json_t *break_evens(const Comparison *c, const Bills *bills) {
     for (int i = 0; i < count; i++) {
         int arms[2] = {pairs[i].a, pairs[i].b};
         const TrainingBill *t[2] = {&c->models[c->arms.arms[arms[0]].model].training, &c->models[c->arms.arms[arms[1]].model].training};
-        if (strcmp(pairs[i].what, "models") || (!t[0]->known && !t[1]->known) || c->results[arms[0]].count == 0 || c->results[arms[1]].count == 0) continue;
+        const char *whats[2] = {c->models[c->arms.arms[arms[0]].model].what, c->models[c->arms.arms[arms[1]].model].what};
+        bool part = !strcmp(whats[0], "checkpoint") || !strcmp(whats[1], "checkpoint"); // of a training whose other end isn't here
+        if (part || strcmp(pairs[i].what, "models") || (!t[0]->known && !t[1]->known) || c->results[arms[0]].count == 0 || c->results[arms[1]].count == 0) continue;
         double money[2] = {t[0]->known ? training_money(c, t[0]) : 0, t[1]->known ? training_money(c, t[1]) : 0};
         int to = money[0] > money[1] || (isnan(money[0]) && !isnan(money[1])) ? 0 : 1; // the dearer one, or the one without a price
         json_array_append_new(out, break_even_json(c, arms[1 - to], arms[to], bills, money[to] - money[1 - to]));
