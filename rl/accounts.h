@@ -33,7 +33,8 @@ void campaign_print(const json_t *cost); // of several
 bool audit_run(const char *run_folder, json_t **out, Err *err) MUST_CHECK;
 
 // ---- diagnose.c ------------------------------------------------------------------------------------------
-// What is wrong with a run's training and what to change: {"stages": [{"name", "steps", "looked_at"}], "findings": [{"stage",
+// What is wrong with a run's training and what to change: {"stages": [{"name", "steps", "looked_at", "data": what
+// rejection sampling kept and why not the rest, or null}], "findings": [{"stage",
 // "symptom", "seen", "change"}]}. The caller owns *out.
 bool diagnose_run(const char *run_folder, json_t **out, Err *err) MUST_CHECK;
 void diagnose_print(const json_t *diagnosis); // in plain text, on stdout

@@ -82,6 +82,10 @@ typedef struct Correction {
 // step. `mask` may be NULL. An unscored token (sampler NaN) differs by 0. Under a zero mask the log ratio counts as 0.
 void correction_compute(const Correction *c, int sequences, const int32_t *length, const double *old, const double *sampler,
                         const uint8_t *mask, double *weight, uint8_t *keep);
+// Of the active tokens, those whose weight was outside of the bounds (cut back, or 0), or that a rejection dropped; `keep` as above. NaN: none
+// is active.
+double correction_share(const Correction *c, int sequences, const int32_t *length, const double *old, const double *sampler, const uint8_t *mask,
+                        const uint8_t *keep);
 
 // The algorithm's hyperparameters (recipe key `algo`).
 typedef struct Algo {

@@ -77,6 +77,27 @@ static void reject(const Rejection *r, double log_bound, const Span *s, uint8_t 
         if (!whole || (r->pool == POOL_TOKEN && is_active(s, t) && !within(r, statistic_of(r->statistic, log_bound, s, t)))) keep[t] = 0;
 }
 
+static bool outside(const Correction *c, const Span *s, int32_t t, double of_sequence) {
+    double rho = exact_exp(clamp(c->level == CORRECTION_SEQUENCE ? of_sequence : log_ratio(s, t), c->log_bound));
+    return c->level != CORRECTION_OFF && (rho < c->low || rho > c->high);
+}
+double correction_share(const Correction *c, int sequences, const int32_t *length, const double *old, const double *sampler, const uint8_t *mask,
+                        const uint8_t *keep) {
+    int64_t start = 0, active = 0, cut = 0;
+    for (int s = 0; s < sequences; s++) {
+        Span span = {old + start, sampler + start, mask ? mask + start : NULL, length[s]};
+        double sum = 0;
+        for (int32_t t = 0; t < length[s]; t++) sum += log_ratio(&span, t);
+        for (int32_t t = 0; t < length[s]; t++) {
+            if (!is_active(&span, t)) continue;
+            active++;
+            cut += !keep[start + t] || outside(c, &span, t, sum);
+        }
+        start += length[s];
+    }
+    return active ? (double)cut / (double)active : NAN;
+}
+
 void correction_compute(const Correction *c, int sequences, const int32_t *length, const double *old, const double *sampler,
                         const uint8_t *mask, double *weight, uint8_t *keep) {
     int64_t start = 0;

@@ -2,6 +2,7 @@
 // the stage's steps that says what it saw. Beginnings and ends are the first and last quarter of a stage; nothing is said of a
 // stage of fewer than 8 steps. Thresholds stand in the functions; they are rules of thumb, and the evidence is told with them.
 #include "accounts.h"
+#include "data.h"
 #include "files.h"
 #include "ledger_rows.h"
 #include "stages.h"
@@ -10,11 +11,11 @@
 #include <string.h>
 
 // Columns of `steps`, in the order of the query.
-enum { C_REWARD, C_STD, C_ENTROPY, C_KL, C_CLIP, C_RATIO, C_LENGTH, C_TRUNCATED, C_NORM, C_LOSS, C_FLAT, C_FAILED, C_SKIPPED, C_RATE, COLUMNS };
+enum { C_REWARD, C_STD, C_ENTROPY, C_KL, C_CLIP, C_RATIO, C_LENGTH, C_TRUNCATED, C_NORM, C_LOSS, C_FLAT, C_FAILED, C_SKIPPED, C_RATE, C_STALE, C_LAG, C_CORRECTED, COLUMNS };
 static const char steps_sql[] =
     "SELECT step, reward_mean, reward_std, entropy, kl, clip_share, ratio_max, length_mean, truncated_share, gradient_norm, loss, "
     "1.0 * groups_without_variance / nullif(group_count, 0), 1.0 * (error + budget + killed) / nullif(scored + abstained + error + budget + killed, 0), "
-    "skipped, learning_rate FROM steps WHERE stage_index = ?1 ORDER BY step";
+    "skipped, learning_rate, stale_tokens / nullif(length_mean * (scored + abstained + error + budget + killed), 0), staleness, corrected_share FROM steps WHERE stage_index = ?1 ORDER BY step";
 enum { LEAST_STEPS = 8 };
 
 typedef struct Trace {
@@ -162,6 +163,19 @@ static bool dead_experts(const Trace *t, Buf *seen, Buf *change) {
     buf_printf(change, "optimizer.expert_bias_rate (%g) or optimizer.router_balance (%g): a larger one evens out the load; the report draws it", bias, balance);
     return true;
 }
+// Samples of older weights. What a bounded weight makes up for is a ratio near 1; where many ratios are far from it, or nothing is made up for
+// beyond the loss's own clipping, the steps between sampling and training are too many, or too large.
+static bool too_stale(const Trace *t, Buf *seen, Buf *change) {
+    double share = end_of(t, C_STALE), lag = end_of(t, C_LAG), cut = end_of(t, C_CORRECTED), clip = end_of(t, C_CLIP);
+    bool corrected = isfinite(cut), much = corrected ? cut > 0.1 : clip > 0.2 || lag > 4;
+    if (!(share > 0.05) || !much) return false;
+    buf_printf(seen, "%.0f %% of the tokens at the end are of weights up to %.0f steps older", 100 * fmin(share, 1), lag);
+    if (corrected) buf_printf(seen, ", and the correction cuts back, zeroes or drops %.0f %% of all tokens", 100 * cut);
+    else buf_printf(seen, ", no correction weighs them, and %.0f %% of all tokens are clipped", 100 * clip);
+    buf_printf(change, "fewer steps between sampling and training (rollout.staleness, rollout.partial, rollout.carry), or a lower learning rate than %g%s",
+               setting(t, "optimizer", "learning_rate"), corrected ? "" : "; algo.correction weighs such tokens");
+    return true;
+}
 static bool rising_loss(const Trace *t, Buf *seen, Buf *change) { // supervised stages
     double first = start_of(t, C_LOSS), last = end_of(t, C_LOSS);
     if (!(last > first)) return false;
@@ -186,6 +200,7 @@ static const Symptom symptoms[] = {
     {"steps too large", false, too_fast},
     {"nothing moves", false, nothing_moves},
     {"KL too strong", false, stuck_kl},
+    {"stale samples", false, too_stale},
     {"failing rewards", false, failing_rewards},
     {"dead experts", false, dead_experts},
     {"dead experts", true, dead_experts},
@@ -313,7 +328,10 @@ static bool diagnose_stage(const Ledger *l, const json_t *stage, int index, json
     if (ok && enough) ok = read_experts(&t, err);
     const StageRow *row = kind ? stage_row_named(kind) : NULL;
     if (ok && enough && row && row->trains) look_at(&t, supervised, findings); // a stage that only samples can't learn wrongly
-    if (ok && t.count) json_array_append_new(stages, json_pack("{s:s,s:i,s:b}", "name", t.name, "steps", t.count, "looked_at", enough));
+    json_t *made = NULL;
+    if (ok && row && row->makes_data && name) ok = data_record(l, name, &made, err);
+    if (ok && t.count) json_array_append_new(stages, json_pack("{s:s,s:i,s:b,s:O?}", "name", t.name, "steps", t.count, "looked_at", enough, "data", made));
+    json_decref(made);
     for (int i = 0; i < COLUMNS; i++) free(t.column[i]);
     return ok;
 }
@@ -338,12 +356,26 @@ bool diagnose_run(const char *run_folder, json_t **out, Err *err) {
     return ok;
 }
 
+// Each sample is in one of these counts.
+static void print_data(const json_t *data) {
+    static const struct {
+        const char *key, *words;
+    } counts[] = {{"sampled", "samples"}, {"rows", "kept"}, {"below_threshold", "below the threshold"}, {"duplicates", "near-duplicates left out"},
+                  {"cut_off", "cut off"}, {"unscored", "unscored"}, {"surplus", "more than one prompt may have"}};
+    if (!json_is_object(data)) return;
+    for (int i = 0; i < COUNT(counts); i++)
+        printf("%s%lld %s", i ? ", " : "  ", (long long)json_integer_value(json_object_get(data, counts[i].key)), counts[i].words);
+    printf("\n");
+}
+
 void diagnose_print(const json_t *diagnosis) {
     const json_t *entry;
     size_t i;
-    json_array_foreach(json_object_get(diagnosis, "stages"), i, entry)
+    json_array_foreach(json_object_get(diagnosis, "stages"), i, entry) {
         printf("%s: %lld steps%s\n", json_string_value(json_object_get(entry, "name")), (long long)json_integer_value(json_object_get(entry, "steps")),
                json_is_true(json_object_get(entry, "looked_at")) ? "" : ", too few to say anything");
+        print_data(json_object_get(entry, "data"));
+    }
     json_array_foreach(json_object_get(diagnosis, "findings"), i, entry)
         printf("\n%s (%s)\n  seen:   %s\n  change: %s\n", json_string_value(json_object_get(entry, "symptom")), json_string_value(json_object_get(entry, "stage")),
                json_string_value(json_object_get(entry, "seen")), json_string_value(json_object_get(entry, "change")));

@@ -26,9 +26,9 @@ const Table ledger_tables[TABLES] = {
                  "REAL, clip_share REAL, clip_low REAL, clip_high REAL, ratio_max REAL, length_mean REAL, think_mean REAL, answer_mean REAL, "
                  "truncated_share REAL, given_mean REAL, scored INTEGER, abstained INTEGER, error INTEGER, budget INTEGER, killed "
                  "INTEGER, group_count INTEGER, groups_without_variance INTEGER, groups_trained INTEGER, prompt_tokens "
-                 "INTEGER, new_tokens INTEGER, trained_tokens INTEGER, stale_tokens INTEGER, staleness INTEGER, flight_tokens INTEGER, skipped INTEGER, flops REAL, content TEXT NOT "
+                 "INTEGER, new_tokens INTEGER, trained_tokens INTEGER, stale_tokens INTEGER, staleness INTEGER, corrected_share REAL, flight_tokens INTEGER, skipped INTEGER, flops REAL, content TEXT NOT "
                  "NULL, chain TEXT NOT NULL) STRICT",
-                 38, 36},
+                 39, 37},
     [T_STEP_PARTS] = {"step_parts",
                       "CREATE TABLE step_parts(step INTEGER, position INTEGER, name TEXT, mean REAL, PRIMARY KEY(step, "
                       "position)) STRICT, WITHOUT ROWID",

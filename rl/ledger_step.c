@@ -16,9 +16,9 @@ static bool insert_step(Ledger *l, const StepReport *r, Err *err) {
                  value_int(r->verdicts[VERDICT_BUDGET]), value_int(r->verdicts[VERDICT_KILLED]), value_int(r->groups),
                  value_int(r->groups_without_variance), value_int(r->groups_trained), value_int(r->prompt_tokens),
                  value_int(r->new_tokens), value_int(r->trained_tokens), value_int(r->stale_tokens), value_int(r->staleness),
-                 value_int(r->flight_tokens), value_int(r->skipped), value_real(r->flops),
+                 value_real(r->corrected_share), value_int(r->flight_tokens), value_int(r->skipped), value_real(r->flops),
                  value_text(""), value_text("")};
-    _Static_assert(COUNT(v) == 38, "one value a column");
+    _Static_assert(COUNT(v) == 39, "one value a column");
     TRY(ledger_insert(l, T_STEPS, v, err));
     for (int i = 0; i < r->part_count && i < MAX_REWARD_PARTS; i++) {
         Value part[] = {value_int(r->step), value_int(i), value_text(r->part_name[i]), value_real(r->part_mean[i])};

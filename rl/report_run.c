@@ -1,5 +1,6 @@
 // What was run, and how to run it again: recipe, hashes, versions, machine, models of a comparison, what happened by the clock.
 #include "report_comparison.h"
+#include "data.h"
 #include "files.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -112,11 +113,25 @@ static void comparison_facts(const Report *r, json_t *blocks) {
     }
 }
 
+// What stages made of their samples: how many there were, what became of the others.
+static bool data_made(const Report *r, json_t *blocks, Err *err) {
+    sqlite3_stmt *s;
+    bool ok = ledger_query(r->ledger, "SELECT replayable FROM evaluations WHERE name = '" DATA_RECORD "' ORDER BY step", 0, 0, &s, err), more = true;
+    while (ok && (ok = ledger_next(r->ledger, s, &more, err)) && more) {
+        json_t *record = column_object(s, 0);
+        facts_of(blocks, say(r, "data made"), record);
+        json_decref(record);
+    }
+    sqlite3_finalize(s);
+    return ok;
+}
+
 bool report_run(Report *r, Err *err) {
     json_t *blocks = section_add(r, "run", "what was run", NULL);
     if (r->ledger) {
         TRY(replay_note(r, blocks, err));
         replay_facts(r, blocks);
+        TRY(data_made(r, blocks, err));
         facts_of(blocks, say(r, "facts"), r->facts);
         facts_of(blocks, say(r, "machine"), r->machine);
     }

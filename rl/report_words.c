@@ -294,6 +294,7 @@ const Word report_words[] = {
     {"replay", "to replay", "재현"},
     {"compare heads", "to compare the heads", "머리 비교"},
     {"prove", "to prove this run", "이 실행의 증명"},
+    {"data made", "Rows that a stage made of its samples", "한 단계가 표본에서 만든 행"},
     {"facts", "Facts that fix the result", "결과를 정하는 사실"},
     {"machine", "The machine", "기계"},
     {"recipe", "The recipe as it was written", "작성된 레시피"},

@@ -325,6 +325,7 @@ typedef struct StepReport {
     ExpertLoad experts;                  // owned; empty where the model has none
     LevelCounts levels;                  // owned; empty for sft
     int64_t stale_tokens, staleness;     // of its samples: tokens that older weights drew, and how many steps older at most
+    double corrected_share;              // of the trained tokens, those that the correction cut back, zeroed or dropped; NaN: there is none
     int64_t flight_tokens;               // sampled so far, and not trained on yet
     bool skipped;                        // a gradient was NaN or Inf: no update
     double flops;                        // computed from shapes

@@ -266,7 +266,7 @@ static bool take_step(Run *run, const Stage *stage, StepReport *report, Err *err
 }
 static bool run_step(Run *run, const Stage *stage, int stage_step, Err *err) {
     StepReport report = {.step = run->state.step + 1, .stage_index = run->trainer.stage_index, .stage_step = stage_step,
-                         .kind = stage->kind, .reward_mean = NAN, .reward_std = NAN};
+                         .kind = stage->kind, .reward_mean = NAN, .reward_std = NAN, .corrected_share = NAN};
     bool ok = take_step(run, stage, &report, err);
     expert_load_free(&report.experts), level_counts_free(&report.levels);
     return ok;

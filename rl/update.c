@@ -306,6 +306,7 @@ static bool correct(Update *u, Err *err) {
         for (int32_t j = 0; j < length[i]; j++, at++) old[at] = e->old_logprob[j], sampler[at] = e->completion.logprob[j], mask[at] = e->active;
     }
     correction_compute(&u->algo.correction, b->episode_count, length, old, sampler, mask, weight, keep);
+    u->report->corrected_share = correction_share(&u->algo.correction, b->episode_count, length, old, sampler, mask, keep);
     arena_reset(&a);
     return true;
 }

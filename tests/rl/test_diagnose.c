@@ -18,6 +18,8 @@ typedef struct Case {
     bool skipped, peak; // peak: the reward rises to 0.8 in the middle
     bool supervised;
     Shape loss;
+    Shape stale, corrected; // shares of the tokens; corrected below 0: there is no correction
+    int staleness;
     bool dead; // one of four experts gets next to nothing
 } Case;
 static const Case cases[] = {
@@ -32,6 +34,9 @@ static const Case cases[] = {
     {"clipped", "steps too large", .clip = {0.1, 0.6}},
     {"still", "nothing moves", .reward = {0.3, 0.3}, .entropy = {0.9, 0.9}, .accuracy = {0.3, 0.3}},
     {"held by KL", "KL too strong", .kl = {0, 12}},
+    {"too old", "stale samples", .stale = {0.9, 0.9}, .corrected = {0.05, 0.3}, .staleness = 3},
+    {"old, not corrected", "stale samples", .stale = {0.9, 0.9}, .corrected = {-1, -1}, .staleness = 6},
+    {.name = "a little old", .stale = {0.9, 0.9}, .corrected = {0.01, 0.02}, .staleness = 2},
     {"errors", "failing rewards", .failed = 0.1},
     {"NaN", "skipped steps", .skipped = true},
     {.name = "supervised", .supervised = true},
@@ -55,7 +60,8 @@ static void write_step(Ledger *l, const Case *c, int step) {
                     .gradient_norm = 1, .reward_mean = at(c->reward, (Shape){0.3, 0.6}, step) + wobble, .reward_std = 0.4, .entropy = at(c->entropy, (Shape){0.9, 0.6}, step),
                     .kl = at(c->kl, (Shape){0, 0.01}, step), .clip_share = at(c->clip, (Shape){0.05, 0.05}, step), .ratio_max = 0.2, .length_mean = at(c->length, (Shape){40, 44}, step),
                     .truncated_share = at(c->truncated, (Shape){0.02, 0.02}, step), .groups = 100, .groups_without_variance = (int)(100 * at(c->flat, (Shape){0.2, 0.2}, step)),
-                    .skipped = c->skipped && step == 7, .measured = {.seconds = 1}};
+                    .stale_tokens = (int64_t)(100 * at(c->length, (Shape){40, 44}, step) * at(c->stale, (Shape){0, 0}, step)), .staleness = c->staleness,
+                    .corrected_share = c->corrected.from < 0 ? NAN : at(c->corrected, (Shape){0, 0}, step), .skipped = c->skipped && step == 7, .measured = {.seconds = 1}};
     s.groups_trained = s.groups - s.groups_without_variance;
     s.verdicts[VERDICT_SCORED] = 100 - failed, s.verdicts[VERDICT_ERROR] = failed;
     if (c->peak) s.reward_mean = 0.3 + 0.5 * sin(3.14159 * (step - 1) / (STEPS - 1)) + wobble;

@@ -56,6 +56,8 @@ static void sampled_ahead(void) {
     // Batch 1 is on policy, and its versions need no cell.
     CHECK(ask(&run, "SELECT count(*) FROM samples WHERE versions IS NULL AND step > 1") == 0);
     CHECK(ask(&run, "SELECT count(*) FROM samples WHERE versions IS NOT NULL AND step = 1") == 0);
+    CHECK(ask(&run, "SELECT corrected_share FROM steps WHERE step = 1") == 0); // on policy nothing is cut
+    CHECK(ask(&run, "SELECT count(*) FROM steps WHERE corrected_share BETWEEN 0 AND 1") == 6);
     scratch_remove();
 }
 

@@ -233,6 +233,7 @@ static void corrections(void) {
     correction_compute(&c, 2, length, old, sampler, NULL, weight, keep);
     CHECK(weight[0] == 1 && weight[1] == 2 && weight[3] == 1 && keep[1]);
     CHECK_NEAR(weight[2], exp(-0.5), 1e-15);
+    CHECK_NEAR(correction_share(&c, 2, length, old, sampler, NULL, keep), 0.25, 0); // one of the four is cut back
     c.mode = CORRECTION_MASK;
     correction_compute(&c, 2, length, old, sampler, NULL, weight, keep);
     CHECK(weight[1] == 0);
@@ -240,6 +241,8 @@ static void corrections(void) {
     correction_compute(&c, 2, length, old, sampler, NULL, weight, keep);
     CHECK_NEAR(weight[0], exp(1), 1e-14);
     CHECK(weight[0] == weight[1] && !keep[0] && !keep[1] && keep[2] && keep[3]);
+    CHECK_NEAR(correction_share(&c, 2, length, old, sampler, NULL, keep), 0.5, 0); // two are dropped
+    CHECK_NEAR(correction_share(&c, 2, length, old, sampler, (const uint8_t[]){0, 0, 1, 1}, keep), 0, 0);
 }
 
 static void coefficients_move(void) {

@@ -93,7 +93,12 @@ static void rows_say_where_from(void) {
     CHECK_INT((int)ask(&run, "SELECT count(*) FROM steps WHERE kind = 'sft' AND loss > 0"), (rows.count + 3) / 4);
     CHECK_INT((int)ask(&run, "SELECT json_extract(replayable, '$.model') IS NULL AND json_extract(replayable, '$.endpoint.model') = 'digit' FROM evaluations WHERE name = 'data'"), 1);
     check_cost(&run);
-    json_t *audit;
+    json_t *diagnosis, *audit;
+    OK(diagnose_run(run.folder, &diagnosis, &err));
+    const json_t *data = json_object_get(json_array_get(json_object_get(diagnosis, "stages"), 0), "data");
+    CHECK_INT((int)json_integer_value(json_object_get(data, "sampled")), ALL);
+    CHECK_INT((int)json_integer_value(json_object_get(data, "rows")), rows.count);
+    json_decref(diagnosis);
     OK(audit_run(run.folder, &audit, &err));
     json_decref(audit);
     free(host), free(file);
