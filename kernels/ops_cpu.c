@@ -129,6 +129,7 @@ static bool host_peaks(const Device *d, Dtype dtype, double *flops, double *byte
     if (d->threads > COUNT(done)) return true;
     void *memory;
     TRY(mem_alloc(READ, "memory to be read", &memory, err));
+    memset(memory, 1, READ); // pages that nothing was written to are all the same one
     PeakReading reading = {.memory = memory, .count = READ / 4, .sink = sink};
     PeakProducts products = {.rounds = 1000, .dtype = dtype, .flops = done, .sink = sink};
     double best = INFINITY;

@@ -291,6 +291,8 @@ struct Policy {
     Adapter *trained;      // the one that training changes; NULL: the weights
     bool keep_blocks;      // matrices stay in the blocks of their file
     void *block_scratch;   // of products with blocks
+    void *together;        // where packed matrices lie one after the other; NULL: each by itself
+    size_t together_bytes;
     float *discard;        // where gradients of frozen vectors go that nobody reads
     char *base_path;       // what the adapter was made for
     char base_hash[65];    // of its files; empty: not known yet
@@ -414,6 +416,8 @@ void adapter_add(Policy *p, Adapter *a);
 
 // What training changes, one after the other, from 0; NULL beyond the last.
 Parameter *trained_parameter(const Policy *p, int index);
+// load.c: all weights of a model's files, and its tokenizer.
+bool policy_load(Policy *p, const char *path, const Weights *w, Err *err) MUST_CHECK;
 bool parameter_alloc(const Policy *p, Parameter *q, Err *err) MUST_CHECK;
 void parameter_free(const Policy *p, Parameter *q);
 bool parameter_set(const Policy *p, const Parameter *q, const float *host, Err *err) MUST_CHECK;

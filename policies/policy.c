@@ -87,7 +87,7 @@ bool parameter_alloc(const Policy *p, Parameter *q, Err *err) {
     const Device *d = p->device;
     size_t floats = (size_t)(q->N * q->K) * 4;
     const char *name = q->parts[0].name;
-    if (q->matrix) TRY(d->allocate(d, act_bytes(p, packed_size(q)), name, &q->packed, err));
+    if (q->matrix && !q->packed) TRY(d->allocate(d, act_bytes(p, packed_size(q)), name, &q->packed, err));
     // Latent attention multiplies by the transposed matrices in every pass.
     if (q->matrix && q->transposable && (p->trainable || q->role == ROLE_KV_B))
         TRY(d->allocate(d, act_bytes(p, transposed_size(q)), name, &q->transposed, err));
@@ -104,6 +104,8 @@ bool parameter_alloc(const Policy *p, Parameter *q, Err *err) {
 void parameter_free(const Policy *p, Parameter *q) {
     const Device *d = p->device;
     if (q->gradient == p->discard) q->gradient = NULL;
+    uintptr_t packed = (uintptr_t)q->packed, together = (uintptr_t)p->together;
+    if (together && packed >= together && packed < together + p->together_bytes) q->packed = NULL;
     void *const memory[] = {q->values, q->packed, q->transposed, q->gradient, q->gradient2, q->m, q->v};
     for (int j = 0; j < COUNT(memory); j++) d->release(d, memory[j]);
     free(q->kept);
@@ -197,41 +199,6 @@ static bool policy_start(const ModelConfig *config, const PolicyOptions *o, Poli
     return !p->trainable || norm_reserve(p, err);
 }
 
-// One tensor at a time is allocated, read and packed, so that the peak stays near the weights in use: the largest, the
-// embedding, comes first. Where masters are host memory they are read in place.
-static bool parameter_load(Policy *p, Parameter *q, const Weights *w, Err *err) {
-    if (kept_can(p, q, w)) return kept_load(p, q, w, err);
-    TRY(parameter_alloc(p, q, err));
-    bool in_place = q->values && p->device->is_host;
-    float *values = q->values;
-    if (!in_place) TRY(mem_alloc((size_t)(q->N * q->K) * 4, q->parts[0].name, (void **)&values, err));
-    bool ok = true;
-    for (int i = 0; ok && i < q->part_count; i++) {
-        const ParameterPart *part = &q->parts[i];
-        int64_t shape[2] = {part->rows, q->K};
-        ok = weights_read(w, part->name, q->matrix ? 2 : 1, shape, values + part->row * q->K, err);
-    }
-    ok = ok && parameter_set(p, q, values, err);
-    if (!in_place) mem_free(values);
-    return ok;
-}
-
-static bool load_all(Policy *p, const char *path, const Weights *w, Err *err) {
-    for (int i = 0; i < p->parameter_count; i++) {
-        TRY(parameter_load(p, &p->parameters[i], w, err));
-        weights_drop_pages(w); // what was read of the file counts as this process's memory
-    }
-    TRY(kept_scratch(p, err));
-    Err none = {0};
-    if (!tokenizer_open(path, &p->tokenizer, &none) && none.code != ERR_NOINPUT) {
-        *err = none;
-        return false;
-    }
-    if (p->tokenizer && tokenizer_size(p->tokenizer) > p->config.vocabulary)
-        return fail(err, ERR_DATA, path, "the tokenizer has %d ids, the embedding %d rows", tokenizer_size(p->tokenizer), p->config.vocabulary);
-    return true;
-}
-
 static bool open_adapter(Policy *p, const PolicyOptions *o, Err *err) {
     Adapter *a = NULL;
     if (o->adapter) TRY(adapter_read(p, o->adapter, p->trainable, &a, err));
@@ -254,7 +221,7 @@ static bool open_model(const char *path, const PolicyOptions *options, Policy **
     Weights *w;
     Policy *p = NULL;
     TRY(weights_open(path, false, &w, err));
-    bool ok = policy_start(weights_config(w), options, &p, err) && load_all(p, path, w, err) && open_adapter(p, options, err);
+    bool ok = policy_start(weights_config(w), options, &p, err) && policy_load(p, path, w, err) && open_adapter(p, options, err);
     if (ok) {
         char *whole = realpath(path, NULL);
         p->base_path = xstrdup(whole ? whole : path);
@@ -423,6 +390,7 @@ void policy_close(Policy *p) {
         d->forget(d);
         for (int i = 0; i < p->adapter_count; i++) adapter_free(p, p->adapters[i]);
         for (int i = 0; i < p->parameter_count; i++) parameter_free(p, &p->parameters[i]);
+        d->release(d, p->together);
         d->release(d, p->discard);
         experts_free(p);
         latent_free(p);

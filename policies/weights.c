@@ -193,21 +193,32 @@ static int64_t interleaved_row(int64_t row, int64_t head_width) {
     int64_t head = row / head_width, r = row % head_width, half = head_width / 2;
     return head * head_width + 2 * (r % half) + r / half;
 }
-static bool read_interleaved(const Weights *w, const WeightTensor *t, float *out, Err *err) {
+static bool read_interleaved_bias(const Weights *w, const WeightTensor *t, float *out, Err *err) { // its elements are the rows
     int64_t rows = t->info.shape[0], head_width = rows / t->rotary_heads;
-    if (t->info.dims == 1) { // a bias: its elements are the rows
-        void *memory;
-        TRY(mem_alloc((size_t)rows * sizeof(float), t->own_name, &memory, err));
-        float *stored = memory;
-        bool ok = storage_decode(t->type, t->data, t->info.count / t->type->block, w->path, t->own_name, stored, err);
-        for (int64_t r = 0; ok && r < rows; r++) out[r] = stored[interleaved_row(r, head_width)];
-        mem_free(memory);
-        return ok;
+    void *memory;
+    TRY(mem_alloc((size_t)rows * sizeof(float), t->own_name, &memory, err));
+    float *stored = memory;
+    bool ok = storage_decode(t->type, t->data, t->info.count / t->type->block, w->path, t->own_name, stored, err);
+    for (int64_t r = 0; ok && r < rows; r++) out[r] = stored[interleaved_row(r, head_width)];
+    mem_free(memory);
+    return ok;
+}
+// Rows of a matrix, or all of a vector.
+static bool read_rows(const Weights *w, const WeightTensor *t, int64_t first, int64_t count, float *out, Err *err) {
+    int64_t columns = t->info.dims == 2 ? t->info.shape[1] : 1, blocks = columns / t->type->block;
+    const uint8_t *data = t->data;
+    if (t->info.dims != 2) {
+        TRY(t->rotary_heads ? read_interleaved_bias(w, t, out, err)
+                            : storage_decode(t->type, data, t->info.count / t->type->block, w->path, t->own_name, out, err));
+    } else if (!t->rotary_heads) {
+        TRY(storage_decode(t->type, data + first * columns / t->type->block * t->type->block_bytes, count * columns / t->type->block, w->path,
+                           t->own_name, out, err));
+    } else {
+        for (int64_t r = 0; r < count; r++)
+            TRY(storage_decode(t->type, data + interleaved_row(first + r, t->info.shape[0] / t->rotary_heads) * blocks * t->type->block_bytes,
+                               blocks, w->path, t->own_name, out + r * columns, err));
     }
-    int64_t columns = t->info.shape[1], blocks = columns / t->type->block;
-    for (int64_t r = 0; r < rows; r++)
-        TRY(storage_decode(t->type, t->data + interleaved_row(r, head_width) * blocks * t->type->block_bytes, blocks, w->path, t->own_name,
-                           out + r * columns, err));
+    for (int64_t i = 0, all = t->info.dims == 2 ? count * columns : t->info.count; i < all && t->shift != 0; i++) out[i] += t->shift;
     return true;
 }
 bool weights_read(const Weights *w, const char *name, int dims, const int64_t *shape, float *out, Err *err) {
@@ -215,9 +226,18 @@ bool weights_read(const Weights *w, const char *name, int dims, const int64_t *s
     if (!t) return fail(err, ERR_DATA, w->path, "tensor '%.100s' is missing", name);
     TRY(check_shape(w, &t->info, dims, shape, err));
     if (t->keys) return weights_read_halves(w, t, out, err);
-    TRY(t->rotary_heads ? read_interleaved(w, t, out, err) : weights_read_raw(w, name, out, err));
-    for (int64_t i = 0; i < t->info.count && t->shift != 0; i++) out[i] += t->shift;
-    return true;
+    if (dims > 2) return weights_read_raw(w, name, out, err);
+    return read_rows(w, t, 0, dims ? shape[0] : 1, out, err);
+}
+bool weights_has_rows(const Weights *w, const char *name) {
+    const WeightTensor *t = find(w, name);
+    return t && !t->keys;
+}
+bool weights_read_rows(const Weights *w, const char *name, const int64_t shape[2], int64_t first, int64_t count, float *out, Err *err) {
+    const WeightTensor *t = find(w, name);
+    if (!t) return fail(err, ERR_DATA, w->path, "tensor '%.100s' is missing", name);
+    TRY(check_shape(w, &t->info, 2, shape, err));
+    return read_rows(w, t, first, count, out, err);
 }
 bool weights_read_blocks(const Weights *w, const char *name, int64_t rows, int64_t columns, uint8_t *out, Err *err) {
     const WeightTensor *t = find(w, name);

@@ -36,6 +36,9 @@ bool weights_find(const Weights *w, const char *name, TensorInfo *out); // by ei
 // Dequantised to fp32, row-major [count]. Rows of q and k are in Hugging Face's (half-rotated) order, also from GGUF.
 // An error if the tensor is missing or its shape isn't `dims`/`shape`.
 bool weights_read(const Weights *w, const char *name, int dims, const int64_t *shape, float *out, Err *err) MUST_CHECK;
+// `count` rows of a matrix from `first` on, as weights_read gives them: where weights_has_rows says so.
+bool weights_has_rows(const Weights *w, const char *name);
+bool weights_read_rows(const Weights *w, const char *name, const int64_t shape[2], int64_t first, int64_t count, float *out, Err *err) MUST_CHECK;
 // A matrix of a block type as it is stored, rows in Hugging Face's order: info.bytes.
 bool weights_read_blocks(const Weights *w, const char *name, int64_t rows, int64_t columns, uint8_t *out, Err *err) MUST_CHECK;
 // Gives back the memory of pages that were read; they are read again where they are needed.

@@ -91,24 +91,31 @@ char *xasprintf(const char *format, ...) {
     return b.data;
 }
 
-enum { HUGE = 2 << 20 };
+// Large memory comes from calloc, which knows when the system gave it zeroed: nothing is written twice, and a page is made by
+// the thread that first writes it. What calloc gave stands in the bytes before, which mem_free reads.
+enum { HUGE = 2 << 20, HEAD = 64 };
 bool mem_alloc(size_t bytes, const char *what, void **out, Err *err) {
-    size_t align = bytes >= 2 * (size_t)HUGE ? HUGE : 64, padded;
+    size_t align = bytes >= 2 * (size_t)HUGE ? HUGE : HEAD, padded;
     *out = NULL;
-    if (!size_add(bytes ? bytes : 1, align - 1, &padded) || padded > SIZE_MAX / 2)
+    if (!size_add(bytes ? bytes : 1, 2 * align + HEAD, &padded) || padded > SIZE_MAX / 2)
         return fail(err, ERR_DATA, what, "a size of %zu bytes can't be addressed", bytes);
-    padded &= ~(align - 1);
-    void *p = aligned_alloc(align, padded);
-    if (!p) return fail(err, 71, what, "out of memory: %.1f MiB asked for", (double)bytes / 1048576.0);
+    char *given = calloc(1, padded);
+    if (!given) return fail(err, 71, what, "out of memory: %.1f MiB asked for", (double)bytes / 1048576.0);
+    char *p = given + HEAD;
+    p += -(uintptr_t)p & (align - 1);
+    memcpy(p - sizeof given, &given, sizeof given);
     if (align == HUGE) {
-        madvise(p, padded, MADV_HUGEPAGE);
-        memory_spread(p, padded);
+        madvise(p, bytes, MADV_HUGEPAGE);
+        memory_spread(p, bytes);
     }
-    memset(p, 0, padded);
     *out = p;
     return true;
 }
-void mem_free(void *p) { free(p); }
+void mem_free(void *p) {
+    char *given = NULL;
+    if (p) memcpy(&given, (char *)p - sizeof given, sizeof given);
+    free(given);
+}
 
 typedef struct ArenaBlock {
     struct ArenaBlock *next;

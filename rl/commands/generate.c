@@ -61,6 +61,7 @@ static void print_texts(const json_t *result) {
             if ((unsigned char)*c >= 0x20 || *c == '\n' || *c == '\t') putchar(*c); // a terminal must not obey a model
         putchar('\n');
     }
+    fflush(stdout); // before what was held is given back, which takes a while
 }
 
 // One document without --adapter or with one; with several, one of each adapter.
