@@ -18,6 +18,13 @@ double energy_device_joules(Energy *e); // the devices' alone; NaN: none has a m
 // Why the device's clock was held down since the call before, for a note; empty: it wasn't. Valid until the next call.
 const char *energy_held(Energy *e);
 void energy_close(Energy *e);
+// What the clock and the meters say now, and what was taken since: {"seconds", and "joules", "device_joules" where they are known}, for
+// a ledger's "measured". `e` NULL: the clock alone.
+typedef struct EnergyMark {
+    double seconds, joules, device_joules;
+} EnergyMark;
+EnergyMark energy_mark(Energy *e);
+json_t *energy_spent(Energy *e, EnergyMark before);
 
 // ---- cost.c ----------------------------------------------------------------------------------------------
 // Sums over the ledger, work that was done twice counted too. The caller owns *out; its form is told in cost.c.

@@ -19,6 +19,7 @@
 //    "base_model": where its weights come from and what those cost (cost_waste.c),
 //    "check": {"ok", "sums": [{"what", "parts", "whole", "ok"}]}}   // the parts against the ledger's rows, counted another way
 #include "cost_parts.h"
+#include "data.h"
 #include "files.h"
 #include "stages.h"
 #include <math.h>
@@ -232,11 +233,17 @@ static void note_session(Account *a, const char *kind, const json_t *detail) {
     else a->at_device = MAX_DEVICES - 1;
 }
 
+// A stage's data or merged model put on record without a word on what that took, as runs did before it was measured: nothing.
+static bool is_bare_record(const json_t *detail) {
+    const char *name = json_string_value(json_object_get(detail, "name"));
+    return name && (!strcmp(name, DATA_RECORD) || !strcmp(name, "merge")) && !json_object_get(detail, "measured");
+}
 // What an event took, whatever became of its step: the whole that the parts are held against.
 static void note_whole(Account *a, const char *kind, const json_t *detail) {
     Work w = {0};
     bool step = !strcmp(kind, "step"), evaluation = !strcmp(kind, "evaluation");
     if (step || !strcmp(kind, "probe")) measured_of(detail, &w);
+    else if (evaluation && is_bare_record(detail)) return;
     else if (evaluation) evaluation_of(NULL, json_object_get(detail, "measured"), &w);
     else return;
     w.steps = step;
@@ -295,7 +302,7 @@ static bool sum_events(const Ledger *l, Account *a, Err *err) {
         } else if (!strcmp(kind, "repeated")) {
             add_repeated_evaluation(a, json_object_get(detail, "replayable"));
         } else if (!strcmp(kind, "evaluation")) {
-            evaluation_of(NULL, json_object_get(detail, "measured"), &w);
+            if (!is_bare_record(detail)) evaluation_of(NULL, json_object_get(detail, "measured"), &w);
             w.steps = 0;
             add_work(&a->evaluations, &w);
             note_parts(a, NULL, json_object_get(detail, "measured"));

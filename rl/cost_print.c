@@ -18,7 +18,8 @@ static void print_figure(const json_t *work, const char *key, int width) {
     if (json_is_integer(value)) snprintf(text, sizeof text, "%lld", (long long)json_integer_value(value));
     printf(" %*s", width, text);
 }
-static void print_work(const char *name, const json_t *work) {
+// `unit`: a currency of its own, where rows have several; NULL: the head's.
+static void print_work_in(const char *name, const json_t *work, const char *unit) {
     static const struct {
         const char *key;
         int width;
@@ -29,8 +30,11 @@ static void print_work(const char *name, const json_t *work) {
     text_tame(tame);
     printf("%-16.16s", tame);
     for (int i = 0; i < COUNT(columns); i++) print_figure(work, columns[i].key, columns[i].width);
-    printf("\n");
+    snprintf(tame, sizeof tame, "%s%s", unit ? " " : "", unit ? unit : "");
+    text_tame(tame);
+    printf("%s\n", tame);
 }
+static void print_work(const char *name, const json_t *work) { print_work_in(name, work, NULL); }
 
 static void print_head(const json_t *cost) {
     const char *currency = json_string_value(json_object_get(cost, "currency"));
@@ -154,7 +158,8 @@ void campaign_print(const json_t *cost) {
     print_head(cost);
     json_array_foreach(json_object_get(cost, "runs"), i, run) {
         const char *path = json_string_value(json_object_get(run, "path")), *slash = path ? strrchr(path, '/') : NULL;
-        print_work(slash ? slash + 1 : path, json_object_get(run, "total"));
+        bool own = !json_is_string(json_object_get(cost, "currency"));
+        print_work_in(slash ? slash + 1 : path, json_object_get(run, "total"), own ? json_string_value(json_object_get(run, "currency")) : NULL);
     }
     printf("\n");
     print_work("training", json_object_get(cost, "training"));

@@ -129,6 +129,18 @@ double energy_joules(Energy *e) {
     return e->failed || e->count == 0 ? NAN : sum * 1e-6 + device;
 }
 
+EnergyMark energy_mark(Energy *e) {
+    return (EnergyMark){clock_seconds(), e ? energy_joules(e) : NAN, e ? energy_device_joules(e) : NAN};
+}
+json_t *energy_spent(Energy *e, EnergyMark before) {
+    EnergyMark now = energy_mark(e);
+    json_t *out = json_pack("{s:f}", "seconds", now.seconds - before.seconds);
+    double joules = now.joules - before.joules, device = now.device_joules - before.device_joules;
+    if (isfinite(joules)) json_object_set_new(out, "joules", json_real(joules));
+    if (isfinite(device)) json_object_set_new(out, "device_joules", json_real(device));
+    return out;
+}
+
 void energy_close(Energy *e) {
     if (!e) return;
     for (int i = 0; i < e->count; i++) free(e->zones[i].file);

@@ -1,5 +1,6 @@
 // A stage that trains on nothing: the policy's weights become the weighted mean of models, of earlier stages' ends or of files. It is
 // one step, on the ledger with the hash of each model; checkpoints of stages' ends and of the start are kept in every run.
+#include "accounts.h"
 #include "data.h"
 #include "files.h"
 #include <math.h>
@@ -30,13 +31,14 @@ static void shares_of(const Stage *stage, int count, double *out) {
     for (int i = 0; i < count; i++) out[i] = (stage->shares ? stage->shares[i] : 1) / sum;
 }
 
-static bool record_merge(const Trainer *t, const Stage *stage, const double *shares, char (*hashes)[65], int64_t last, Err *err) {
+static bool record_merge(const Trainer *t, const Stage *stage, const double *shares, char (*hashes)[65], int64_t last, EnergyMark before, Err *err) {
     json_t *models = json_array();
     for (int i = 0; stage->models[i]; i++)
         json_array_append_new(models, json_pack("{s:s,s:f,s:s}", "model", stage->models[i], "share", shares[i], "sha256", hashes[i]));
     json_t *record = json_pack("{s:s,s:o}", "stage", stage->name, "models", models);
-    bool ok = ledger_evaluation(t->ledger, last, "merge", record, NULL, err);
-    json_decref(record);
+    json_t *measured = energy_spent(t->energy, before);
+    bool ok = ledger_evaluation(t->ledger, last, "merge", record, measured, err);
+    json_decref(record), json_decref(measured);
     return ok;
 }
 
@@ -48,6 +50,7 @@ bool merge_step(const Trainer *t, const Stage *stage, Batch *batch, StepReport *
 
 bool merge_end(const Trainer *t, const Stage *stage, int64_t first, int64_t last, Err *err) {
     int count = 0;
+    EnergyMark before = energy_mark(t->energy);
     (void)first;
     while (stage->models[count]) count++;
     char **paths = xcalloc((size_t)count, sizeof *paths), (*hashes)[65] = xcalloc((size_t)count, sizeof *hashes);
@@ -55,7 +58,7 @@ bool merge_end(const Trainer *t, const Stage *stage, int64_t first, int64_t last
     bool ok = true;
     shares_of(stage, count, shares);
     for (int i = 0; ok && i < count; i++) ok = find_model(t, stage->models[i], &paths[i], err);
-    ok = ok && policy_average(t->policy, (const char *const *)paths, shares, count, hashes, err) && record_merge(t, stage, shares, hashes, last, err);
+    ok = ok && policy_average(t->policy, (const char *const *)paths, shares, count, hashes, err) && record_merge(t, stage, shares, hashes, last, before, err);
     for (int i = 0; i < count; i++) free(paths[i]);
     free(paths), free(hashes), free(shares);
     return ok;

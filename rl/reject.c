@@ -4,6 +4,7 @@
 // So the file is a function of the ledger, and a run that was killed at any point makes the same one.
 //
 // A sample that was cut off, that could not be scored or that repeats another is never kept, however good its score.
+#include "accounts.h"
 #include "data.h"
 #include "files.h"
 #include "ledger_rows.h"
@@ -160,7 +161,7 @@ char *data_file_name(const Recipe *r, const Stage *stage) {
     return name;
 }
 
-static bool write_file(const Choice *c, int64_t last, Err *err) {
+static bool write_file(const Choice *c, int64_t last, EnergyMark before, Err *err) {
     const Recipe *r = c->t->recipe;
     char *name = data_file_name(r, c->stage), *path = path_join(r->run_folder, name), *folder = path_join(r->run_folder, "data"), hash[65];
     sha256_hex(c->rows.data, c->rows.size, hash);
@@ -170,8 +171,9 @@ static bool write_file(const Choice *c, int64_t last, Err *err) {
                                (json_int_t)c->cut_off, "below_threshold", (json_int_t)c->below, "duplicates", (json_int_t)c->duplicates, "surplus",
                                (json_int_t)c->surplus, "prompts", (json_int_t)c->prompts, "prompts_kept", (json_int_t)c->prompts_kept);
     if (!c->model[0]) json_object_set_new(record, "endpoint", teacher_endpoint_name(c->stage));
-    ok = ok && ledger_evaluation(c->t->ledger, last, DATA_RECORD, record, NULL, err);
-    json_decref(record);
+    json_t *measured = energy_spent(c->t->energy, before);
+    ok = ok && ledger_evaluation(c->t->ledger, last, DATA_RECORD, record, measured, err);
+    json_decref(record), json_decref(measured);
     if (ok)
         log_line(LOG_INFO, "%s: %lld rows of %lld samples in %s (%lld below the threshold, %lld cut off, %lld unscored, %lld near-duplicates, %lld more than "
                  "%d a prompt; %lld of %lld prompts)", c->stage->name, (long long)c->count, (long long)c->sampled, path, (long long)c->below, (long long)c->cut_off,
@@ -183,6 +185,7 @@ static bool write_file(const Choice *c, int64_t last, Err *err) {
 bool reject_end(const Trainer *t, const Stage *stage, int64_t first, int64_t last, Err *err) {
     const Policy *sampler = t->teacher ? t->teacher : t->policy;
     Choice c = {.t = t, .stage = stage};
+    EnergyMark before = energy_mark(t->energy);
     sqlite3_stmt *p;
     TRY(t->endpoint || policy_hash(sampler, c.model, err));
     tokenizer_hash(policy_tokenizer(sampler), c.tokenizer);
@@ -195,7 +198,7 @@ bool reject_end(const Trainer *t, const Stage *stage, int64_t first, int64_t las
         ok = fail(err, ERR_FAILED, stage->name, "none of %lld samples can be kept: %lld score below the threshold of %g, %lld are cut off, %lld unscored; "
                   "a lower threshold, more steps or a policy that has learned more would keep some", (long long)c.sampled, (long long)c.below,
                   stage->threshold, (long long)c.cut_off, (long long)c.unscored);
-    ok = ok && write_file(&c, last, err);
+    ok = ok && write_file(&c, last, before, err);
     near_duplicates_close(c.kept);
     buf_free(&c.rows);
     return ok;

@@ -16,6 +16,7 @@ typedef struct Trainer {
     struct ObjectiveScript *script; // the stage's own objective; NULL: a loss of the table
     int stage_index;
     Ledger *ledger; // NULL outside of a run
+    struct Energy *energy; // the run's meters; NULL outside of one
     struct Curriculum *curriculum; // of the stage; NULL: levels are drawn evenly
     struct Flight *flight; // what is sampled ahead; NULL: a step samples its own batch
     void *work; // what the stage's own row has opened; NULL: nothing

@@ -578,7 +578,7 @@ static bool start(Run *run, const TrainOptions *o, Err *err) {
     ok = ok && tasks_open(r, &tasks, err);
     run->trainer.tasks = tasks;
     ok = ok && open_policy(run, checkpoint, err) && check_experts(run, err);
-    run->energy = energy_open(NULL, NULL);
+    run->energy = run->trainer.energy = energy_open(NULL, NULL);
     if (ok) energy_watch(run->energy, run->trainer.policy);
     if (ok && there && !found) { // killed before its first checkpoint: nothing to go on from
         char *stale = path_join(r->run_folder, "ledger.db"), *wal = path_join(r->run_folder, "ledger.db-wal"), *shm = path_join(r->run_folder, "ledger.db-shm");

@@ -1,5 +1,6 @@
 // The loss on examples that are never learned: rows of files of their own, or what the tasks demonstrate of held-out problems.
 // Measured at the end of a supervised stage and with each of its evaluations, as an evaluation on the ledger.
+#include "accounts.h"
 #include "data.h"
 #include <stdlib.h>
 
@@ -71,15 +72,16 @@ static bool measure_items(Measure *m, int level, Mode mode, Err *err) {
 bool sft_validate(const Trainer *t, const Stage *stage, int64_t step, Err *err) {
     Measure m = {.t = t, .stage = stage};
     if (!stage->validation && stage->validation_items == 0) return true;
-    double start = clock_seconds();
+    EnergyMark before = energy_mark(t->energy);
+    policy_forget_flops(t->policy);
     if (stage->validation) TRY(measure_files(&m, err));
     for (Mode mode = 0; stage->validation_items > 0 && mode < MODES; mode++)
         for (int level = 0; stage->mode_share[mode] > 0 && level < tasks_level_count(t->tasks); level++) TRY(measure_items(&m, level, mode, err));
     if (m.tokens == 0) return fail(err, ERR_DATA, stage->name, "no examples to validate with: nothing is held out");
     m.loss /= (double)m.tokens;
-    json_t *found = json_pack("{s:s,s:f,s:f,s:I,s:I}", "stage", stage->name, "loss", m.loss, "perplexity", exact_exp(m.loss), "tokens",
-                              (json_int_t)m.tokens, "examples", (json_int_t)m.examples);
-    json_t *measured = json_pack("{s:f}", "seconds", clock_seconds() - start);
+    json_t *found = json_pack("{s:s,s:f,s:f,s:I,s:I,s:{s:f}}", "stage", stage->name, "loss", m.loss, "perplexity", exact_exp(m.loss), "tokens",
+                              (json_int_t)m.tokens, "examples", (json_int_t)m.examples, "work", "flops", policy_flops(t->policy));
+    json_t *measured = energy_spent(t->energy, before);
     bool ok = ledger_evaluation(t->ledger, step, "validation", found, measured, err);
     json_decref(found), json_decref(measured);
     if (ok)
