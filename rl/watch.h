@@ -10,6 +10,8 @@
 // WATCH_POINTS stretches of [from, to], null where there is none. Only reads; the caller owns *out.
 enum { WATCH_POINTS = 240 };
 bool watch_read(const char *run_folder, json_t **out, Err *err) MUST_CHECK;
+// The same of a ledger that is open, into an object.
+bool watch_ledger(const Ledger *l, const char *run_folder, json_t *out, Err *err) MUST_CHECK;
 
 typedef struct WatchFrame {
     int columns, rows; // rows 0: as many as it takes

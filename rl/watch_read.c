@@ -203,12 +203,11 @@ static bool read_stages(const char *run_folder, int64_t stage, int64_t stage_ste
     return true;
 }
 
-static bool read_all(const Ledger *l, const char *run_folder, json_t *out, Err *err) {
+bool watch_ledger(const Ledger *l, const char *run_folder, json_t *out, Err *err) {
     int64_t step, stage, stage_step;
     double seconds;
     json_t *drawn = json_array(), *samples = json_array();
     json_object_set_new(out, "panels", drawn), json_object_set_new(out, "samples", samples);
-    TRY(ledger_freeze(l, err));
     TRY(read_last(l, out, &step, &stage, &stage_step, err));
     json_object_set_new(out, "step", json_integer(step));
     TRY(read_speed(l, step, stage_step, out, &seconds, err) && read_state(l, run_folder, out, err));
@@ -222,7 +221,7 @@ bool watch_read(const char *run_folder, json_t **out, Err *err) {
     *out = NULL;
     TRY(ledger_open_read(run_folder, &l, err));
     json_t *j = json_object();
-    bool ok = read_all(l, run_folder, j, err);
+    bool ok = ledger_freeze(l, err) && watch_ledger(l, run_folder, j, err);
     ledger_close(l);
     if (ok) *out = j;
     else json_decref(j);

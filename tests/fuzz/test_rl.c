@@ -1,9 +1,11 @@
-// Fuzzing of what a run reads besides its model: datasets, the state of a checkpoint, the rows of a ledger.
+// Fuzzing of what a run reads besides its model: datasets, rows to learn, the state of a checkpoint, the rows of a ledger.
 #include "../rl/made_run.h"
 #include "checkpoint.h"
+#include "data.h"
 #include "fuzz.h"
 #include "report.h"
 #include "tasks_parts.h"
+#include "watch.h"
 
 static void told(const Err *err) { // an error that tells where and what
     FUZZ_CHECK(err->code > 0 && err->code != ERR_SOFTWARE && err->where[0] && err->msg[0]);
@@ -138,6 +140,13 @@ static void change_cell(Ledger *l, const uint8_t *cell, const uint8_t *value, si
     sqlite3_finalize(s);
     free(sql), free(update);
 }
+static void change_cells(Ledger *l, const uint8_t *data, size_t size) {
+    for (size_t at = 0; at + 5 <= size;) {
+        size_t n = data[at + 4] < size - at - 5 ? data[at + 4] : size - at - 5;
+        change_cell(l, data + at, data + at + 5, n);
+        at += 5 + n;
+    }
+}
 // All that a page shows of a ledger: nothing of it is ever markup. The page's own scripts are two.
 static bool page_of(Ledger *l, bool samples_alone, Err *err) {
     Report r = {.source = "ledger", .most_samples = 1000, .ledger = l, .name = (char *)(uintptr_t)"ledger", .sections = json_array()};
@@ -163,20 +172,107 @@ static void ledger_fuzz(void *shared, const uint8_t *data, size_t size) {
     Err err = {0};
     LedgerCounts counts;
     sqlite3_exec(l->db, "BEGIN", NULL, NULL, NULL);
-    for (size_t at = 0; at + 5 <= size;) {
-        size_t n = data[at + 4] < size - at - 5 ? data[at + 4] : size - at - 5;
-        change_cell(l, data + at, data + at + 5, n);
-        at += 5 + n;
-    }
+    change_cells(l, data, size);
     bool ok = size % 3 == 0 ? ledger_verify(l, &counts, &err) : page_of(l, size % 3 == 1, &err);
     if (!ok) told(&err);
     sqlite3_exec(l->db, "ROLLBACK", NULL, NULL, NULL);
 }
+// What is drawn of a ledger is lines without control characters, whatever stands in its cells.
+static void *watch_start(FuzzCorpus *seeds) {
+    static const char recipe[] = "{\"name\":\"run\",\"stages\":[{\"name\":\"grpo\",\"steps\":9},{\"name\":\"sft\",\"steps\":4}]}";
+    FuzzFile f = fuzz_file_open("recipe.resolved.json");
+    fuzz_file_set(&f, recipe, sizeof recipe - 1);
+    fuzz_file_close(&f);
+    return ledger_start(seeds);
+}
+static void watch_fuzz(void *shared, const uint8_t *data, size_t size) {
+    Ledger *l = shared;
+    Err err = {0};
+    Buf frame = {0};
+    json_t *watched = json_object();
+    WatchFrame form = {.columns = 20 + (int)(size % 100), .rows = (int)(size % 3) * 20, .unicode = size % 2, .color = false};
+    sqlite3_exec(l->db, "BEGIN", NULL, NULL, NULL);
+    change_cells(l, data, size);
+    if (watch_ledger(l, fuzz_folder(), watched, &err)) watch_draw(watched, &form, &frame);
+    else told(&err);
+    for (size_t i = 0; i < frame.size; i++) FUZZ_CHECK((unsigned char)frame.data[i] >= 0x20 || frame.data[i] == '\n');
+    sqlite3_exec(l->db, "ROLLBACK", NULL, NULL, NULL);
+    buf_free(&frame);
+    json_decref(watched);
+}
 static void ledger_stop(void *shared) { ledger_close(shared); }
+
+// ---- rows that are learned -------------------------------------------------------------------------------------------
+// Read as a stage opens them, and every row then made an example. In plain text; half of the inputs as in a chat, though without a template.
+typedef struct RowsShared {
+    FuzzFile file;
+    Recipe *recipe;
+    Policy *policy;
+    Ledger *ledger;
+} RowsShared;
+static const char *const row_words[] = {"{\"prompt\":\"", "\"completion\":\"1</think>2\"", "\"thinking\":\"", "\"answer\":\"", "\"mode\":\"think\"", "\"mode\":\"direct\"", "\"text\":\"", "\"ids\":[1,2]", "\"ids\":[-3,2147483647]",
+                                        "\"messages\":[{\"role\":\"user\",\"content\":\"", "{\"role\":\"assistant\",\"content\":\"", "\"tools\":[]", "\"kind\":\"", "\"tokenizer\":\"", "</think>", "\n", "\\u0000", "\\ud800", "1e400", "null", "}\n{", NULL};
+static const char rows_recipe[] = "return {model={preset='mini', max_positions=64}, characters='0123456789=+ab{}', tasks={{'arithmetic', levels={1}}}, "
+                                  "stages={sft{steps=1, batch=4}}}";
+static void *rows_open(FuzzCorpus *seeds) {
+    RowsShared *s = xcalloc(1, sizeof *s);
+    Tokenizer *t;
+    Err err = {0};
+    FuzzFile recipe = fuzz_file_open("rows/recipe.lua");
+    fuzz_file_set(&recipe, rows_recipe, sizeof rows_recipe - 1);
+    s->file = fuzz_file_open("rows/rows.jsonl");
+    char *folder = xstrndup(recipe.path, (size_t)(strrchr(recipe.path, '/') - recipe.path));
+    bool ok = recipe_read(recipe.path, NULL, &s->recipe, &err) && tokenizer_from_characters(s->recipe->characters, &t, &err);
+    if (ok) {
+        ModelConfig c = s->recipe->config;
+        c.vocabulary = tokenizer_size(t), c.stop_ids[0] = tokenizer_eos(t), c.stop_count = 1;
+        ok = policy_create(&c, t, 1, &(PolicyOptions){.precision = PRECISION_FP32, .threads = 1}, &s->policy, &err);
+    }
+    ok = ok && ledger_open(folder, false, &s->ledger, &err) && made_run_facts(s->ledger, &err);
+    if (!ok) fuzz_broken("%s: %s", err.where, err.msg);
+    corpus_add_text(seeds, "{\"prompt\":\"1+1=\",\"completion\":\"a</think>2\"}\n{\"prompt\":\"2+2=\",\"answer\":\"4\",\"mode\":\"direct\",\"kind\":\"sum\"}\n");
+    corpus_add_text(seeds, "{\"prompt\":\"1=\",\"thinking\":\"b\",\"answer\":\"1\",\"ids\":[1,2,-3,0],\"tokenizer\":\"ab\"}\n{\"text\":\"0123\"}\n");
+    corpus_add_text(seeds, "{\"messages\":[{\"role\":\"user\",\"content\":\"1\"},{\"role\":\"assistant\",\"content\":\"2\"}],\"tools\":null,\"mode\":\"think\"}\n");
+    fuzz_file_close(&recipe);
+    free(folder);
+    return s;
+}
+static void rows_fuzz(void *shared, const uint8_t *data, size_t size) {
+    RowsShared *s = shared;
+    const char *sources[] = {s->file.path, NULL};
+    Stage stage = {.kind = STAGE_SFT, .name = (char[]){"sft"}, .data = sources, .batch = 4, .steps = 1};
+    Trainer t = {.recipe = s->recipe, .policy = s->policy, .ledger = s->ledger};
+    Arena arena = {0};
+    Data *d = NULL;
+    Err err = {0};
+    s->recipe->chat = size % 2;
+    fuzz_file_set(&s->file, data, size);
+    bool ok = data_open(&t, &stage, &d, &err);
+    for (uint64_t i = 0; ok && i < (uint64_t)data_count(d); i++) {
+        Ids prompt = {0};
+        Completion c = {0};
+        ok = data_example(&t, &stage, d, i, &arena, &prompt, &c, &err);
+        int32_t all = completion_total(&c), vocabulary = policy_config(s->policy)->vocabulary;
+        for (int32_t k = 0; ok && k < all; k++) FUZZ_CHECK(completion_all(&c)[k] >= 0 && completion_all(&c)[k] < vocabulary);
+        FUZZ_CHECK(!ok || (prompt.count > 0 && prompt.count + all <= 64));
+        ids_free(&prompt);
+    }
+    if (!ok) told(&err);
+    data_close(d);
+    arena_reset(&arena);
+}
+static void rows_close(void *shared) {
+    RowsShared *s = shared;
+    ledger_close(s->ledger), policy_close(s->policy), recipe_free(s->recipe);
+    fuzz_file_close(&s->file);
+    free(s);
+}
 
 static const FuzzTarget targets[] = {
     {.name = "dataset", .open = dataset_open, .run = dataset_fuzz, .close = dataset_close, .words = dataset_words},
     {.name = "checkpoint", .open = checkpoint_open, .run = checkpoint_fuzz, .close = checkpoint_close, .words = state_words},
     {.name = "ledger", .open = ledger_start, .run = ledger_fuzz, .close = ledger_stop, .rarely = 20},
+    {.name = "watch", .open = watch_start, .run = watch_fuzz, .close = ledger_stop, .rarely = 80},
+    {.name = "rows", .open = rows_open, .run = rows_fuzz, .close = rows_close, .words = row_words, .rarely = 10},
 };
 int main(int argc, char **argv) { return fuzz_main(argc, argv, targets, COUNT(targets)); }
