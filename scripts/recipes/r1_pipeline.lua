@@ -1,6 +1,6 @@
 -- DeepSeek-R1's whole pipeline (arXiv 2501.12948, section 2.3) on a model from scratch, in minutes on one core: cold start,
 -- GRPO on reasoning, rejection sampling into a data set, fine-tuning of the base on it beside other data, GRPO over all prompts.
--- The base stands for a pretrained model: it has seen worked examples of both modes, too few to be good at either.
+-- The base stands for a pretrained model: most of what it has seen are answers alone, and little is thinking.
 
 return {
   name = "r1_pipeline",
@@ -12,17 +12,17 @@ return {
   stages = {
     sft{
       name = "base",
-      steps = 1200,
+      steps = 800,
       batch = 64,
-      modes = {think = 0.5, direct = 0.5},
-      optimizer = {learning_rate = 2e-3, schedule = "constant", warmup = 20},
+      modes = {think = 0.2, direct = 0.8},
+      optimizer = {learning_rate = 2e-3, schedule = "cosine", warmup = 20, final_share = 0.1},
     },
     sft{
       name = "cold start",
-      steps = 60,
+      steps = 80,
       batch = 64,
       modes = {think = 1},
-      optimizer = {learning_rate = 5e-4, schedule = "linear"},
+      optimizer = {learning_rate = 1e-3, schedule = "linear"},
     },
     grpo{
       name = "reasoning",
@@ -31,7 +31,7 @@ return {
       group_size = 16,
       modes = {think = 1},
       sampling = {max_tokens = 40},
-      optimizer = {learning_rate = 1e-4, schedule = "constant", warmup = 2},
+      optimizer = {learning_rate = 2e-4, schedule = "cosine", warmup = 2, final_share = 0.1},
     },
     reject{
       name = "samples",
@@ -54,12 +54,14 @@ return {
     },
     grpo{
       name = "all prompts",
-      steps = 80,
-      prompts = 32,
+      steps = 300,
+      prompts = 64,
       group_size = 16,
       modes = {think = 0.5, direct = 0.5},
+      curriculum = {by = "pass_rate", floor = 0.1},
       sampling = {max_tokens = 40},
-      optimizer = {learning_rate = 1e-4, schedule = "cosine", warmup = 2, final_share = 0.1},
+      algo = {minibatches = 2},
+      optimizer = {learning_rate = 2e-4, schedule = "cosine", warmup = 4, final_share = 0.1},
     },
   },
   evaluate = {items = 100, max_tokens = 40},

@@ -1,6 +1,6 @@
 -- DeepSeek-R1-Zero (arXiv 2501.12948, section 2.2) on a model from scratch: GRPO alone, no fine-tuning before it. The base stands
--- for a pretrained model that can answer at all: it has seen worked examples of both modes, too few to be good at either. It is
--- the same base as that of r1_pipeline.lua, so that both can be compared.
+-- for a pretrained model: most of what it has seen are answers alone, and little is thinking. It is the same base as that of
+-- r1_pipeline.lua, and GRPO draws as many samples as both of its stages there, so that the two can be compared.
 
 return {
   name = "r1_zero",
@@ -12,19 +12,21 @@ return {
   stages = {
     sft{
       name = "base",
-      steps = 1200,
+      steps = 800,
       batch = 64,
-      modes = {think = 0.5, direct = 0.5},
-      optimizer = {learning_rate = 2e-3, schedule = "constant", warmup = 20},
+      modes = {think = 0.2, direct = 0.8},
+      optimizer = {learning_rate = 2e-3, schedule = "cosine", warmup = 20, final_share = 0.1},
     },
     grpo{
       name = "zero",
-      steps = 140,
-      prompts = 32,
+      steps = 330,
+      prompts = 64,
       group_size = 16,
       modes = {think = 0.5, direct = 0.5},
+      curriculum = {by = "pass_rate", floor = 0.1},
       sampling = {max_tokens = 40},
-      optimizer = {learning_rate = 1e-4, schedule = "cosine", warmup = 2, final_share = 0.1},
+      algo = {minibatches = 2},
+      optimizer = {learning_rate = 2e-4, schedule = "cosine", warmup = 4, final_share = 0.1},
     },
   },
   evaluate = {items = 100, max_tokens = 40},

@@ -237,7 +237,7 @@ static void recipe_comes_back_from_a_run(void) {
 }
 
 static void shipped_recipes(void) {
-    static const char *const names[] = {"quickstart", "smollm2_arithmetic", "think_less"};
+    static const char *const names[] = {"quickstart", "smollm2_arithmetic", "think_less", "r1_pipeline", "r1_zero", "small_alone"};
     for (int i = 0; i < COUNT(names); i++) {
         char path[512];
         Err err = {0};
