@@ -47,7 +47,7 @@ bool policy_create(const ModelConfig *config, Tokenizer *tokenizer, uint64_t see
 bool policy_freeze_copy(Policy *p, Policy **out, Err *err) MUST_CHECK;
 void policy_close(Policy *p);
 // Sets a trainable policy's weights to the sum of `shares` times those of models with the same tensors; fills the hash of each.
-// Moments stay as they are.
+// An adapter's folder counts as its base with the adapter merged. Moments stay as they are.
 bool policy_average(Policy *p, const char *const *paths, const double *shares, int count, char (*hashes)[65], Err *err) MUST_CHECK;
 
 // ---- adapters --------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-// A stage that trains on nothing: the policy's weights become the weighted mean of models, of earlier stages' ends or of files. It is
+// A stage that trains on nothing: the policy's weights become the weighted mean of models, of earlier stages' ends, of files, runs, or
+// adapters, each merged into its base. It is
 // one step, on the ledger with the hash of each model; checkpoints of stages' ends and of the start are kept in every run.
 #include "accounts.h"
 #include "data.h"
@@ -20,8 +21,9 @@ int64_t stage_end_step(const Recipe *r, const char *name) {
 static bool find_model(const Trainer *t, const char *name, char **out, Err *err) {
     int64_t step = stage_end_step(t->recipe, name);
     TrainState state;
-    *out = step < 0 ? xstrdup(name) : xasprintf("%s/checkpoints/step-%lld", t->recipe->run_folder, (long long)step);
-    return step < 0 || checkpoint_verify(*out, &state, err);
+    if (step < 0) return teacher_find(name, out, err); // a run's newest checkpoint, or the path itself
+    *out = xasprintf("%s/checkpoints/step-%lld", t->recipe->run_folder, (long long)step);
+    return checkpoint_verify(*out, &state, err);
 }
 
 // Shares that sum to 1; all the same where the recipe says none.

@@ -374,7 +374,7 @@ const Field distill_fields[] = {
 };
 const Field merge_fields[] = {
     STAGE_FIELDS("{\"think\":0.5,\"direct\":0.5}", false),
-    {"models", FIELD_TEXTS, "what is averaged: names of earlier stages, \"start\", or models", RANGE(1, 4096), .required = true, AT(Stage, models)},
+    {"models", FIELD_TEXTS, "what is averaged: names of earlier stages, \"start\", models, runs, or adapters (each merged into its base)", RANGE(1, 4096), .required = true, AT(Stage, models)},
     {"shares", FIELD_NUMBERS, "of each model, relative to the others' (default: all the same)", RANGE(0, 1e6),
      AT_COUNTED(Stage, shares, share_count)},
     FIELD_END,

@@ -2,7 +2,10 @@
 // same bits from any checkpoint, and refuse what was changed between two stages.
 #include "accounts.h"
 #include "data.h"
+#include "export.h"
 #include "train_test.h"
+#include "weights.h"
+#include <math.h>
 
 #define MODEL "model={preset='mini', max_positions=64}, characters='0123456789+-*/=,()', threads=1, evaluate={items=0}, "
 #define ARITHMETIC "tasks={{'arithmetic', levels={1,2}}}, rewards={'ones.lua'}, "
@@ -292,8 +295,71 @@ static void merges(void) {
     }
 }
 
+// The largest difference of a layer's tensor between two folders of weights: W of one, and the mean of several others.
+static double farthest(const char *of, const char *const *others, int count) {
+    enum { N = 4096 };
+    Err err = {0};
+    Weights *w;
+    static float got[N], one[N];
+    double mean[N] = {0}, most = 0;
+    OK(weights_open(of, false, &w, &err));
+    int64_t width = weights_config(w)->width, shape[2] = {width, width};
+    const char *name = "model.layers.0.self_attn.q_proj.weight";
+    CHECK(width * width <= N);
+    bool ok = weights_read(w, name, 2, shape, got, &err);
+    weights_close(w);
+    for (int i = 0; ok && i < count; i++) {
+        ok = weights_open(others[i], false, &w, &err) && weights_read(w, name, 2, shape, one, &err);
+        for (int64_t k = 0; k < width * width; k++) mean[k] += (double)one[k] / count;
+        if (w) weights_close(w);
+    }
+    OK(ok);
+    for (int64_t k = 0; k < width * width; k++) most = fmax(most, fabs(got[k] - mean[k]));
+    return most;
+}
+static char *exported(const char *base, const char *adapter, const char *name) {
+    Err err = {0};
+    Weights *w;
+    Merge *m = NULL;
+    char *out = path_join(scratch_folder(), name);
+    OK(weights_open(base, false, &w, &err));
+    bool ok = merge_open(adapter, w, &m, &err);
+    ExportOptions o = {.type = "F32", .replace = true, .adds = merge_adds, .add = merge_add, .context = m};
+    ok = ok && export_hf(w, out, &o, &err);
+    merge_close(m), weights_close(w);
+    OK(ok);
+    return out;
+}
+
+// Two runs that trained adapters on one base: each counts as the base with its adapter merged, as `export` makes it.
+static void merges_adapters(void) {
+    static const char on_base[] = "return {threads=1, chat=false, evaluate={items=0}, model={path='%s', precision='fp32'%s}, tasks={{'arithmetic', levels={1}}}, stages={%s}}";
+    static const char lora[] = ", lora={rank=4, alpha=8}", learn[] = "sft{steps=2, batch=4, optimizer={learning_rate=2e-2}}";
+    TrainedRun base = train_run("base", "return {" MODEL "tasks={{'arithmetic', levels={1}}}, stages={sft{steps=2, batch=4, optimizer={learning_rate=1e-3}}}}", NULL, 2);
+    TRAINED(base);
+    char *start = xasprintf("%s/checkpoints/step-2", base.folder), *adapter = xasprintf(on_base, start, lora, learn);
+    TrainedRun a = train_run("a", adapter, NULL, 2), b = train_run("b", adapter, (const char *const[]){"seed=9", NULL}, 2);
+    TRAINED(a);
+    TRAINED(b);
+    char *both = xasprintf("merge{models={'%s', '%s'}}, sft{steps=1, batch=4}", a.folder, b.folder), *recipe = xasprintf(on_base, start, "", both);
+    TrainedRun merged = train_run("merged", recipe, NULL, 2);
+    TRAINED(merged);
+    char *adapters[2] = {xasprintf("%s/checkpoints/step-2", a.folder), xasprintf("%s/checkpoints/step-2", b.folder)}, *got = xasprintf("%s/checkpoints/step-1", merged.folder);
+    char *whole[2] = {exported(start, adapters[0], "whole-a"), exported(start, adapters[1], "whole-b")};
+    CHECK(farthest(whole[0], (const char *const *)&start, 1) > 1e-4 && farthest(whole[0], (const char *const *)&whole[1], 1) > 1e-4);
+    double off = farthest(got, (const char *const *)whole, 2);
+    if (!(off <= 1e-7)) FAIL("the mean of both is off by %g", off);
+    CHECK(ask(&merged, "SELECT json_extract(replayable, '$.models[0].sha256') <> json_extract(replayable, '$.models[1].sha256') FROM evaluations WHERE name = 'merge'") == 1);
+    char *own = xasprintf("%s, merge{models={'sft'}}", learn), *refused = xasprintf(on_base, start, lora, own); // nothing holds the mean's rank
+    TrainedRun none = train_run("none", refused, NULL, -1);
+    CHECK(!none.ok && strstr(none.err.msg, "this run trains an adapter"));
+    free(start), free(adapter), free(both), free(recipe), free(adapters[0]), free(adapters[1]), free(got), free(whole[0]), free(whole[1]), free(own), free(refused);
+    scratch_remove();
+}
+
 static const Test tests[] = {
     {"merges", merges},
+    {"merges adapters", merges_adapters},
     {"from every checkpoint", from_every_checkpoint},
     {"rows say where they are from", rows_say_where_they_are_from},
     {"an edited file is refused", an_edited_file_is_refused},
