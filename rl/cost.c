@@ -432,7 +432,7 @@ static bool waste_json(const Ledger *l, const Account *a, json_t *waste, Err *er
            share(l, waste, "unscored_samples", "SELECT avg(verdict <> 'scored') FROM samples", err) &&
            share(l, waste, "untrained_tokens",
                  "SELECT 1.0 * sum(tokens) FILTER (WHERE NOT active OR NOT has_variance) / sum(tokens) FROM samples JOIN prompts USING "
-                 "(step, prompt)", err);
+                 "(step, prompt) JOIN steps USING (step) WHERE steps.kind = 'grpo'", err);
 }
 
 static void name_stage(json_t *stage, const Stated *stated, int index, const char *kind) {

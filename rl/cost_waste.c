@@ -50,7 +50,7 @@ static bool sum_waste(const Ledger *l, const ModelConfig *c, double sums[3], Err
     static const char sql[] =
         "SELECT p.has_variance OR t.kind <> 'grpo', s.finish = 'length', s.verdict <> 'scored', length(p.ids) / 4, coalesce(length(s.course) / 4, s.tokens), s.sample = "
         "(SELECT min(sample) FROM samples AS f WHERE f.step = s.step AND f.prompt = s.prompt) FROM samples AS s JOIN prompts AS p USING (step, prompt) "
-        "WHERE s.logprobs IS NOT NULL"; // an endpoint's cost no FLOPs here
+        "JOIN steps AS t USING (step) WHERE s.logprobs IS NOT NULL"; // an endpoint's cost no FLOPs here; only GRPO needs a variance
     bool ok = ledger_query(l, sql, 0, 0, &s, err), more = true;
     while (ok && (ok = ledger_next(l, s, &more, err)) && more) {
         int64_t prompt = column_int(s, 3), tokens = column_int(s, 4), end = prompt + (tokens > 0 ? tokens - 1 : 0);
