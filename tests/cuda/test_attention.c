@@ -37,6 +37,7 @@ static void each_rope(uint64_t seed, RopeCase run) {
     for (int i = 0; i < LENGTH(all_heads); i++)
         for (int k = 0; k < 6; k++) {
             if ((i + k) % 2) continue;
+            if (cuda_spared()) continue;
             cuda_case();
             Layout l = (i + k) % 3 ? layout_of(groups_small, 2) : layout_of(groups_large, 3);
             run(&r, &l, &all_heads[i], (Dtype)(k / 3), (Temper)(k % 3));
@@ -140,6 +141,7 @@ static void attention_near(void) {
     for (int i = 0; i < LENGTH(all_heads); i++)
         for (int k = 0; k < 4; k++) {
             if ((i + k) % 2) continue;
+            if (cuda_spared()) continue;
             cuda_case();
             Layout l = (i + k) % 4 || all_heads[i].heads * all_heads[i].D > 200 ? layout_of(groups_small, 2) : layout_of(groups_large, 3);
             attention_case(&r, &l, &all_heads[i], (Dtype)(k / 2), (Input)(k % 2));
@@ -150,6 +152,7 @@ static void attention_splits_near(void) {
     static const int32_t windows[] = {0, 0, 0, 0, 300, 200, 40};
     Random r = random_start(4, STREAM_TEST, 0);
     for (int i = 0; i < LENGTH(heads); i++) {
+        if (cuda_spared()) continue;
         cuda_case();
         Layout l = i == 0 || i >= 4 ? layout_of(groups_longer, 1) : layout_of(groups_long, 1);
         attention_window_case(&r, &l, &heads[i], i == 3 || i == 6 ? DTYPE_F32 : DTYPE_BF16, (Input)(i % 2), windows[i]);
@@ -161,6 +164,7 @@ static void hidden_pages(void) {
     static const Heads h = {1, 1, 8};
     for (int k = 0; k < 4; k++) {
         Random r = random_start(5, STREAM_TEST, (uint64_t)k);
+        if (cuda_spared()) continue;
         cuda_case();
         Layout l = layout_of(groups_long, 1);
         Dtype dtype = (Dtype)(k / 2);
@@ -207,6 +211,7 @@ static void rows_stand_alone(void) {
     static const Heads heads[] = {{3, 1, 24}, {7, 1, 64}, {2, 2, 128}, {1, 1, 256}};
     Random r = random_start(6, STREAM_TEST, 0);
     for (int i = 0; i < 8; i++) { // the last two: windows that begin in a later split
+        if (cuda_spared()) continue;
         cuda_case();
         const Heads *h = &heads[i < 6 ? i % 4 : 0];
         Dtype dtype = i == 4 ? DTYPE_F32 : DTYPE_BF16;
@@ -332,6 +337,7 @@ static void grad_near(void) {
     for (int i = 0; i < LENGTH(all_heads); i++)
         for (int k = 0; k < 4; k++) {
             if ((i + k) % 2) continue;
+            if (cuda_spared()) continue;
             cuda_case();
             Layout l = (i + k) % 4 || all_heads[i].heads * all_heads[i].D > 200 ? layout_of(groups_small, 2) : layout_of(groups_large, 3);
             grad_case(&r, &l, &all_heads[i], (Dtype)(k / 2), (Input)(k % 2));
