@@ -88,12 +88,15 @@ typedef struct MatmulArgs {
     int64_t ldy;
     Products products; // with them bias is NULL
     WeightFormat format; // of w; w_step of products with blocks is in bytes
-    bool transposed;     // w is [K, N] in blocks: y = x w
-    void *scratch;       // of blocks: matmul_scratch() bytes, of a device too
+    bool transposed;     // w is [K, N], packed or in blocks: y = x w
+    void *scratch;       // of blocks: matmul_scratch() bytes, of packed and transposed: turn_scratch(); of a device too
 } MatmulArgs;
 // For blocks of N rows (of either form). On the host a panel of each thread; on a device the whole matrix, decoded (of products:
 // so much for each).
 size_t matmul_scratch(bool is_host, int threads, int64_t N, int64_t K, Dtype dtype);
+// For products of these sizes, and of any on the host: a piece of a panel and rows of sums for each thread.
+size_t turn_scratch(bool is_host, int threads, int64_t N, int64_t K, Dtype dtype);
+enum { TURN_STEPS = 512, TURN_ROWS = 1008 }; // of that piece: its steps, and the rows that pass over it together
 
 // Where groups begin in a range of rows. Sums over rows go group by group, so that a split into microbatches at the
 // boundaries of groups changes no bit.

@@ -177,6 +177,10 @@ size_t matmul_scratch(bool is_host, int threads, int64_t N, int64_t K, Dtype dty
     if (!is_host) return (size_t)packed_elements(N, K) * dtype_size(dtype);
     return (size_t)threads * (size_t)panel_elements(K, dtype) * dtype_size(dtype);
 }
+size_t turn_scratch(bool is_host, int threads, int64_t N, int64_t K, Dtype dtype) {
+    if (!is_host) return (size_t)packed_elements(N, K) * dtype_size(dtype);
+    return (size_t)threads * (TURN_STEPS + TURN_ROWS) * PANEL * 4;
+}
 size_t head_scratch(int threads) { return (size_t)threads * 96 * VOCAB_BLOCK * sizeof(float); }
 size_t sample_scratch(int threads, int64_t V) { return (size_t)threads * (size_t)V * 8; }
 size_t latent_scratch(int threads, int64_t W) { return (size_t)threads * (size_t)(256 * head_padded(W) + 512) * sizeof(float); }

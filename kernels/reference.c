@@ -39,6 +39,15 @@ void unpack_reference(const Team *team, const UnpackArgs *a) {
     for (int64_t i = 0; i < a->N * a->K; i++) a->w[i] = get(a->packed, packed_index(i / a->K, i % a->K, a->K, a->dtype), a->dtype);
 }
 
+// The packed form of the transpose of w [K, N], which the caller frees.
+static void *turned(const MatmulArgs *a) {
+    void *packed = xcalloc((size_t)panels_elements(a->N, a->K, a->dtype), dtype_size(a->dtype));
+    for (int64_t n = 0; n < a->N; n++)
+        for (int64_t k = 0; k < a->K; k++)
+            put(packed, packed_index(n, k, a->K, a->dtype), get(a->w, packed_index(k, n, a->N, a->dtype), a->dtype), a->dtype);
+    return packed;
+}
+
 static float product(const void *x, int64_t at, const void *w, int64_t n, int64_t K, Dtype d) {
     float sum = 0;
     if (d == DTYPE_F32)
@@ -86,9 +95,9 @@ void matmul_reference(const Team *team, const MatmulArgs *a) {
         matmul_reference(team, &one);
     }
     if (a->products.count) return;
-    if (a->format != WEIGHT_PACKED) {
+    if (a->format != WEIGHT_PACKED || a->transposed) {
         MatmulArgs plain = *a;
-        void *packed = decoded(a);
+        void *packed = a->format == WEIGHT_PACKED ? turned(a) : decoded(a);
         plain.w = packed, plain.format = WEIGHT_PACKED, plain.transposed = false;
         matmul_reference(team, &plain);
         free(packed);

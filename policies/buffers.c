@@ -86,7 +86,7 @@ static size_t grad_scratch(const Policy *p, int64_t rows, int64_t targets, int g
         }
     }
     int64_t chunk = targets < HEAD_CHUNK ? targets : HEAD_CHUNK;
-    size_t head = matmul_grad_scratch(chunk, c->vocabulary, c->width, groups, p->dtype);
+    size_t head = matmul_grad_scratch(chunk, head_rows(p), c->width, groups, p->dtype);
     return layers > head ? layers : head;
 }
 

@@ -25,6 +25,12 @@ static void kept_backward(const Policy *p, const Parameter *w, int64_t T, const 
                                                    .scratch = p->block_scratch});
 }
 
+void linear_back_by(const Policy *p, const Parameter *w, MatmulArgs *product) {
+    product->transposed = !w->transposed;
+    product->w = w->transposed ? w->transposed : w->packed;
+    product->scratch = p->turn_scratch;
+}
+
 static void base_forward(const Policy *p, const Linear *l, int64_t T, const void *x, Store store, void *y) {
     const Parameter *w = l->weight;
     if (w->kept) {
@@ -94,22 +100,26 @@ void linear_backward(const Backward *b, const Linear *l, const void *x, const vo
     const Parameter *w = l->weight;
     const LoraLinear *a = lora_of(p, l);
     if (w->trained) weight_gradient(b, w, x, w->K, dy, w->N, l->bias ? l->bias->gradient : NULL);
-    if (w->kept)
+    if (w->kept) {
         kept_backward(p, w, b->pass.T, dy, store, dx);
-    else
-        p->device->matmul(p->device, &(MatmulArgs){.M = b->pass.T, .N = w->K, .K = w->N, .dtype = p->dtype, .x = dy, .ldx = w->N,
-                                                   .w = w->transposed, .store = store, .y = dx, .ldy = w->K});
+    } else {
+        MatmulArgs back = {.M = b->pass.T, .N = w->K, .K = w->N, .dtype = p->dtype, .x = dy, .ldx = w->N, .store = store, .y = dx, .ldy = w->K};
+        linear_back_by(p, w, &back);
+        p->device->matmul(p->device, &back);
+    }
     if (a) lora_backward(b, a, l, x, dy, dx);
 }
 
 // ---- a matrix an expert ----------------------------------------------------------------------------------
-// Many products with w by turns, of expert after expert: forward by the packed matrices, or back by the transposed ones.
+// Many products with w by turns, of expert after expert: forward by the packed matrices, or back by their transposes.
 static MatmulArgs sorted_args(const Policy *p, const Parameter *w, const Sorted *s, bool back) {
     int64_t N = block_rows(w, 0), K = w->K;
-    return (MatmulArgs){.M = s->rows, .N = back ? K : N, .K = back ? N : K, .dtype = p->dtype, .ldx = back ? N : K, .ldy = back ? K : N,
-                        .w = back ? w->transposed : w->packed, .store = STORE_F32,
-                        .products = {.count = block_count(w), .every = s->every, .start = s->start,
-                                     .w_step = back ? block_transposed(w, 1) : block_packed(w, 1)}};
+    MatmulArgs args = {.M = s->rows, .N = back ? K : N, .K = back ? N : K, .dtype = p->dtype, .ldx = back ? N : K, .ldy = back ? K : N,
+                       .w = w->packed, .store = STORE_F32,
+                       .products = {.count = block_count(w), .every = s->every, .start = s->start,
+                                    .w_step = back && w->transposed ? block_transposed(w, 1) : block_packed(w, 1)}};
+    if (back) linear_back_by(p, w, &args);
+    return args;
 }
 // The products of the base: of experts kept in blocks, gate and up one after the other, as they may have types of their own.
 static void sorted_base(const Policy *p, const Parameter *w, const Sorted *s, bool back, const void *x, Store store, void *y) {

@@ -34,7 +34,7 @@ typedef struct Parameter {
     int32_t rank;      // of a factor; the rest is padding
     float scale;       // of the packed form, 0: 1; gradients are those of the packed form, times this
     float *values;     // [N, K] fp32: masters, and vectors of any policy; NULL for frozen matrices
-    void *packed, *transposed;
+    void *packed, *transposed; // transposed: NULL where products turn what is packed
     KeptPart *kept;    // [part_count] where `packed` holds blocks, else NULL; such a matrix is frozen
     size_t kept_bytes; // of `packed` then
     float *gradient;   // [N, K]
@@ -293,6 +293,7 @@ struct Policy {
     void *block_scratch;   // of products with blocks
     void *together;        // where packed matrices lie one after the other; NULL: each by itself
     size_t together_bytes;
+    void *turn_scratch;    // of products with the transpose of what is packed
     float *discard;        // where gradients of frozen vectors go that nobody reads
     char *base_path;       // what the adapter was made for
     char base_hash[65];    // of its files; empty: not known yet
@@ -348,6 +349,11 @@ static inline int64_t cache_page_elements(const ModelConfig *c) {
     return c->latent.R ? latent_page_elements(c->latent.R + c->latent.P) : page_elements(c->kv_heads, c->head_width);
 }
 static inline size_t act_bytes(const Policy *p, int64_t elements) { return (size_t)elements * dtype_size(p->dtype); }
+// Rows of the head whose gradient is computed at once: on the host the scratch of so many stays in L3 and takes little memory.
+enum { HEAD_ROWS = 6144 };
+static inline int64_t head_rows(const Policy *p) {
+    return p->device->is_host && p->config.vocabulary > HEAD_ROWS ? HEAD_ROWS : p->config.vocabulary;
+}
 static inline size_t page_bytes(const Policy *p) {
     return act_bytes(p, cache_page_elements(&p->config));
 }
@@ -367,6 +373,9 @@ void linear_forward(const Policy *p, const Linear *l, int64_t T, const void *x, 
 // dx [T, K] is written or added to; the gradients of weight and bias grow by what dy, act [T, N], gives.
 // `store` of dx: STORE_F32 or ADD_F32.
 void linear_backward(const Backward *b, const Linear *l, const void *x, const void *dy, Store store, float *dx);
+
+// Makes a product one with the transpose of w, which isn't kept in blocks.
+void linear_back_by(const Policy *p, const Parameter *w, MatmulArgs *product);
 
 // The list of parameters of p->config, and the layers' pointers to them; no memory for values. Without a device only
 // policy_layout_free may follow.

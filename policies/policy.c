@@ -88,8 +88,9 @@ bool parameter_alloc(const Policy *p, Parameter *q, Err *err) {
     size_t floats = (size_t)(q->N * q->K) * 4;
     const char *name = q->parts[0].name;
     if (q->matrix && !q->packed) TRY(d->allocate(d, act_bytes(p, packed_size(q)), name, &q->packed, err));
-    // Latent attention multiplies by the transposed matrices in every pass.
-    if (q->matrix && q->transposable && (p->trainable || q->role == ROLE_KV_B))
+    // Latent attention multiplies by the transposed matrices in every pass, a device and small factors have them for speed.
+    bool kept = q->role == ROLE_KV_B || (p->trainable && (!d->is_host || q->rank > 0));
+    if (q->matrix && q->transposable && kept)
         TRY(d->allocate(d, act_bytes(p, transposed_size(q)), name, &q->transposed, err));
     if (!q->matrix || q->trained) TRY(d->allocate(d, floats, name, (void **)&q->values, err));
     if (!q->trained && !q->matrix) q->gradient = p->discard;
@@ -192,6 +193,8 @@ static bool policy_start(const ModelConfig *config, const PolicyOptions *o, Poli
         TRY(device_open(o->device, o->threads, &p->device, err));
     if (p->device->is_host)
         TRY(p->device->allocate(p->device, head_scratch(p->device->threads), "head scratch", (void **)&p->head_scratch, err));
+    if (p->device->is_host && p->trainable)
+        TRY(p->device->allocate(p->device, turn_scratch(true, p->device->threads, 0, 0, p->dtype), "turned panels", &p->turn_scratch, err));
     TRY(policy_layout(p, err));
     bool adapts = o->adapter || o->lora.rank > 0;
     for (int i = 0; i < p->parameter_count; i++) p->parameters[i].trained = p->trainable && !adapts && p->parameters[i].role != ROLE_CORRECTION;
@@ -395,6 +398,7 @@ void policy_close(Policy *p) {
         experts_free(p);
         latent_free(p);
         d->release(d, p->block_scratch);
+        d->release(d, p->turn_scratch);
         workspace_free(p);
         training_free(p);
         d->release(d, p->cos_sin[0]);

@@ -32,17 +32,19 @@ static void head_chunk_gradient(const Backward *b, const HeadChunk *chunk, float
     else
         d->head_grad(d, &(HeadGradArgs){.forward = training_head(p, from, count), .dlogprob = s->dlogprob + from,
                                         .dentropy = s->dentropy ? s->dentropy + from : NULL, .dlogits = t->dlogits});
-    d->matmul(d, &(MatmulArgs){.M = count, .N = C, .K = V, .dtype = p->dtype, .x = t->dlogits, .ldx = padded,
-                               .w = p->head->kept ? p->head->packed : p->head->transposed, .format = kept_format(p->head),
-                               .transposed = p->head->kept, .scratch = p->block_scratch, .store = STORE_F32, .y = t->head_dx, .ldy = C});
+    MatmulArgs back = {.M = count, .N = C, .K = V, .dtype = p->dtype, .x = t->dlogits, .ldx = padded, .store = STORE_F32, .y = t->head_dx, .ldy = C};
+    if (p->head->kept) back.w = p->head->packed, back.format = kept_format(p->head), back.transposed = true, back.scratch = p->block_scratch;
+    else linear_back_by(p, p->head, &back);
+    d->matmul(d, &back);
     d->scatter(d, &(ScatterArgs){.T = count, .C = C, .row = s->row + from, .x = t->head_dx, .y = dfinal});
     float *dw = p->head == p->embedding ? p->head->gradient2 : p->head->gradient;
-    if (!p->head->trained) return;
-    d->matmul_grad(d, &(MatmulGradArgs){.T = count, .N = V, .K = C, .dtype = p->dtype,
-                                        .x = (const char *)t->head_x + act_bytes(p, from * C), .ldx = C, .dy = t->dlogits,
-                                        .ldy = padded, .dw = dw,
-                                        .segments = {chunk->count, s->chunk_segments + chunk->first, t->chunk_segments + chunk->first},
-                                        .scratch = t->scratch});
+    MatmulGradArgs gradient = {.T = count, .K = C, .dtype = p->dtype, .x = (const char *)t->head_x + act_bytes(p, from * C), .ldx = C, .ldy = padded,
+                               .segments = {chunk->count, s->chunk_segments + chunk->first, t->chunk_segments + chunk->first}, .scratch = t->scratch};
+    for (int64_t row = 0, rows = head_rows(p); p->head->trained && row < V; row += rows) {
+        gradient.N = V - row < rows ? V - row : rows;
+        gradient.dy = (const char *)t->dlogits + act_bytes(p, row), gradient.dw = dw + row * C;
+        d->matmul_grad(d, &gradient);
+    }
 }
 
 // ---- the two passes --------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ enum { MR = 12, HALVES = 2 }; // registers of 16 columns taken at once
 enum { MR = 6, HALVES = 1 };
 #endif
 enum { DEPTH_BLOCK = 1024 }; // tokens of one weight-gradient pass: its tiles stay in L2
+enum { TURN_BYTES = (TURN_STEPS + TURN_ROWS) * PANEL * 4 }; // of a thread's scratch
 
 typedef struct Tile {
     const char *x;          // first row of the tile
@@ -179,8 +180,8 @@ static void many_products(const Team *team, const MatmulArgs *a) {
         one.y = (char *)a->y + (from * a->ldy + i * p->y_step) * y_size;
         one.w = (const char *)a->w + i * p->w_step * (a->format == WEIGHT_PACKED ? size : 1);
         one.products = (Products){0};
-        if (a->format != WEIGHT_PACKED) // a panel of this thread's, whatever its turn
-            one.scratch = (char *)a->scratch + ((int64_t)team->thread - turned.thread) * panel_elements(a->K, a->dtype) * size;
+        int64_t scratch = a->format != WEIGHT_PACKED ? panel_elements(a->K, a->dtype) * size : a->transposed ? TURN_BYTES : 0;
+        one.scratch = (char *)a->scratch + ((int64_t)team->thread - turned.thread) * scratch; // this thread's, whatever its turn
         if (one.M > 0) V(matmul)(&turned, &one);
     }
 }
@@ -205,9 +206,78 @@ static void blocks_product(const Team *team, const MatmulArgs *a, bool half) {
     }
 }
 
+// ---- y = x w ---------------------------------------------------------------------------------------------
+// The way back reads the packed form that the way there has, so that no second form of the weights is kept or written. A piece of
+// a panel is turned around into this thread's scratch, where it stays in L2 while rows pass over it; a row's chain goes on
+// with the next piece. A block of 32 x 32 numbers is one run in memory in either form.
+
+// `width` steps of 32 rows of w (what a block holds, or less at its edge) become `steps` steps of a panel.
+INLINE void turn_block(const uint32_t *from, int64_t width, uint32_t *to, int64_t steps, bool half) {
+    uint32_t edge[PANEL * PANEL], turned[PANEL * PANEL];
+    int64_t full = half ? PANEL / 2 : PANEL;
+    if (width < full) {
+        memset(edge, 0, sizeof edge);
+        memcpy(edge, from, (size_t)(width * PANEL) * 4);
+        from = edge;
+    }
+    for (int64_t s = 0; s < full; s += 16)
+        for (int64_t c = 0; c < PANEL; c += 16) turn16(from + s * PANEL + c, PANEL, turned + c * PANEL + s);
+    if (!half) memcpy(to, turned, (size_t)(steps * PANEL) * 4);
+    for (int64_t s = 0; half && s < steps; s++)
+        for (int c = 0; c < PANEL; c += 16) {
+            const bf16 *even = (const bf16 *)(turned + 2 * s * PANEL) + c, *odd = (const bf16 *)(turned + (2 * s + 1) * PANEL) + c;
+            v_store((float *)(void *)(to + s * PANEL + c), i_float(i_pairs(even, odd)));
+        }
+}
+// Steps [from, from + count) of panel `panel` of the transpose of w [K, N].
+INLINE void turn_piece(const MatmulArgs *a, int64_t panel, int64_t from, int64_t count, uint32_t *to, bool half) {
+    int64_t each = half ? PANEL / 2 : PANEL, depth = packed_depth(a->N, a->dtype) / (half ? 2 : 1), first = panel * each;
+    int64_t width = depth - first < each ? depth - first : each;
+    const uint32_t *w = (const uint32_t *)a->w + (from / each * depth + first) * PANEL;
+    for (int64_t s = 0; s < count; s += each, w += depth * PANEL) {
+        for (int64_t line = 0; s + each < count && line < width * 2; line++) __builtin_prefetch(w + depth * PANEL + line * 16, 0, 2);
+        turn_block(w, width, to + s * PANEL, count - s < each ? count - s : each, half);
+    }
+}
+// Rows [from, to) of panel `panel`, TURN_ROWS at most.
+INLINE void turned_rows(const MatmulArgs *a, int64_t panel, int64_t from, int64_t to, char *scratch, bool half) {
+    int64_t size = half ? 2 : 4, steps = packed_depth(a->K, a->dtype) * size / 4, s = 0;
+    float *sums = (float *)(void *)(scratch + TURN_STEPS * PANEL * 4); // [rows][PANEL]
+    do {
+        int64_t count = steps - s < TURN_STEPS ? steps - s : TURN_STEPS;
+        turn_piece(a, panel, s, count, (uint32_t *)(void *)scratch, half);
+        for (int64_t m = from; m < to; m += MR) {
+            int rows = (int)(to - m < MR ? to - m : MR);
+            Tile t = {.x = (const char *)a->x + m * a->ldx * size + s * 4, .row_stride = a->ldx * size, .step_stride = 4, .panel = scratch,
+                      .steps = count, .acc = sums + (m - from) * PANEL, .add = s > 0};
+            tile_run(&t, rows, half);
+            if (s + count == steps) store_tile(a, t.acc, m, rows, panel * PANEL, half);
+        }
+        s += count;
+    } while (s < steps);
+}
+// Threads share the panels, and where these are few, the rows too.
+static void turned_product(const Team *team, const MatmulArgs *a) {
+    int64_t panels = (a->N + PANEL - 1) / PANEL, parts = 1 + a->M / TURN_ROWS, from, to;
+    while (panels * parts < 4 * team->count && a->M >= 16 * MR * parts) parts *= 2;
+    int64_t rows = ((a->M + parts - 1) / parts + MR - 1) / MR * MR;
+    char *scratch = (char *)a->scratch + (int64_t)team->thread * TURN_BYTES;
+    team_share(team, panels * parts, 1, &from, &to);
+    for (int64_t i = from; i < to; i++) {
+        int64_t first = i % parts * rows, last = first + rows < a->M ? first + rows : a->M;
+        if (first >= last) continue;
+        if (a->dtype == DTYPE_BF16) turned_rows(a, i / parts, first, last, scratch, true);
+        else turned_rows(a, i / parts, first, last, scratch, false);
+    }
+}
+
 void V(matmul)(const Team *team, const MatmulArgs *a) {
     if (a->products.count) {
         many_products(team, a);
+        return;
+    }
+    if (a->format == WEIGHT_PACKED && a->transposed) {
+        turned_product(team, a);
         return;
     }
     if (a->format != WEIGHT_PACKED) {

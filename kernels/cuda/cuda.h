@@ -102,5 +102,7 @@ RECKON_OPERATIONS(DECLARE_CUDA)
 
 // matmul.cu: w of such a product, in blocks, into its scratch in the packed form.
 void decode_blocks(const Device *device, const MatmulArgs *args);
+// The packed form of the transpose of args->w, [K, N], into args->scratch (pack.cu).
+void turn_packed(const Device *device, const MatmulArgs *args);
 
 #endif

@@ -377,15 +377,18 @@ void decode_blocks(const Device *device, const MatmulArgs *args) {
     LAUNCH(cuda_context(device)->stream, decode_kernel, dim3((unsigned)ceil_div(padded * (columns / 32), 256)), dim3(256), 0, *args, rows,
            padded, columns);
 }
-static void product_of_blocks(const Device *device, const MatmulArgs *args) {
+// Of a matrix packed the other way round the same is done.
+static void product_of_scratch(const Device *device, const MatmulArgs *args) {
+    bool packed = args->format == WEIGHT_PACKED;
     MatmulArgs plain = *args;
     int64_t each = packed_elements(args->N, args->K);
     int many = args->products.count ? args->products.count : 1;
     for (int i = 0; i < many; i++) {
         MatmulArgs one = *args;
-        one.w = (const char *)args->w + i * args->products.w_step;
+        one.w = (const char *)args->w + i * args->products.w_step * (packed ? (int64_t)dtype_size(args->dtype) : 1);
         one.scratch = (char *)args->scratch + (size_t)(i * each) * dtype_size(args->dtype);
-        decode_blocks(device, &one);
+        if (packed) turn_packed(device, &one);
+        else decode_blocks(device, &one);
     }
     plain.w = args->scratch, plain.format = WEIGHT_PACKED, plain.transposed = false, plain.products.w_step = each;
     matmul_cuda(device, &plain);
@@ -394,8 +397,8 @@ static void product_of_blocks(const Device *device, const MatmulArgs *args) {
 extern "C" void matmul_cuda(const Device *device, const MatmulArgs *args) {
     const CudaContext *context = cuda_context(device);
     if (args->M == 0 || args->N == 0) return;
-    if (args->format != WEIGHT_PACKED) {
-        product_of_blocks(device, args);
+    if (args->format != WEIGHT_PACKED || args->transposed) {
+        product_of_scratch(device, args);
         return;
     }
     if (args->dtype == DTYPE_BF16) {

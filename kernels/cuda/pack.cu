@@ -42,6 +42,26 @@ static __global__ void unpack_kernel(UnpackArgs u) {
         u.w[i] = act_get(u.packed, i / u.K * stride + i % u.K, u.dtype);
 }
 
+// Packed [K, N] to packed [N, K], tile by tile as above.
+static __global__ void turn_kernel(MatmulArgs a, int64_t k_tiles) {
+    SHARED(float, tile); // [TILE k][TILE_STRIDE]
+    int64_t n0 = blockIdx.x / k_tiles * TILE, k0 = blockIdx.x % k_tiles * TILE, from = packed_stride(a.N), to = packed_stride(a.K);
+    int64_t rows = ((a.N + PANEL - 1) / PANEL) * PANEL;
+    int lane = (int)threadIdx.x % LANES, first = (int)threadIdx.x / LANES;
+    for (int k = first; k < TILE; k += TILE_ROWS)
+        for (int n = lane; n < TILE; n += LANES)
+            tile[k * TILE_STRIDE + n] = k0 + k < a.K && n0 + n < a.N ? act_get(a.w, (k0 + k) * from + n0 + n, a.dtype) : 0.0f;
+    __syncthreads();
+    for (int r = first, c = 2 * lane; r < TILE; r += TILE_ROWS)
+        if (n0 + r < rows && k0 + c < to)
+            put_pair(a.scratch, (n0 + r) * to + k0 + c, tile[c * TILE_STRIDE + r], tile[(c + 1) * TILE_STRIDE + r], a.dtype);
+}
+void turn_packed(const Device *device, const MatmulArgs *args) {
+    int64_t k_tiles = ceil_div(args->K, TILE), n_tiles = ceil_div(args->N, TILE);
+    LAUNCH(cuda_context(device)->stream, turn_kernel, dim3((unsigned)(k_tiles * n_tiles)), dim3(TILE_THREADS),
+           TILE * TILE_STRIDE * sizeof(float), *args, k_tiles);
+}
+
 extern "C" void pack_cuda(const Device *device, const PackArgs *args) {
     if (args->N == 0 || args->K == 0) return;
     int64_t k_tiles = ceil_div(args->K, TILE), n_tiles = ceil_div(args->N, TILE);

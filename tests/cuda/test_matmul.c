@@ -321,7 +321,43 @@ static void product_of_blocks(void) {
         }
 }
 
+// The transpose of what is packed, one matrix and an expert's each.
+static void product_turned(void) {
+    static const Shape shapes[] = {{1, 40, 33, 0, 0}, {9, 33, 70, 0, 1}, {70, 64, 130, 0, 0}};
+    static const int32_t starts[] = {0, 5, 5, 21};
+    Random r = random_start(18, STREAM_TEST, 0);
+    for (int i = 0; i < LENGTH(shapes); i++)
+        for (int k = 0; k < 6; k++) {
+            const Shape *s = &shapes[i];
+            Dtype d = (Dtype)(k % 2);
+            product_case();
+            MatmulArgs a = {.M = s->M, .N = s->N, .K = s->K, .dtype = d, .store = (Store)(k / 2), .ldx = s->K + s->K % 2, .ldy = s->N + s->beyond_y, .transposed = true};
+            a.x = rows_of("x", s->M, s->K, a.ldx, d, &r, PLAIN);
+            a.w = weights("w", input("w values", s->N * s->K, &r, PLAIN), s->K, s->N, d, false);
+            a.scratch = work_area("scratch", turn_scratch(false, 1, s->N, s->K, d));
+            a.y = outputs("y", s->M * a.ldy, a.store, d, &r);
+            tolerate(a.y, slack(s->K), a.store == STORE_ACT && d == DTYPE_BF16 ? 0x1p-7 : 0);
+            COMPARE_CUDA(matmul, &a, "turned M %d N %d K %d %s store %d", (int)s->M, (int)s->N, (int)s->K, dtype_name(d), (int)a.store);
+        }
+    for (int k = 0; k < 2; k++) { // of the same matrix, as a device's form isn't the reference's
+        enum { N = 40, K = 32, T = 21 };
+        Dtype d = (Dtype)k;
+        product_case();
+        int32_t *start = guarded("start", sizeof starts);
+        memcpy(start, starts, sizeof starts);
+        MatmulArgs a = {.M = T, .N = N, .K = K, .dtype = d, .store = STORE_F32, .ldx = K, .ldy = N, .transposed = true};
+        a.products = (Products){.count = 3, .every = 1, .start = start};
+        a.x = rows_of("x", T, K, K, d, &r, PLAIN);
+        a.w = weights("w", input("w values", N * K, &r, PLAIN), K, N, d, false);
+        a.scratch = work_area("scratch", 3 * turn_scratch(false, 1, N, K, d));
+        a.y = outputs("y", T * N, a.store, d, &r);
+        tolerate(a.y, slack(K), 0);
+        COMPARE_CUDA(matmul, &a, "turned experts %s", dtype_name(d));
+    }
+}
+
 static const Test tests[] = {
+    {"cuda matmul with the transpose", product_turned},
     {"cuda matmul weights in blocks", product_of_blocks},
     {"cuda matmul packed form", pack_form},
     {"cuda matmul unpack bits", unpack_bits},

@@ -73,6 +73,59 @@ static void matmul_every_m(void) {
         for (int d = 0; d < 2; d++) matmul_case(&r, M, 33, 18, (Dtype)d, (Store)(M % 3), M % 2, (Temper)(M / 3 % 3));
 }
 
+// Products with the transpose of what is packed: the bits of a product with the transpose, packed.
+static void turned_products(void) {
+    static const int64_t sizes[][3] = {{1, 1, 1}, {3, 7, 5}, {13, 33, 31}, {12, 64, 32}, {30, 97, 40}, {17, 31, 70}, {25, 70, 1100}, {1010, 35, 19}, {150, 40, 530}}; // M, N, K
+    Random r = random_start(9, STREAM_TEST, 0);
+    for (int s = 0; s < LENGTH(sizes); s++)
+        for (int k = 0; k < 6; k++) {
+            int64_t M = sizes[s][0], N = sizes[s][1], K = sizes[s][2];
+            Dtype d = (Dtype)(k % 2);
+            blocks_free();
+            MatmulArgs a = {.M = M, .N = N, .K = K, .dtype = d, .store = (Store)(k / 2), .ldx = packed_depth(K, d) + s % 2, .ldy = N + s % 3, .transposed = true};
+            a.x = input_act("x", M * a.ldx, d, &r, k == 5 ? HOSTILE : PLAIN);
+            for (int64_t m = 0; d == DTYPE_BF16 && K % 2 && m < M; m++) ((bf16 *)(uintptr_t)a.x)[m * a.ldx + K] = 0x3f80;
+            float *w = input("w", K * N, &r, PLAIN);
+            a.w = packed("packed w", w, K, N, d, false);
+            if (s % 2) a.bias = input("bias", N, &r, PLAIN);
+            a.scratch = guarded("scratch", (int64_t)turn_scratch(true, 8, N, K, d));
+            a.y = output("y", M * a.ldy, a.store == STORE_ACT && d == DTYPE_BF16 ? KIND_BF16 : KIND_F32);
+            for (int64_t i = 0; a.store == ADD_F32 && i < M * a.ldy; i++) ((float *)a.y)[i] = any_float(&r, PLAIN);
+            COMPARE(matmul, &a, "turned M %d N %d K %d %s store %d", (int)M, (int)N, (int)K, dtype_name(d), (int)a.store);
+            if (a.store == ADD_F32) continue;
+            void *got = a.y;
+            a.w = packed("packed transpose", w, K, N, d, true), a.transposed = false;
+            a.y = output("y of the transpose", M * a.ldy, a.store == STORE_ACT && d == DTYPE_BF16 ? KIND_BF16 : KIND_F32);
+            reference_device->matmul(reference_device, &a);
+            for (int64_t m = 0; m < M; m++)
+                if (memcmp((char *)got + (size_t)(m * a.ldy) * (a.store == STORE_ACT ? dtype_size(d) : 4), (char *)a.y + (size_t)(m * a.ldy) * (a.store == STORE_ACT ? dtype_size(d) : 4),
+                           (size_t)N * (a.store == STORE_ACT ? dtype_size(d) : 4)))
+                    FAIL("row %d of %s isn't that of the packed transpose", (int)m, dtype_name(d));
+        }
+}
+// Matrices one behind the other, with rows of their own.
+static void turned_experts(void) {
+    enum { E = 3, N = 45, K = 38, T = 90 };
+    static const int32_t start[E + 1] = {0, 7, 7, T};
+    Random r = random_start(10, STREAM_TEST, 0);
+    for (int k = 0; k < 6; k++) {
+        Dtype d = (Dtype)(k % 2);
+        int64_t each = packed_elements(K, N), size = (int64_t)dtype_size(d);
+        blocks_free();
+        MatmulArgs a = {.M = T, .N = N, .K = K, .dtype = d, .store = (Store)(k / 2), .ldx = K, .ldy = N + 3, .transposed = true};
+        a.products = (Products){.count = E, .every = 1, .start = start, .w_step = each};
+        a.x = input_act("x", T * K, d, &r, PLAIN);
+        char *w = guarded("experts", (size_t)(E * each * size));
+        memset(w, 0, (size_t)(E * each * size));
+        for (int e = 0; e < E; e++) memcpy(w + e * each * size, packed("an expert", input("w", K * N, &r, PLAIN), K, N, d, false), (size_t)(panels_elements(K, N, d) * size));
+        a.w = w;
+        a.scratch = guarded("scratch", (int64_t)turn_scratch(true, 8, N, K, d));
+        a.y = output("y", T * a.ldy, a.store == STORE_ACT && d == DTYPE_BF16 ? KIND_BF16 : KIND_F32);
+        for (int64_t i = 0; a.store == ADD_F32 && i < T * a.ldy; i++) ((float *)a.y)[i] = any_float(&r, PLAIN);
+        COMPARE(matmul, &a, "turned experts %s store %d", dtype_name(d), (int)a.store);
+    }
+}
+
 static void matmul_rows_stand_alone(void) {
     Random r = random_start(5, STREAM_TEST, 0);
     enum { M = 150, N = 75, K = 46 };
@@ -238,6 +291,8 @@ static const Test tests[] = {
     {"pack bits", pack_bits},
     {"matmul bits", matmul_bits},
     {"matmul bits for every M to 70", matmul_every_m},
+    {"matmul with the transpose", turned_products},
+    {"matmul with the transpose: an expert's each", turned_experts},
     {"matmul rows stand alone", matmul_rows_stand_alone},
     {"matmul gradient bits", matmul_grad_bits},
     {"matmul gradient split at segments", matmul_grad_split_at_segments},
