@@ -132,9 +132,12 @@ bool training_reserve(Policy *p, const Packed *b, int64_t pages, bool keep, Err 
     }
     if (keep) {
         TRY(experts_train(p, rows, b->group_count, err));
-        if (!t->dlogits) {
-            RESERVE(t->dlogits, act_bytes(p, HEAD_CHUNK * vocab_padded(c->vocabulary)));
-            RESERVE(t->head_dx, HEAD_CHUNK * (int64_t)c->width * 4);
+        int64_t chunk = targets < HEAD_CHUNK ? targets : HEAD_CHUNK;
+        if (chunk > t->chunk_rows) {
+            t->chunk_rows = 0;
+            RESERVE(t->dlogits, act_bytes(p, chunk * vocab_padded(c->vocabulary)));
+            RESERVE(t->head_dx, chunk * c->width * 4);
+            t->chunk_rows = chunk;
         }
         size_t need = grad_scratch(p, t->rows, t->targets, b->group_count);
         if (need > t->scratch_bytes) {

@@ -232,7 +232,7 @@ typedef struct Staged {
 typedef struct Training {
     ExpertsTraining experts;
     LatentTraining mla;
-    int64_t rows, targets, pages; // capacities
+    int64_t rows, targets, pages, chunk_rows; // capacities
     Kept *kept;                   // [layers]
     float *h_last, *rstd_last;    // before the last norm
     char *page_memory;            // [layers][pages]

@@ -53,10 +53,6 @@ static bool count_policy(const Device *host, const ModelConfig *c, const Weights
     if (ok) out->largest = largest_of(p);
     ok = ok && reserve(p, shape, err);
     out->pass = counting.bytes - out->weights;
-    if (shape->targets < HEAD_CHUNK) { // of the chunk only rows with targets are written
-        size_t row = (size_t)vocab_padded(c->vocabulary) * (p && p->dtype == DTYPE_BF16 ? 2 : 4) + (size_t)c->width * 4;
-        if (p && p->trainable && shape->tokens > 0) out->pass -= (size_t)(HEAD_CHUNK - shape->targets) * row;
-    }
     policy_close(p);
     return ok;
 }

@@ -421,6 +421,7 @@ const ModelConfig *policy_config(const Policy *p) { return &p->config; }
 const Tokenizer *policy_tokenizer(const Policy *p) { return p->tokenizer; }
 Precision policy_precision(const Policy *p) { return p->dtype == DTYPE_BF16 ? PRECISION_BF16 : PRECISION_FP32; }
 int policy_threads(const Policy *p) { return p->device->threads; }
+bool policy_on_host(const Policy *p) { return p->device->is_host; }
 const char *policy_variant(const Policy *p) { return p->device->variant; }
 bool policy_machine_variant(const char *device_name, char out[64], Err *err) {
     Device *device;

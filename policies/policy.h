@@ -64,6 +64,7 @@ const ModelConfig *policy_config(const Policy *p);
 const Tokenizer *policy_tokenizer(const Policy *p); // NULL if none
 Precision policy_precision(const Policy *p);
 int policy_threads(const Policy *p);
+bool policy_on_host(const Policy *p); // on the processor, not on a GPU
 // The variant that a policy opened now on this device (NULL: the default) would get.
 bool policy_machine_variant(const char *device, char out[64], Err *err) MUST_CHECK;
 const char *policy_variant(const Policy *p);    // "avx512bf16", "sm_90", ...: part of what fixes the bits
@@ -267,6 +268,8 @@ bool policy_profile(Policy *p, Err *err) MUST_CHECK;
 json_t *policy_take_profile(Policy *p);
 // What a device could do at best: products in registers in FLOP/s, memory read in bytes/s; NaN: not measured there.
 bool probe_peaks(const char *device, Precision precision, int threads, double *flops, double *bytes, Err *err) MUST_CHECK;
+// Rows of prompts in a pass of sampling, beside the sequences in flight.
+static inline int64_t policy_prefill_rows(bool on_host) { return on_host ? 1024 : 8192; }
 // Of the cache of `tokens` positions.
 size_t plan_cache_bytes(const ModelConfig *c, Precision precision, int64_t tokens);
 // What a policy will ask for, counted by its own code on a device that gives no memory.

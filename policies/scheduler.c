@@ -123,7 +123,7 @@ static bool scheduler_sizes(Scheduler *s, Err *err) {
     s->capacity = (int32_t)places;
     s->total_pages = (int32_t)pages;
     s->table_capacity = (int32_t)longest;
-    s->row_capacity = (int32_t)(places > prompt ? places : prompt) + (s->p->device->is_host ? 1024 : 8192);
+    s->row_capacity = (int32_t)(places > prompt ? places : prompt) + (int32_t)policy_prefill_rows(s->p->device->is_host);
     return true;
 }
 

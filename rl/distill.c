@@ -45,26 +45,25 @@ static bool learn_microbatch(const Trainer *t, const Stage *stage, Packing *pack
     return ok;
 }
 
-// A prompt and its completions are never cut.
 static bool learn(const Trainer *t, const Stage *stage, const Lesson *l, StepReport *report, Err *err) {
-    int64_t limit = stage->microbatch_tokens > 0 ? stage->microbatch_tokens : DEFAULT_MICROBATCH_TOKENS, tokens = 0;
+    int64_t limit = microbatch_limit(stage, policy_on_host(t->policy)), tokens = 0;
     Packing packing = {0};
     bool ok = true;
-    for (int i = 0; i < l->count * l->samples; i++)
-        tokens += completion_total(l->completions[i]) - 1 + (i % l->samples ? 0 : l->prompts[i / l->samples]->count);
+    for (int i = 0; i < l->count; i++) tokens += packing_tokens(l->prompts[i]->count, l->completions + i * l->samples, l->samples);
     packing_routers(&packing, &stage->optimizer, tokens);
     policy_zero_gradients(t->policy);
     packing_reset(&packing, stage->temperature);
     for (int i = 0; ok && i < l->count; i++) {
         const Completion *const *completions = l->completions + i * l->samples;
-        int64_t group = l->prompts[i]->count;
-        for (int s = 0; s < l->samples; s++) group += completion_total(completions[s]);
-        if (packing.tokens.count > 0 && packing.tokens.count + group > limit) {
-            ok = learn_microbatch(t, stage, &packing, l->total, report, err);
-            packing_reset(&packing, stage->temperature);
+        PackingPart part;
+        for (int s = 0; ok && s < l->samples; s += part.count) {
+            part = packing_part(l->prompts[i]->count, completions + s, l->samples - s);
+            if (packing_is_full(&packing, part.tokens, limit)) {
+                ok = learn_microbatch(t, stage, &packing, l->total, report, err);
+                packing_reset(&packing, stage->temperature);
+            }
+            packing_group(&packing, l->prompts[i], completions + s, part.count);
         }
-        packing_prompt(&packing, l->prompts[i]->data, l->prompts[i]->count);
-        for (int s = 0; s < l->samples; s++) packing_completion(&packing, completions[s]);
     }
     ok = ok && learn_microbatch(t, stage, &packing, l->total, report, err);
     packing_free(&packing);

@@ -43,18 +43,18 @@ static bool flush(Pass *p, Err *err) {
 
 bool batch_logprobs(Policy *policy, Batch *b, LogprobField field, int from, int to, Err *err) {
     Pass p = {.policy = policy, .batch = b, .field = field, .episodes = ARENA_NEW(&b->arena, Episode *, b->episode_count + 1)};
-    int64_t limit = b->stage->microbatch_tokens > 0 ? b->stage->microbatch_tokens : DEFAULT_MICROBATCH_TOKENS;
+    const Completion **completions = ARENA_NEW(&b->arena, const Completion *, b->group_size);
+    int64_t limit = microbatch_limit(b->stage, policy_on_host(policy));
     bool ok = true;
     packing_reset(&p.packing, b->stage->sampling.temperature);
     for (int prompt = from; ok && prompt < to; prompt++) {
-        int64_t tokens = b->prompts[prompt].ids.count;
-        for (int s = 0; s < b->group_size; s++) tokens += completion_total(&b->episodes[prompt * b->group_size + s].completion);
-        if (p.packing.tokens.count > 0 && p.packing.tokens.count + tokens > limit) ok = flush(&p, err);
-        packing_prompt(&p.packing, b->prompts[prompt].ids.data, b->prompts[prompt].ids.count);
-        for (int s = 0; ok && s < b->group_size; s++) {
-            Episode *e = &b->episodes[prompt * b->group_size + s];
-            packing_completion(&p.packing, &e->completion);
-            p.episodes[p.episode_count++] = e;
+        Episode *episodes = &b->episodes[prompt * b->group_size];
+        for (int s = 0; s < b->group_size; s++) completions[s] = &episodes[s].completion;
+        for (int s = 0; ok && s < b->group_size;) {
+            PackingPart part = packing_part(b->prompts[prompt].ids.count, completions + s, b->group_size - s);
+            ok = !packing_is_full(&p.packing, part.tokens, limit) || flush(&p, err);
+            packing_group(&p.packing, &b->prompts[prompt].ids, completions + s, part.count);
+            for (int end = s + part.count; s < end; s++) p.episodes[p.episode_count++] = &episodes[s];
         }
     }
     ok = ok && flush(&p, err);

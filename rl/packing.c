@@ -59,6 +59,35 @@ void packing_completion(Packing *p, const Completion *c) {
     ids_append(&p->tokens, all, total - 1);
 }
 
+// Where the prompt is long, its repetition costs an eighth at most.
+int64_t packing_part_limit(int64_t prompt_length) { return 8 * prompt_length > 1024 ? 8 * prompt_length : 1024; }
+
+PackingPart packing_part(int32_t prompt_length, const Completion *const *completions, int count) {
+    PackingPart part = {.tokens = prompt_length};
+    for (int64_t limit = packing_part_limit(prompt_length), more; part.count < count; part.count++, part.tokens += more) {
+        more = completion_total(completions[part.count]) - 1;
+        if (part.count > 0 && part.tokens + more > limit) break;
+    }
+    return part;
+}
+
+int64_t packing_tokens(int32_t prompt_length, const Completion *const *completions, int count) {
+    int64_t tokens = 0;
+    PackingPart part;
+    for (int i = 0; i < count; i += part.count) {
+        part = packing_part(prompt_length, completions + i, count - i);
+        tokens += part.tokens;
+    }
+    return tokens;
+}
+
+bool packing_is_full(const Packing *p, int64_t tokens, int64_t limit) { return p->tokens.count > 0 && p->tokens.count + tokens > limit; }
+
+void packing_group(Packing *p, const Ids *prompt, const Completion *const *completions, int count) {
+    packing_prompt(p, prompt->data, prompt->count);
+    for (int i = 0; i < count; i++) packing_completion(p, completions[i]);
+}
+
 const Packed *packing_view(Packing *p) {
     Packed *v = &p->packed;
     v->tokens = p->tokens.data, v->token_count = p->tokens.count;

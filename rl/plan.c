@@ -88,34 +88,33 @@ static json_t *stage_plan(const ModelConfig *c, const Recipe *r, const Stage *s,
 static size_t least(const PlanMemory *m) { return m->weights + m->pass + m->one_group; }
 
 // The largest microbatch that fits, in powers of two; 0: none.
-static bool microbatch_that_fits(const ModelConfig *c, const Recipe *r, const PlanLength *lengths, Precision precision, size_t available, int64_t *fits,
+static bool microbatch_that_fits(const ModelConfig *c, const Recipe *r, const PlanLength *lengths, PlanChoice choice, size_t available, int64_t *fits,
                                  Err *err) {
     *fits = 0;
-    for (int64_t limit = DEFAULT_MICROBATCH_TOKENS; limit >= 16 && !*fits; limit /= 2) {
+    for (choice.limit = 4096; choice.limit >= 16 && !*fits; choice.limit /= 2) {
         PlanMemory m;
-        TRY(plan_memory(c, r, lengths, precision, limit, &m, err));
-        if (least(&m) <= available) *fits = limit;
+        TRY(plan_memory(c, r, lengths, &choice, &m, err));
+        if (least(&m) <= available) *fits = choice.limit;
     }
     return true;
 }
 
 static double mib(size_t bytes) { return (double)bytes / 1048576; }
 
-static bool check_room(const ModelConfig *c, const Recipe *r, const PlanLength *lengths, const PlanMemory *whole, size_t available, Err *err) {
+static bool check_room(const ModelConfig *c, const Recipe *r, const PlanLength *lengths, PlanChoice choice, const PlanMemory *whole, size_t available, Err *err) {
     PlanMemory m = *whole;
     if (least(&m) <= available) return true;
-    Precision precision = r->precision;
     int64_t fits;
-    TRY(microbatch_that_fits(c, r, lengths, precision, available, &fits, err));
-    if (!fits && precision == PRECISION_FP32) {
+    TRY(microbatch_that_fits(c, r, lengths, choice, available, &fits, err));
+    if (!fits && choice.precision == PRECISION_FP32) {
         PlanMemory half;
-        precision = PRECISION_BF16;
-        TRY(plan_memory(c, r, lengths, precision, INT64_MAX, &half, err));
+        choice.precision = PRECISION_BF16;
+        TRY(plan_memory(c, r, lengths, &choice, &half, err));
         if (least(&half) <= available) fits = INT64_MAX;
-        else TRY(microbatch_that_fits(c, r, lengths, precision, available, &fits, err));
+        else TRY(microbatch_that_fits(c, r, lengths, choice, available, &fits, err));
     }
     Buf advice = {0};
-    if (fits && precision != r->precision) buf_puts(&advice, "precision = \"bf16\"");
+    if (fits && choice.precision != r->precision) buf_puts(&advice, "precision = \"bf16\"");
     if (fits && fits < INT64_MAX) buf_printf(&advice, "%smicrobatch_tokens = %lld", advice.size ? " and " : "", (long long)fits);
     if (fits) buf_puts(&advice, " would fit");
     else buf_puts(&advice, "neither bf16 nor a smaller microbatch_tokens would do: a smaller group_size, max_tokens or model needs less");
@@ -140,9 +139,10 @@ bool plan_make(const Recipe *r, json_t **out, Err *err) {
     TRY(plan_config(r, &c, err));
     TRY(probe_flops(recipe_device(r), r->precision, r->threads, 256, 512, 512, 0.1, &rate, &available, err));
     PlanMemory m;
+    PlanChoice choice = {.precision = r->precision, .on_host = available == SIZE_MAX, .limit = INT64_MAX};
     PlanLength *lengths = xcalloc((size_t)r->stage_count + 1, sizeof *lengths);
     plan_lengths(r, lengths);
-    bool ok = plan_memory(&c, r, lengths, r->precision, INT64_MAX, &m, err) && check_room(&c, r, lengths, &m, available, err);
+    bool ok = plan_memory(&c, r, lengths, &choice, &m, err) && check_room(&c, r, lengths, choice, &m, available, err);
     free(lengths);
     TRY(ok);
     json_t *stages = json_array();

@@ -4,7 +4,7 @@
 #include "stages.h"
 #include <stdlib.h>
 
-enum { LOOKED_AT = 16, PLACES = 512, PREFILL_ROWS = 1024 }; // the scheduler's own bounds of what is in flight
+enum { LOOKED_AT = 16, PLACES = 512 }; // the scheduler's own bound of what is in flight
 
 // ---- lengths ---------------------------------------------------------------------------------------------
 static bool open_tokenizer(const Recipe *r, Tokenizer **out, Err *err) {
@@ -51,21 +51,23 @@ static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t pages_of(int64_t tokens) { return (tokens + 31) / 32; }
 
-// Whole groups as long as they fit, of one minibatch.
-static void pass_shape(const Stage *s, const PlanLength *l, int64_t limit, PlanShape *out) {
-    int64_t samples = stage_row(s)->samples ? s->group_size : 1, group = l->prompt + samples * l->answer, minibatches = s->algo.minibatches < 1 ? 1 : s->algo.minibatches;
-    int64_t groups = larger(1, smaller(smaller(limit, s->microbatch_tokens > 0 ? s->microbatch_tokens : DEFAULT_MICROBATCH_TOKENS) / group,
-                                       (s->batch + minibatches - 1) / minibatches));
+// Whole groups as long as they fit, of one minibatch; or one part of a group that is cut.
+static void pass_shape(const Stage *s, const PlanLength *l, const PlanChoice *choice, PlanShape *out) {
+    int64_t samples = stage_row(s)->samples ? s->group_size : 1, room = packing_part_limit(l->prompt) - l->prompt;
+    if (l->answer > 0 && samples > room / l->answer) samples = larger(1, room / l->answer);
+    int64_t group = l->prompt + samples * l->answer, minibatches = s->algo.minibatches < 1 ? 1 : s->algo.minibatches;
+    int64_t limit = smaller(choice->limit, microbatch_limit(s, choice->on_host));
+    int64_t groups = larger(1, smaller(limit / group, (s->batch + minibatches - 1) / minibatches));
     if (groups * group > out->tokens)
         out->tokens = groups * group, out->targets = groups * samples * l->answer, out->groups = groups, out->sequences = groups * samples;
     out->positions = larger(out->positions, l->prompt + l->answer);
 }
-static void rollout_shape(int64_t requests, int64_t samples, int64_t prompt, int64_t answer, PlanShape *out) {
+static void rollout_shape(int64_t requests, int64_t samples, int64_t prompt, int64_t answer, const PlanChoice *choice, PlanShape *out) {
     int64_t places = smaller(PLACES, requests * samples), shared = prompt / 32;
     int64_t pages = smaller(places * pages_of(prompt + answer), requests * (shared + samples * (pages_of(prompt + answer) - shared)));
     out->places = larger(out->places, larger(places, samples));
     out->rollout_pages = larger(out->rollout_pages, pages);
-    out->rollout_rows = larger(out->rollout_rows, larger(places, smaller(requests * prompt, PREFILL_ROWS + places)));
+    out->rollout_rows = larger(out->rollout_rows, larger(places, prompt) + policy_prefill_rows(choice->on_host));
 }
 
 // The largest of the stages' teachers, as only one is there at a time: its weights, its forward pass, its samples.
@@ -90,24 +92,25 @@ static bool teacher_memory(const Recipe *r, const PlanShape *shape, Precision pr
     return true;
 }
 
-// The largest batches of a run with microbatches of at most `limit` tokens.
-static void plan_shape(const Recipe *r, const PlanLength *lengths, int64_t limit, PlanShape *out) {
+// The largest batches of a run.
+static void plan_shape(const Recipe *r, const PlanLength *lengths, const PlanChoice *choice, PlanShape *out) {
     *out = (PlanShape){0};
     for (int i = 0; i < r->stage_count; i++) {
         const Stage *s = &r->stages[i];
-        if (stage_row(s)->trains) pass_shape(s, &lengths[i], limit, out);
-        if (stage_row(s)->samples && !teacher_is_endpoint(s)) rollout_shape(s->batch, s->group_size, lengths[i].prompt, lengths[i].answer, out);
+        if (stage_row(s)->trains) pass_shape(s, &lengths[i], choice, out);
+        if (stage_row(s)->samples && !teacher_is_endpoint(s)) rollout_shape(s->batch, s->group_size, lengths[i].prompt, lengths[i].answer, choice, out);
     }
     int64_t items = larger(r->evaluate_items, r->compare_items); // of a level, which is a rollout of its own
-    if (items > 0 && r->stage_count > 0) rollout_shape(items, 1, lengths[r->stage_count - 1].prompt, r->evaluate_sampling.max_tokens, out);
+    if (items > 0 && r->stage_count > 0) rollout_shape(items, 1, lengths[r->stage_count - 1].prompt, r->evaluate_sampling.max_tokens, choice, out);
 }
 
-bool plan_memory(const ModelConfig *c, const Recipe *r, const PlanLength *lengths, Precision precision, int64_t limit, PlanMemory *out, Err *err) {
+bool plan_memory(const ModelConfig *c, const Recipe *r, const PlanLength *lengths, const PlanChoice *choice, PlanMemory *out, Err *err) {
     PlanShape shape;
     PlanBytes bytes;
     bool reference = false;
     int64_t group = 0;
-    plan_shape(r, lengths, limit, &shape);
+    Precision precision = choice->precision;
+    plan_shape(r, lengths, choice, &shape);
     for (int i = 0; i < r->stage_count; i++) {
         const Stage *s = &r->stages[i];
         if (!stage_row(s)->samples) continue;

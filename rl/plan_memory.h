@@ -12,8 +12,12 @@ typedef struct PlanMemory {
     size_t largest;          // parameter in fp32: read, hashed and written as a whole
 } PlanMemory;
 void plan_lengths(const Recipe *r, PlanLength *out); // [stage_count]
-// With microbatches of at most `limit` tokens. A group isn't cut, so it is the least that a pass holds.
-bool plan_memory(const ModelConfig *c, const Recipe *r, const PlanLength *lengths, Precision precision, int64_t limit, PlanMemory *out,
-                 Err *err) MUST_CHECK;
+// What may be chosen so that a run fits its device.
+typedef struct PlanChoice {
+    Precision precision;
+    bool on_host;
+    int64_t limit; // tokens of a microbatch at most, beside the stage's own; a part of a group isn't cut, so it is the least that a pass holds
+} PlanChoice;
+bool plan_memory(const ModelConfig *c, const Recipe *r, const PlanLength *lengths, const PlanChoice *choice, PlanMemory *out, Err *err) MUST_CHECK;
 
 #endif

@@ -61,7 +61,7 @@ bool likelihood_microbatch(const Trainer *t, Packing *packing, double total, Ste
 }
 
 static bool train_on(const Trainer *t, const Stage *stage, const Examples *examples, StepReport *report, Err *err) {
-    int64_t total = 0, limit = stage->microbatch_tokens > 0 ? stage->microbatch_tokens : DEFAULT_MICROBATCH_TOKENS;
+    int64_t total = 0, limit = microbatch_limit(stage, policy_on_host(t->policy));
     for (int i = 0; i < examples->count; i++) total += examples->completions[i].length;
     Packing packing = {0};
     bool ok = true;
@@ -73,7 +73,7 @@ static bool train_on(const Trainer *t, const Stage *stage, const Examples *examp
     for (int i = 0; ok && i < examples->count; i++) {
         const Completion *c = &examples->completions[i];
         const Ids *prompt = &examples->prompts[i];
-        if (packing.tokens.count > 0 && packing.tokens.count + prompt->count + completion_total(c) > limit) {
+        if (packing_is_full(&packing, prompt->count + completion_total(c) - 1, limit)) {
             ok = likelihood_microbatch(t, &packing, (double)total, report, err);
             packing_reset(&packing, 1.0);
         }

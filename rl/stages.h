@@ -167,8 +167,11 @@ bool objective_script_open(const char *path, const Algo *algo, ObjectiveScript *
 bool objective_script_compute(ObjectiveScript *s, const Algo *algo, const ObjectiveInput *in, ObjectiveOutput *out, Err *err) MUST_CHECK;
 void objective_script_close(ObjectiveScript *s);
 
-// Packed tokens of a forward and backward pass where the recipe doesn't say.
-enum { DEFAULT_MICROBATCH_TOKENS = 4096 };
+// Packed tokens of a forward and backward pass at most, where one group isn't more. Unless the recipe says otherwise: on the
+// processor what keeps its products busy (more takes memory and no less time), on a GPU what its launches are worth.
+static inline int64_t microbatch_limit(const Stage *s, bool on_host) {
+    return s->microbatch_tokens > 0 ? s->microbatch_tokens : on_host ? 1024 : 8192;
+}
 // FLOPs of one step as the plan counts them: an upper bound, for the estimate of the end (plan.c).
 double plan_step_flops(const ModelConfig *c, const Recipe *r, const Stage *s);
 
@@ -223,6 +226,18 @@ void packing_routers(Packing *p, const Optimizer *o, int64_t tokens);
 void packing_prompt(Packing *p, const int32_t *prompt, int32_t length); // starts a group
 // A completion of the last prompt; its sampled tokens are targets, those given to it aren't. Its last token is sampled.
 void packing_completion(Packing *p, const Completion *completion);
+// A long group is cut between completions, each part with the prompt before it, so that no pass has to hold it whole. The cut
+// depends on the group alone, never on what else a microbatch holds, so that no limit changes a gradient. A part is how
+// many of `count` completions come next, and the tokens of a pass over them.
+typedef struct PackingPart {
+    int count;
+    int64_t tokens;
+} PackingPart;
+PackingPart packing_part(int32_t prompt_length, const Completion *const *completions, int count);
+int64_t packing_tokens(int32_t prompt_length, const Completion *const *completions, int count); // of all parts
+int64_t packing_part_limit(int64_t prompt_length); // tokens of a part at most, where one completion isn't more
+bool packing_is_full(const Packing *p, int64_t tokens, int64_t limit); // before so many more
+void packing_group(Packing *p, const Ids *prompt, const Completion *const *completions, int count);
 const Packed *packing_view(Packing *p);
 void packing_free(Packing *p);
 // One pass over what is packed: the negative log-likelihood of its targets, each over `total`, onto the report and the gradients (sft.c).

@@ -72,6 +72,8 @@ typedef struct Update {
     Packing packing;
     Episode **episodes; // of the microbatch
     int episode_count;
+    Episode **group; // what of one group has a gradient
+    const Completion **completions; // theirs
     double step_sequences, step_tokens, rollout_tokens, entropy_threshold, entropy_tokens;
     double loss, kl, clipped, clipped_low, clipped_high, tokens, ratio_max, entropy;
     bool on_policy; // all tokens are of the weights of now
@@ -214,43 +216,36 @@ static bool flush(Update *u, Err *err) {
     return ok;
 }
 
-// Packs one group; *used false where nothing of it has a gradient.
-static void pack_group(Update *u, int prompt, bool *used) {
-    Batch *b = u->batch;
-    *used = false;
+// What of a group has a gradient; how many.
+static int find_group(Update *u, int prompt) {
+    const Batch *b = u->batch;
+    int count = 0;
     for (int s = 0; s < b->group_size; s++) {
         Episode *e = &b->episodes[prompt * b->group_size + s];
         if (!has_gradient(u, e)) continue;
-        if (!*used) packing_prompt(&u->packing, b->prompts[prompt].ids.data, b->prompts[prompt].ids.count);
-        *used = true;
-        packing_completion(&u->packing, &e->completion);
-        u->episodes[u->episode_count++] = e;
+        u->group[count] = e;
+        u->completions[count++] = &e->completion;
     }
+    return count;
 }
 
-static int64_t group_tokens(const Update *u, int prompt) {
-    const Batch *b = u->batch;
-    int64_t tokens = b->prompts[prompt].ids.count;
-    for (int s = 0; s < b->group_size; s++) {
-        const Episode *e = &b->episodes[prompt * b->group_size + s];
-        if (has_gradient(u, e)) tokens += completion_total(&e->completion);
+static bool pack_group(Update *u, int prompt, int count, int64_t limit, Err *err) {
+    const Ids *ids = &u->batch->prompts[prompt].ids;
+    for (int i = 0; i < count;) {
+        PackingPart part = packing_part(ids->count, u->completions + i, count - i);
+        if (packing_is_full(&u->packing, part.tokens, limit)) TRY(flush(u, err));
+        packing_group(&u->packing, ids, u->completions + i, part.count);
+        for (int end = i + part.count; i < end; i++) u->episodes[u->episode_count++] = u->group[i];
     }
-    return tokens;
+    return true;
 }
 
-// Of all passes over groups [from, to): a completion's last token is in none.
-static int64_t pass_tokens(const Update *u, int from, int to) {
-    const Batch *b = u->batch;
+// Of all passes over groups [from, to).
+static int64_t pass_tokens(Update *u, int from, int to) {
     int64_t tokens = 0;
     for (int prompt = from; prompt < to; prompt++) {
-        bool used = false;
-        for (int s = 0; s < b->group_size; s++) {
-            const Episode *e = &b->episodes[prompt * b->group_size + s];
-            if (!has_gradient(u, e)) continue;
-            used = true;
-            tokens += completion_total(&e->completion) - 1;
-        }
-        if (used) tokens += b->prompts[prompt].ids.count;
+        int count = find_group(u, prompt);
+        tokens += packing_tokens(u->batch->prompts[prompt].ids.count, u->completions, count);
     }
     return tokens;
 }
@@ -347,7 +342,7 @@ static void move_coefficients(const Update *u) {
 // One optimizer step over groups [from, to).
 static bool update_minibatch(Update *u, int from, int to, Err *err) {
     Batch *b = u->batch;
-    int64_t limit = b->stage->microbatch_tokens > 0 ? b->stage->microbatch_tokens : DEFAULT_MICROBATCH_TOKENS;
+    int64_t limit = microbatch_limit(b->stage, policy_on_host(u->t->policy));
     u->step_sequences = (double)(to - from) * b->group_size;
     u->step_tokens = active_tokens(b, from, to);
     TRY(survey(u, from, to, err));
@@ -355,10 +350,9 @@ static bool update_minibatch(Update *u, int from, int to, Err *err) {
     policy_zero_gradients(u->t->policy);
     packing_reset(&u->packing, b->stage->sampling.temperature);
     for (int prompt = from; prompt < to; prompt++) {
-        if (u->packing.tokens.count > 0 && u->packing.tokens.count + group_tokens(u, prompt) > limit) TRY(flush(u, err));
-        bool used;
-        pack_group(u, prompt, &used);
-        u->report->groups_trained += used;
+        int count = find_group(u, prompt);
+        TRY(pack_group(u, prompt, count, limit, err));
+        u->report->groups_trained += count > 0;
         if (u->t->progress) u->t->progress(u->t->progress_context, "training", (double)(prompt - from + 1) / (to - from));
     }
     return flush(u, err);
@@ -391,6 +385,8 @@ bool update_batch(const Trainer *t, Batch *b, StepReport *report, Err *err) {
     TRY(correct(&u, err));
     u.rollout_tokens = active_tokens(b, 0, b->prompt_count) / minibatches;
     u.episodes = ARENA_NEW(&b->arena, Episode *, b->episode_count);
+    u.group = ARENA_NEW(&b->arena, Episode *, b->group_size);
+    u.completions = ARENA_NEW(&b->arena, const Completion *, b->group_size);
     bool ok = run_minibatches(&u, rate, epochs, minibatches, err);
     packing_free(&u.packing);
     report->learning_rate = rate;

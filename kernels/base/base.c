@@ -92,7 +92,8 @@ char *xasprintf(const char *format, ...) {
 }
 
 // Large memory comes from calloc, which knows when the system gave it zeroed: nothing is written twice, and a page is made by
-// the thread that first writes it. What calloc gave stands in the bytes before, which mem_free reads.
+// the thread that first writes it. What calloc gave stands in the bytes before, which mem_free reads. The last part stands on
+// small pages, or each block would take up to 2 MiB more than it holds.
 enum { HUGE = 2 << 20, HEAD = 64 };
 bool mem_alloc(size_t bytes, const char *what, void **out, Err *err) {
     size_t align = bytes >= 2 * (size_t)HUGE ? HUGE : HEAD, padded;
@@ -105,7 +106,7 @@ bool mem_alloc(size_t bytes, const char *what, void **out, Err *err) {
     p += -(uintptr_t)p & (align - 1);
     memcpy(p - sizeof given, &given, sizeof given);
     if (align == HUGE) {
-        madvise(p, bytes, MADV_HUGEPAGE);
+        madvise(p, bytes / HUGE * HUGE, MADV_HUGEPAGE);
         memory_spread(p, bytes);
     }
     *out = p;

@@ -1,5 +1,6 @@
 // The program: finds the command, parses its options, turns its error into a message and an exit code.
 #include "command.h"
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -39,6 +40,7 @@ static void print_overview(FILE *out) {
 }
 
 int main(int argc, char **argv) {
+    mallopt(M_MMAP_THRESHOLD, 4 << 20); // what is as large goes back to the system when it is freed
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); // a file beyond its limit is an error of the write, told like a full disk
     if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {

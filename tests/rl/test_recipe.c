@@ -46,7 +46,7 @@ static void defaults_follow_trl(void) {
     CHECK(s->algo.minibatches == 1 && s->algo.epochs == 1 && !s->algo.mask_truncated);
     CHECK(s->optimizer.learning_rate == 1e-6 && s->optimizer.beta1 == 0.9 && s->optimizer.max_gradient_norm == 1);
     CHECK(s->sampling.temperature == 1 && s->sampling.top_k == 0 && s->sampling.top_p == 1 && s->sampling.max_tokens == 256);
-    CHECK(s->sampling.stop == NULL && s->microbatch_tokens == 8192);
+    CHECK(s->sampling.stop == NULL && s->microbatch_tokens == 0);
     CHECK_INT(r->reward_count, 1);
     CHECK_STR(r->rewards[0].script, "correct");
     CHECK(r->rewards[0].weight == 1 && r->rewards[0].options == NULL && r->max_failed_share == 0.1);

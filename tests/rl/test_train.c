@@ -45,6 +45,25 @@ static void the_same_bits_however_split(void) {
     scratch_remove();
 }
 
+// A group of more tokens than a part has.
+static void the_same_bits_of_large_groups(void) {
+    static const char *const splits[] = {"microbatch_tokens=1", "microbatch_tokens=1500", "microbatch_tokens=16000000"};
+    scratch_file("ones.lua", ones);
+    TrainedRun first = {0};
+    for (int i = 0; i < COUNT(splits); i++) {
+        TrainedRun run = train_run(splits[i],
+                                   "return {" MODEL ARITHMETIC ONES FEW
+                                   "stages={grpo{steps=1, prompts=3, group_size=120, optimizer={learning_rate=1e-3}, algo={kl=0.05, entropy=0.01}, "
+                                   "sampling={max_tokens=24}}}}",
+                                   (const char *[]){splits[i], NULL}, 1);
+        TRAINED(run);
+        if (i == 0) first = run;
+        CHECK(!strcmp(run.weights, first.weights) && !strcmp(run.head, first.head));
+        CHECK(ask(&run, "SELECT trained_tokens FROM steps") > 3 * 1024);
+    }
+    scratch_remove();
+}
+
 static void seeds_differ(void) {
     scratch_file("ones.lua", ones);
     const char *recipe = "return {" MODEL ARITHMETIC ONES FEW GRPO(SHORT) "}";
@@ -344,6 +363,7 @@ static void the_probe(void) {
 static const Test tests[] = {
     {"the same bits with any number of threads and any split", the_same_bits_however_split},
     {"a look before a stage of GRPO", the_probe},
+    {"the same bits of large groups", the_same_bits_of_large_groups},
     {"another seed is another run", seeds_differ},
     {"KL against the stage's start", the_reference},
     {"the reference outlives pruning", the_reference_outlives_pruning},

@@ -18,10 +18,11 @@ static const char ones[] = "return function(s)\n local _, n = s.completion:gsub(
 
 // eps=1 makes AdamW's first step nearly plain descent: rate * g / (|g| + 1) with |g| small.
 #define STAGE(algo) STAGE_OF("max_tokens=10", algo)
-#define STAGE_OF(sampling, algo)                                                                                        \
+#define STAGE_OF(sampling, algo) STAGE_BY("4", sampling, algo)
+#define STAGE_BY(group_size, sampling, algo)                                                                                        \
     "return {model={preset='mini', max_positions=48, precision='fp32'}, characters='0123456789+=', threads=1, seed=5,\n" \
     " tasks={{'arithmetic', levels={1,2}}}, rewards={'ones.lua'}, microbatch_tokens=120,\n"                  \
-    " stages={grpo{steps=9, prompts=6, group_size=4, sampling={" sampling "},\n"                            \
+    " stages={grpo{steps=9, prompts=6, group_size=" group_size ", sampling={" sampling "},\n"                            \
     "  optimizer={learning_rate=1e-9, schedule='constant', eps=1, max_gradient_norm=0}, algo={" algo "}}}}"
 
 // A rollout of step 1, scored and with its advantages.
@@ -128,6 +129,32 @@ static void packing_changes_no_gradient(void) {
     packed_gradients("dr_grpo", STAGE("loss='dr_grpo', advantage='none'"));
     packed_gradients("dapo", STAGE("loss='dapo', advantage='batch'"));
     packed_gradients("entropy", STAGE("loss='dapo', entropy=0.1"));
+    packed_gradients("a group in parts", STAGE_BY("150", "max_tokens=24", "loss='dapo', entropy=0.1"));
+}
+
+// The cut of a group is its own: whole completions, in their order, each part as full as it may be.
+static void groups_are_cut(void) {
+    enum { PROMPT = 20, COUNT_OF = 40 };
+    Completion completions[COUNT_OF], given = {.length = 5, .total = 2000, .given = (uint8_t[1]){0}};
+    const Completion *all[COUNT_OF];
+    for (int i = 0; i < COUNT_OF; i++) completions[i] = (Completion){.length = 10 + 7 * i}, all[i] = &completions[i];
+    int64_t limit = packing_part_limit(PROMPT), tokens = 0;
+    CHECK(limit == 1024 && packing_part_limit(256) == 2048);
+    int parts = 0;
+    PackingPart part;
+    for (int from = 0; from < COUNT_OF; from += part.count, parts++) {
+        part = packing_part(PROMPT, all + from, COUNT_OF - from);
+        int64_t sum = PROMPT;
+        for (int i = from; i < from + part.count; i++) sum += completions[i].length - 1;
+        CHECK(part.count > 0 && part.tokens == sum && sum <= limit);
+        if (from + part.count < COUNT_OF) CHECK(sum + completions[from + part.count].length - 1 > limit);
+        tokens += sum;
+    }
+    CHECK(parts > 3 && packing_tokens(PROMPT, all, COUNT_OF) == tokens);
+    all[1] = &given; // longer than a part: alone, and whole
+    part = packing_part(PROMPT, all + 1, 2);
+    CHECK(part.count == 1 && part.tokens == PROMPT + 1999);
+    CHECK(packing_part(PROMPT, all, 2).count == 1);
 }
 
 // Tokens given to completions are passed through: no loss, mask or count knows of them.
@@ -247,6 +274,7 @@ static void one_tampered_bit_is_seen(void) {
 
 static const Test tests[] = {
     {"packing changes no gradient", packing_changes_no_gradient},
+    {"groups are cut", groups_are_cut},
     {"given tokens have no loss", given_tokens_have_no_loss},
     {"a small step lowers the loss by the gradient's square", a_step_lowers_the_loss},
     {"the divergence pulls back", divergence_pulls_back},
