@@ -3,6 +3,12 @@
 #include "model.h"
 #include <stdlib.h>
 
+bool hold(const Device *d, size_t bytes, const char *what, void **out, Err *err) {
+    TRY(d->allocate(d, bytes, what, out, err));
+    if (d->is_host) d->zero(d, *out, bytes);
+    return true;
+}
+
 bool workspace_reserve(Policy *p, int64_t rows, Err *err) {
     Workspace *w = &p->work;
     const ModelConfig *c = &p->config;

@@ -358,13 +358,15 @@ static inline size_t page_bytes(const Policy *p) {
     return act_bytes(p, cache_page_elements(&p->config));
 }
 
+// Memory that is there from now on, not only where it is first written: what a run needs is known before its first step.
+bool hold(const Device *d, size_t bytes, const char *what, void **out, Err *err) MUST_CHECK;
 // Two bytes more than asked for: products of bf16 read pairs, beyond the last row by one where its width is odd.
 #define RESERVE(pointer, bytes)                                                                              \
     do {                                                                                                     \
         void *fresh_;                                                                                        \
         p->device->release(p->device, pointer);                                                              \
         (pointer) = NULL;                                                                                    \
-        TRY(p->device->allocate(p->device, (size_t)(bytes) + 2, #pointer, &fresh_, err));                        \
+        TRY(hold(p->device, (size_t)(bytes) + 2, #pointer, &fresh_, err));                                   \
         (pointer) = fresh_;                                                                                  \
     } while (0)
 

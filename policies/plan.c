@@ -32,8 +32,7 @@ static size_t largest_of(const Policy *p) {
     }
     return most;
 }
-// The memory of passes of this shape.
-static bool reserve(Policy *p, const PlanShape *shape, Err *err) {
+bool policy_reserve(Policy *p, const PlanShape *shape, Err *err) {
     Packed b = {.token_count = (int32_t)shape->tokens, .target_count = (int32_t)shape->targets, .group_count = (int32_t)shape->groups,
                 .sequence_count = (int32_t)shape->sequences};
     TRY(workspace_reserve(p, shape->tokens > shape->rollout_rows ? shape->tokens : shape->rollout_rows, err) &&
@@ -51,7 +50,7 @@ static bool count_policy(const Device *host, const ModelConfig *c, const Weights
     bool ok = policy_outline(c, w, &mine, &p, err);
     out->weights = counting.bytes;
     if (ok) out->largest = largest_of(p);
-    ok = ok && reserve(p, shape, err);
+    ok = ok && policy_reserve(p, shape, err);
     out->pass = counting.bytes - out->weights;
     policy_close(p);
     return ok;

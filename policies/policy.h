@@ -278,6 +278,8 @@ typedef struct PlanShape {
     int64_t positions;                          // longest sequence
     int64_t rollout_rows, rollout_pages, places; // of sampling: rows of a pass, pages, sequences in flight
 } PlanShape;
+// Takes the memory of passes of this shape; larger ones still grow it.
+bool policy_reserve(Policy *p, const PlanShape *shape, Err *err) MUST_CHECK;
 typedef struct PlanBytes {
     size_t weights; // with masters, gradients and moments of what is trained
     size_t pass;    // what a pass holds on to

@@ -139,8 +139,8 @@ static bool scheduler_alloc(Scheduler *s, Err *err) {
     int64_t V = p->config.vocabulary, padded = vocab_padded(V), places = s->capacity, rows = s->row_capacity;
     int64_t table = rows > places ? rows : places;
     if (s->options.cache) TRY(prompt_cache_take(s, err));
-    else TRY(d->allocate(d, (size_t)(s->total_pages + 1) * page_bytes(p) * (size_t)p->config.layers, "keys and values", (void **)&s->page_memory, err));
-    TRY(d->allocate(d, (size_t)(places * padded) * 4, "logits", (void **)&s->logits, err));
+    else TRY(hold(d, (size_t)(s->total_pages + 1) * page_bytes(p) * (size_t)p->config.layers, "keys and values", (void **)&s->page_memory, err));
+    TRY(hold(d, (size_t)(places * padded) * 4, "logits", (void **)&s->logits, err));
     TRY(d->allocate(d, (size_t)(places * (padded / VOCAB_BLOCK)) * sizeof(VocabStats), "head", (void **)&s->stats, err));
     TRY(d->allocate(d, act_bytes(p, places * p->config.width) + 2, "head", &s->head_x, err)); // read in pairs
     TRY(d->allocate(d, (size_t)places * 4, "head", (void **)&s->entropy, err));

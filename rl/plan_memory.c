@@ -32,16 +32,20 @@ static bool measure_stage(const Recipe *r, const Tasks *tasks, const Tokenizer *
     if (ok) *out = (PlanLength){.prompt = prompt, .answer = sampled_tokens(r, s) ? sampled_tokens(r, s) : answer / LOOKED_AT + 1};
     return ok;
 }
-// What can't be measured (a tokenizer that isn't there yet) keeps a guess.
+// What can't be measured (rows that an earlier stage will make) keeps a guess.
+static void measure_stages(const Recipe *r, const Tasks *tasks, const Tokenizer *t, PlanLength *out) {
+    Err ignored = {0};
+    for (int i = 0; i < r->stage_count; i++)
+        out[i] = (PlanLength){.prompt = r->chat ? 64 : 16, .answer = sampled_tokens(r, &r->stages[i]) ? sampled_tokens(r, &r->stages[i]) : 32};
+    for (int i = 0; tasks && t && i < r->stage_count; i++)
+        if (!measure_stage(r, tasks, t, &r->stages[i], &out[i], &ignored)) break;
+}
 void plan_lengths(const Recipe *r, PlanLength *out) {
     Err ignored = {0};
     Tokenizer *t = NULL;
     Tasks *tasks = NULL;
-    for (int i = 0; i < r->stage_count; i++)
-        out[i] = (PlanLength){.prompt = r->chat ? 64 : 16, .answer = sampled_tokens(r, &r->stages[i]) ? sampled_tokens(r, &r->stages[i]) : 32};
     bool ok = open_tokenizer(r, &t, &ignored) && tasks_open(r, &tasks, &ignored);
-    for (int i = 0; ok && i < r->stage_count; i++)
-        if (!measure_stage(r, tasks, t, &r->stages[i], &out[i], &ignored)) break;
+    measure_stages(r, ok ? tasks : NULL, t, out);
     if (tasks) tasks_close(tasks);
     if (t) tokenizer_close(t);
 }
@@ -51,15 +55,17 @@ static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t pages_of(int64_t tokens) { return (tokens + 31) / 32; }
 
-// Whole groups as long as they fit, of one minibatch; or one part of a group that is cut.
+// As many tokens as a microbatch may hold, or a minibatch has.
 static void pass_shape(const Stage *s, const PlanLength *l, const PlanChoice *choice, PlanShape *out) {
-    int64_t samples = stage_row(s)->samples ? s->group_size : 1, room = packing_part_limit(l->prompt) - l->prompt;
-    if (l->answer > 0 && samples > room / l->answer) samples = larger(1, room / l->answer);
-    int64_t group = l->prompt + samples * l->answer, minibatches = s->algo.minibatches < 1 ? 1 : s->algo.minibatches;
-    int64_t limit = smaller(choice->limit, microbatch_limit(s, choice->on_host));
-    int64_t groups = larger(1, smaller(limit / group, (s->batch + minibatches - 1) / minibatches));
-    if (groups * group > out->tokens)
-        out->tokens = groups * group, out->targets = groups * samples * l->answer, out->groups = groups, out->sequences = groups * samples;
+    int64_t samples = stage_row(s)->samples ? s->group_size : 1, minibatches = larger(1, s->algo.minibatches), groups = (s->batch + minibatches - 1) / minibatches;
+    int64_t group = l->prompt + samples * l->answer, part = larger(smaller(group, packing_part_limit(l->prompt)), l->prompt + l->answer);
+    int64_t tokens = smaller(groups * group, larger(part, smaller(choice->limit, microbatch_limit(s, choice->on_host))));
+    if (tokens > out->tokens) {
+        out->tokens = tokens;
+        out->groups = larger(1, tokens / group);
+        out->sequences = larger(1, tokens / (l->prompt / samples + l->answer));
+        out->targets = smaller(tokens, out->sequences * l->answer);
+    }
     out->positions = larger(out->positions, l->prompt + l->answer);
 }
 static void rollout_shape(int64_t requests, int64_t samples, int64_t prompt, int64_t answer, const PlanChoice *choice, PlanShape *out) {
@@ -102,6 +108,16 @@ static void plan_shape(const Recipe *r, const PlanLength *lengths, const PlanCho
     }
     int64_t items = larger(r->evaluate_items, r->compare_items); // of a level, which is a rollout of its own
     if (items > 0 && r->stage_count > 0) rollout_shape(items, 1, lengths[r->stage_count - 1].prompt, r->evaluate_sampling.max_tokens, choice, out);
+}
+
+bool plan_reserve(const Recipe *r, const Tasks *tasks, Policy *policy, Err *err) {
+    PlanShape shape;
+    PlanLength *lengths = xcalloc((size_t)r->stage_count + 1, sizeof *lengths);
+    PlanChoice choice = {.precision = r->precision, .on_host = policy_on_host(policy), .limit = INT64_MAX};
+    measure_stages(r, tasks, policy_tokenizer(policy), lengths);
+    plan_shape(r, lengths, &choice, &shape);
+    free(lengths);
+    return policy_reserve(policy, &shape, err);
 }
 
 bool plan_memory(const ModelConfig *c, const Recipe *r, const PlanLength *lengths, const PlanChoice *choice, PlanMemory *out, Err *err) {

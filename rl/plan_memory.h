@@ -20,4 +20,8 @@ typedef struct PlanChoice {
 } PlanChoice;
 bool plan_memory(const ModelConfig *c, const Recipe *r, const PlanLength *lengths, const PlanChoice *choice, PlanMemory *out, Err *err) MUST_CHECK;
 
+// Takes the memory of the policy's passes before the first step, so that a run that starts doesn't run out of it later, and
+// needs what its plan says.
+bool plan_reserve(const Recipe *r, const Tasks *tasks, Policy *policy, Err *err) MUST_CHECK;
+
 #endif

@@ -10,6 +10,7 @@
 #include "cores.h"
 #include "curriculum.h"
 #include "files.h"
+#include "plan_memory.h"
 #include "tensorboard.h"
 #include <math.h>
 #include <signal.h>
@@ -577,7 +578,7 @@ static bool start(Run *run, const TrainOptions *o, Err *err) {
     Tasks *tasks = NULL;
     ok = ok && tasks_open(r, &tasks, err);
     run->trainer.tasks = tasks;
-    ok = ok && open_policy(run, checkpoint, err) && check_experts(run, err);
+    ok = ok && open_policy(run, checkpoint, err) && check_experts(run, err) && plan_reserve(r, tasks, run->trainer.policy, err);
     run->energy = run->trainer.energy = energy_open(NULL, NULL);
     if (ok) energy_watch(run->energy, run->trainer.policy);
     if (ok && there && !found) { // killed before its first checkpoint: nothing to go on from
