@@ -81,6 +81,15 @@ void text_json(Buf *out, const json_t *value) {
         text_visible(out, json_string_value(value), json_string_length(value));
         return;
     }
+    if (json_is_real(value)) { // the shortest decimal that reads back as the same number: 0.95, not 0.94999999999999996
+        char digits[40];
+        for (int precision = 15; precision <= 17; precision++) {
+            snprintf(digits, sizeof digits, "%.*g", precision, json_real_value(value));
+            if (strtod(digits, NULL) == json_real_value(value)) break;
+        }
+        buf_puts(out, digits);
+        return;
+    }
     Buf text = {0};
     if (value) json_write(value, &text);
     text_visible(out, text.data ? text.data : "", text.size);
