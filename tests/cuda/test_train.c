@@ -88,7 +88,7 @@ static void too_little_memory(void) {
     char *path = path_join(scratch_folder(), "plan.lua");
     const struct {
         const char *set, *advice;
-    } cases[] = {{"microbatch_tokens=16384", "microbatch_tokens = "}, {"microbatch_tokens=4096", ""}, {"model.feed_forward=30000", "neither bf16 nor"}};
+    } cases[] = {{"microbatch_tokens=16384", "microbatch_tokens = "}, {"microbatch_tokens=2048", ""}, {"model.feed_forward=30000", "neither bf16 nor"}};
     for (int i = 0; i < COUNT(cases); i++) {
         Err err = {0};
         Recipe *r;
