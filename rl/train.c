@@ -578,7 +578,7 @@ static bool start(Run *run, const TrainOptions *o, Err *err) {
     Tasks *tasks = NULL;
     ok = ok && tasks_open(r, &tasks, err);
     run->trainer.tasks = tasks;
-    ok = ok && open_policy(run, checkpoint, err) && check_experts(run, err) && plan_reserve(r, tasks, run->trainer.policy, err);
+    ok = ok && open_policy(run, checkpoint, err) && check_experts(run, err);
     run->energy = run->trainer.energy = energy_open(NULL, NULL);
     if (ok) energy_watch(run->energy, run->trainer.policy);
     if (ok && there && !found) { // killed before its first checkpoint: nothing to go on from
@@ -589,7 +589,7 @@ static bool start(Run *run, const TrainOptions *o, Err *err) {
     ok = ok && (found || write_recipe(r, err)) && ledger_open(r->run_folder, found, &run->ledger, err);
     if (ok && found) ok = ledger_rewind(run->ledger, run->state.step, err);
     run->trainer.ledger = run->ledger;
-    ok = ok && record_start(run, found, err);
+    ok = ok && record_start(run, found, err) && plan_reserve(r, tasks, run->trainer.policy, err); // hashing takes memory of its own
     if (ok && r->tensorboard) ok = board_open(r->run_folder, run->state.step, &run->board, err);
     if (found) run->saved = run->state.step;
     if (ok && found) log_line(LOG_INFO, "going on from step %lld", (long long)run->state.step);
