@@ -91,7 +91,7 @@ static size_t least(const PlanMemory *m) { return m->weights + m->pass + m->one_
 static bool microbatch_that_fits(const ModelConfig *c, const Recipe *r, const PlanLength *lengths, PlanChoice choice, size_t available, int64_t *fits,
                                  Err *err) {
     *fits = 0;
-    for (choice.limit = 4096; choice.limit >= 16 && !*fits; choice.limit /= 2) {
+    for (choice.limit = microbatch_limit(&(Stage){0}, choice.on_host) / 2; choice.limit >= 16 && !*fits; choice.limit /= 2) {
         PlanMemory m;
         TRY(plan_memory(c, r, lengths, &choice, &m, err));
         if (least(&m) <= available) *fits = choice.limit;

@@ -68,6 +68,7 @@ static void say(const Talk *t, const char *format, ...) {
     va_end(args);
     fputs(t->color ? "\x1b[0m\n" : "\n", stderr);
 }
+
 // ---- showing an answer -----------------------------------------------------------------------------------------------
 static void dim(Answer *a, bool on) {
     if (a->dimmed != on && a->talk->color) fputs(on ? "\x1b[2m" : "\x1b[0m", stdout);
