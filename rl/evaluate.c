@@ -268,9 +268,9 @@ json_t *evaluation_level_json(const Evaluation *e, int level, const TaskLevel *n
         prompt += item->prompt_tokens, flops += item->flops;
     }
     Interval interval = wilson_interval(correct, n, 0.95);
-    double by = n > 0 ? 1.0 / n : NAN;
+    double by = n > 0 ? 1.0 / n : NAN; // an accuracy is divided, as a comparison's is: the same share is the same number
     json_t *out = json_pack("{s:s,s:i,s:i,s:i,s:o,s:f,s:f,s:o,s:o,s:o,s:o,s:o,s:o,s:i,s:i,s:s}", "kind", name->kind, "level",
-                            name->level, "items", n, "correct", correct, "accuracy", json_number_or_name(correct * by), "low",
+                            name->level, "items", n, "correct", correct, "accuracy", json_number_or_name((double)correct / n), "low",
                             interval.low, "high", interval.high, "pass", json_number_or_name(pass * by), "tokens",
                             json_number_or_name(tokens * by), "think_tokens", json_number_or_name(think * by),
                             "answer_tokens", json_number_or_name(answer * by), "prompt_tokens",

@@ -41,8 +41,8 @@ static void gather(const ArmResult *a, const ArmResult *b, const bool *which, Co
         out->a += x->correct, out->b += y->correct;
         out->only_a += a->right[i] && !b->right[i], out->only_b += b->right[i] && !a->right[i];
     }
-    double by = out->items > 0 ? 1.0 / out->items : NAN;
-    out->difference = (out->a - out->b) * by, out->a *= by, out->b *= by;
+    double items = out->items > 0 ? out->items : (double)NAN; // divided, as an arm's own accuracy is: both print alike
+    out->difference = (out->a - out->b) / items, out->a /= items, out->b /= items;
 }
 
 void contrast_make(const ArmResult *a, const ArmResult *b, const bool *which, uint64_t seed, Contrast *out) {

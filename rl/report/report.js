@@ -26,7 +26,8 @@
     if (a !== 0 && a < 0.001) return x.toExponential(2);
     return String(Number(x.toPrecision(a >= 100 ? 4 : 3)));
   }
-  const percent = x => (100 * x).toFixed(1) + "\u00a0%";
+  // A half goes to the even digit, as in the page's own text: 49.25 is 49.2 in both.
+  const percent = x => (100 * x - (Math.abs(100 * x) % 1 === 0.25 ? Math.sign(x) * 0.01 : 0)).toFixed(1) + "\u00a0%";
   function scaled(x) {
     const units = ["", "k", "M", "G", "T", "P", "E", "Z", "Y"];
     let u = 0;

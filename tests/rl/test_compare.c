@@ -111,6 +111,31 @@ static void levels_and_verdicts(void) {
     end(&s);
 }
 
+// The same share is the same number wherever it stands: one printed as 89.3 % beside one printed as 89.4 % would be two results.
+static void one_share_is_one_number(void) {
+    enum { MANY = 2000 };
+    ArmItem *items = xcalloc(MANY, sizeof *items);
+    uint8_t *hits = xcalloc(MANY, 1);
+    int k = 1;
+    double nothing = NAN;
+    char kind[] = "sums", name[] = "think", model[] = "model";
+    const TaskLevel level = {kind, 1, 5000};
+    Arm arm = {.name = name, .k = 1, .seeds = 1, .equal_to = -1};
+    ComparedModel m = {.name = model, .what = "run", .step = -1};
+    for (int right = 187; right < MANY; right += 200) { // a tie of the tenths of a per cent
+        for (int i = 0; i < MANY; i++) hits[i] = i < right, items[i] = (ArmItem){.correct = hits[i], .tokens = 1, .flops = 1};
+        ArmResult r = {.count = MANY, .seeds = 1, .levels = 1, .items = items, .right = hits, .k = &k, .seconds = &nothing, .joules = &nothing};
+        Comparison all = {.levels = 1, .level = &level, .step = -1, .before_step = -1, .models = &m, .model_count = 1, .arms = {&arm, 1}, .results = &r};
+        json_t *out = comparison_json(&all);
+        Contrast c;
+        CHECK(number_at(out, "replayable/arms/0/all/accuracy") == right / 2000.0);
+        contrast_make(&r, &r, NULL, 1, &c);
+        CHECK(c.a == right / 2000.0 && c.b == right / 2000.0);
+        json_decref(out);
+    }
+    free(items), free(hits);
+}
+
 // Ten items on which both agree, or five on which only thinking is right, settle nothing.
 static void few_items_settle_nothing(void) {
     for (int right = 0; right < 2; right++) {
@@ -348,6 +373,7 @@ static void price_sheets(void) {
 
 static const Test tests[] = {
     {"levels_and_verdicts", levels_and_verdicts},
+    {"one_share_is_one_number", one_share_is_one_number},
     {"few_items_settle_nothing", few_items_settle_nothing},
     {"gain_over_sft", gain_over_sft},
     {"costs", costs},
