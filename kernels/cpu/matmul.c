@@ -30,6 +30,7 @@ typedef struct Tile {
 INLINE void tile_rows(const Tile *t, int rows, bool half) {
     for (int column = 0; column < PANEL / 16; column += HALVES) {
         v16 acc[MR][HALVES];
+#pragma GCC unroll 12
         for (int r = 0; r < rows; r++)
             for (int h = 0; h < HALVES; h++)
                 acc[r][h] = t->add ? v_load(t->acc + r * PANEL + (column + h) * 16) : v_zero();
@@ -47,6 +48,7 @@ INLINE void tile_rows(const Tile *t, int rows, bool half) {
             x += step_stride;
             w += PANEL * 4;
         }
+#pragma GCC unroll 12
         for (int r = 0; r < rows; r++)
             for (int h = 0; h < HALVES; h++) v_store(t->acc + r * PANEL + (column + h) * 16, acc[r][h]);
     }
@@ -334,28 +336,35 @@ INLINE void put_step(const void *x, int64_t ld, int64_t t, bool has_odd, int64_t
     if (half) {
         const bf16 *even = (const bf16 *)x + t * ld + c0, *odd = even + ld;
         bf16 *o = (bf16 *)out;
-        if (has_odd)
-            for (int64_t c = 0; c < count; c++) o[2 * c] = even[c], o[2 * c + 1] = odd[c];
-        else
-            for (int64_t c = 0; c < count; c++) o[2 * c] = even[c], o[2 * c + 1] = 0;
+        for (int64_t c = 0; c < count; c++) o[2 * c] = even[c], o[2 * c + 1] = has_odd ? odd[c] : 0;
     } else {
         memcpy(out, (const float *)x + t * ld + c0, (size_t)count * 4);
     }
     if (count < width) memset(out + count * 4, 0, (size_t)(width - count) * 4);
 }
+// The same of whole registers: what stands behind the width is written too, and belongs to the block's next steps.
+INLINE void put_pairs(const bf16 *even, int64_t ld, int width, char *out) {
+    for (int c = 0; c < width; c += 16) v_store((float *)(void *)(out + c * 4), i_float(i_pairs(even + c, even + ld + c)));
+}
 
-// Packs columns of x in blocks of `width`: [ceil(C/width)][steps][width] of 4 bytes; blocks [from, to).
-static void pack_tokens(const MatmulGradArgs *a, const void *x, int64_t ld, int64_t C, int width, int64_t steps,
+// Packs columns of x in blocks of `width`: [ceil(C/width)][steps][width] of 4 bytes; blocks [from, to), a few side by side, so
+// that lines of x are read once.
+INLINE void pack_tokens(const MatmulGradArgs *a, const void *x, int64_t ld, int64_t C, int width, int64_t steps,
                         int64_t from, int64_t to, char *out, bool half) {
-    for (int64_t b = from; b < to; b++) {
-        int64_t c0 = b * width, count = C - c0 < width ? C - c0 : width, step = 0;
+    int64_t beside = 96 / width, behind = (15 + width) / width, whole = (width + 15) / 16 * 16;
+    for (int64_t first = from; first < to; first += beside) {
+        int64_t end = first + beside < to ? first + beside : to, step = 0;
         for (int s = 0; s < a->segments.count; s++) {
             for (int64_t t = a->segments.start[s]; t < a->segments.start[s + 1]; t += half ? 2 : 1, step++) {
-                char *at = out + (b * steps + step) * width * 4;
-                if (count == width)
-                    put_step(x, ld, t, t + 1 < a->segments.start[s + 1], c0, width, width, at, half);
-                else
-                    put_step(x, ld, t, t + 1 < a->segments.start[s + 1], c0, count, width, at, half);
+                bool has_odd = t + 1 < a->segments.start[s + 1];
+                for (int64_t b = first; b < end; b++) {
+                    int64_t c0 = b * width, count = C - c0 < width ? C - c0 : width;
+                    char *at = out + (b * steps + step) * width * 4;
+                    if (half && has_odd && c0 + whole <= C && step + behind <= steps)
+                        put_pairs((const bf16 *)x + t * ld + c0, ld, width, at);
+                    else
+                        put_step(x, ld, t, has_odd, c0, count, width, at, half);
+                }
             }
         }
     }
