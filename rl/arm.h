@@ -58,7 +58,10 @@ typedef struct ArmResult {
     double *seconds, *joules; // [levels] of one answer to each of the level's items; NaN: not measured
     double *latency;       // [latency_count] seconds of an answer
     int latency_count;
+    int64_t judged, unjudged;     // draws that the script of best of k was given, and on which it failed
+    char unjudged_why[256];       // of the first of these
     double spent_tokens, spent_prompt_tokens, spent_flops, spent_seconds, spent_joules; // all of it, for the accounts
+    double spent_cpu, spent_waiting; // of these seconds, over all threads: on a processor, and ready without one; NaN: not known
 } ArmResult;
 // From an evaluation with seeds * k draws an item. `judge` scores the draws of best of k.
 bool arm_result(const Arm *arm, const Evaluation *e, int levels, RewardPool *judge, uint64_t seed, ArmResult *out, Err *err) MUST_CHECK;

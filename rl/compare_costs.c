@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define BUSY_SHARE 0.05 // of the time that threads wanted a processor: from there on their waiting is worth a note
+
 // ---- the bill of every item ----------------------------------------------------------------------------------
 typedef struct Bills {
     double *seconds, *joules, *money; // [count]; joules and money NaN where not known
@@ -204,6 +206,33 @@ static json_t *training_json(const Comparison *c, const TrainingBill *t) {
     return json_pack("{s:o,s:o,s:o,s:o,s:s}", "seconds", json_number_or_name(t->seconds), "joules", json_number_or_name(t->joules), "money",
                      json_number_or_name(training_money(c, t)), "flops", json_number_or_name(t->flops), "source", "the run's ledger");
 }
+// Of a part's threads: how much of the time in which they wanted a processor they had none; NaN: not known.
+static double waited_share(const ArmResult *r) {
+    double wanted = r->spent_cpu + r->spent_waiting;
+    return wanted > 0 ? fmax(r->spent_waiting, 0) / wanted : NAN;
+}
+// Seconds on a machine that does other work hold some of that work, and not the same part of each arm's: whoever is to pay by them is told.
+static json_t *processor_json(const Comparison *c, json_t *notes) {
+    const ArmResult *r;
+    char name[160], least_name[160] = "", most_name[160] = "";
+    double cpu = 0, waited = 0, least = INFINITY, most = -INFINITY;
+    for (int i = 0; comparison_part(c, i, &r, name); i++) {
+        double share = waited_share(r);
+        if (isnan(share)) continue;
+        cpu += r->spent_cpu, waited += fmax(r->spent_waiting, 0);
+        if (share < least) least = share, memcpy(least_name, name, sizeof name);
+        if (share > most) most = share, memcpy(most_name, name, sizeof name);
+    }
+    if (!(cpu > 0)) return json_null();
+    double share = waited / (cpu + waited);
+    bool busy = cpu + waited > 0.1 && share > BUSY_SHARE;
+    if (busy)
+        json_array_append_new(notes, json_sprintf("threads that answered were ready but had no processor for %.0f %% of their time (%s: %.0f %%, %s: %.0f %%), which "
+                                                  "other work had, or their own number: seconds%s are higher than on a quiet machine, and not alike for all arms",
+                                                  100 * share, least_name, 100 * least, most_name, 100 * most,
+                                                  isfinite(c->prices.device_hour) ? ", and prices by the hour," : ""));
+    return json_pack("{s:f,s:f,s:f,s:b}", "seconds", cpu, "waited_seconds", waited, "waited_share", share, "busy", (int)busy);
+}
 // Seconds and joules of the parts, and what is left of the whole: loading models, timing answers, statistics.
 static json_t *parts_json(const Comparison *c) {
     const ArmResult *r;
@@ -212,8 +241,9 @@ static json_t *parts_json(const Comparison *c) {
     json_t *parts = json_array();
     for (int i = 0; comparison_part(c, i, &r, name); i++) {
         seconds -= r->spent_seconds, joules -= r->spent_joules;
-        json_array_append_new(parts, json_pack("{s:s,s:o,s:o}", "what", name, "seconds", json_number_or_name(r->spent_seconds), "joules",
-                                               json_number_or_name(r->spent_joules)));
+        json_array_append_new(parts, json_pack("{s:s,s:o,s:o,s:o,s:o}", "what", name, "seconds", json_number_or_name(r->spent_seconds), "joules",
+                                               json_number_or_name(r->spent_joules), "processor_seconds", json_number_or_name(r->spent_cpu),
+                                               "waited_share", json_number_or_name(waited_share(r))));
     }
     json_array_append_new(parts, json_pack("{s:s,s:o,s:o}", "what", "all else", "seconds", json_number_or_name(seconds), "joules", json_number_or_name(joules)));
     return parts;
@@ -245,11 +275,12 @@ json_t *comparison_measured(const Comparison *c) {
         json_array_append_new(pairs, pair);
     }
     const char *energy = !estimated && c->energy ? c->energy : isfinite(c->prices.watts) ? "stated watts" : "not measured";
-    json_t *out = json_pack("{s:o,s:o,s:s,s:i,s:o,s:o,s:o,s:o,s:o,s:o,s:f,s:o,s:o,s:o}", "prices", prices_json(&c->prices), "worth",
+    json_t *notes = json_array(), *processor = processor_json(c, notes);
+    json_t *out = json_pack("{s:o,s:o,s:s,s:i,s:o,s:o,s:o,s:o,s:o,s:o,s:f,s:o,s:o,s:o,s:o,s:o}", "prices", prices_json(&c->prices), "worth",
                             c->worth > 0 ? json_real(c->worth) : json_null(), "energy", energy, "latency_items", c->latency_items, "models", models,
                             "arms", arms, "pairs", pairs, "routers", routers, "training", c->model_count ? training_json(c, &c->models[0].training) : json_null(), "break_even", break_evens(c, bills),
                             "seconds", c->spent_seconds, "joules", json_number_or_name(c->spent_joules), "device_joules",
-                            json_number_or_name(c->spent_device_joules), "parts", parts_json(c));
+                            json_number_or_name(c->spent_device_joules), "parts", parts_json(c), "processor", processor, "notes", notes);
     for (int i = 0; i < c->arms.count; i++) bills_free(&bills[i]);
     free(bills), free(list);
     return out;

@@ -125,13 +125,17 @@ static void print_verdicts(const json_t *replayable, const json_t *measured) {
     const json_t *arms = json_object_get(replayable, "arms");
     for (size_t a = 0; a < json_array_size(arms); a++) {
         const json_t *arm = json_array_get(arms, a), *all = json_object_get(arm, "all");
-        if (number(all, "unscored") > 0) printf("  note: %.0f answers of %s got no score; they count as wrong\n", number(all, "unscored"), text(arm, "name"));
+        if (number(all, "unscored") > 0)
+            printf("  note: %.0f answer%s of %s got no score and count%s as wrong\n", number(all, "unscored"), number(all, "unscored") == 1 ? "" : "s", text(arm, "name"),
+                   number(all, "unscored") == 1 ? "s" : "");
         bool best = !strcmp(text(arm, "strategy"), "best");
         if (number(all, "abstained") > 0)
-            printf("  note: %.0f times no draw of %s %s; they count as wrong\n", number(all, "abstained"), text(arm, "name"), best ? "got a score from its script" : "had an answer");
+            printf("  note: %s had no answer %.0f time%s, as no draw %s; that counts as wrong\n", text(arm, "name"), number(all, "abstained"),
+                   number(all, "abstained") == 1 ? "" : "s", best ? "got a score from its script" : "held one");
     }
     json_t *note;
     json_array_foreach(json_object_get(replayable, "notes"), i, note) printf("  note: %s\n", json_string_value(note));
+    json_array_foreach(json_object_get(measured, "notes"), i, note) printf("  note: %s\n", json_string_value(note));
 }
 
 static void print_router(const json_t *replayable, const json_t *measured) {

@@ -130,6 +130,7 @@ bool router_compare(const RouterSetup *s, ComparedModel *model, ArmResult *out, 
                 out->spent_flops += split[m].items[i].flops, out->spent_tokens += split[m].items[i].tokens;
                 out->spent_prompt_tokens += split[m].items[i].prompt_tokens;
             }
+            out->spent_cpu += split[m].cpu_seconds, out->spent_waiting += split[m].waited_seconds;
             for (int l = 0; l < out->levels; l++) out->spent_seconds += split[m].level_seconds[l], out->spent_joules += split[m].level_joules[l];
         }
         Contrast think, direct;

@@ -105,6 +105,9 @@ static bool answer_arm(Runner *r, int index, Err *err) {
     bool ok = evaluate_arm(r, arm, &o, &e, err);
     if (ok) {
         ok = arm_result(arm, &e, r->c->levels, judge_of(r->setup->judges, arm), r->c->seed, out, err);
+        if (ok && out->unjudged > 0)
+            json_array_append_new(r->c->notes, json_sprintf("the script of %s failed on %lld of %lld draws, which couldn't be chosen; the first: %s", arm->name,
+                                                            (long long)out->unjudged, (long long)out->judged, out->unjudged_why));
         if (ok && r->c->samples) ok = samples_append(r->c->samples, arm, &e, r->policy ? policy_tokenizer(r->policy) : NULL, err);
         if (ok && r->setup->latency > 0) {
             o.samples = greedy ? 0 : arm->k; // of one answer, not of every seed's

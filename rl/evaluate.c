@@ -205,10 +205,11 @@ static bool evaluate_level(Level *l, Evaluation *e, Err *err) {
     Rollout rollout = {0};
     bool ok = render_prompts(l, l->recipe, &e->arena, err);
     Energy *energy = l->options->energy;
-    double joules = energy ? energy_joules(energy) : NAN, start = clock_seconds();
+    double joules = energy ? energy_joules(energy) : NAN, waited = clock_waited_seconds(), cpu = clock_cpu_seconds(), start = clock_seconds();
     ok = ok && sample_level(l, &rollout, err);
     e->level_seconds[l->index] = clock_seconds() - start;
     e->level_joules[l->index] = energy ? energy_joules(energy) - joules : NAN;
+    e->cpu_seconds += clock_cpu_seconds() - cpu, e->waited_seconds += clock_waited_seconds() - waited;
     ok = ok && score_level(l, &rollout, &e->arena, e->items + l->first_item, err);
     if (ok) e->new_tokens += rollout.new_tokens;
     rollout_free(&rollout);

@@ -188,7 +188,7 @@ bool evaluate_endpoint(Endpoint *endpoint, const Recipe *r, const Tasks *t, Rewa
                        EndpointAnswers *answers, Err *err) {
     int levels = tasks_level_count(t);
     *answers = (EndpointAnswers){0};
-    *out = (Evaluation){.mode = o->mode};
+    *out = (Evaluation){.mode = o->mode, .cpu_seconds = NAN, .waited_seconds = NAN}; // others compute
     out->items = ARENA_NEW(&out->arena, EvaluatedItem, (int64_t)levels * o->items);
     out->level_seconds = ARENA_NEW(&out->arena, double, levels);
     out->level_joules = ARENA_NEW(&out->arena, double, levels);

@@ -120,6 +120,23 @@ static void router_line(const Report *r, json_t *lines) {
                                           share_text(json_real_or_nan(policy, "thinks"), share), NULL));
 }
 
+// Under it, small: that seconds, and what is paid by them, hold other work of the machine.
+static void busy_note(const Report *r, json_t *blocks) {
+    const json_t *processor = json_object_get(measured_of(r), "processor");
+    double least = INFINITY, most = 0;
+    size_t i;
+    json_t *part;
+    char share[40], low[40], high[40];
+    if (!json_is_true(json_object_get(processor, "busy"))) return;
+    json_array_foreach(json_object_get(measured_of(r), "parts"), i, part) {
+        double waited = json_real_or_nan(part, "waited_share");
+        if (isfinite(waited)) least = fmin(least, waited), most = fmax(most, waited);
+    }
+    if (!isfinite(least)) return;
+    paragraph_add(blocks, say_with(r, "busy note", "share", share_text(json_real_or_nan(processor, "waited_share"), share), "least", share_text(least, low),
+                                   "most", share_text(most, high), NULL));
+}
+
 // ---- with a comparison -----------------------------------------------------------------------------------
 // In how many of the parts the verdict is another one than over all: a mean must not hide them.
 static void parts_line(const Report *r, const json_t *pair, ScopeKind kind, json_t *lines) {
@@ -173,6 +190,7 @@ static void compared(Report *r) {
     json_array_foreach(json_object_get(replayable_of(r), "notes"), i, note) {
         if (json_is_string(note) && i < 20) paragraph_add(blocks, visible_string(json_string_value(note)));
     }
+    busy_note(r, blocks);
 }
 
 // ---- without one -----------------------------------------------------------------------------------------

@@ -400,6 +400,7 @@ typedef struct Evaluation {
     double seconds;        // measured: sampling and scoring
     double *level_seconds; // measured, [tasks_level_count]: sampling of that level alone
     double *level_joules;  // the same; NaN: not measured
+    double cpu_seconds, waited_seconds; // measured, of sampling: on a processor, and ready without one; NaN: not known
     int64_t new_tokens;
     Arena arena;
 } Evaluation;

@@ -49,13 +49,16 @@ static int choose(const Arm *arm, const Draw *draws, const Verdict *verdicts, in
 static bool submit(const Arm *arm, const EvaluatedItem *item, int at, int s, RewardPool *judge, uint64_t seed, Verdict *out, Err *err) {
     const Draw *d = &item->draws[s];
     char *id = xasprintf("best of %d, item %d draw %d", arm->k, at + 1, s + 1);
-    // The judge never sees the true answer: it has to tell good answers as it would in use.
+    // The judge never sees the true answer, nor the columns that hold it: it has to tell good answers as it would in use.
+    json_t *row = item->item->row ? json_copy(item->item->row) : NULL;
+    json_object_del(row, "answer"), json_object_del(row, "reward_model");
     RewardSample sample = {.id = id, .prompt = item->prompt, .messages = item->messages, .completion = d->text, .completion_size = d->text_size,
-                           .row = item->item->row, .tokens = d->tokens, .think_tokens = d->think_tokens,
+                           .row = row, .tokens = d->tokens, .think_tokens = d->think_tokens,
                            .answer_tokens = d->answer_tokens, .finish = d->truncated ? "length" : "stop", .mode = mode_names[arm->mode],
                            .task = item->item->kind, .group = at, .seed = seed ^ ((uint64_t)at << 20) ^ (uint64_t)s};
     bool ok = reward_pool_submit(judge, &sample, out, err);
     free(id);
+    json_decref(row);
     return ok;
 }
 // A script that scores nothing at all chooses nothing: that is its fault, and no answer's.
@@ -67,6 +70,16 @@ static bool any_scored(const Arm *arm, const Verdict *verdicts, int64_t n, Err *
     }
     return first < 0 || fail(err, ERR_DATA, arm->name, "%.100s scored none of %lld draws, so that it can't choose the best; the first: %.250s", arm->reward,
                              (long long)n, verdicts[first].why);
+}
+// Draws on which it failed can't be chosen, and are told of; to abstain is its right.
+static void count_failures(const Evaluation *e, const Verdict *verdicts, ArmResult *out) {
+    for (int i = 0; i < e->count; i++)
+        for (int s = 0; s < e->items[i].draw_count; s++, verdicts++) {
+            if (e->items[i].draws[s].unanswered) continue;
+            bool failed = verdicts->state != VERDICT_SCORED && verdicts->state != VERDICT_ABSTAINED;
+            out->judged++;
+            if (failed && out->unjudged++ == 0) snprintf(out->unjudged_why, sizeof out->unjudged_why, "%.255s", verdicts->why);
+        }
 }
 static bool judge_all(const Arm *arm, const Evaluation *e, RewardPool *judge, uint64_t seed, Verdict *out, Err *err) {
     Verdict *all = out;
@@ -119,6 +132,7 @@ static void spend(const Evaluation *e, ArmResult *out) {
         }
     }
     for (int l = 0; l < out->levels; l++) out->spent_seconds += e->level_seconds[l], out->spent_joules += e->level_joules[l];
+    out->spent_cpu += e->cpu_seconds, out->spent_waiting += e->waited_seconds;
 }
 
 static void open_result(int count, int seeds, int levels, ArmResult *out) {
@@ -138,6 +152,7 @@ bool arm_result(const Arm *arm, const Evaluation *e, int levels, RewardPool *jud
         return false;
     }
     open_result(e->count, arm->seeds, levels, out);
+    if (verdicts) count_failures(e, verdicts, out);
     int64_t first = 0;
     for (int i = 0; i < e->count; i++) {
         const EvaluatedItem *item = &e->items[i];

@@ -1,6 +1,7 @@
 #include "base.h"
 #include "cores.h"
 #include "exact.h"
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -336,6 +337,22 @@ static double read_clock(clockid_t id) {
 }
 double clock_seconds(void) { return read_clock(CLOCK_MONOTONIC); }
 double clock_cpu_seconds(void) { return read_clock(CLOCK_PROCESS_CPUTIME_ID); }
+double clock_waited_seconds(void) {
+    double sum = 0;
+    int read = 0;
+    DIR *tasks = opendir("/proc/self/task");
+    for (struct dirent *task; tasks && (task = readdir(tasks));) {
+        char path[64];
+        unsigned long long waited; // nanoseconds; the number before it is the time on a processor
+        snprintf(path, sizeof path, "/proc/self/task/%.20s/schedstat", task->d_name);
+        FILE *f = task->d_name[0] == '.' ? NULL : fopen(path, "r");
+        if (!f) continue; // a thread that has ended meanwhile
+        if (fscanf(f, "%*u %llu", &waited) == 1) sum += 1e-9 * (double)waited, read++;
+        fclose(f);
+    }
+    if (tasks) closedir(tasks);
+    return read ? sum : (double)NAN;
+}
 size_t memory_peak_bytes(void) {
     struct rusage u;
     getrusage(RUSAGE_SELF, &u);

@@ -140,6 +140,9 @@ double exact_pow(double x, double y); // x > 0
 // ---- clocks ----------------------------------------------------------------------------------------------
 double clock_seconds(void);     // monotonic
 double clock_cpu_seconds(void); // of this process, all threads
+// How long threads of this process were ready to run and had no processor, because other work (or more threads than processors) had
+// it: all that run now together, since each began. NaN where the kernel doesn't tell.
+double clock_waited_seconds(void);
 size_t memory_peak_bytes(void); // resident high-water mark of this process
 
 #endif

@@ -2,6 +2,12 @@
 #include "../test.h"
 #include "base.h"
 #include "files.h"
+#include <math.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <time.h>
+#include <unistd.h>
 
 static void philox_known_answers(void) {
     // Vectors of the Random123 distribution (kat_vectors, philox4x32-10).
@@ -64,10 +70,39 @@ static void atomic_files(void) {
     free(path), free(sub);
 }
 
+// Two threads that want one processor: each second that one computes the other waits.
+static void *compute(void *finished) {
+    struct timespec t;
+    do clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    while (t.tv_nsec < 40000000 && t.tv_sec == 0);
+    atomic_fetch_add((atomic_int *)finished, 1);
+    return NULL;
+}
+static void waiting_is_measured(void) {
+    double before = clock_waited_seconds(), cpu = clock_cpu_seconds();
+    if (isnan(before)) SKIP("the kernel keeps no /proc/self/task/*/schedstat");
+    pthread_t threads[2];
+    pthread_attr_t one;
+    cpu_set_t here;
+    atomic_int finished = 0;
+    CPU_ZERO(&here);
+    CPU_SET((size_t)sched_getcpu(), &here);
+    pthread_attr_init(&one);
+    CHECK_INT(pthread_attr_setaffinity_np(&one, sizeof here, &here), 0);
+    for (int i = 0; i < 2; i++) CHECK_INT(pthread_create(&threads[i], &one, compute, &finished), 0);
+    double most = before;
+    while (atomic_load(&finished) == 0) usleep(1000), most = fmax(most, clock_waited_seconds()); // a thread that has ended isn't counted any more
+    for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
+    pthread_attr_destroy(&one);
+    CHECK(most - before > 0.02);
+    CHECK(clock_cpu_seconds() - cpu >= 0.08);
+}
+
 static const Test tests[] = {
     {"philox_known_answers", philox_known_answers},
     {"exact_functions", exact_functions},
     {"random_is_a_function", random_is_a_function},
     {"atomic_files", atomic_files},
+    {"waiting_is_measured", waiting_is_measured},
 };
 TEST_MAIN(tests)

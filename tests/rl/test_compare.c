@@ -358,6 +358,78 @@ static void strategies(void) {
     arm_result_free(&r);
 }
 
+// A script that chooses among draws: it fails on some, abstains from others, and may leave an item without an answer. One that
+// scores nothing at all is at fault itself. It is told neither the truth nor the column that it comes from.
+static void best_of_without_scores(void) {
+    static char texts[2][4][8] = {{"bad", "odd", "3", "1"}, {"odd", "bad", "bad", "odd"}}, file[64] = "/tmp/reckon-best-XXXXXX.lua";
+    static const char script[] = "return function(s)\n if s.truth or s.row.answer or s.row.reward_model or s.row.level ~= 7 then error('it saw ' .. tostring(s.truth)) end\n"
+                                 " if s.completion == 'bad' then error('no good') end\n if s.completion == 'odd' then return nil, 'odd' end\n"
+                                 " return tonumber(s.completion)\nend\n";
+    char kind[] = "sums", name[] = "direct:best=4,mine", reward[] = "mine";
+    Err err = {0};
+    int descriptor = mkstemps(file, 4);
+    CHECK(descriptor >= 0 && write(descriptor, script, strlen(script)) == (ssize_t)strlen(script) && close(descriptor) == 0);
+    json_t *row = json_pack("{s:s,s:{s:s},s:i}", "answer", "3", "reward_model", "ground_truth", "3", "level", 7);
+    Item item = {.level = 1, .kind = kind, .row = row};
+    Draw draws[2][4];
+    EvaluatedItem items[2];
+    for (int i = 0; i < 2; i++) {
+        for (int k = 0; k < 4; k++)
+            draws[i][k] = (Draw){.text = texts[i][k], .text_size = strlen(texts[i][k]), .correct = !strcmp(texts[i][k], "3"), .tokens = 1, .answer_tokens = 1,
+                                 .verdict = VERDICT_SCORED, .tokens_to_truth = -1};
+        items[i] = (EvaluatedItem){.draws = draws[i], .draw_count = 4, .item = &item, .prompt_tokens = 2};
+    }
+    RewardSpec spec = {.script = file, .weight = 1};
+    RewardLimits limits = reward_default_limits();
+    RewardPool *judge;
+    OK(reward_pool_open(&spec, 1, 1, &limits, &judge, &err));
+    Arm arm = {.name = name, .mode = MODE_DIRECT, .strategy = STRATEGY_BEST, .k = 4, .seeds = 1, .reward = reward, .equal_to = -1};
+    Evaluation e = {.count = 2, .items = items, .level_seconds = &(double){1}, .level_joules = &(double){NAN}};
+    ArmResult r;
+    bool ok = arm_result(&arm, &e, 1, judge, 1, &r, &err);
+    if (!ok) FAIL("%s: %s", err.where, err.msg);
+    CHECK(r.right[0] == 1 && r.items[0].abstained == 0); // 3 is the highest of 3 and 1
+    CHECK(r.right[1] == 0 && r.items[1].abstained == 1 && r.items[1].correct == 0);
+    CHECK_NEAR(r.items[1].tokens, 4, 0); // paid all the same
+    CHECK_INT(r.judged, 8);
+    CHECK_INT(r.unjudged, 3);
+    CHECK(strstr(r.unjudged_why, "no good"));
+    arm_result_free(&r);
+    e.items = items + 1, e.count = 1;
+    CHECK(!arm_result(&arm, &e, 1, judge, 1, &r, &err) && err.code == ERR_DATA);
+    CHECK_STR(err.where, name);
+    CHECK(strstr(err.msg, "mine scored none of 4 draws") && strstr(err.msg, "the first: odd"));
+    for (int k = 0; k < 4; k++) draws[1][k].unanswered = true; // an endpoint that was silent: the script isn't to blame
+    OK(arm_result(&arm, &e, 1, judge, 1, &r, &err));
+    CHECK(r.items[0].abstained == 1 && r.judged == 0 && r.unjudged == 0);
+    arm_result_free(&r);
+    reward_pool_close(judge);
+    json_decref(row);
+    unlink(file);
+}
+
+// What the threads waited for a processor is told, with the arms between which it lies, where it is more than a twentieth.
+static void a_busy_machine_is_told(void) {
+    Setup s;
+    compare(&s, 1, 0, false);
+    CHECK(json_is_null(at(s.measured, "processor")) && json_array_size(at(s.measured, "notes")) == 0); // nothing known of it
+    CHECK(json_is_null(at(s.measured, "parts/0/waited_share")));
+    static const double waited[][MODES] = {{0.1, 0.4}, {3, 1}};
+    for (int i = 0; i < COUNT(waited); i++) {
+        for (Mode m = 0; m < MODES; m++) s.results[m].spent_cpu = 9, s.results[m].spent_waiting = waited[i][m];
+        json_t *measured = comparison_measured(&s.c);
+        CHECK_NEAR(number_at(measured, "processor/seconds"), 18, 1e-12);
+        CHECK_NEAR(number_at(measured, "processor/waited_share"), (waited[i][0] + waited[i][1]) / (18 + waited[i][0] + waited[i][1]), 1e-12);
+        CHECK_NEAR(number_at(measured, "parts/1/waited_share"), waited[i][1] / (9 + waited[i][1]), 1e-12);
+        CHECK(json_is_true(at(measured, "processor/busy")) == (i == 1));
+        CHECK_INT(json_array_size(at(measured, "notes")), i);
+        const char *note = i ? text_at(measured, "notes/0") : NULL;
+        if (i) CHECK(note && strstr(note, "18 % of their time (direct: 10 %, think: 25 %)") && strstr(note, "prices by the hour"));
+        json_decref(measured);
+    }
+    end(&s);
+}
+
 static void price_sheets(void) {
     Prices p = {.device_hour = 3.6, .kwh = 0.36, .tokens_in = 2, .tokens_out = 10};
     Bill b = prices_bill(&p, false, 10, 1e6, 1e6, 1e6); // a device pays hours and energy
@@ -381,6 +453,8 @@ static const Test tests[] = {
     {"several_seeds", several_seeds},
     {"arms_by_name", arms_by_name},
     {"strategies", strategies},
+    {"best_of_without_scores", best_of_without_scores},
+    {"a_busy_machine_is_told", a_busy_machine_is_told},
     {"price_sheets", price_sheets},
     {"replayable_is_replayable", replayable_is_replayable},
     {"no_items", no_items},
