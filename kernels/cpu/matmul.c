@@ -93,8 +93,12 @@ INLINE void pack_panel(const float *w, int64_t N, int64_t K, float scale, int64_
                 lanes_store(block[r], c, scaled(lanes_load(row, c, n, false), scale), n, half);
             }
         }
-        for (int64_t s = 0; s < block_steps; s++, to += PANEL)
-            for (int r = 0; r < PANEL; r++) to[r] = block[r][s];
+        int64_t s = 0;
+        for (; s + 16 <= block_steps; s += 16)
+            for (int r = 0; r < PANEL; r += 16) turn16(&block[r][s], PACK_BLOCK, to + s * PANEL + r);
+        for (; s < block_steps; s++)
+            for (int r = 0; r < PANEL; r++) to[s * PANEL + r] = block[r][s];
+        to += block_steps * PANEL;
     }
 }
 
@@ -362,6 +366,8 @@ INLINE void pack_tokens(const MatmulGradArgs *a, const void *x, int64_t ld, int6
                     char *at = out + (b * steps + step) * width * 4;
                     if (half && has_odd && c0 + whole <= C && step + behind <= steps)
                         put_pairs((const bf16 *)x + t * ld + c0, ld, width, at);
+                    else if (count == width)
+                        put_step(x, ld, t, has_odd, c0, width, width, at, half);
                     else
                         put_step(x, ld, t, has_odd, c0, count, width, at, half);
                 }
