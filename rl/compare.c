@@ -261,10 +261,10 @@ static json_t *gain_json(const Comparison *c, const Groups *g, const bool *hard)
     }
     json_t *pooled = gain_contrast(c, MODE_THINK, hard, &x);
     bool differs = x.p < 1 - CONFIDENCE;
-    char sentence[256];
-    snprintf(sentence, sizeof sentence, "GRPO %s hard items in think mode: %+.1f points (95 %%: %+.1f to %+.1f), %.1f %% to %.1f %%",
+    char sentence[256], points[24], low[24], high[24];
+    snprintf(sentence, sizeof sentence, "GRPO %s hard items in think mode: %s points (95 %%: %s to %s), %.1f %% to %.1f %%",
              x.interval.low > 0 && differs ? "improved" : x.interval.high < 0 && differs ? "worsened" : "made no settled difference on",
-             100 * x.difference, 100 * x.interval.low, 100 * x.interval.high, 100 * x.b, 100 * x.a);
+             points_signed(x.difference, points), points_signed(x.interval.low, low), points_signed(x.interval.high, high), 100 * x.b, 100 * x.a);
     return json_pack("{s:o,s:o,s:s}", "levels", levels, "hard_think", pooled, "sentence", sentence);
 }
 

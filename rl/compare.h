@@ -8,6 +8,7 @@
 typedef struct TrainingBill { // what training took; NaN: not known
     bool known;
     double seconds, joules, flops;
+    char problem[384]; // why it isn't known of a run; empty: it is no run
 } TrainingBill;
 typedef struct ComparedModel {
     char *name, *path, *device;
@@ -72,6 +73,8 @@ enum { RESAMPLES = 10000 };
 #define CONFIDENCE 0.95
 // Over the items of the levels in `which` [levels]; NULL: all.
 void contrast_make(const ArmResult *a, const ArmResult *b, const bool *which, uint64_t seed, Contrast *out);
+// "+7.5", "-0.4", "0.0".
+char *points_signed(double share, char out[24]);
 // After p_holm is set.
 void contrast_judge(Contrast *c, double margin);
 json_t *contrast_json(const Contrast *c, const ContrastNames *names, double margin);

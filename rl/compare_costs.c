@@ -91,8 +91,10 @@ typedef struct Chosen {
 static json_t *net_json(const Comparison *c, double value, Interval interval, const char *a, const char *b, json_t **verdict, json_t **sentence) {
     const char *word = interval.low > 0 ? "a" : interval.high < 0 ? "b" : "open", *unit = c->prices.currency;
     *verdict = json_string(word);
-    *sentence = interval.low > 0   ? json_sprintf("at %g %s a correct answer %s is worth it: %+.3g %s a question over %s", c->worth, unit, a, value, unit, b)
-                : interval.high < 0 ? json_sprintf("at %g %s a correct answer %s is the better buy: %s is worth %+.3g %s a question", c->worth, unit, b, a, value, unit)
+    double scale = money_scale_of(value);
+    const char *of = scale == 1 ? "a question" : scale == 1e3 ? "a thousand questions" : "a million questions";
+    *sentence = interval.low > 0   ? json_sprintf("at %g %s a correct answer %s is worth it: %+.3g %s %s over %s", c->worth, unit, a, scale * value, unit, of, b)
+                : interval.high < 0 ? json_sprintf("at %g %s a correct answer %s is the better buy: %s is worth %+.3g %s %s", c->worth, unit, b, a, scale * value, unit, of)
                                     : json_sprintf("at %g %s a correct answer it is not settled which is worth more", c->worth, unit);
     return json_pack("{s:f,s:f,s:f}", "value", value, "low", interval.low, "high", interval.high);
 }
@@ -227,8 +229,8 @@ static json_t *processor_json(const Comparison *c, json_t *notes) {
     double share = waited / (cpu + waited);
     bool busy = cpu + waited > 0.1 && share > BUSY_SHARE;
     if (busy)
-        json_array_append_new(notes, json_sprintf("threads that answered were ready but had no processor for %.0f %% of their time (%s: %.0f %%, %s: %.0f %%), which "
-                                                  "other work had, or their own number: seconds%s are higher than on a quiet machine, and not alike for all arms",
+        json_array_append_new(notes, json_sprintf("the machine was busy: threads that answered waited for a processor %.0f %% of the time that they wanted one "
+                                                  "(least: %s, %.0f %%; most: %s, %.0f %%): seconds%s are higher than on a quiet machine, and not alike for all arms",
                                                   100 * share, least_name, 100 * least, most_name, 100 * most,
                                                   isfinite(c->prices.device_hour) ? ", and prices by the hour," : ""));
     return json_pack("{s:f,s:f,s:f,s:b}", "seconds", cpu, "waited_seconds", waited, "waited_share", share, "busy", (int)busy);
@@ -275,7 +277,11 @@ json_t *comparison_measured(const Comparison *c) {
         json_array_append_new(pairs, pair);
     }
     const char *energy = !estimated && c->energy ? c->energy : isfinite(c->prices.watts) ? "stated watts" : "not measured";
-    json_t *notes = json_array(), *processor = processor_json(c, notes);
+    json_t *notes = json_array();
+    for (int i = 0; i < c->model_count; i++)
+        if (c->models[i].training.problem[0])
+            json_array_append_new(notes, json_sprintf("what training %s cost isn't known: %s", c->models[i].name, c->models[i].training.problem));
+    json_t *processor = processor_json(c, notes);
     json_t *out = json_pack("{s:o,s:o,s:s,s:i,s:o,s:o,s:o,s:o,s:o,s:o,s:f,s:o,s:o,s:o,s:o,s:o}", "prices", prices_json(&c->prices), "worth",
                             c->worth > 0 ? json_real(c->worth) : json_null(), "energy", energy, "latency_items", c->latency_items, "models", models,
                             "arms", arms, "pairs", pairs, "routers", routers, "training", c->model_count ? training_json(c, &c->models[0].training) : json_null(), "break_even", break_evens(c, bills),

@@ -1,6 +1,6 @@
 // The comparison for a person: one aligned table, the verdict of each pair of arms in words, what GRPO added, what pays. Plain text that
 // reads the same in a terminal, a file or a mail.
-#include "rl.h"
+#include "compare.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -28,22 +28,39 @@ static const char *tokens_text(double tokens, char out[32]) {
     return out;
 }
 
-// "0.012 EUR", "not stated", or "none correct" where the division has no answer.
-static const char *cost_text(const json_t *cost, const char *key, const char *unit, const char *unknown, char out[48]) {
+// "0.012", with its unit where it has one; "not stated", or "none correct" where the division has no answer.
+static const char *cost_text(const json_t *cost, const char *key, double scale, const char *unit, const char *unknown, char out[48]) {
     const json_t *value = json_object_get(cost, key);
-    if (json_is_number(value)) snprintf(out, 48, "%.3g %.16s", json_number_value(value), unit);
+    if (json_is_number(value)) snprintf(out, 48, "%.3g%.16s", scale * json_number_value(value), unit);
     else snprintf(out, 48, "%s", !strcmp(text(cost, key), "inf") ? "none correct" : unknown);
     return out;
 }
 
-static void print_row(const char *task, const char *arm, const json_t *result, const json_t *cost, const char *currency) {
+typedef struct Layout {
+    int name;     // columns of an arm's name
+    double scale; // of money: as many correct answers
+} Layout;
+// Names and prices of all arms fit one table.
+static Layout layout_of(const json_t *replayable, const json_t *measured) {
+    Layout l = {.name = 14};
+    double most = 0;
+    size_t i;
+    json_t *arm;
+    json_array_foreach(json_object_get(replayable, "arms"), i, arm) l.name = (int)fmax(l.name, (double)strlen(text(arm, "name")));
+    json_array_foreach(json_object_get(measured, "arms"), i, arm) most = fmax(most, number(json_object_get(arm, "all"), "money_per_item"));
+    l.name = l.name > 48 ? 48 : l.name;
+    l.scale = money_scale_of(most);
+    return l;
+}
+
+static void print_row(const char *task, const char *arm, const json_t *result, const json_t *cost, Layout l) {
     char accuracy[48], flops[32], tokens[32], price[48], energy[48];
-    const char *estimated = !strcmp(text(cost, "joules_source"), "estimated") ? "J (estimate)" : "J";
+    const char *estimated = !strcmp(text(cost, "joules_source"), "estimated") ? " J (estimate)" : " J";
     snprintf(accuracy, sizeof accuracy, "%5.1f %% (%.1f to %.1f)", 100 * number(result, "accuracy"), 100 * number(result, "low"),
              100 * number(result, "high"));
-    printf("%-20s %-14s %5.0f  %-24s %7s %8s %8.2g  %-16s %s\n", task, arm, number(result, "items"), accuracy,
+    printf("%-20s %-*s %5.0f  %-24s %7s %8s %8.2g  %-20s %s\n", task, l.name, arm, number(result, "items"), accuracy,
            tokens_text(number(json_object_get(result, "tokens"), "mean"), tokens), flops_text(number(result, "flops"), flops), number(cost, "seconds_per_item"),
-           cost_text(cost, "cost_of_pass", currency, "not stated", price), cost_text(cost, "joules_per_correct", estimated, "not measured", energy));
+           cost_text(cost, "cost_of_pass", l.scale, "", "not stated", price), cost_text(cost, "joules_per_correct", 1, estimated, "not measured", energy));
 }
 
 static void level_name(const json_t *level, char out[64]) {
@@ -54,8 +71,11 @@ static void level_name(const json_t *level, char out[64]) {
 static void print_arms(const json_t *replayable, const json_t *measured) {
     const char *currency = text(json_object_get(measured, "prices"), "currency");
     const json_t *levels = json_object_get(replayable, "levels"), *arms = json_object_get(replayable, "arms"), *costs = json_object_get(measured, "arms");
-    printf("%-20s %-14s %5s  %-24s %7s %8s %8s  %-16s %s\n", "task and level", "arm", "items", "accuracy (95 %)", "tokens", "FLOPs", "seconds",
-           "cost / correct", "energy / correct");
+    Layout l = layout_of(replayable, measured);
+    char price[40] = "cost of a right one";
+    if (*currency) snprintf(price, sizeof price, "%.16s%s right", currency, l.scale == 1 ? " each" : l.scale == 1e3 ? " a thousand" : " a million");
+    printf("%-20s %-*s %5s  %-24s %7s %8s %8s  %-20s %s\n", "task and level", l.name, "arm", "items", "accuracy (95 %)", "tokens", "FLOPs", "seconds",
+           price, "energy / correct");
     for (size_t i = 0; i <= json_array_size(levels); i++) {
         bool pooled = i == json_array_size(levels);
         char name[64] = "all";
@@ -64,22 +84,22 @@ static void print_arms(const json_t *replayable, const json_t *measured) {
             const json_t *arm = json_array_get(arms, a), *cost = json_array_get(costs, a);
             const json_t *result = pooled ? json_object_get(arm, "all") : json_array_get(json_object_get(arm, "levels"), i);
             const json_t *bill = pooled ? json_object_get(cost, "all") : json_array_get(json_object_get(cost, "levels"), i);
-            print_row(a ? "" : name, text(arm, "name"), result, bill, currency);
+            print_row(a ? "" : name, text(arm, "name"), result, bill, l);
         }
     }
     printf("tokens, FLOPs and seconds are means an item, the prompt's FLOPs included; seconds of a batch\n");
 }
 static void print_latency(const json_t *replayable, const json_t *measured) {
     const json_t *arms = json_object_get(replayable, "arms"), *costs = json_object_get(measured, "arms");
+    Layout l = layout_of(replayable, measured);
     bool any = false;
     for (size_t a = 0; a < json_array_size(arms); a++) {
         const json_t *latency = json_object_get(json_object_get(json_array_get(costs, a), "all"), "latency");
         if (!json_is_object(latency)) continue;
-        printf("%s %s %.2g s (95th percentile %.2g)", any ? "," : "one at a time:", text(json_array_get(arms, a), "name"), number(latency, "median"),
-               number(latency, "p95"));
+        if (!any) printf("\none at a time, on %.0f items: seconds of an answer, median (95th percentile)\n", number(measured, "latency_items"));
+        printf("  %-*s  %.2g (%.2g)\n", l.name, text(json_array_get(arms, a), "name"), number(latency, "median"), number(latency, "p95"));
         any = true;
     }
-    if (any) printf(", on %.0f items\n", number(measured, "latency_items"));
 }
 
 static void print_seeds(const json_t *replayable) {
@@ -110,8 +130,10 @@ static void print_pair(const json_t *replayable, const json_t *pair, const json_
         const json_t *price = json_array_get(json_object_get(money, kind ? "kinds" : "levels"), kind ? i - count : i);
         printf("  %-20s %s\n", name, text(one, "sentence"));
         if (*text(price, "sentence")) printf("  %-20s %s\n", "", text(price, "sentence"));
-        if (json_is_number(json_object_get(price, "error_price")) && number(price, "error_price") > 0)
-            printf("  %-20s %s pays where a wrong answer costs more than %.3g %s\n", "", text(pair, "a"), number(price, "error_price"), currency);
+        double error = number(price, "error_price"), scale = money_scale_of(error);
+        if (error > 0)
+            printf("  %-20s %s pays where %s more than %.3g %s\n", "", text(pair, "a"),
+                   scale == 1 ? "a wrong answer costs" : scale == 1e3 ? "a thousand wrong answers cost" : "a million wrong answers cost", scale * error, currency);
     }
 }
 static void print_verdicts(const json_t *replayable, const json_t *measured) {
@@ -164,9 +186,10 @@ static void print_gain(const json_t *replayable) {
             const json_t *pair = json_object_get(json_array_get(levels, i), mode_names[m]);
             char name[64];
             level_name(json_array_get(json_object_get(replayable, "levels"), i), name);
-            printf("  %-22s %-7s %5.1f %% to %5.1f %%  %+6.1f points (95 %%: %+.1f to %+.1f)  p = %.2g\n", m == 0 ? name : "",
-                   mode_names[m], 100 * number(pair, "b"), 100 * number(pair, "a"), 100 * number(pair, "difference"),
-                   100 * number(pair, "low"), 100 * number(pair, "high"), number(pair, "p"));
+            char points[24], low[24], high[24];
+            printf("  %-22s %-7s %5.1f %% to %5.1f %%  %6s points (95 %%: %s to %s)  p = %.2g\n", m == 0 ? name : "", mode_names[m], 100 * number(pair, "b"),
+                   100 * number(pair, "a"), points_signed(number(pair, "difference"), points), points_signed(number(pair, "low"), low),
+                   points_signed(number(pair, "high"), high), number(pair, "p"));
             const json_t *tokens = json_object_get(pair, "tokens");
             double ratio = number(tokens, "value");
             if (ratio < 0.95 || ratio > 1.05)

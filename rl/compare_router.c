@@ -135,9 +135,10 @@ bool router_compare(const RouterSetup *s, ComparedModel *model, ArmResult *out, 
         }
         Contrast think, direct;
         json_t *with_think = against(s, out, s->think_result, "think", &think), *with_direct = against(s, out, s->direct_result, "direct", &direct);
-        char sentence[256];
-        snprintf(sentence, sizeof sentence, "routed: %.1f %% right, %+.1f points against always thinking (95 %%: %+.1f to %+.1f) for %.2f times its FLOPs",
-                 100 * think.a, 100 * think.difference, 100 * think.interval.low, 100 * think.interval.high, think.flops.value);
+        char sentence[256], points[24], low[24], high[24];
+        snprintf(sentence, sizeof sentence, "routed: %.1f %% right, %s points against always thinking (95 %%: %s to %s) for %.2f times its FLOPs",
+                 100 * think.a, points_signed(think.difference, points), points_signed(think.interval.low, low), points_signed(think.interval.high, high),
+                 think.flops.value);
         model->router = json_pack("{s:s,s:o,s:{s:i,s:i},s:o,s:o,s:o,s:f,s:s}", "model", model->name, "features", router_features(&r), "items", "fitted",
                                   r.fitted, "judged", n, "policies", policies_json(s, told, untold), "against_think", with_think, "against_direct",
                                   with_direct, "threshold", r.threshold[0], "sentence", sentence);

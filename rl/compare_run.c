@@ -157,7 +157,7 @@ static bool answer_endpoint(Runner *r, const ModelChoice *choice, Err *err) {
     r->policy = NULL, r->recipe = choice->recipe;
     snprintf(m->variant, sizeof m->variant, "%.63s", choice->endpoint->model);
     TRY(endpoint_open(choice->endpoint, &r->endpoint, err));
-    json_array_append_new(r->c->notes, json_sprintf("%s answers over the network: another time its answers may differ", choice->name));
+    json_array_append_new(r->c->notes, json_sprintf("%s answers over the network: another time its answers may differ, and its tokens are another tokenizer's", choice->name));
     if (r->recipe->chat && same_words(&r->recipe->style[MODE_THINK], &r->recipe->style[MODE_DIRECT]))
         json_array_append_new(r->c->notes, json_sprintf("the recipe has no words of its own for a mode: %s was asked the same in both", choice->name));
     if (r->recipe->evaluate_sampling.think_tokens > 0)
@@ -239,8 +239,13 @@ static bool answer_gain(Runner *r, Err *err) {
 // ---- all of it -----------------------------------------------------------------------------------------------
 static void training_bill(const ModelChoice *m, TrainingBill *out) {
     json_t *cost;
+    Err err = {0};
     *out = (TrainingBill){0};
-    if (m->step < 0 || !m->recipe->run_folder || !cost_run(m->recipe->run_folder, &cost, NULL)) return;
+    if (m->step < 0 || !m->recipe->run_folder) return;
+    if (!cost_run(m->recipe->run_folder, &cost, &err)) {
+        snprintf(out->problem, sizeof out->problem, "%.100s: %.250s", err.where, err.msg);
+        return;
+    }
     const json_t *total = json_object_get(cost, "total");
     const char *keys[] = {"seconds", "joules", "flops"};
     double *to[] = {&out->seconds, &out->joules, &out->flops};

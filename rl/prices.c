@@ -52,6 +52,8 @@ json_t *prices_json(const Prices *p) {
                      json_number_or_name(p->watts));
 }
 
+double money_scale_of(double money) { return fabs(money) >= 0.05 ? 1 : fabs(money) >= 0.00002 || money == 0 ? 1e3 : 1e6; }
+
 static double part(double price, double amount, bool *known) {
     if (!isfinite(price) || !isfinite(amount)) return 0;
     *known = true;

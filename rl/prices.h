@@ -18,6 +18,9 @@ void prices_of_recipe(const Recipe *r, Prices *out);
 bool prices_read(const char *path, Prices *out, Err *err) MUST_CHECK;
 json_t *prices_json(const Prices *p);
 
+// A price of one thing is told for one, a thousand or a million of them, so that it can be read: 1, 1e3 or 1e6.
+double money_scale_of(double money);
+
 // What one answer takes. A device is paid by the hour and by its energy, an endpoint by its tokens; where only tokens have a
 // price, that is what every answer pays.
 typedef struct Bill {

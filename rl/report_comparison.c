@@ -1,5 +1,6 @@
 // What the report reads in a comparison, and what a difference comes to in words.
 #include "report_comparison.h"
+#include "prices.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,7 +79,7 @@ double money_scale(const Report *r) {
         double money = json_real_or_nan(json_object_get(arm, "all"), "money_per_item");
         if (isfinite(money)) most = fmax(most, money);
     }
-    return most >= 0.05 ? 1 : most >= 0.00002 || most == 0 ? 1e3 : 1e6;
+    return money_scale_of(most);
 }
 char *money_scale_text(const Report *r, char out[40]) { return number_text(money_scale(r), out); }
 

@@ -119,7 +119,7 @@ const Word report_words[] = {
     {"router line", "The router thinks on {share} of the questions: {accuracy} right with {tokens} tokens an answer.",
      "라우터는 질문의 {share}에서 생각합니다: 정답률 {accuracy}, 답당 토큰 {tokens}개."},
     {"busy note",
-     "The machine was busy: threads that answered were ready but had no processor for {share} of their time ({least} to {most} by arm). Seconds, and prices by the "
+     "The machine was busy: threads that answered waited for a processor {share} of the time that they wanted one ({least} to {most} by arm). Seconds, and prices by the "
      "hour, are higher than on a quiet machine, and not alike for all arms; tokens and FLOPs are not touched by it.",
      "측정하는 동안 기계가 바빴습니다: 답하던 스레드가 필요한 시간의 {share} 동안 프로세서를 얻지 못했습니다(방식에 따라 {least} ~ {most}). 초와 시간당 가격은 한가한 기계에서보다 높고 방식마다 "
      "다르게 높습니다. 토큰과 FLOPs는 영향을 받지 않습니다."},

@@ -91,6 +91,10 @@ void contrast_judge(Contrast *c, double margin) {
     if (isfinite(needed) && needed < 1e9) c->more_items = needed - c->items;
 }
 
+char *points_signed(double share, char out[24]) {
+    snprintf(out, 24, fabs(100 * share) < 0.05 ? "0.0" : "%+.1f", 100 * share);
+    return out;
+}
 static void cheaper(double ratio, char *out, size_t size) { // of b
     out[0] = 0;
     if (ratio > 1.05 && isfinite(ratio)) snprintf(out, size, " and %.1f times cheaper in tokens", ratio);
@@ -102,9 +106,10 @@ static void dearer(double ratio, char *out, size_t size) { // of a
     else if (ratio > 0 && ratio < 1 / 1.05) snprintf(out, size, ", at 1/%.1f of the tokens", 1 / ratio);
 }
 static void write_sentence(const Contrast *c, const ContrastNames *n, double margin, char *out, size_t size) {
-    char interval[112], cost[64];
+    char interval[112], cost[64], points[24], low[24], high[24];
     double ratio = c->tokens.value;
-    snprintf(interval, sizeof interval, "%+.1f points (95 %%: %+.1f to %+.1f)", 100 * c->difference, 100 * c->interval.low, 100 * c->interval.high);
+    snprintf(interval, sizeof interval, "%s points (95 %%: %s to %s)", points_signed(c->difference, points), points_signed(c->interval.low, low),
+             points_signed(c->interval.high, high));
     const char *subject = n->modes ? "thinking makes " : n->a, *tail = n->modes ? " of difference" : "", *makes = n->modes ? "" : " makes ";
     const char *of = n->modes ? "" : " of difference";
     switch (c->verdict) {

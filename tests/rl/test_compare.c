@@ -261,9 +261,12 @@ static void no_items(void) {
     end(&s);
 }
 
-static void printed_table(void) {
+static void print_at(double price, const char *column, const char *error) {
     Setup s;
-    compare(&s, 3.6, 0, true);
+    compare(&s, price, 0, true);
+    for (int l = 0; l < LEVELS; l++) s.results[MODE_THINK].seconds[l] *= 1.5;
+    json_decref(s.out);
+    s.out = comparison_json(&s.c);
     FILE *file = tmpfile();
     CHECK(file);
     fflush(stdout);
@@ -274,16 +277,29 @@ static void printed_table(void) {
     close(saved);
     rewind(file);
     char line[512];
-    int lines = 0, found = 0;
+    int lines = 0, found = 0, columns = 0, errors = 0;
     while (fgets(line, sizeof line, file)) {
         lines++;
         if (strlen(line) > 150) FAIL("a line of %zu columns: %s", strlen(line), line);
         found += strstr(line, "thinking pays: +50.0 points") || strstr(line, "none correct") || strstr(line, "not measured");
-        CHECK(!strstr(line, "nan"));
+        columns += strstr(line, column) != NULL, errors += strstr(line, error) != NULL;
+        CHECK(!strstr(line, "nan") && !strstr(line, "+0.0") && !strstr(line, "-0.0"));
     }
     fclose(file);
     CHECK(lines > 20 && found > 8);
+    CHECK_INT(columns, 1);
+    if (errors < 1) FAIL("nowhere '%s'", error);
     end(&s);
+}
+// Prices as small as those of small models are told for a thousand or a million answers.
+static void printed_table(void) {
+    static const struct {
+        double price;
+        const char *column, *error;
+    } cases[] = {{3600, "EUR each right", "where a wrong answer costs more than 0.15 EUR"},
+                 {36, "EUR a thousand right", "where a thousand wrong answers cost more than 1.5 EUR"},
+                 {3.6e-3, "EUR a million right", "where a million wrong answers cost more than 0.15 EUR"}};
+    for (int i = 0; i < COUNT(cases); i++) print_at(cases[i].price, cases[i].column, cases[i].error);
 }
 
 // ---- arms ----------------------------------------------------------------------------------------------------
@@ -424,7 +440,7 @@ static void a_busy_machine_is_told(void) {
         CHECK(json_is_true(at(measured, "processor/busy")) == (i == 1));
         CHECK_INT(json_array_size(at(measured, "notes")), i);
         const char *note = i ? text_at(measured, "notes/0") : NULL;
-        if (i) CHECK(note && strstr(note, "18 % of their time (direct: 10 %, think: 25 %)") && strstr(note, "prices by the hour"));
+        if (i) CHECK(note && strstr(note, "18 % of the time that they wanted one (least: direct, 10 %; most: think, 25 %)") && strstr(note, "prices by the hour"));
         json_decref(measured);
     }
     end(&s);
