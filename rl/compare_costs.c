@@ -162,8 +162,9 @@ static json_t *break_even_json(const Comparison *c, int from, int to, const Bill
     const char *what = both ? "what its training cost more" : "the training";
     if (!known) snprintf(sentence, sizeof sentence, "what training or an answer cost is not known");
     else if (c->worth > 0 && isfinite(queries)) snprintf(sentence, sizeof sentence, "%.0f questions repay %s (%.3g %s) at %g %s a correct answer: %.120s instead of %.120s", queries, what, training, unit, c->worth, unit, b, a);
+    else if (c->worth > 0) snprintf(sentence, sizeof sentence, "%.120s instead of %.120s never repays %s (%.3g %s) at %g %s a correct answer", b, a, what, training, unit, c->worth, unit);
     else if (isfinite(answers)) snprintf(sentence, sizeof sentence, "%.0f correct answers repay %s (%.3g %s): %.120s instead of %.120s", ceil(answers), what, training, unit, b, a);
-    else snprintf(sentence, sizeof sentence, "%.120s instead of %.120s never repays %s (%.3g %s)%s", b, a, what, training, unit, c->worth > 0 ? "" : " by what an answer costs alone");
+    else snprintf(sentence, sizeof sentence, "%.120s instead of %.120s never repays %s (%.3g %s) by what an answer costs alone", b, a, what, training, unit);
     return json_pack("{s:s,s:s,s:o,s:o,s:s}", "from", a, "to", b, "queries", known ? json_number_or_name(queries) : json_null(), "correct_answers",
                      known ? json_number_or_name(answers) : json_null(), "sentence", sentence);
 }

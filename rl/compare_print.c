@@ -43,13 +43,14 @@ typedef struct Layout {
 // Names and prices of all arms fit one table.
 static Layout layout_of(const json_t *replayable, const json_t *measured) {
     Layout l = {.name = 14};
-    double most = 0;
+    double least = INFINITY, money;
     size_t i;
     json_t *arm;
     json_array_foreach(json_object_get(replayable, "arms"), i, arm) l.name = (int)fmax(l.name, (double)strlen(text(arm, "name")));
-    json_array_foreach(json_object_get(measured, "arms"), i, arm) most = fmax(most, number(json_object_get(arm, "all"), "money_per_item"));
+    json_array_foreach(json_object_get(measured, "arms"), i, arm)
+        if ((money = number(json_object_get(arm, "all"), "money_per_item")) > 0) least = fmin(least, money);
     l.name = l.name > 48 ? 48 : l.name;
-    l.scale = money_scale_of(most);
+    l.scale = isfinite(least) ? money_scale_of(least) : 1;
     return l;
 }
 

@@ -72,14 +72,14 @@ const char *currency_of(const Report *r) {
 }
 
 double money_scale(const Report *r) {
-    double most = 0;
+    double least = INFINITY;
     size_t i;
     json_t *arm;
     json_array_foreach(json_object_get(measured_of(r), "arms"), i, arm) {
         double money = json_real_or_nan(json_object_get(arm, "all"), "money_per_item");
-        if (isfinite(money)) most = fmax(most, money);
+        if (money > 0) least = fmin(least, money);
     }
-    return money_scale_of(most);
+    return money_scale_of(isfinite(least) ? least : 0);
 }
 char *money_scale_text(const Report *r, char out[40]) { return number_text(money_scale(r), out); }
 
