@@ -47,6 +47,7 @@ void html_text(Buf *out, const char *data, size_t size);
 void html_string(Buf *out, const char *text); // NULL: nothing
 void text_number(Buf *out, double x);         // 3 to 4 digits, thousands apart; a dash for NaN
 void text_percent(Buf *out, double share);    // 0.875: "87.5 %"
+void text_chance(Buf *out, double p); // of a test
 void text_points(Buf *out, double share);     // 0.042: "+4.2"
 void text_seconds(Buf *out, double seconds, bool korean); // "4 min 10 s"
 void text_scaled(Buf *out, double x);         // 3.4e12: "3.4 T"

@@ -83,6 +83,7 @@ static double cell_real(const json_t *v) {
 static void number_words(const Report *r, double x, const char *form, Buf *out) {
     if (!strcmp(form, "share")) text_percent(out, x);
     else if (!strcmp(form, "points")) text_points(out, x);
+    else if (!strcmp(form, "chance")) text_chance(out, x);
     else if (!strcmp(form, "seconds")) text_seconds(out, x, r->korean);
     else if (!strcmp(form, "scaled")) text_scaled(out, x);
     else if (!strcmp(form, "ratio")) text_number(out, x), buf_puts(out, isfinite(x) ? "\xc3\x97" : "");

@@ -148,8 +148,8 @@ static void pairs_sheet(Report *r, json_t *blocks) {
     json_t *sheet = sheet_add(blocks, "pairs", say(r, "differences")), *pair;
     sheet_column(sheet, "pair", say(r, "arms"), "text");
     sheet_column(sheet, "difference", say(r, "points"), "points");
-    sheet_column(sheet, "p", "p", "number");
-    sheet_column(sheet, "p_holm", "p (Holm)", "number");
+    sheet_column(sheet, "p", "p", "chance");
+    sheet_column(sheet, "p_holm", "p (Holm)", "chance");
     sheet_column(sheet, "tokens", say(r, "tokens"), "ratio");
     sheet_column(sheet, "flops", "FLOPs", "ratio");
     sheet_column(sheet, "money", say(r, "money"), "ratio");

@@ -136,13 +136,25 @@ static void source(Buf *out, const json_t *block) {
 }
 
 // ---- tables ----------------------------------------------------------------------------------------------
+// A name breaks behind its parts' signs ("quickstart/direct:best=4") before it does within a word.
+static void name_text(Buf *out, const char *text, size_t size) {
+    while (size > 0) {
+        size_t n = 0;
+        while (n < size && !strchr("/:,", text[n])) n++;
+        n += n < size;
+        html_text(out, text, n);
+        text += n, size -= n;
+        if (size > 0) buf_puts(out, "<wbr>");
+    }
+}
 static void cell(Buf *out, const Report *r, const json_t *value, const json_t *column, bool first) {
     const char *form = json_text_or(column, "form", "text");
     Buf words = {0}, aside = {0};
     cell_words(r, value, form, &words, &aside);
     buf_printf(out, first ? "<th scope=\"row\">" : "<td class=\"%s\" data-label=\"", strcmp(form, "text") ? "" : "words");
     if (!first) json_string_html(out, json_object_get(column, "name")), buf_puts(out, "\"><span>");
-    html_text(out, words.data ? words.data : "", words.size);
+    if (first) name_text(out, words.data ? words.data : "", words.size);
+    else html_text(out, words.data ? words.data : "", words.size);
     if (aside.size) {
         buf_puts(out, "<small>");
         html_text(out, aside.data, aside.size);
@@ -159,7 +171,7 @@ static void table_head(Buf *out, const json_t *columns, const char *caption) {
     html_string(out, caption);
     buf_puts(out, "</caption><thead><tr>");
     json_array_foreach(columns, i, column) {
-        buf_puts(out, "<th scope=\"col\">");
+        buf_printf(out, "<th scope=\"col\"%s>", strcmp(json_text_or(column, "form", ""), "text") ? "" : " class=\"words\"");
         json_string_html(out, json_object_get(column, "name"));
         buf_puts(out, "</th>");
     }

@@ -128,7 +128,14 @@ void text_percent(Buf *out, double share) {
 }
 void text_points(Buf *out, double share) {
     if (isnan(share)) buf_puts(out, "\xe2\x80\x94");
-    else buf_printf(out, "%s%.1f", share < 0 && share < -0.0005 ? MINUS : "+", fabs(100 * share));
+    else if (fabs(100 * share) < 0.05) buf_puts(out, "0.0");
+    else buf_printf(out, "%s%.1f", share < 0 ? MINUS : "+", fabs(100 * share));
+}
+// A chance under a thousandth by its order alone; one too small for a number isn't 0.
+void text_chance(Buf *out, double p) {
+    if (p >= 0 && p < 1e-300) buf_puts(out, "<" SPACE "1e-300");
+    else if (p < 0.001) buf_printf(out, "%.0e", p);
+    else text_number(out, p);
 }
 void text_seconds(Buf *out, double s, bool korean) {
     const char *hours = korean ? "시간" : SPACE "h", *minutes = korean ? "분" : SPACE "min", *seconds = korean ? "초" : SPACE "s";

@@ -1,5 +1,6 @@
 // What comes first: the verdict in a headline, four figures and a line for each kind of task. A run that has no comparison yet
 // shows its newest held-out evaluations beside its first ones.
+#include "prices.h"
 #include "report_comparison.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -68,18 +69,23 @@ static void worth_line(const Report *r, const json_t *pair, json_t *lines) {
     double worth = json_real_or_nan(measured_of(r), "worth");
     if (isnan(worth) || !json_is_object(net)) return;
     const char *verdict = json_text_or(money, "verdict", "open");
-    char text[40], value[40], key[32];
+    double scale = money_scale_of(worth), net_value = json_real_or_nan(net, "value"), net_scale = fmax(1000, money_scale_of(net_value));
+    char text[40], value[40], key[32], many[40], of_net[40];
+    json_t *answers = scale > 1 ? say_with(r, "n correct answers", "n", number_text(scale, many), NULL) : json_string(say(r, "a correct answer"));
     snprintf(key, sizeof key, "worth %s", !strcmp(verdict, "a") ? "a" : !strcmp(verdict, "b") ? "b" : "open");
-    json_array_append_new(lines, say_with(r, key, "worth", number_text(worth, text), "currency", currency_of(r), "a", json_text_or(pair, "a", "a"), "b",
-                                          json_text_or(pair, "b", "b"), "net", number_text(fabs(1000 * json_real_or_nan(net, "value")), value), NULL));
+    json_array_append_new(lines, say_with(r, key, "worth", number_text(scale * worth, text), "currency", currency_of(r), "m", json_string_value(answers), "a",
+                                          json_text_or(pair, "a", "a"), "b", json_text_or(pair, "b", "b"), "net",
+                                          number_text(fabs(net_scale * net_value), value), "n", number_text(net_scale, of_net), NULL));
+    json_decref(answers);
 }
 
 static void error_price_line(const Report *r, const json_t *pair, json_t *lines) {
     double price = json_real_or_nan(scoped(pair_cost(r, pair), (Scope){SCOPE_ALL, 0}), "error_price");
-    char text[40];
+    double scale = money_scale_of(price);
+    char text[40], many[40];
     if (!isfinite(price) || price <= 0) return; // it never pays, or always
-    json_array_append_new(lines, say_with(r, "error price", "a", json_text_or(pair, "a", "a"), "b", json_text_or(pair, "b", "b"), "price",
-                                          number_text(price, text), "currency", currency_of(r), NULL));
+    json_array_append_new(lines, say_with(r, scale > 1 ? "error price many" : "error price", "a", json_text_or(pair, "a", "a"), "b", json_text_or(pair, "b", "b"),
+                                          "price", number_text(scale * price, text), "n", number_text(scale, many), "currency", currency_of(r), NULL));
 }
 
 static void break_even_lines(const Report *r, json_t *lines) {
@@ -89,7 +95,8 @@ static void break_even_lines(const Report *r, json_t *lines) {
         double queries = json_real_or_nan(entry, "queries");
         char text[40];
         if (i >= 3 || isnan(queries)) continue;
-        json_array_append_new(lines, say_with(r, isinf(queries) ? "break-even never" : "break-even", "n", number_text(queries, text), "from",
+        const char *key = !isinf(queries) ? "break-even" : isnan(json_real_or_nan(measured_of(r), "worth")) ? "break-even never" : "break-even never worth";
+        json_array_append_new(lines, say_with(r, key, "n", number_text(queries, text), "from",
                                               json_text_or(entry, "from", ""), "to", json_text_or(entry, "to", ""), NULL));
     }
 }

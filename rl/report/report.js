@@ -90,8 +90,11 @@
     const taken = [], area = chart.chartArea, points = chart.getDatasetMeta(0).data;
     g.font = "13px " + Chart.defaults.font.family;
     points.forEach((p, i) => {
-      const width = g.measureText(names[i]).width, end = p.x + 10 + width > area.right;
-      const left = end ? p.x - 9 - width : p.x + 9;
+      let name = names[i]; // one that is wider than half of the picture loses its middle
+      while (name.length > 12 && g.measureText(name).width > Math.max(120, (area.right - area.left) / 2))
+        name = name.slice(0, name.length / 2 - 1).replace("\u2026", "") + "\u2026" + name.slice(name.length / 2 + 1).replace("\u2026", "");
+      const width = g.measureText(name).width, end = p.x + 10 + width > area.right;
+      const left = end ? Math.max(area.left + 3, p.x - 9 - width) : p.x + 9;
       let y = p.y - 8;
       for (let k = 0; k < 12; k++) {
         const free = y > area.top && y < area.bottom &&
@@ -102,9 +105,9 @@
       taken.push({left: left, right: left + width, y: y});
       g.lineWidth = 3;
       g.strokeStyle = colour("card");
-      g.strokeText(names[i], left, y);
+      g.strokeText(name, left, y);
       g.fillStyle = colour("ink");
-      g.fillText(names[i], left, y);
+      g.fillText(name, left, y);
     });
   }
 

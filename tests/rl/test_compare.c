@@ -446,6 +446,64 @@ static void a_busy_machine_is_told(void) {
     end(&s);
 }
 
+// Two models' answers, the second one's training known: how many answers repay it. 100 items; 36 EUR an hour.
+typedef struct Repaid {
+    double right[2], seconds[2];  // per cent, of all items
+    double training[2];           // seconds; 0: it is no run
+    double worth, queries, answers;
+    const char *sentence;
+} Repaid;
+static void check_repaid(const Repaid *x) {
+    enum { COUNTED = 100 };
+    static char names[2][16] = {"base/direct", "tuned/direct"}, model[] = "m";
+    const TaskLevel level = {"sums", 1, 5000};
+    Arm arms[2];
+    ComparedModel models[2];
+    ArmResult results[2];
+    for (int i = 0; i < 2; i++) {
+        arms[i] = (Arm){.name = names[i], .model = i, .mode = MODE_DIRECT, .k = 1, .seeds = 1, .equal_to = -1};
+        models[i] = (ComparedModel){.name = model, .what = x->training[i] > 0 ? "run" : "model", .step = -1,
+                                    .training = {.known = x->training[i] > 0, .seconds = x->training[i], .joules = NAN, .flops = 1e9}};
+        results[i] = (ArmResult){.count = COUNTED, .seeds = 1, .levels = 1, .items = xcalloc(COUNTED, sizeof(ArmItem)), .right = xcalloc(COUNTED, 1),
+                                 .k = xcalloc(1, sizeof(int)), .seconds = xcalloc(1, sizeof(double)), .joules = xcalloc(1, sizeof(double))};
+        results[i].k[0] = 1, results[i].seconds[0] = x->seconds[i], results[i].joules[0] = NAN;
+        for (int k = 0; k < COUNTED; k++) results[i].right[k] = k < x->right[i], results[i].items[k] = (ArmItem){.correct = k < x->right[i], .tokens = 1, .flops = 1};
+    }
+    Comparison c = {.levels = 1, .level = &level, .step = -1, .before_step = -1, .margin = 0.02, .models = models, .model_count = 2, .arms = {arms, 2},
+                    .results = results, .worth = x->worth,
+                    .prices = {.currency = "EUR", .device_hour = 36, .kwh = NAN, .tokens_in = NAN, .tokens_out = NAN, .watts = NAN}};
+    json_t *measured = comparison_measured(&c);
+    const json_t *found = at(measured, "break_even/0");
+    CHECK_INT(json_array_size(at(measured, "break_even")), 1);
+    const char *keys[] = {"queries", "correct_answers"};
+    const double expected[] = {x->queries, x->answers};
+    for (int i = 0; i < 2; i++) {
+        const json_t *v = json_object_get(found, keys[i]);
+        double number = json_is_number(v) ? json_number_value(v) : json_is_string(v) ? INFINITY : NAN;
+        bool same = isinf(expected[i]) ? isinf(number) : fabs(number - expected[i]) <= 1e-9 * expected[i];
+        if (!same) FAIL("'%s': %s %g, expected %g", x->sentence, keys[i], number, expected[i]);
+    }
+    if (!strstr(text_at(found, "sentence"), x->sentence)) FAIL("found '%s', expected '%s'", text_at(found, "sentence"), x->sentence);
+    json_decref(measured);
+    for (int i = 0; i < 2; i++) arm_result_free(&results[i]);
+}
+static void training_is_repaid(void) {
+    static const Repaid cases[] = {
+        // 0.1 EUR a question each, 40 more of 100 right at 1 EUR: 0.4 EUR a question against 36 EUR
+        {{50, 90}, {1000, 1000}, {0, 3600}, 1, 90, 36 / (0.1 / 0.5 - 0.1 / 0.9), "90 questions repay the training (36 EUR) at 1 EUR a correct answer: tuned/direct instead of base/direct"},
+        // as often right for half the price: 0.05 EUR a question
+        {{90, 90}, {1000, 500}, {0, 3599}, 0, 720, 35.99 / (0.1 / 0.9 - 0.05 / 0.9), "648 correct answers repay the training (36 EUR)"},
+        // right more often, and dearer: by itself that saves nothing, but a right answer comes cheaper
+        {{10, 90}, {500, 1000}, {0, 3600}, 0, INFINITY, 36 / (0.05 / 0.1 - 0.1 / 0.9), "93 correct answers repay the training (36 EUR)"},
+        // cheaper, and wrong more often: nothing is repaid by that, whatever a right answer comes to
+        {{90, 10}, {1000, 10}, {0, 3600}, 1, INFINITY, 36 / (0.1 / 0.9 - 0.001 / 0.1), "tuned/direct instead of base/direct never repays the training (36 EUR) at 1 EUR a correct answer"},
+        {{90, 80}, {500, 1000}, {0, 3600}, 0, INFINITY, INFINITY, "never repays the training (36 EUR) by what an answer costs alone"},
+        // two runs: what the second one's training cost more
+        {{50, 90}, {1000, 1000}, {1800, 3600}, 1, 45, 18 / (0.1 / 0.5 - 0.1 / 0.9), "45 questions repay what its training cost more (18 EUR)"},
+    };
+    for (int i = 0; i < COUNT(cases); i++) check_repaid(&cases[i]);
+}
+
 static void price_sheets(void) {
     Prices p = {.device_hour = 3.6, .kwh = 0.36, .tokens_in = 2, .tokens_out = 10};
     Bill b = prices_bill(&p, false, 10, 1e6, 1e6, 1e6); // a device pays hours and energy
@@ -471,6 +529,7 @@ static const Test tests[] = {
     {"strategies", strategies},
     {"best_of_without_scores", best_of_without_scores},
     {"a_busy_machine_is_told", a_busy_machine_is_told},
+    {"training_is_repaid", training_is_repaid},
     {"price_sheets", price_sheets},
     {"replayable_is_replayable", replayable_is_replayable},
     {"no_items", no_items},

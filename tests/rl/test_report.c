@@ -112,6 +112,62 @@ static void costs_are_sums(void) {
     remove_run();
 }
 
+static bool sum_is_ok(const json_t *cost, const char *what) {
+    size_t i;
+    json_t *sum;
+    json_array_foreach(json_object_get(json_object_get(cost, "check"), "sums"), i, sum)
+        if (!strcmp(json_string_value(json_object_get(sum, "what")), what)) return json_is_true(json_object_get(sum, "ok"));
+    FAIL("no sum '%s'", what);
+}
+// Eight steps of 5 J, and a comparison that a meter was read for; `else_joules` is what its last part says it took.
+static json_t *cost_with_comparison(double else_joules, bool again) {
+    Err err = {0};
+    Ledger *l;
+    json_t *cost;
+    strcpy(folder, "/tmp/reckon-report-XXXXXX");
+    CHECK(mkdtemp(folder));
+    OK(ledger_open(folder, false, &l, &err));
+    OK(made_run_facts(l, &err));
+    for (int i = 1; i <= (again ? 10 : 8); i++) { // the last two once more
+        int64_t step = i > 8 ? i - 2 : i;
+        StepReport s = made_report(NULL, step, 0);
+        s.measured.joules = 5;
+        if (i == 9) OK(ledger_rewind(l, 6, &err));
+        OK(ledger_step(l, &s, NULL, &err));
+    }
+    json_t *replayable = json_pack("{s:{s:i,s:i,s:f,s:[{s:s,s:f},{s:s,s:f}]}}", "work", "prompt_tokens", 40, "new_tokens", 300, "flops", 3e9, "parts", "what",
+                                   "think", "flops", 2e9, "what", "direct", "flops", 1e9);
+    json_t *measured = json_pack("{s:f,s:f,s:f,s:[{s:s,s:f,s:f},{s:s,s:f,s:f}]}", "seconds", 4.0, "joules", 70.0, "device_joules", 20.0, "parts", "what", "think",
+                                 "seconds", 3.0, "joules", 50.0, "what", "all else", "seconds", 1.0, "joules", else_joules);
+    OK(ledger_evaluation(l, 8, "compare", replayable, measured, &err));
+    json_decref(replayable), json_decref(measured);
+    ledger_close(l);
+    OK(cost_run(folder, &cost, &err));
+    remove_run();
+    return cost;
+}
+static void comparisons_have_their_joules(void) {
+    const char *source;
+    json_t *cost = cost_with_comparison(20, false);
+    CHECK_NEAR(value(cost, "evaluations", "joules", &source), 70, 1e-9);
+    CHECK_STR(source, "measured");
+    CHECK_NEAR(value(cost, "evaluations", "device_joules", &source), 20, 1e-9);
+    CHECK_NEAR(value(cost, "evaluations", "flops", &source), 3e9, 0);
+    CHECK_NEAR(value(cost, "total", "joules", &source), 8 * 5 + 70, 1e-9);
+    CHECK_NEAR(value(cost, "total", "seconds", &source), 8 * 0.5 + 4, 1e-9);
+    CHECK(json_is_true(json_object_get(json_object_get(cost, "check"), "ok")) && sum_is_ok(cost, "joules of comparisons") && sum_is_ok(cost, "joules"));
+    json_decref(cost);
+    cost = cost_with_comparison(20, true); // two steps twice: their joules count as repeated work
+    CHECK_NEAR(value(cost, "repeated", "joules", &source), 10, 1e-9);
+    CHECK_NEAR(value(cost, "total", "joules", &source), 10 * 5 + 70, 1e-9);
+    CHECK(json_is_true(json_object_get(json_object_get(cost, "check"), "ok")));
+    json_decref(cost);
+    cost = cost_with_comparison(15, false); // 5 J of it are nowhere
+    CHECK(json_is_false(json_object_get(json_object_get(cost, "check"), "ok")) && !sum_is_ok(cost, "joules of comparisons"));
+    CHECK(sum_is_ok(cost, "seconds of comparisons") && sum_is_ok(cost, "FLOPs of comparisons") && sum_is_ok(cost, "joules"));
+    json_decref(cost);
+}
+
 // ---- campaigns -------------------------------------------------------------------------------------------
 static void into(const char *parent, const char *name, char out[96]) {
     snprintf(out, 96, "%.64s/%.16s", parent, name);
@@ -127,6 +183,30 @@ static void ended(const char *run, const char *how) {
     ledger_close(l);
 }
 static const char *how_of(const json_t *run) { return json_string_value(json_object_get(json_object_get(run, "state"), "how")); }
+
+// Whichever way a campaign is cut, by what was done or by run, the parts come to the total.
+static void check_parts(const json_t *cost) {
+    static const char *const keys[] = {"steps", "prompt_tokens", "new_tokens", "trained_tokens", "flops", "seconds", "cpu_seconds", "joules", "money"};
+    static const char *const works[] = {"training", "data_generation", "evaluations", "repeated"};
+    size_t i;
+    json_t *run;
+    for (int k = 0; k < COUNT(keys); k++) {
+        const char *source;
+        double by_work = 0, by_run = 0, abandoned = 0, total = value(cost, "total", keys[k], &source);
+        for (int w = 0; w < COUNT(works); w++) // none of these runs generates data
+            if (json_object_size(json_object_get(cost, works[w])) > 0) by_work += value(cost, works[w], keys[k], &source);
+        json_array_foreach(json_object_get(cost, "runs"), i, run) {
+            double own = value(run, "total", keys[k], &source);
+            by_run += own;
+            if (json_is_true(json_object_get(run, "abandoned"))) abandoned += own;
+        }
+        bool known = strcmp(keys[k], "cpu_seconds") != 0; // evaluations don't tell theirs
+        if (known && !(fabs(by_run - total) <= 1e-9 * fabs(total))) FAIL("%s: the runs come to %.17g, the total is %.17g", keys[k], by_run, total);
+        bool steps = !strcmp(keys[k], "steps"); // evaluations count as one each, and in no total
+        if (known && !steps && !(fabs(by_work - total) <= 1e-9 * fabs(total))) FAIL("%s: the parts come to %.17g, the total is %.17g", keys[k], by_work, total);
+        if (known && !(fabs(abandoned - value(cost, "abandoned", keys[k], &source)) <= 1e-9 * fabs(total))) FAIL("%s of abandoned runs: %.17g", keys[k], abandoned);
+    }
+}
 
 // A finished run, a failed one, one that was killed and resumed, one in a folder of its own that was never gone on with.
 static void campaigns_add_up(void) {
@@ -163,6 +243,7 @@ static void campaigns_add_up(void) {
     CHECK_NEAR(value(cost, "total", "money", &source), 2 * 44, 1e-9); // 7200 EUR an hour
     CHECK_STR(source, "stated");
     CHECK_NEAR(value(cost, "total", "flops", &source), 4 * 12e9 + 4e9, 1);
+    check_parts(cost);
     const json_t *devices = json_object_get(cost, "devices");
     CHECK_INT(json_array_size(devices), 1);
     CHECK_NEAR(json_number_value(json_object_get(json_object_get(json_array_get(devices, 0), "seconds"), "value")), 44, 1e-9);
@@ -438,6 +519,7 @@ static void odd_documents(void) {
 
 static const Test tests[] = {
     {"costs_are_sums", costs_are_sums},
+    {"comparisons_have_their_joules", comparisons_have_their_joules},
     {"campaigns_add_up", campaigns_add_up},
     {"base_models", base_models},
     {"audit_finds_what_is_broken", audit_finds_what_is_broken},
