@@ -39,6 +39,7 @@ typedef struct Word {
 extern const Word report_words[]; // ends with a row without a key
 const char *say(const Report *r, const char *key);
 // The string with {names} replaced: pairs of name and text, then NULL.
+json_t *note_said(const Report *r, const char *note);
 json_t *say_with(const Report *r, const char *key, ...) __attribute__((sentinel));
 
 // ---- report_text.c: numbers and foreign text as plain text ------------------------------------------------

@@ -172,7 +172,7 @@ static void table_head(Buf *out, const json_t *columns, const char *caption) {
     buf_puts(out, "</caption><thead><tr>");
     json_array_foreach(columns, i, column) {
         buf_printf(out, "<th scope=\"col\"%s>", strcmp(json_text_or(column, "form", ""), "text") ? "" : " class=\"words\"");
-        json_string_html(out, json_object_get(column, "name"));
+        name_text(out, json_text_or(column, "name", ""), strlen(json_text_or(column, "name", "")));
         buf_puts(out, "</th>");
     }
     buf_puts(out, "</tr></thead><tbody>\n");

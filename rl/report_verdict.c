@@ -195,7 +195,7 @@ static void compared(Report *r) {
     size_t i;
     json_t *note;
     json_array_foreach(json_object_get(replayable_of(r), "notes"), i, note) {
-        if (json_is_string(note) && i < 20) paragraph_add(blocks, visible_string(json_string_value(note)));
+        if (json_is_string(note) && i < 20) paragraph_add(blocks, note_said(r, json_string_value(note)));
     }
     busy_note(r, blocks);
 }

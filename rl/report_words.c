@@ -128,6 +128,18 @@ const Word report_words[] = {
      "hour, are higher than on a quiet machine, and not alike for all arms; tokens and FLOPs are not touched by it.",
      "측정하는 동안 기계가 바빴습니다: 답하던 스레드가 필요한 시간의 {share} 동안 프로세서를 얻지 못했습니다(방식에 따라 {least} ~ {most}). 초와 시간당 가격은 한가한 기계에서보다 높고 방식마다 "
      "다르게 높습니다. 토큰과 FLOPs는 영향을 받지 않습니다."},
+    // notes that a comparison's document holds (compare_run.c, commands/compare.c), word for word
+    {"note network", "{a} answers over the network: another time its answers may differ, and its tokens are another tokenizer's",
+     "{a}의 답은 네트워크를 거칩니다: 다음에는 다를 수 있고, 토큰은 다른 토크나이저로 센 것입니다"},
+    {"note mode", "the recipe has no words of its own for a mode: {a} was asked the same in both", "레시피에 모드별 문구가 없어 {a}에는 두 모드에서 똑같이 물었습니다"},
+    {"note closed", "the thinking of {a} wasn't closed after evaluate.think_tokens: an endpoint's can't be",
+     "{a}의 생각은 evaluate.think_tokens에서 닫지 않았습니다: 엔드포인트의 생각은 닫을 수 없습니다"},
+    {"note unanswered", "{n} of {m} requests of {a} weren't answered and count as wrong, with no tokens; the first: {why}",
+     "{a}에 보낸 요청 {m}건 중 {n}건은 답이 없어 오답으로 치고 토큰은 세지 않았습니다. 첫 번째: {why}"},
+    {"note script", "the script of {a} failed on {n} of {m} draws, which couldn't be chosen; the first: {why}",
+     "{a}의 스크립트가 표본 {m}개 중 {n}개에서 실패해 그 표본은 고를 수 없었습니다. 첫 번째: {why}"},
+    {"note tasks", "{a} was made with other tasks or another share held out: items here may have been among those it was trained on",
+     "{a}는 다른 과제나 다른 분할로 만들어졌습니다: 여기 문항이 학습에 쓰였을 수 있습니다"},
     {"how to compare", "To hold thinking against answering directly: reckon compare RUN", "생각과 바로 답하기를 비교하려면: reckon compare RUN"},
     {"evaluated", "Held-out accuracy after step {step}, {name}: {last}.", "{step}단계 뒤 따로 둔 문항 정답률, {name}: {last}."},
     {"evaluated from to", "Held-out accuracy after step {step}, {name}: {last}, from {first} at first.", "{step}단계 뒤 따로 둔 문항 정답률, {name}: {last} (처음 {first})."},
@@ -321,6 +333,51 @@ const char *say(const Report *r, const char *key) {
     for (const Word *w = report_words; w->key; w++)
         if (!strcmp(w->key, key)) return r->korean ? w->korean : w->english;
     return key;
+}
+
+// The fields of `text` if it reads as `form` does, pieces of which stand between names in braces; false: it doesn't.
+enum { MOST_FIELDS = 6 };
+typedef struct Fields {
+    const char *name[MOST_FIELDS], *value[MOST_FIELDS];
+    size_t name_size[MOST_FIELDS], value_size[MOST_FIELDS];
+    int count;
+} Fields;
+static bool match(const char *form, const char *text, Fields *out) {
+    out->count = 0;
+    for (;;) {
+        size_t n = strcspn(form, "{");
+        if (strncmp(form, text, n) != 0) return false;
+        form += n, text += n;
+        if (!*form) return !*text;
+        const char *close = strchr(form, '}');
+        if (!close || out->count == MOST_FIELDS) return false;
+        char piece[200];
+        snprintf(piece, sizeof piece, "%.*s", (int)strcspn(close + 1, "{"), close + 1);
+        const char *end = *piece ? strstr(text, piece) : text + strlen(text);
+        if (!end) return false;
+        int i = out->count++;
+        out->name[i] = form + 1, out->name_size[i] = (size_t)(close - form - 1), out->value[i] = text, out->value_size[i] = (size_t)(end - text);
+        form = close + 1, text = end;
+    }
+}
+// What a comparison's note says, in the report's language; one that isn't in the table stays as it is.
+json_t *note_said(const Report *r, const char *note) {
+    Fields f;
+    for (const Word *w = report_words; r->korean && w->key; w++) {
+        if (strncmp(w->key, "note ", 5) != 0 || !match(w->english, note, &f)) continue;
+        Buf out = {0};
+        for (const char *text = w->korean; *text;) {
+            const char *close = *text == '{' ? strchr(text, '}') : NULL;
+            for (int i = 0; close && i < f.count; i++)
+                if (f.name_size[i] == (size_t)(close - text - 1) && !memcmp(f.name[i], text + 1, f.name_size[i])) buf_append(&out, f.value[i], f.value_size[i]);
+            if (!close) buf_append(&out, text, 1);
+            text = close ? close + 1 : text + 1;
+        }
+        json_t *said = visible_json(out.data ? out.data : "", out.size);
+        buf_free(&out);
+        return said;
+    }
+    return visible_string(note);
 }
 
 json_t *say_with(const Report *r, const char *key, ...) {

@@ -153,7 +153,7 @@
   function lineChart(spec) {
     return {
       type: "line", data: {datasets: lineSets(spec)}, plugins: [extras],
-      options: options(spec, axis(spec.x, false, {type: "linear"}), axis("", spec.percent, spec.percent ? {min: 0, max: highest(spec) > 0.7 ? 1 : undefined, suggestedMax: 0.1} : {grace: "5%"}), {
+      options: options(spec, axis(spec.x, false, {type: "linear", ticks: {color: colour("soft"), maxRotation: 0, precision: 0, callback: scaled}}), axis("", spec.percent, spec.percent ? {min: 0, max: highest(spec) > 0.7 ? 1 : undefined, suggestedMax: 0.1} : {grace: "5%"}), {
         tooltip: {
           filter: item => item.dataset.tooltip !== false,
           callbacks: {title: items => items.length ? spec.x + " " + number(items[0].parsed.x) : "",

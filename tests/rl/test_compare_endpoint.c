@@ -1,6 +1,7 @@
 // A small model of ours beside endpoints on the same items: what is counted, what isn't known, what fails.
 #include "compare_run.h"
 #include "endpoint_test.h"
+#include "report.h"
 #include "train_test.h"
 #include <math.h>
 
@@ -70,10 +71,17 @@ static double number(const json_t *object, const char *key, const char *inner) {
     return json_is_number(value) ? json_number_value(value) : NAN;
 }
 static bool is_null(const json_t *object, const char *key) { return json_is_null(json_object_get(object, key)); }
+// Each note also has a Korean form.
 static int count_notes(const json_t *replayable, const char *words) {
+    const Report korean = {.korean = true};
     size_t i;
     json_t *note;
     int found = 0;
+    json_array_foreach(json_object_get(replayable, "notes"), i, note) {
+        json_t *said = note_said(&korean, json_string_value(note));
+        if (json_equal(said, note)) FAIL("in no other language: %s", json_string_value(note));
+        json_decref(said);
+    }
     json_array_foreach(json_object_get(replayable, "notes"), i, note) found += strstr(json_string_value(note), words) != NULL;
     return found;
 }
