@@ -23,17 +23,37 @@ typedef struct Tile {
     const char *panel;      // [steps][32] of 4 bytes
     int64_t steps;
     const char *prefetch;   // one line a step from here, or NULL
-    float *acc;             // [rows][PANEL], read if `add`, then written
-    bool add;
+    const float *start;     // [rows, start_stride] what the sums begin with, or NULL: zero
+    int64_t start_stride;
+    Store store;
+    void *y;                // [rows, ldy]; may be `start` where the sums are stored as fp32
+    int64_t ldy;
 } Tile;
+
+// The end of a tile: as store_tile, but from the registers.
+INLINE void put_sums(const Tile *t, v16 (*acc)[HALVES], int column, int rows, Store store, bool half) {
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int h = 0; h < HALVES; h++) {
+            int64_t at = r * t->ldy + (column + h) * 16;
+            if (store == STORE_ACT && half)
+                v_store_bf16_sum((bf16 *)t->y + at, acc[r][h]);
+            else if (store == ADD_F32)
+                v_store((float *)t->y + at, v_add(v_load((const float *)t->y + at), acc[r][h]));
+            else
+                v_store((float *)t->y + at, acc[r][h]);
+        }
+}
 
 INLINE void tile_rows(const Tile *t, int rows, bool half) {
     for (int column = 0; column < PANEL / 16; column += HALVES) {
         v16 acc[MR][HALVES];
 #pragma GCC unroll 12
         for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
             for (int h = 0; h < HALVES; h++)
-                acc[r][h] = t->add ? v_load(t->acc + r * PANEL + (column + h) * 16) : v_zero();
+                acc[r][h] = t->start ? v_load(t->start + r * t->start_stride + (column + h) * 16) : v_zero();
         const char *x = t->x, *w = t->panel + column * 64, *ahead = t->prefetch;
         const int64_t row_stride = t->row_stride, step_stride = t->step_stride;
         for (int64_t s = 0; s < t->steps; s++) {
@@ -48,9 +68,11 @@ INLINE void tile_rows(const Tile *t, int rows, bool half) {
             x += step_stride;
             w += PANEL * 4;
         }
-#pragma GCC unroll 12
-        for (int r = 0; r < rows; r++)
-            for (int h = 0; h < HALVES; h++) v_store(t->acc + r * PANEL + (column + h) * 16, acc[r][h]);
+        switch (t->store) {
+        case STORE_ACT: put_sums(t, acc, column, rows, STORE_ACT, half); break;
+        case STORE_F32: put_sums(t, acc, column, rows, STORE_F32, half); break;
+        case ADD_F32: put_sums(t, acc, column, rows, ADD_F32, half); break;
+        }
     }
 }
 
@@ -172,6 +194,19 @@ static void store_tile(const MatmulArgs *a, const float *acc, int64_t m0, int ro
     }
 }
 
+// Runs a tile of rows [m0, m0 + rows) of y and the panel that begins at column n0; where the panel is full and nothing else is
+// added, its sums go from the registers to y.
+static void tile_to(const MatmulArgs *a, Tile *t, int64_t m0, int rows, int64_t n0, bool half) {
+    float sums[MR * PANEL];
+    int64_t size = half && a->store == STORE_ACT ? 2 : 4;
+    bool straight = !a->bias && a->N - n0 >= PANEL;
+    t->store = straight ? a->store : STORE_F32;
+    t->y = straight ? (char *)a->y + (m0 * a->ldy + n0) * size : (char *)sums;
+    t->ldy = straight ? a->ldy : PANEL;
+    tile_run(t, rows, half);
+    if (!straight) store_tile(a, sums, m0, rows, n0, half);
+}
+
 // Product after product, without waiting for each other: their outputs lie apart. The threads take turns at being first, so
 // that small products don't always fall to the same one.
 static void many_products(const Team *team, const MatmulArgs *a) {
@@ -203,11 +238,9 @@ static void blocks_product(const Team *team, const MatmulArgs *a, bool half) {
         decode_panel(a, p, (uint32_t *)panel, half);
         for (int64_t m = 0; m < a->M; m += MR) {
             int rows = (int)(a->M - m < MR ? a->M - m : MR);
-            float acc[MR * PANEL];
             Tile t = {.x = (const char *)a->x + m * a->ldx * size, .row_stride = a->ldx * size, .step_stride = 4, .panel = panel,
-                      .steps = steps, .acc = acc};
-            tile_run(&t, rows, half);
-            store_tile(a, acc, m, rows, p * PANEL, half);
+                      .steps = steps};
+            tile_to(a, &t, m, rows, p * PANEL, half);
         }
     }
 }
@@ -254,10 +287,11 @@ INLINE void turned_rows(const MatmulArgs *a, int64_t panel, int64_t from, int64_
         turn_piece(a, panel, s, count, (uint32_t *)(void *)scratch, half);
         for (int64_t m = from; m < to; m += MR) {
             int rows = (int)(to - m < MR ? to - m : MR);
+            float *so_far = sums + (m - from) * PANEL;
             Tile t = {.x = (const char *)a->x + m * a->ldx * size + s * 4, .row_stride = a->ldx * size, .step_stride = 4, .panel = scratch,
-                      .steps = count, .acc = sums + (m - from) * PANEL, .add = s > 0};
-            tile_run(&t, rows, half);
-            if (s + count == steps) store_tile(a, t.acc, m, rows, panel * PANEL, half);
+                      .steps = count, .start = s > 0 ? so_far : NULL, .start_stride = PANEL, .store = STORE_F32, .y = so_far, .ldy = PANEL};
+            if (s + count == steps) tile_to(a, &t, m, rows, panel * PANEL, half);
+            else tile_run(&t, rows, half);
         }
         s += count;
     } while (s < steps);
@@ -307,7 +341,6 @@ void V(matmul)(const Team *team, const MatmulArgs *a) {
             const char *next = p + 1 < p_to ? panel + steps * PANEL * 4 : NULL;
             for (int64_t m = block; m < block_end; m += MR) {
                 int rows = (int)(block_end - m < MR ? block_end - m : MR);
-                float acc[MR * PANEL];
                 // Each of the first two tiles brings half of the next panel.
                 int64_t pass = (m - block) / MR;
                 bool single = block_end - block <= MR;
@@ -316,10 +349,8 @@ void V(matmul)(const Team *team, const MatmulArgs *a) {
                           .step_stride = 4,
                           .panel = panel,
                           .steps = steps,
-                          .prefetch = next && pass < 2 && !single ? next + pass * steps * 64 : NULL,
-                          .acc = acc};
-                tile_run(&t, rows, half);
-                store_tile(a, acc, m, rows, p * PANEL, half);
+                          .prefetch = next && pass < 2 && !single ? next + pass * steps * 64 : NULL};
+                tile_to(a, &t, m, rows, p * PANEL, half);
             }
         }
     }
@@ -346,34 +377,42 @@ INLINE void put_step(const void *x, int64_t ld, int64_t t, bool has_odd, int64_t
     }
     if (count < width) memset(out + count * 4, 0, (size_t)(width - count) * 4);
 }
-// The same of whole registers: what stands behind the width is written too, and belongs to the block's next steps.
-INLINE void put_pairs(const bf16 *even, int64_t ld, int width, char *out) {
-    for (int c = 0; c < width; c += 16) v_store((float *)(void *)(out + c * 4), i_float(i_pairs(even + c, even + ld + c)));
+// The same sixteen columns at a time, which reads up to fifteen numbers beyond them: another token's must follow.
+INLINE void put_step_lanes(const void *x, int64_t ld, int64_t t, bool has_odd, int64_t c0, int64_t count, int width, char *out, bool half) {
+#pragma GCC unroll 2
+    for (int c = 0; c < width; c += 16) {
+        i16 step;
+        if (half) {
+            const bf16 *even = (const bf16 *)x + t * ld + c0 + c;
+            step = has_odd ? i_pairs(even, even + ld) : i_widen(even);
+        } else {
+            step = i_load((const float *)x + t * ld + c0 + c);
+        }
+        if (count < width) step = i_bits(v_first(i_float(step), (int)count - c, v_zero()));
+        i_store_first(out + c * 4, step, width - c < 16 ? width - c : 16);
+    }
 }
 
-// Packs columns of x in blocks of `width`: [ceil(C/width)][steps][width] of 4 bytes; blocks [from, to), a few side by side, so
-// that lines of x are read once.
-INLINE void pack_tokens(const MatmulGradArgs *a, const void *x, int64_t ld, int64_t C, int width, int64_t steps,
-                        int64_t from, int64_t to, char *out, bool half) {
-    int64_t beside = 96 / width, behind = (15 + width) / width, whole = (width + 15) / 16 * 16;
-    for (int64_t first = from; first < to; first += beside) {
-        int64_t end = first + beside < to ? first + beside : to, step = 0;
-        for (int s = 0; s < a->segments.count; s++) {
-            for (int64_t t = a->segments.start[s]; t < a->segments.start[s + 1]; t += half ? 2 : 1, step++) {
-                bool has_odd = t + 1 < a->segments.start[s + 1];
-                for (int64_t b = first; b < end; b++) {
-                    int64_t c0 = b * width, count = C - c0 < width ? C - c0 : width;
-                    char *at = out + (b * steps + step) * width * 4;
-                    if (half && has_odd && c0 + whole <= C && step + behind <= steps)
-                        put_pairs((const bf16 *)x + t * ld + c0, ld, width, at);
-                    else if (count == width)
-                        put_step(x, ld, t, has_odd, c0, width, width, at, half);
-                    else
-                        put_step(x, ld, t, has_odd, c0, count, width, at, half);
+enum { PACK_TOKENS = 32 }; // at a time: their lines are read once, though a block takes part of a line
+// Columns of x in blocks of `width`: [ceil(C/width)][steps][width] of 4 bytes; blocks [from, to).
+INLINE void pack_tokens(const MatmulGradArgs *a, const void *x, int64_t ld, int64_t C, int width, int64_t steps, int64_t from, int64_t to,
+                        char *out, bool half) {
+    int64_t first = 0, per_step = half ? 2 : 1, last = a->segments.start[a->segments.count];
+    for (int s = 0; s < a->segments.count; s++)
+        for (int64_t t0 = a->segments.start[s], end = a->segments.start[s + 1], t1; t0 < end; t0 = t1) {
+            t1 = end - t0 < PACK_TOKENS ? end : t0 + PACK_TOKENS;
+            for (int64_t b = from; b < to; b++) {
+                int64_t c0 = b * width, count = C - c0 < width ? C - c0 : width;
+                char *at = out + (b * steps + first) * width * 4;
+                for (int64_t t = t0; t < t1; t += per_step, at += width * 4) {
+                    bool has_odd = t + 1 < end, inside = ld >= PANEL && t + 2 < last;
+                    if (inside && count == width) put_step_lanes(x, ld, t, has_odd, c0, width, width, at, half);
+                    else if (inside) put_step_lanes(x, ld, t, has_odd, c0, count, width, at, half);
+                    else put_step(x, ld, t, has_odd, c0, count, width, at, half);
                 }
             }
+            first += (t1 - t0 + per_step - 1) / per_step;
         }
-    }
 }
 
 static void sum_bias(const Team *team, const MatmulGradArgs *a, bool half) {
@@ -385,6 +424,40 @@ static void sum_bias(const Team *team, const MatmulGradArgs *a, bool half) {
         for (int64_t t = 0; t < a->T; t++) sum = v_add(sum, lanes_load(a->dy, t * a->ldy + c, n, half));
         lanes_store(a->dbias, c, sum, n, false);
     }
+}
+
+INLINE void weight_gradient(const Team *team, const MatmulGradArgs *a, bool half) {
+    int64_t steps = token_steps(a, half), tiles = (a->N + MR - 1) / MR, panels = (a->K + PANEL - 1) / PANEL, from, to;
+    char *left = a->scratch, *right = left + tiles * steps * MR * 4;
+    team_share(team, tiles, 1, &from, &to);
+    pack_tokens(a, a->dy, a->ldy, a->N, MR, steps, from, to, left, half);
+    team_share(team, panels, 1, &from, &to);
+    pack_tokens(a, a->x, a->ldx, a->K, PANEL, steps, from, to, right, half);
+    if (a->dbias) sum_bias(team, a, half);
+    team_wait(team);
+    team_share(team, tiles * panels, 1, &from, &to); // in both: few tiles would not come out even
+    int64_t block = half ? DEPTH_BLOCK / 2 : DEPTH_BLOCK;
+    for (int64_t s0 = 0; s0 < steps; s0 += block)
+        for (int64_t i = from; i < to; i++) {
+            int64_t p = i / tiles, n = i % tiles * MR, columns = a->K - p * PANEL < PANEL ? a->K - p * PANEL : PANEL;
+            int rows = (int)(a->N - n < MR ? a->N - n : MR);
+            float *dw = a->dw + n * a->K + p * PANEL, edge[MR * PANEL];
+            bool full = columns == PANEL;
+            if (!full) memset(edge, 0, sizeof edge);
+            for (int r = 0; !full && r < rows; r++) memcpy(edge + r * PANEL, dw + r * a->K, (size_t)columns * 4);
+            Tile t = {.x = left + (i % tiles * steps + s0) * MR * 4,
+                      .row_stride = 4,
+                      .step_stride = MR * 4,
+                      .panel = right + (p * steps + s0) * PANEL * 4,
+                      .steps = steps - s0 < block ? steps - s0 : block,
+                      .start = full ? dw : edge,
+                      .start_stride = full ? a->K : PANEL,
+                      .store = STORE_F32,
+                      .y = full ? dw : edge,
+                      .ldy = full ? a->K : PANEL};
+            tile_run(&t, rows, half);
+            for (int r = 0; !full && r < rows; r++) memcpy(dw + r * a->K, edge + r * PANEL, (size_t)columns * 4);
+        }
 }
 
 // One after the other, as they share the scratch.
@@ -410,35 +483,6 @@ void V(matmul_grad)(const Team *team, const MatmulGradArgs *a) {
         many_gradients(team, a);
         return;
     }
-    bool half = a->dtype == DTYPE_BF16;
-    int64_t steps = token_steps(a, half), tiles = (a->N + MR - 1) / MR, panels = (a->K + PANEL - 1) / PANEL, from, to;
-    char *left = a->scratch, *right = left + tiles * steps * MR * 4;
-    team_share(team, tiles, 1, &from, &to);
-    pack_tokens(a, a->dy, a->ldy, a->N, MR, steps, from, to, left, half);
-    team_share(team, panels, 1, &from, &to);
-    pack_tokens(a, a->x, a->ldx, a->K, PANEL, steps, from, to, right, half);
-    if (a->dbias) sum_bias(team, a, half);
-    team_wait(team);
-    team_share(team, tiles, 1, &from, &to);
-    int64_t block = half ? DEPTH_BLOCK / 2 : DEPTH_BLOCK;
-    for (int64_t s0 = 0; s0 < steps; s0 += block) {
-        int64_t count = steps - s0 < block ? steps - s0 : block;
-        for (int64_t p = 0; p < panels; p++) {
-            int64_t columns = a->K - p * PANEL < PANEL ? a->K - p * PANEL : PANEL;
-            for (int64_t i = from; i < to; i++) {
-                int rows = (int)(a->N - i * MR < MR ? a->N - i * MR : MR);
-                float acc[MR * PANEL] = {0}, *dw = a->dw + i * MR * a->K + p * PANEL;
-                for (int r = 0; r < rows; r++) memcpy(acc + r * PANEL, dw + r * a->K, (size_t)columns * 4);
-                Tile t = {.x = left + (i * steps + s0) * MR * 4,
-                          .row_stride = 4,
-                          .step_stride = MR * 4,
-                          .panel = right + (p * steps + s0) * PANEL * 4,
-                          .steps = count,
-                          .acc = acc,
-                          .add = true};
-                tile_run(&t, rows, half);
-                for (int r = 0; r < rows; r++) memcpy(dw + r * a->K, acc + r * PANEL, (size_t)columns * 4);
-            }
-        }
-    }
+    if (a->dtype == DTYPE_BF16) weight_gradient(team, a, true);
+    else weight_gradient(team, a, false);
 }

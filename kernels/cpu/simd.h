@@ -58,6 +58,7 @@ INLINE i16 i_and(i16 a, i16 b) { return _mm512_and_si512(a, b); }
 INLINE i16 i_or(i16 a, i16 b) { return _mm512_or_si512(a, b); }
 INLINE i16 i_shl(i16 a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }
 INLINE i16 i_shr(i16 a, int n) { return _mm512_srli_epi32(a, (unsigned)n); }
+INLINE void i_store_first(void *p, i16 a, int n) { _mm512_mask_storeu_epi32(p, n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1), a); } // n lanes
 INLINE i16 i_widen(const uint16_t *p) { return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)); }
 INLINE void i_narrow(uint16_t *p, i16 a) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(a)); }
 #elif defined(__AVX2__)
@@ -103,6 +104,11 @@ INLINE i16 i_and(i16 x, i16 y) { return (i16){_mm256_and_si256(x.a, y.a), _mm256
 INLINE i16 i_or(i16 x, i16 y) { return (i16){_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
 INLINE i16 i_shl(i16 x, int n) { return TWO(i16, _mm256_slli_epi32, n); }
 INLINE i16 i_shr(i16 x, int n) { return TWO(i16, _mm256_srli_epi32, n); }
+INLINE void i_store_first(void *p, i16 x, int n) {
+    int32_t lanes[16];
+    memcpy(lanes, &x, sizeof lanes);
+    memcpy(p, lanes, (size_t)n * 4);
+}
 INLINE i16 i_widen(const uint16_t *p) {
     return (i16){_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)),
                  _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p + 1))};
@@ -138,6 +144,7 @@ INLINE i16 i_and(i16 a, i16 b) { EACH a.u[i] &= b.u[i]; return a; }
 INLINE i16 i_or(i16 a, i16 b) { EACH a.u[i] |= b.u[i]; return a; }
 INLINE i16 i_shl(i16 a, int n) { EACH a.u[i] <<= n; return a; }
 INLINE i16 i_shr(i16 a, int n) { EACH a.u[i] >>= n; return a; }
+INLINE void i_store_first(void *p, i16 a, int n) { memcpy(p, &a, (size_t)n * 4); }
 INLINE i16 i_widen(const uint16_t *p) { i16 r; EACH r.u[i] = p[i]; return r; }
 INLINE void i_narrow(uint16_t *p, i16 a) { EACH p[i] = (uint16_t)a.u[i]; }
 #endif
@@ -152,6 +159,16 @@ INLINE void v_store_bf16(bf16 *p, v16 a) {
     i16 rounded = i_add(bits, i_add(i_set1(0x7fff), i_and(i_shr(bits, 16), i_set1(1))));
     i16 quiet = i_bits(v_if_nan(a, i_float(i_set1(0x7fc00000)), i_float(rounded)));
     i_narrow(p, i_shr(quiet, 16));
+}
+// The same of what arithmetic gave: no denormal, since those are flushed (threads.h).
+INLINE void v_store_bf16_sum(bf16 *p, v16 a) {
+#if defined(__AVX512BF16__)
+    __m256i rounded = (__m256i)_mm512_cvtneps_pbh(a);
+    __mmask16 nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
+    _mm256_storeu_si256((__m256i *)p, _mm256_mask_mov_epi16(rounded, nan, _mm256_set1_epi16(0x7fc0)));
+#else
+    v_store_bf16(p, a);
+#endif
 }
 INLINE float from_bf16(bf16 x) {
     uint32_t u = (uint32_t)x << 16;

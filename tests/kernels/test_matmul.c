@@ -181,7 +181,7 @@ static MatmulGradArgs grad_case(Random *r, int64_t T, int64_t N, int64_t K, Dtyp
 
 static void matmul_grad_bits(void) {
     static const int64_t Ts[] = {1, 2, 3, 5, 11, 12, 13, 17, 64, 65, 200};
-    static const int64_t sizes[][2] = {{1, 1}, {5, 3}, {16, 16}, {33, 31}, {13, 65}, {50, 70}};
+    static const int64_t sizes[][2] = {{1, 1}, {5, 3}, {16, 16}, {33, 31}, {13, 65}, {50, 70}, {36, 64}};
     Random r = random_start(6, STREAM_TEST, 0);
     int turn = 0;
     for (int t = 0; t < LENGTH(Ts); t++)
