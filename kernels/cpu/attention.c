@@ -1,12 +1,12 @@
 // Attention over pages of 32 positions, forward and backward; a page is walked as one chunk of the softmax.
 //
-// Rows of the forward pass are tiled: query heads that share a kv head, of tokens that follow each other. Where all of them
-// see the whole of one page (a sequence's own past, a prompt that samples share), its keys and values are read once for
-// the tile; the other pages are walked token by token. Scores are chains over D for 32 keys at once (keys lie transposed), outputs
+// Rows of the forward pass are tiled: query heads that share a kv head, of tokens that follow each other. Those that see the same
+// page (a sequence's own, a prompt that samples share) meet it together, and its keys and values are read once for
+// them, but for the last positions of a page that is still growing, where each row ends at a place of its own. Scores are chains over D for 32 keys at once (keys lie transposed), outputs
 // chains over positions for columns of 16 at once; in bf16 both go in pairs, as matrix products do, the weights rounded
 // to bf16. A row's numbers depend on its own position and pages only: decoding one token, prefilling a prompt and
 // training all give the same bits.
-#include "simd.h"
+#include "turn.h"
 #include <stdlib.h>
 
 #if defined(__AVX512F__)
@@ -100,15 +100,16 @@ typedef struct Tile {
     float scores[ROWS][PAGE];
     uint32_t weights[ROWS][PAGE];
     float max[16], sum[ROWS]; // of the softmax so far
+    Seen seen[ROWS];          // of the page that is met
 } Tile;
 
-// Rows [first, first + rows) of the tile meet a page of which they all see the same.
-INLINE void softmax_rows(Tile *t, int first, int rows, Seen seen, bool half, float *factor) {
+INLINE void softmax_rows(Tile *t, int first, int rows, bool half, float *factor) {
     float top[16];
     v16 nothing = v_set1(MINUS_INFINITY);
     v_store(top, nothing);
     for (int r = 0; r < rows; r++) {
         float *scores = t->scores[first + r];
+        Seen seen = t->seen[first + r];
         for (int c = 0; c < PAGE; c += 16) {
             v16 score = v_first(v_load(scores + c), seen.end - c, nothing);
             v_store(scores + c, v_first(nothing, seen.begin - c, score));
@@ -131,21 +132,36 @@ INLINE void softmax_rows(Tile *t, int first, int rows, Seen seen, bool half, flo
     }
 }
 
-INLINE void page_rows(Tile *t, int first, const AttentionArgs *a, const Geometry *g, int64_t keys, Seen seen, int rows, bool half) {
-    float factor[16];
+// Rows [first, first + rows) of the tile meet a page of which they see the same, or which they see from its first position on.
+INLINE void page_rows(Tile *t, int first, const AttentionArgs *a, const Geometry *g, int64_t keys, int rows, bool half) {
+    float factor[16], one[1] = {1.0f};
     score_rows((const uint32_t(*)[STRIDE])t->q + first, a->pages, keys, g->D, rows, half, a->scale, t->scores + first);
-    softmax_rows(t, first, rows, seen, half, factor);
-    value_rows(t->out + first, (const uint32_t(*)[PAGE])t->weights + first, factor, a->pages, keys + PAGE * g->Dp, g->Dp, seen, rows, half);
+    softmax_rows(t, first, rows, half, factor);
+    const uint32_t(*weights)[PAGE] = (const uint32_t(*)[PAGE])t->weights + first;
+    int64_t values = keys + PAGE * g->Dp;
+    Seen all = t->seen[first];
+    bool same = true;
+    for (int r = 1; r < rows; r++) {
+        int end = t->seen[first + r].end;
+        if (end != t->seen[first].end) same = false;
+        if (end < all.end) all.end = end;
+    }
+    if (!same) all.end &= ~1; // whole pairs
+    value_rows(t->out + first, weights, factor, a->pages, values, g->Dp, all, rows, half);
+    for (int r = 0; !same && r < rows; r++) {
+        Seen rest = {all.end, t->seen[first + r].end};
+        if (rest.begin < rest.end) value_rows(t->out + first + r, weights + r, one, a->pages, values, g->Dp, rest, 1, half);
+    }
 }
 
 #define ROWS_CASE(n)                                                                                         \
     case n:                                                                                                  \
         if (a->dtype == DTYPE_BF16)                                                                          \
-            page_rows(t, first, a, g, keys, seen, n, true);                                                  \
+            page_rows(t, first, a, g, keys, n, true);                                                  \
         else                                                                                                 \
-            page_rows(t, first, a, g, keys, seen, n, false);                                                 \
+            page_rows(t, first, a, g, keys, n, false);                                                 \
         return;
-static void meet_page(Tile *t, int first, int rows, const AttentionArgs *a, const Geometry *g, int64_t keys, Seen seen) {
+static void meet_page(Tile *t, int first, int rows, const AttentionArgs *a, const Geometry *g, int64_t keys) {
     switch (rows) {
         ROWS_CASE(1) ROWS_CASE(2) ROWS_CASE(3) ROWS_CASE(4) ROWS_CASE(5) ROWS_CASE(6)
 #if defined(__AVX512F__)
@@ -167,12 +183,17 @@ static Seen seen_of(const AttentionArgs *a, int64_t t, int64_t chunk) {
     return (Seen){.begin = (int)(begin > 0 ? begin < PAGE ? begin : PAGE : 0), .end = (int)(end < PAGE ? end > 0 ? end : 0 : PAGE)};
 }
 
-static bool share_page(const AttentionArgs *a, const Block *b, int64_t chunk) {
-    for (int64_t t = b->token; t < b->token + b->tokens; t++) {
-        Seen seen = seen_of(a, t, chunk);
-        if (seen.begin > 0 || seen.end < PAGE || a->table[a->table_start[t] + chunk] != a->table[a->table_start[b->token] + chunk]) return false;
+// How many tokens of the block from number i on meet the page of token i together.
+static int together(const AttentionArgs *a, const Block *b, int i, int64_t chunk) {
+    int64_t t = b->token + i;
+    Seen first = seen_of(a, t, chunk);
+    int count = 1;
+    for (; i + count < b->tokens; count++) {
+        Seen seen = seen_of(a, t + count, chunk);
+        if (seen.end == 0 || seen.begin != first.begin || (seen.begin > 0 && seen.end != first.end)) break;
+        if (a->table[a->table_start[t + count] + chunk] != a->table[a->table_start[t] + chunk]) break;
     }
-    return true;
+    return count;
 }
 
 static void load_rows(Tile *t, const AttentionArgs *a, const Geometry *g, const Block *b) {
@@ -207,16 +228,13 @@ static void attend(const AttentionArgs *a, const Geometry *g, const Block *b) {
         end = stop > end ? stop : end;
     }
     for (int64_t chunk = first; chunk < end; chunk++) {
-        if (share_page(a, b, chunk)) {
-            int64_t keys = a->table[a->table_start[b->token] + chunk] * g->page + head;
-            meet_page(&tile, 0, b->tokens * b->heads, a, g, keys, (Seen){0, PAGE});
-            continue;
-        }
-        for (int i = 0; i < b->tokens; i++) {
+        for (int i = 0, count = 1; i < b->tokens; i += count, count = 1) {
             Seen seen = seen_of(a, b->token + i, chunk);
             if (seen.begin >= seen.end) continue;
+            count = together(a, b, i, chunk);
+            for (int r = 0; r < count * b->heads; r++) tile.seen[i * b->heads + r] = seen_of(a, b->token + i + r / b->heads, chunk);
             int64_t keys = a->table[a->table_start[b->token + i] + chunk] * g->page + head;
-            meet_page(&tile, i * b->heads, b->heads, a, g, keys, seen);
+            meet_page(&tile, i * b->heads, count * b->heads, a, g, keys);
         }
     }
     store_rows(&tile, a, g, b);
@@ -240,9 +258,9 @@ void V(attention)(const Team *team, const AttentionArgs *a) {
 // Per unit and kv head, page after page: the page is widened once to fp32 in the two layouts used, its gradients
 // are summed over rows in ascending order in L1, and each row's dq grows page by page, ascending.
 typedef struct PageScratch {
-    float values_t[MAX_D * PAGE];                     // [Dp][32]
-    float keys[PAGE * MAX_D];                         // [32][Dp]
-    float dkeys[PAGE * MAX_D], dvalues[PAGE * MAX_D]; // [32][Dp]
+    float values_t[MAX_D * PAGE]; // [Dp][32]
+    float keys[PAGE * MAX_D];     // [32][Dp]
+    float *dkeys, *dvalues;       // [32][Dp] of dpages
 } PageScratch;
 
 enum { GRAD_ROWS = REGISTERS == 2 ? 8 : 4 };
@@ -254,85 +272,180 @@ typedef struct GradTile {
     float q[GRAD_ROWS][STRIDE], dy[GRAD_ROWS][STRIDE];
 } GradTile;
 
-static void widen_page(const AttentionArgs *a, const Geometry *g, int64_t keys, PageScratch *s) {
-    bool half = a->dtype == DTYPE_BF16;
-    int64_t values = keys + PAGE * g->Dp;
-    for (int64_t d = 0; d < g->D; d++)
+// Sixteen by sixteen numbers, turned around and widened.
+INLINE void widen_block(const void *pages, int64_t at, int64_t stride, float *to, int64_t to_stride, bool half) {
+    float block[16 * 16];
+    for (int i = 0; i < 16; i++) v_store(block + 16 * i, act_load(pages, at + i * stride, half));
+    turn16((const uint32_t *)(const void *)block, 16, (uint32_t *)(void *)to, to_stride);
+}
+INLINE void widen_page(const AttentionArgs *a, const Geometry *g, int64_t keys, PageScratch *s, bool half) {
+    int64_t values = keys + PAGE * g->Dp, whole = g->D / 16 * 16;
+    for (int64_t d = 0; d < whole; d += 16)
+        for (int j = 0; j < PAGE; j += 16) {
+            widen_block(a->pages, keys + d * PAGE + j, PAGE, s->keys + j * g->Dp + d, g->Dp, half);
+            widen_block(a->pages, values + j * g->Dp + d, g->Dp, s->values_t + d * PAGE + j, PAGE, half);
+        }
+    for (int64_t d = whole; d < g->D; d++)
         for (int j = 0; j < PAGE; j++) {
             s->keys[j * g->Dp + d] = act_get(a->pages, keys + d * PAGE + j, half);
             s->values_t[d * PAGE + j] = act_get(a->pages, values + j * g->Dp + d, half);
         }
-    memset(s->dkeys, 0, (size_t)(PAGE * g->Dp) * sizeof(float));
-    memset(s->dvalues, 0, (size_t)(PAGE * g->Dp) * sizeof(float));
+}
+
+// What rows see of a page together, [all_from, least), and altogether, [first, most).
+typedef struct Overlap {
+    int first, all_from, least, most;
+} Overlap;
+static Overlap overlap_of(const int *begin, const int *valid, int rows) {
+    Overlap o = {PAGE, 0, PAGE, 0};
+    for (int r = 0; r < rows; r++) {
+        o.first = begin[r] < o.first ? begin[r] : o.first;
+        o.all_from = begin[r] > o.all_from ? begin[r] : o.all_from;
+        o.least = valid[r] < o.least ? valid[r] : o.least;
+        o.most = valid[r] > o.most ? valid[r] : o.most;
+    }
+    return o;
 }
 
 // Rows of `sum` [32][Dp] grow by weights[r][j] * x[r], rows ascending. A row adds nothing to positions it doesn't see,
-// not even zero times an infinity.
-INLINE void add_outer(float *sum, const float (*weights)[PAGE], const float (*x)[STRIDE], const int *begin, const int *valid, int64_t Dp,
-                      int rows) {
-    int first = PAGE, all_from = 0, least = PAGE, most = 0;
-    for (int r = 0; r < rows; r++) {
-        first = begin[r] < first ? begin[r] : first;
-        all_from = begin[r] > all_from ? begin[r] : all_from;
-        least = valid[r] < least ? valid[r] : least;
-        most = valid[r] > most ? valid[r] : most;
-    }
-    for (int j = first; j < most; j++)
-        for (int64_t c = 0; c < Dp; c += 16) {
-            v16 acc = v_load(sum + j * Dp + c);
-            if (j >= all_from && j < least) {
-                for (int r = 0; r < rows; r++) acc = v_fma(v_set1(weights[r][j]), v_load(x[r] + c), acc);
-            } else {
-                for (int r = 0; r < rows; r++)
-                    if (j >= begin[r] && j < valid[r]) acc = v_fma(v_set1(weights[r][j]), v_load(x[r] + c), acc);
-            }
-            v_store(sum + j * Dp + c, acc);
+// not even zero times an infinity. `width` registers of columns at a time, from column c on; the rows' stay in registers.
+INLINE void outer_columns(float *sum, const float (*weights)[PAGE], const float (*x)[STRIDE], const GradTile *t, int from, const Overlap *o,
+                          int64_t Dp, int64_t c, int width, int rows) {
+    v16 row[GRAD_ROWS][REGISTERS], acc[REGISTERS];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int i = 0; i < width; i++) row[r][i] = v_load(x[from + r] + c + 16 * i);
+    for (int j = o->first; j < o->most; j++) {
+        bool all = j >= o->all_from && j < o->least;
+        float *at = sum + j * Dp + c;
+#pragma GCC unroll 2
+        for (int i = 0; i < width; i++) acc[i] = v_load(at + 16 * i);
+        if (all) {
+#pragma GCC unroll 8
+            for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+                for (int i = 0; i < width; i++) acc[i] = v_fma(v_set1(weights[r][j]), row[r][i], acc[i]);
+        } else {
+#pragma GCC unroll 8
+            for (int r = 0; r < rows; r++)
+                if (j >= t->begin[from + r] && j < t->valid[from + r])
+#pragma GCC unroll 2
+                    for (int i = 0; i < width; i++) acc[i] = v_fma(v_set1(weights[r][j]), row[r][i], acc[i]);
         }
+#pragma GCC unroll 2
+        for (int i = 0; i < width; i++) v_store(at + 16 * i, acc[i]);
+    }
+}
+INLINE void add_outer(float *sum, const float (*weights)[PAGE], const float (*x)[STRIDE], const GradTile *t, int from, const Overlap *o, int64_t Dp,
+                      int rows) {
+    int64_t c = 0;
+    for (; c + 16 * REGISTERS <= Dp; c += 16 * REGISTERS) outer_columns(sum, weights, x, t, from, o, Dp, c, REGISTERS, rows);
+    for (; c < Dp; c += 16) outer_columns(sum, weights, x, t, from, o, Dp, c, 1, rows);
 }
 
-INLINE void grad_rows(const AttentionGradArgs *g_args, const Geometry *g, const GradTile *t, int64_t page, PageScratch *s, int rows, bool half) {
+// dq of one row grows by weights[j] * keys[j], j ascending in [from, to).
+static void add_keys_row(float *dq, const float *weights, const float *keys, int from, int to, const Geometry *g) {
+    if (from >= to) return;
+    FOR_LANES(g->D) {
+        v16 acc = lanes_load(dq, c, n, false);
+        for (int j = from; j < to; j++) acc = v_fma(v_set1(weights[j]), v_load(keys + j * g->Dp + c), acc);
+        lanes_store(dq, c, acc, n, false);
+    }
+}
+// The same of all rows: what they see together at once.
+INLINE void keys_columns(float *dq, const int64_t *at, const float (*weights)[PAGE], const float *keys, const Overlap *o, const Geometry *g, int64_t c,
+                         int width, int rows) {
+    v16 acc[GRAD_ROWS][REGISTERS], key[REGISTERS];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int i = 0; i < width; i++) acc[r][i] = v_load(dq + at[r] * g->D + c + 16 * i);
+    for (int j = o->all_from; j < o->least; j++) {
+#pragma GCC unroll 2
+        for (int i = 0; i < width; i++) key[i] = v_load(keys + j * g->Dp + c + 16 * i);
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+            for (int i = 0; i < width; i++) acc[r][i] = v_fma(v_set1(weights[r][j]), key[i], acc[r][i]);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int i = 0; i < width; i++) v_store(dq + at[r] * g->D + c + 16 * i, acc[r][i]);
+}
+INLINE void add_keys(float *dq, const GradTile *t, int from, const float (*weights)[PAGE], const float *keys, const Overlap *o, const Geometry *g,
+                     int rows) {
+    const int64_t *at = t->at + from;
+    const int *first = t->begin + from, *valid = t->valid + from;
+    bool whole = g->D % 16 == 0;
+    int begin = whole ? o->all_from : PAGE, end = whole && o->least > begin ? o->least : begin;
+    for (int r = 0; r < rows; r++)
+        add_keys_row(dq + at[r] * g->D, weights[r], keys, first[r], valid[r] < begin ? valid[r] : begin, g);
+    if (begin == end) {
+        for (int r = 0; r < rows; r++) add_keys_row(dq + at[r] * g->D, weights[r], keys, begin > first[r] ? begin : first[r], valid[r], g);
+        return;
+    }
+    int64_t c = 0;
+    for (; c + 16 * REGISTERS <= g->D; c += 16 * REGISTERS) keys_columns(dq, at, weights, keys, o, g, c, REGISTERS, rows);
+    for (; c < g->D; c += 16) keys_columns(dq, at, weights, keys, o, g, c, 1, rows);
+    for (int r = 0; r < rows; r++) add_keys_row(dq + at[r] * g->D, weights[r], keys, end, valid[r], g);
+}
+
+// Rows [from, from + rows) of a tile.
+INLINE void grad_rows(const AttentionGradArgs *g_args, const Geometry *g, const GradTile *t, int from, int64_t page, PageScratch *s, int rows,
+                      bool half) {
     const AttentionArgs *a = &g_args->forward;
     float weights[GRAD_ROWS][PAGE], dscores[GRAD_ROWS][PAGE];
-    score_rows(t->steps, a->pages, page, g->D, rows, half, a->scale, weights);
-    score_rows((const uint32_t(*)[STRIDE])t->dy, s->values_t, 0, g->D, rows, false, 1.0f, dscores);
+    score_rows(t->steps + from, a->pages, page, g->D, rows, half, a->scale, weights);
+    score_rows((const uint32_t(*)[STRIDE])t->dy + from, s->values_t, 0, g->D, rows, false, 1.0f, dscores);
     for (int r = 0; r < rows; r++) {
-        v16 lse = v_set1(a->lse[t->at[r]]), delta = v_set1(g_args->delta[t->at[r]]), scale = v_set1(a->scale);
+        int64_t at = t->at[from + r];
+        int begin = t->begin[from + r], valid = t->valid[from + r];
+        v16 lse = v_set1(a->lse[at]), delta = v_set1(g_args->delta[at]), scale = v_set1(a->scale);
         for (int c = 0; c < PAGE; c += 16) {
-            v16 p = v_first(v_exp(v_sub(v_load(weights[r] + c), lse)), t->valid[r] - c, v_zero());
+            v16 p = v_first(v_exp(v_sub(v_load(weights[r] + c), lse)), valid - c, v_zero());
             v16 ds = v_mul(v_mul(p, v_sub(v_load(dscores[r] + c), delta)), scale);
-            ds = v_first(ds, t->valid[r] - c, v_zero());
-            v_store(weights[r] + c, v_first(v_zero(), t->begin[r] - c, p));
-            v_store(dscores[r] + c, v_first(v_zero(), t->begin[r] - c, ds));
+            ds = v_first(ds, valid - c, v_zero());
+            v_store(weights[r] + c, v_first(v_zero(), begin - c, p));
+            v_store(dscores[r] + c, v_first(v_zero(), begin - c, ds));
         }
     }
-    add_outer(s->dvalues, (const float(*)[PAGE])weights, t->dy, t->begin, t->valid, g->Dp, rows);
-    add_outer(s->dkeys, (const float(*)[PAGE])dscores, t->q, t->begin, t->valid, g->Dp, rows);
-    for (int r = 0; r < rows; r++) {
-        float *dq = g_args->dq + t->at[r] * g->D;
-        FOR_LANES(g->D) {
-            v16 acc = lanes_load(dq, c, n, false);
-            for (int j = t->begin[r]; j < t->valid[r]; j++)
-                acc = v_fma(v_set1(dscores[r][j]), v_load(s->keys + j * g->Dp + c), acc);
-            lanes_store(dq, c, acc, n, false);
-        }
-    }
+    Overlap o = overlap_of(t->begin + from, t->valid + from, rows);
+    add_outer(s->dvalues, (const float(*)[PAGE])weights, t->dy, t, from, &o, g->Dp, rows);
+    add_outer(s->dkeys, (const float(*)[PAGE])dscores, t->q, t, from, &o, g->Dp, rows);
+    add_keys(g_args->dq, t, from, (const float(*)[PAGE])dscores, s->keys, &o, g, rows);
 }
 
-#define GRAD_CASE(n)                                                                                         \
-    case n:                                                                                                  \
+#define GRAD_PART(n)                                                                                         \
+    if (t->rows - from >= n) {                                                                               \
         if (g_args->forward.dtype == DTYPE_BF16)                                                             \
-            grad_rows(g_args, g, t, page, s, n, true);                                                       \
+            grad_rows(g_args, g, t, from, page, s, n, true);                                                 \
         else                                                                                                 \
-            grad_rows(g_args, g, t, page, s, n, false);                                                      \
-        break;
-static void grad_tile(const AttentionGradArgs *g_args, const Geometry *g, GradTile *t, int64_t page, PageScratch *s) {
-    switch (t->rows) {
-        GRAD_CASE(1) GRAD_CASE(2) GRAD_CASE(3) GRAD_CASE(4)
-#if defined(__AVX512F__)
-        GRAD_CASE(5) GRAD_CASE(6) GRAD_CASE(7) GRAD_CASE(8)
-#endif
+            grad_rows(g_args, g, t, from, page, s, n, false);                                                \
+        from += n;                                                                                           \
     }
+// Rows in order, so the sums are the same in whatever parts they are taken.
+static void grad_tile(const AttentionGradArgs *g_args, const Geometry *g, GradTile *t, int64_t page, PageScratch *s) {
+    int from = 0;
+#if defined(__AVX512F__)
+    GRAD_PART(8)
+#endif
+    GRAD_PART(4) GRAD_PART(2) GRAD_PART(1)
     t->rows = 0;
+}
+
+INLINE void load_grad_row(const AttentionGradArgs *g_args, const Geometry *g, GradTile *tile, int r, bool half) {
+    const AttentionArgs *a = &g_args->forward;
+    int64_t at = tile->at[r] * g->D;
+    int size = half ? 2 : 4;
+    if (half && g->D % 2) ((bf16 *)tile->steps[r])[g->D] = 0; // the last pair's
+    FOR_LANES(g->D) {
+        if (n == 16) memcpy((char *)tile->steps[r] + c * size, (const char *)a->q + (at + c) * size, (size_t)(16 * size));
+        else memcpy((char *)tile->steps[r] + c * size, (const char *)a->q + (at + c) * size, (size_t)(n * size));
+        lanes_store(tile->q[r], c, lanes_load(a->q, at + c, n, half), n, false);
+        lanes_store(tile->dy[r], c, lanes_load(g_args->dy, at + c, n, false), n, false);
+    }
 }
 
 // All rows of the unit that see `page` as their chunk `chunk`.
@@ -341,7 +454,11 @@ static void grad_page(const AttentionGradArgs *g_args, const Geometry *g, int un
     const AttentionArgs *a = &g_args->forward;
     bool half = a->dtype == DTYPE_BF16;
     int64_t keys = page * g->page + kv_head * g->head;
-    widen_page(a, g, keys, s);
+    if (half) widen_page(a, g, keys, s, true);
+    else widen_page(a, g, keys, s, false);
+    s->dkeys = g_args->dpages + keys;
+    s->dvalues = s->dkeys + PAGE * g->Dp;
+    memset(s->dkeys, 0, (size_t)(2 * PAGE * g->Dp) * sizeof(float));
     int64_t end = g_args->unit[unit + 1];
     for (int64_t t = g_args->unit[unit]; t < end;) {
         // Rows of one sequence follow each other and share a table.
@@ -358,12 +475,8 @@ static void grad_page(const AttentionGradArgs *g_args, const Geometry *g, int un
                 tile->at[r] = t * a->heads + h;
                 tile->begin[r] = (int)(begin > 0 ? begin : 0);
                 tile->valid[r] = (int)(valid < PAGE ? valid : PAGE);
-                if (half && g->D % 2) ((bf16 *)tile->steps[r])[g->D] = 0; // the last pair's
-                memcpy(tile->steps[r], (const char *)a->q + tile->at[r] * g->D * (half ? 2 : 4), (size_t)g->D * (half ? 2 : 4));
-                FOR_LANES(g->D) {
-                    lanes_store(tile->q[r], c, lanes_load(a->q, tile->at[r] * g->D + c, n, half), n, false);
-                    lanes_store(tile->dy[r], c, lanes_load(g_args->dy, tile->at[r] * g->D + c, n, false), n, false);
-                }
+                if (half) load_grad_row(g_args, g, tile, r, true);
+                else load_grad_row(g_args, g, tile, r, false);
                 if (tile->rows == GRAD_ROWS) grad_tile(g_args, g, tile, keys, s);
             }
         }
@@ -374,9 +487,6 @@ static void grad_page(const AttentionGradArgs *g_args, const Geometry *g, int un
         memset(s->dkeys + j * g->Dp + g->D, 0, (size_t)(g->Dp - g->D) * sizeof(float));
         memset(s->dvalues + j * g->Dp + g->D, 0, (size_t)(g->Dp - g->D) * sizeof(float));
     }
-    float *out = g_args->dpages + keys;
-    memcpy(out, s->dkeys, (size_t)(PAGE * g->Dp) * sizeof(float));
-    memcpy(out + PAGE * g->Dp, s->dvalues, (size_t)(PAGE * g->Dp) * sizeof(float));
 }
 
 void V(attention_grad)(const Team *team, const AttentionGradArgs *b) {

@@ -37,12 +37,8 @@ INLINE void put_sums(const Tile *t, v16 (*acc)[HALVES], int column, int rows, St
 #pragma GCC unroll 2
         for (int h = 0; h < HALVES; h++) {
             int64_t at = r * t->ldy + (column + h) * 16;
-            if (store == STORE_ACT && half)
-                v_store_bf16_sum((bf16 *)t->y + at, acc[r][h]);
-            else if (store == ADD_F32)
-                v_store((float *)t->y + at, v_add(v_load((const float *)t->y + at), acc[r][h]));
-            else
-                v_store((float *)t->y + at, acc[r][h]);
+            v16 sum = store == ADD_F32 ? v_add(v_load((const float *)t->y + at), acc[r][h]) : acc[r][h];
+            act_store_result(t->y, at, sum, half && store == STORE_ACT);
         }
 }
 
@@ -117,7 +113,7 @@ INLINE void pack_panel(const float *w, int64_t N, int64_t K, float scale, int64_
         }
         int64_t s = 0;
         for (; s + 16 <= block_steps; s += 16)
-            for (int r = 0; r < PANEL; r += 16) turn16(&block[r][s], PACK_BLOCK, to + s * PANEL + r);
+            for (int r = 0; r < PANEL; r += 16) turn16(&block[r][s], PACK_BLOCK, to + s * PANEL + r, PANEL);
         for (; s < block_steps; s++)
             for (int r = 0; r < PANEL; r++) to[s * PANEL + r] = block[r][s];
         to += block_steps * PANEL;
@@ -260,7 +256,7 @@ INLINE void turn_block(const uint32_t *from, int64_t width, uint32_t *to, int64_
         from = edge;
     }
     for (int64_t s = 0; s < full; s += 16)
-        for (int64_t c = 0; c < PANEL; c += 16) turn16(from + s * PANEL + c, PANEL, turned + c * PANEL + s);
+        for (int64_t c = 0; c < PANEL; c += 16) turn16(from + s * PANEL + c, PANEL, turned + c * PANEL + s, PANEL);
     if (!half) memcpy(to, turned, (size_t)(steps * PANEL) * 4);
     for (int64_t s = 0; half && s < steps; s++)
         for (int c = 0; c < PANEL; c += 16) {

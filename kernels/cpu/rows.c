@@ -52,8 +52,8 @@ void V(rmsnorm)(const Team *team, const RmsnormArgs *a) {
     bool half = a->store == STORE_ACT && is_half(a->dtype);
     team_share(team, a->T * heads, 1, &from, &to);
     for (int64_t i = from; i < to; i++) {
-        const float *x = a->x + i / heads * ldx + i % heads * a->C;
-        int64_t y = i / heads * ldy + i % heads * a->C;
+        int64_t t = i / heads, column = (i - t * heads) * a->C, y = t * ldy + column;
+        const float *x = a->x + t * ldx + column;
         v16 sum = v_zero();
         FOR_LANES(a->C) {
             v16 v = lanes_load(x, c, n, false);
@@ -65,9 +65,23 @@ void V(rmsnorm)(const Team *team, const RmsnormArgs *a) {
         FOR_LANES(a->C) {
             v16 v = v_mul(v_mul(lanes_load(x, c, n, false), scale), norm_weight(a->weight, c, n, a->offset));
             if (a->store == ADD_F32) v = v_add(lanes_load(a->y, y + c, n, false), v);
-            lanes_store(a->y, y + c, v, n, half);
+            lanes_store_result(a->y, y + c, v, n, half);
         }
     }
+}
+
+// dweight of `width` registers of columns from c on, tokens ascending: a row's lines are read one after the other.
+INLINE void norm_weight_sums(const RmsnormGradArgs *a, int64_t c, int64_t n, int width, int64_t heads, int64_t ldx, int64_t lddy) {
+    v16 sum[4];
+    for (int i = 0; i < width; i++) sum[i] = lanes_load(a->dweight, c + 16 * i, n, false);
+    for (int64_t t = 0; t < a->T; t++)
+        for (int64_t h = 0; h < heads; h++) {
+            const float *x = a->x + t * ldx + h * a->C + c, *dy = a->dy + t * lddy + h * a->C + c;
+            v16 rstd = v_set1(a->rstd[t * heads + h]);
+            for (int i = 0; i < width; i++)
+                sum[i] = v_fma(lanes_load(dy, 16 * i, n, false), v_mul(lanes_load(x, 16 * i, n, false), rstd), sum[i]);
+        }
+    for (int i = 0; i < width; i++) lanes_store(a->dweight, c + 16 * i, sum[i], n, false);
 }
 
 // With xhat = x rstd and g = dy w: dx = rstd (g - xhat mean(g xhat)); dweight = sum_t dy xhat.
@@ -77,8 +91,8 @@ void V(rmsnorm_grad)(const Team *team, const RmsnormGradArgs *a) {
     bool half = a->written && is_half(a->dtype);
     team_share(team, a->T * heads, 1, &from, &to);
     for (int64_t i = from; i < to; i++) {
-        const float *x = a->x + i / heads * ldx + i % heads * a->C, *dy = a->dy + i / heads * lddy + i % heads * a->C;
-        int64_t dx = i / heads * lddx + i % heads * a->C;
+        int64_t t = i / heads, column = (i - t * heads) * a->C, dx = t * lddx + column;
+        const float *x = a->x + t * ldx + column, *dy = a->dy + t * lddy + column;
         v16 sum = v_zero(), rstd = v_set1(a->rstd[i]);
         FOR_LANES(a->C) {
             v16 g = v_mul(lanes_load(dy, c, n, false), norm_weight(a->weight, c, n, a->offset));
@@ -89,25 +103,18 @@ void V(rmsnorm_grad)(const Team *team, const RmsnormGradArgs *a) {
             v16 g = v_mul(lanes_load(dy, c, n, false), norm_weight(a->weight, c, n, a->offset));
             v16 xhat = v_mul(lanes_load(x, c, n, false), rstd);
             v16 d = v_mul(rstd, v_sub(g, v_mul(xhat, mean)));
-            lanes_store(a->dx, dx + c, a->written ? d : v_add(lanes_load(a->dx, dx + c, n, false), d), n, half);
+            lanes_store_result(a->dx, dx + c, a->written ? d : v_add(lanes_load(a->dx, dx + c, n, false), d), n, half);
         }
     }
     team_share(team, a->C, 16, &from, &to);
-    for (int64_t c = from; c < to; c += 16) {
-        int64_t n = to - c < 16 ? to - c : 16;
-        v16 sum = lanes_load(a->dweight, c, n, false);
-        for (int64_t i = 0; i < a->T * heads; i++) {
-            int64_t in_row = i % heads * a->C + c;
-            v16 xhat = v_mul(lanes_load(a->x, i / heads * ldx + in_row, n, false), v_set1(a->rstd[i]));
-            sum = v_fma(lanes_load(a->dy, i / heads * lddy + in_row, n, false), xhat, sum);
-        }
-        lanes_store(a->dweight, c, sum, n, false);
-    }
+    int64_t c = from;
+    for (; c + 64 <= to; c += 64) norm_weight_sums(a, c, 16, 4, heads, ldx, lddy);
+    for (; c < to; c += 16) norm_weight_sums(a, c, to - c < 16 ? to - c : 16, 1, heads, ldx, lddy);
 }
 
 // ---- RoPE and the pages ----------------------------------------------------------------------------------
 // The first R of D elements in halves; the others stay.
-INLINE void rotate(const float *x, const float *cosine, int R, int D, float sign, float *y) {
+INLINE void rotate(const float *x, const float *cosine, int R, int D, float sign, float *restrict y) {
     int half_width = R / 2;
     const float *sine = cosine + half_width;
     for (int i = 0; i < half_width; i++) {
@@ -123,6 +130,7 @@ void V(rope)(const Team *team, const RopeArgs *a) {
     int64_t from, to, D = a->D, R = a->rotary ? a->rotary : D, Dp = head_padded(D), columns = (a->heads + 2 * a->kv_heads) * D;
     int64_t page = page_elements(a->kv_heads, D);
     float row[512];
+    bf16 rounded[512];
     team_share(team, a->T, 1, &from, &to);
     for (int64_t t = from; t < to; t++) {
         const float *x = a->qkv + t * columns, *cosine = a->cos_sin + (int64_t)a->position[t] * R;
@@ -133,13 +141,13 @@ void V(rope)(const Team *team, const RopeArgs *a) {
         for (int h = 0; h < a->kv_heads; h++) {
             rotate(x + (a->heads + h) * D, cosine, (int)R, (int)D, 1.0f, row);
             const float *value = x + (a->heads + a->kv_heads + h) * D;
+            if (half) FOR_LANES(D) lanes_store(rounded, c, v_load(row + c), n, true);
             for (int64_t i = a->slot_start[t]; i < a->slot_start[t + 1]; i++) {
                 int64_t slot = a->slot[i] % PAGE, keys = a->slot[i] / PAGE * page + h * 2 * PAGE * Dp;
                 int64_t values = keys + PAGE * Dp + slot * Dp;
-                for (int64_t d = 0; d < D; d++) {
-                    act_put(a->pages, keys + d * PAGE + slot, row[d], half);
-                    act_put(a->pages, values + d, value[d], half);
-                }
+                for (int64_t d = 0; half && d < D; d++) ((bf16 *)a->pages)[keys + d * PAGE + slot] = rounded[d];
+                for (int64_t d = 0; !half && d < D; d++) ((float *)a->pages)[keys + d * PAGE + slot] = row[d];
+                FOR_LANES(D) lanes_store(a->pages, values + c, lanes_load(value, c, n, false), n, half);
             }
         }
     }
@@ -168,11 +176,15 @@ void V(rope_grad)(const Team *team, const RopeGradArgs *a) {
             store_dqk(a, t, h, row, half);
         }
         for (int h = 0; h < a->kv_heads; h++) {
-            memset(sum, 0, sizeof sum);
+            memset(sum[0], 0, (size_t)Dp * sizeof(float));
+            memset(sum[1], 0, (size_t)Dp * sizeof(float));
             for (int64_t i = a->slot_start[t]; i < a->slot_start[t + 1]; i++) {
                 const float *dk = a->dpages + a->slot[i] / PAGE * page + h * 2 * PAGE * Dp + a->slot[i] % PAGE * Dp;
                 const float *dv = dk + PAGE * Dp;
-                for (int64_t d = 0; d < D; d++) sum[0][d] += dk[d], sum[1][d] += dv[d];
+                for (int64_t c = 0; c < Dp; c += 16) {
+                    v_store(sum[0] + c, v_add(v_load(sum[0] + c), v_load(dk + c)));
+                    v_store(sum[1] + c, v_add(v_load(sum[1] + c), v_load(dv + c)));
+                }
             }
             rotate(sum[0], cosine, (int)R, (int)D, -1.0f, row);
             store_dqk(a, t, a->heads + h, row, half);
@@ -203,7 +215,7 @@ void V(swiglu)(const Team *team, const SwigluArgs *a) {
         int64_t gate = t * 2 * a->F, up = gate + a->F;
         FOR_LANES(a->F) {
             v16 g = lanes_load(a->gate_up, gate + c, n, half), u = lanes_load(a->gate_up, up + c, n, half);
-            lanes_store(a->y, t * a->F + c, v_mul(v_mul(g, v_sigmoid(gate_argument(a->gate, g))), u), n, half);
+            lanes_store_result(a->y, t * a->F + c, v_mul(v_mul(g, v_sigmoid(gate_argument(a->gate, g))), u), n, half);
         }
     }
 }
@@ -218,8 +230,8 @@ void V(swiglu_grad)(const Team *team, const SwigluGradArgs *a) {
         FOR_LANES(a->F) {
             v16 g = lanes_load(a->gate_up, gate + c, n, half), u = lanes_load(a->gate_up, up + c, n, half);
             v16 dy = lanes_load(a->dy, t * a->F + c, n, false), s = v_sigmoid(gate_argument(a->gate, g));
-            lanes_store(a->dgate_up, gate + c, v_mul(v_mul(dy, u), gate_slope(a->gate, g, s)), n, half);
-            lanes_store(a->dgate_up, up + c, v_mul(dy, v_mul(g, s)), n, half);
+            lanes_store_result(a->dgate_up, gate + c, v_mul(v_mul(dy, u), gate_slope(a->gate, g, s)), n, half);
+            lanes_store_result(a->dgate_up, up + c, v_mul(dy, v_mul(g, s)), n, half);
         }
     }
 }

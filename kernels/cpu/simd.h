@@ -160,8 +160,8 @@ INLINE void v_store_bf16(bf16 *p, v16 a) {
     i16 quiet = i_bits(v_if_nan(a, i_float(i_set1(0x7fc00000)), i_float(rounded)));
     i_narrow(p, i_shr(quiet, 16));
 }
-// The same of what arithmetic gave: no denormal, since those are flushed (threads.h).
-INLINE void v_store_bf16_sum(bf16 *p, v16 a) {
+// The same of what arithmetic gave: never a denormal, since those are flushed (threads.h).
+INLINE void v_store_bf16_result(bf16 *p, v16 a) {
 #if defined(__AVX512BF16__)
     __m256i rounded = (__m256i)_mm512_cvtneps_pbh(a);
     __mmask16 nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
@@ -218,6 +218,12 @@ INLINE void act_store(void *p, int64_t index, v16 a, bool half) {
     else
         v_store((float *)p + index, a);
 }
+INLINE void act_store_result(void *p, int64_t index, v16 a, bool half) {
+    if (half)
+        v_store_bf16_result((bf16 *)p + index, a);
+    else
+        v_store((float *)p + index, a);
+}
 INLINE float act_get(const void *p, int64_t index, bool half) {
     return half ? from_bf16(((const bf16 *)p)[index]) : ((const float *)p)[index];
 }
@@ -246,6 +252,12 @@ INLINE v16 lanes_load(const void *p, int64_t index, int64_t n, bool half) {
 INLINE void lanes_store(void *p, int64_t index, v16 a, int64_t n, bool half) {
     if (n == 16)
         act_store(p, index, a, half);
+    else
+        act_store_part(p, index, a, (int)n, half);
+}
+INLINE void lanes_store_result(void *p, int64_t index, v16 a, int64_t n, bool half) {
+    if (n == 16)
+        act_store_result(p, index, a, half);
     else
         act_store_part(p, index, a, (int)n, half);
 }
