@@ -4,6 +4,7 @@
 #include "report.h"
 #include "embedded.h"
 #include "files.h"
+#include <ctype.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -140,7 +141,7 @@ static void source(Buf *out, const json_t *block) {
 static void name_text(Buf *out, const char *text, size_t size) {
     while (size > 0) {
         size_t n = 0;
-        while (n < size && !strchr("/:,", text[n])) n++;
+        while (n < size && (!strchr("/:,", text[n]) || (n + 1 < size && text[n] == ',' && isdigit((unsigned char)text[n + 1])))) n++; // 1,000 is whole
         n += n < size;
         html_text(out, text, n);
         text += n, size -= n;

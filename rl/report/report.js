@@ -111,6 +111,11 @@
     });
   }
 
+  // 1, 2 or 5 times a power of ten, at most x: where an axis may begin.
+  function roundBelow(x) {
+    const power = Math.pow(10, Math.floor(Math.log10(x))), digit = x / power;
+    return power * (digit >= 5 ? 5 : digit >= 2 ? 2 : 1);
+  }
   function axis(title, isPercent, extra) {
     return Object.assign({
       title: {display: !!title, text: title, color: colour("soft"), align: "end"},
@@ -175,7 +180,7 @@
     const front = points.filter(p => p.front).sort((a, b) => a.x - b.x);
     const ticks = {color: colour("soft"), maxRotation: 0, autoSkip: true,
                    callback: v => !wide || /^[125]/.test(Number(v).toExponential()) ? scaled(v) : null};
-    const x = axis(view.cost, false, wide ? {type: "logarithmic", min: Math.min(...xs) / 1.5, max: Math.max(...xs) * 1.6}
+    const x = axis(view.cost, false, wide ? {type: "logarithmic", min: roundBelow(Math.min(...xs) / 1.2), max: Math.max(...xs) * 1.6}
                                           : {type: "linear", beginAtZero: true, grace: "12%"});
     x.ticks = ticks;
     return {
