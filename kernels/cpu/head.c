@@ -1,7 +1,6 @@
 // The head: logits by blocks of 256 of the vocabulary, with logprob and entropy, never more than a tile of them at a
 // time unless the caller wants them for sampling; its gradient; and sampling.
 #include "head_tile.h"
-#include <stdlib.h>
 
 // Sets logits outside the kept ids (ascending) to -inf.
 static void keep_only(float *row, int64_t v0, const int32_t *kept, int64_t count) {
@@ -167,32 +166,36 @@ typedef struct Ranked {
     float logit;
     int32_t id;
 } Ranked;
-static int by_logit(const void *x, const void *y) {
-    const Ranked *a = x, *b = y;
-    if (a->logit != b->logit) return a->logit > b->logit ? -1 : 1;
-    return a->id < b->id ? -1 : 1;
-}
-static int by_id(const void *x, const void *y) {
-    int32_t a = *(const int32_t *)x, b = *(const int32_t *)y;
-    return (a > b) - (a < b);
-}
+static bool is_likelier(Ranked a, Ranked b) { return a.logit != b.logit ? a.logit > b.logit : a.id < b.id; }
 
-// Tokens from the likeliest on, ranked as far as somebody asks: in bands of logits, the next one lower and twice as wide.
+// Tokens from the likeliest on, ranked as far as somebody asks: in bands of logits, the next one lower and twice as wide. A band's
+// tokens are a heap that stands behind those ranked before and on its head: its root is the last of `ranked`, and what is taken off
+// changes places with the heap's last, which stands where the next rank belongs. So no sort takes memory of its own.
 typedef struct Ranking {
     const float *logits;
     const VocabStats *stats;
     int64_t V, count;
     Ranked *ranked;    // [V], of which `count` are there
+    int64_t known;     // of these, so many in their order; the others are the heap
     double max, width; // so far down from max
-    float low;         // all logits from here on are ranked; -inf: everything is
+    float low;         // all logits from here on are there; -inf: everything is
     bool all;
 } Ranking;
+// Element h of the heap is root[-h]; from `h` down it may be out of order.
+static void sift(Ranked *root, int64_t h, int64_t size) {
+    Ranked x = root[-h];
+    for (int64_t child = 2 * h + 1; child < size; h = child, child = 2 * h + 1) {
+        if (child + 1 < size && is_likelier(root[-child - 1], root[-child])) child++;
+        if (!is_likelier(root[-child], x)) break;
+        root[-h] = root[-child];
+    }
+    root[-h] = x;
+}
 static void rank_band(Ranking *r) {
     float high = r->low;
     bool first = r->count == 0 && r->width == 0;
     r->width = first ? 4 : r->width * 2;
     r->low = r->width < 64 ? (float)(r->max - r->width) : MINUS_INFINITY;
-    int64_t from = r->count;
     for (int64_t b = 0; b < blocks_of(r->V); b++) {
         if (r->stats[b].max < r->low) continue;
         int64_t end = (b + 1) * VOCAB_BLOCK < r->V ? (b + 1) * VOCAB_BLOCK : r->V;
@@ -200,34 +203,52 @@ static void rank_band(Ranking *r) {
             if (r->logits[v] >= r->low && (first || r->logits[v] < high)) r->ranked[r->count++] = (Ranked){r->logits[v], (int32_t)v};
     }
     r->all = r->low == MINUS_INFINITY;
-    qsort(r->ranked + from, (size_t)(r->count - from), sizeof *r->ranked, by_logit);
+    int64_t size = r->count - r->known;
+    for (int64_t h = size / 2 - 1; h >= 0; h--) sift(r->ranked + r->count - 1, h, size);
 }
-// The logit of the i-th likeliest, i < V.
-static double ranked_logit(Ranking *r, int64_t i) {
-    while (r->count <= i && !r->all) rank_band(r);
-    return r->ranked[i].logit;
+// The i-th likeliest, i < V.
+static Ranked ranked_token(Ranking *r, int64_t i) {
+    while (r->known <= i && (r->known < r->count || !r->all)) {
+        int64_t size = r->count - r->known;
+        if (size == 0) {
+            rank_band(r);
+            continue;
+        }
+        Ranked *root = r->ranked + r->count - 1, *next = r->ranked + r->known++, likeliest = *root;
+        *root = *next, *next = likeliest;
+        sift(root, 0, size - 1);
+    }
+    return r->ranked[i];
 }
 
-// Fills row->kept; `ranked` has V places.
+// Fills row->kept, ids ascending, with all tokens down to `last`.
+static void keep_from(const Ranking *r, Ranked last, SampleRow *row) {
+    row->kept_count = 0;
+    for (int64_t b = 0; b < blocks_of(r->V); b++) {
+        if (r->stats[b].max < last.logit) continue;
+        int64_t end = (b + 1) * VOCAB_BLOCK < r->V ? (b + 1) * VOCAB_BLOCK : r->V;
+        for (int64_t v = b * VOCAB_BLOCK; v < end; v++)
+            if (!is_likelier(last, (Ranked){r->logits[v], (int32_t)v})) row->kept[row->kept_count++] = (int32_t)v;
+    }
+}
+
+// `ranked` has V places.
 static void truncate_row(const float *logits, const VocabStats *stats, int64_t V, const Distribution *d, SampleRow *row, Ranked *ranked) {
     Ranking r = {.logits = logits, .stats = stats, .V = V, .ranked = ranked, .max = d->max};
     int64_t count = row->top_k > 0 && row->top_k < V ? row->top_k : V;
     if (row->top_p < 1) {
         double total = count < V ? 0 : d->sum, sum = 0;
-        for (int64_t i = 0; count < V && i < count; i++) total += exact_exp(ranked_logit(&r, i) - d->max);
+        for (int64_t i = 0; count < V && i < count; i++) total += exact_exp((double)ranked_token(&r, i).logit - d->max);
         int64_t n = 0;
-        while (n < count && (n == 0 || sum < row->top_p * total)) sum += exact_exp(ranked_logit(&r, n++) - d->max);
+        while (n < count && (n == 0 || sum < row->top_p * total)) sum += exact_exp((double)ranked_token(&r, n++).logit - d->max);
         count = n;
     }
     if (row->min_p > 0) {
         int64_t n = 0;
-        while (n < count && (n == 0 || exact_exp(ranked_logit(&r, n) - ranked[0].logit) >= row->min_p)) n++;
+        while (n < count && (n == 0 || exact_exp((double)ranked_token(&r, n).logit - d->max) >= row->min_p)) n++;
         count = n;
     }
-    ranked_logit(&r, count - 1);
-    for (int64_t i = 0; i < count; i++) row->kept[i] = ranked[i].id;
-    row->kept_count = (int32_t)count;
-    qsort(row->kept, (size_t)count, sizeof(int32_t), by_id);
+    keep_from(&r, ranked_token(&r, count - 1), row);
 }
 
 void V(sample)(const Team *team, const SampleArgs *a) {
