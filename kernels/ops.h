@@ -40,6 +40,7 @@ typedef struct PackArgs {
     void *packed;     // of w [N, K], or NULL
     void *transposed; // of its transpose [K, N], or NULL
     float scale;      // w is multiplied by it on the way; 0: by 1
+    void *int8;       // of w in 8 bits, int8_bytes(N, K), or NULL; on the CPU only
 } PackArgs;
 typedef struct UnpackArgs {
     const void *packed; // [N, K]
@@ -61,7 +62,8 @@ typedef struct Products {
 } Products;
 
 // How a weight lies: packed, or as rows of GGUF's blocks (blocks.h), which a product decodes as it goes, rounded to the
-// product's precision. The sums are those of the packed form.
+// product's precision. The sums are those of the packed form. Or in 8 bits (`pack` makes it, on the CPU only), for `matmul` of one
+// product and for `head`: another product, told below.
 typedef enum WeightFormat {
     WEIGHT_PACKED,
     WEIGHT_Q8_0,
@@ -71,8 +73,23 @@ typedef enum WeightFormat {
     WEIGHT_Q5_1,
     WEIGHT_Q4_K,
     WEIGHT_Q6_K,
-    WEIGHT_FORMATS
+    WEIGHT_FORMATS,
+    WEIGHT_INT8 = WEIGHT_FORMATS
 } WeightFormat;
+
+// Products in 8 bits. Of w and of x each run of INT8_GROUP numbers along the reduced index (the last may be shorter) has a
+// scale, its largest magnitude / 127, and whole numbers q = x * (127 / largest), rounded to nearest even; below 1e-30 it is
+// zero. A run that isn't all finite is zero with the scale NaN. y = one chain over the runs, ascending, of
+// fma(whole * w's scale, x's scale, sum), where `whole`, the sum of the products of the q, is below 2^24 and so exact, as a whole
+// number and in fp32: all variants give the same bits, for any K. w's panel of 32 rows: scales [runs][32], then q + 128 as bytes
+// [K'/4][32][4], K' = K rounded up to 4.
+enum { INT8_GROUP = 64 };
+static inline int64_t int8_runs(int64_t K) { return (K + INT8_GROUP - 1) / INT8_GROUP; }
+static inline int64_t int8_depth(int64_t K) { return (K + 3) / 4 * 4; }
+static inline int64_t int8_panel_bytes(int64_t K) { return int8_runs(K) * PANEL * 4 + int8_depth(K) * PANEL; }
+static inline size_t int8_bytes(int64_t N, int64_t K) { return (size_t)((N + PANEL - 1) / PANEL * int8_panel_bytes(K)); }
+// A row of x: q [K'], scales [runs], and what a sum over a run begins with, as w's bytes are 128 too large [runs].
+static inline int64_t int8_row_bytes(int64_t K) { return int8_depth(K) + int8_runs(K) * 8; }
 
 typedef enum Store { STORE_ACT, STORE_F32, ADD_F32 } Store;
 // y[m, n] = sum_k x[m, k] w[n, k] (+ bias[n]). Rows of x must be readable, and finite, up to packed_depth(K).
@@ -89,7 +106,7 @@ typedef struct MatmulArgs {
     Products products; // with them bias is NULL
     WeightFormat format; // of w; w_step of products with blocks is in bytes
     bool transposed;     // w is [K, N], packed or in blocks: y = x w
-    void *scratch;       // of blocks: matmul_scratch() bytes, of packed and transposed: turn_scratch(); of a device too
+    void *scratch;       // of blocks: matmul_scratch() bytes, of packed and transposed: turn_scratch(), of a device too; in 8 bits: M * int8_row_bytes(K)
 } MatmulArgs;
 // For blocks of N rows (of either form). On the host a panel of each thread; on a device the whole matrix, decoded (of products:
 // so much for each).
@@ -436,7 +453,7 @@ typedef struct HeadArgs {
     const void *x;  // act [M, C]
     const void *w;  // packed [V, C]
     WeightFormat format; // of it
-    void *blocks;        // scratch of blocks: matmul_scratch() bytes for V rows of C
+    void *blocks;        // scratch of blocks: matmul_scratch() bytes for V rows of C; in 8 bits: M * int8_row_bytes(C)
     const float *inv_temperature; // [M]
     float softcap;             // 0: logits aren't capped
     const int32_t *target;     // [M], or NULL

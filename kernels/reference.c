@@ -32,6 +32,7 @@ void pack_reference(const Team *team, const PackArgs *a) {
             if (a->packed) put(a->packed, packed_index(n, k, a->K, a->dtype), w, a->dtype);
             if (a->transposed) put(a->transposed, packed_index(k, n, a->N, a->dtype), w, a->dtype);
         }
+    if (a->int8) int8_pack_reference(a);
 }
 
 void unpack_reference(const Team *team, const UnpackArgs *a) {
@@ -95,7 +96,7 @@ void matmul_reference(const Team *team, const MatmulArgs *a) {
         matmul_reference(team, &one);
     }
     if (a->products.count) return;
-    if (a->format != WEIGHT_PACKED || a->transposed) {
+    if ((a->format != WEIGHT_PACKED && a->format != WEIGHT_INT8) || a->transposed) {
         MatmulArgs plain = *a;
         void *packed = a->format == WEIGHT_PACKED ? turned(a) : decoded(a);
         plain.w = packed, plain.format = WEIGHT_PACKED, plain.transposed = false;
@@ -105,7 +106,8 @@ void matmul_reference(const Team *team, const MatmulArgs *a) {
     }
     for (int64_t m = 0; m < a->M; m++)
         for (int64_t n = 0; n < a->N; n++) {
-            float y = product(a->x, m * a->ldx, a->w, n, a->K, a->dtype);
+            bool bytes = a->format == WEIGHT_INT8;
+            float y = bytes ? int8_product_reference(a->x, m * a->ldx, a->w, n, a->K, a->dtype) : product(a->x, m * a->ldx, a->w, n, a->K, a->dtype);
             if (a->bias) y += a->bias[n];
             if (a->store == ADD_F32) y = ((float *)a->y)[m * a->ldy + n] + y;
             put(a->y, m * a->ldy + n, y, a->store == STORE_ACT ? a->dtype : DTYPE_F32);
@@ -450,7 +452,8 @@ float logit_reference(const HeadArgs *a, int64_t m, int64_t v) {
     bool kept = !a->kept_start;
     for (int64_t i = kept ? 0 : a->kept_start[m]; !kept && i < a->kept_start[m + 1]; i++) kept = a->kept[i] == v;
     if (!kept) return -INFINITY;
-    float l = a->format == WEIGHT_PACKED ? product(a->x, m * a->C, a->w, v, a->C, a->dtype) : product_of_row(a, m, v);
+    float l = a->format == WEIGHT_PACKED ? product(a->x, m * a->C, a->w, v, a->C, a->dtype)
+              : a->format == WEIGHT_INT8 ? int8_product_reference(a->x, m * a->C, a->w, v, a->C, a->dtype) : product_of_row(a, m, v);
     if (a->softcap != 0) l = a->softcap * tanh_reference(l / a->softcap);
     return l * a->inv_temperature[m];
 }

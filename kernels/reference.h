@@ -11,6 +11,9 @@ RECKON_OPERATIONS(PROTOTYPE)
 
 // Logit v of row m (reference.c).
 float logit_reference(const HeadArgs *a, int64_t m, int64_t v);
+// In 8 bits (reference_int8.c): a matrix, and the product of its row n with x from `at` on.
+void int8_pack_reference(const PackArgs *a);
+float int8_product_reference(const void *x, int64_t at, const void *w, int64_t n, int64_t K, Dtype d);
 
 #define ONLY_FIRST if (team->thread != 0) return;
 

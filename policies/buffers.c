@@ -25,6 +25,7 @@ bool workspace_reserve(Policy *p, int64_t rows, Err *err) {
     RESERVE(w->rstd, rows * 4);
     if (c->norm_placement != NORM_BEFORE) RESERVE(w->branch, rows * c->width * 4);
     RESERVE(w->final, act_bytes(p, rows * c->width));
+    if (p->has_int8) RESERVE(w->int8_x, (size_t)rows * int8_longest_row(p));
     TRY(experts_reserve(p, rows, err) && latent_reserve(p, rows, err));
     w->rows = rows;
     return true;
@@ -37,7 +38,7 @@ static void release_all(const Policy *p, void *const *memory, int count) {
 void workspace_free(Policy *p) {
     Workspace *w = &p->work;
     void *const memory[] = {w->h, w->x, w->qkv, w->q, w->attention, w->gate_up, w->ff, w->rstd, w->final, w->branch,
-                            w->lora_u, w->lora_du, w->lora_wide};
+                            w->lora_u, w->lora_du, w->lora_wide, w->int8_x};
     release_all(p, memory, COUNT(memory));
     *w = (Workspace){0};
 }

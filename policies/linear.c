@@ -33,12 +33,14 @@ void linear_back_by(const Policy *p, const Parameter *w, MatmulArgs *product) {
 
 static void base_forward(const Policy *p, const Linear *l, int64_t T, const void *x, Store store, void *y) {
     const Parameter *w = l->weight;
+    bool bytes = in_int8(p, w);
     if (w->kept) {
         kept_forward(p, l, T, x, store, y);
         return;
     }
     p->device->matmul(p->device, &(MatmulArgs){.M = T, .N = w->N, .K = w->K, .dtype = p->dtype, .x = x, .ldx = w->K,
-                                               .w = w->packed, .bias = l->bias ? l->bias->values : NULL, .store = store,
+                                               .w = bytes ? w->int8 : w->packed, .format = bytes ? WEIGHT_INT8 : WEIGHT_PACKED,
+                                               .scratch = bytes ? p->work.int8_x : NULL, .bias = l->bias ? l->bias->values : NULL, .store = store,
                                                .y = y, .ldy = w->N});
 }
 

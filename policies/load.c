@@ -33,7 +33,8 @@ static bool load_packed(const Policy *p, const Parameter *q, const Weights *w, f
             TRY(read_rows(q, w, block_row(q, i) + row, block_row(q, i) + row + count, piece, err));
             int64_t at = block_packed(q, i) + row / PANEL * panel_elements(q->K, p->dtype);
             p->device->pack(p->device, &(PackArgs){.w = piece, .N = count, .K = q->K, .dtype = p->dtype,
-                                                   .packed = (char *)q->packed + act_bytes(p, at), .scale = q->scale});
+                                                   .packed = (char *)q->packed + act_bytes(p, at), .scale = q->scale,
+                                                   .int8 = q->int8 ? (char *)q->int8 + row / PANEL * int8_panel_bytes(q->K) : NULL});
         }
     return true;
 }

@@ -33,8 +33,10 @@ typedef struct Parameter {
     bool fused;        // a factor of all experts as one parameter: one tensor in files, experts by turns (lora_files.c)
     int32_t rank;      // of a factor; the rest is padding
     float scale;       // of the packed form, 0: 1; gradients are those of the packed form, times this
+    bool sampled_int8; // has a copy in 8 bits
     float *values;     // [N, K] fp32: masters, and vectors of any policy; NULL for frozen matrices
     void *packed, *transposed; // transposed: NULL where products turn what is packed
+    void *int8;        // WEIGHT_INT8, or NULL
     KeptPart *kept;    // [part_count] where `packed` holds blocks, else NULL; such a matrix is frozen
     size_t kept_bytes; // of `packed` then
     float *gradient;   // [N, K]
@@ -214,6 +216,7 @@ typedef struct Workspace {
     void *lora_u, *lora_du; // act [T, width of the adapter]
     float *lora_wide;    // [T, columns of the widest product] fp32, where a product is stored in bf16
     int64_t lora_rows, lora_width, lora_columns;
+    void *int8_x;        // rows of products in 8 bits, where there are any
 } Workspace;
 
 // The arrays of a packed batch as operations read them.
@@ -290,6 +293,8 @@ struct Policy {
     Adapter *active;       // NULL: the weights alone
     Adapter *trained;      // the one that training changes; NULL: the weights
     bool keep_blocks;      // matrices stay in the blocks of their file
+    bool has_int8;         // dense matrices have a copy in 8 bits
+    bool in_int8;          // the passes of now multiply by it (scheduler.c)
     void *block_scratch;   // of products with blocks
     void *together;        // where packed matrices lie one after the other; NULL: each by itself
     size_t together_bytes;
@@ -385,6 +390,15 @@ bool policy_layout(Policy *p, Err *err) MUST_CHECK;
 void policy_layout_free(Policy *p);
 // A policy whose memory is asked for and never written: for plans, on a device that counts (plan.c). `w` may be NULL.
 bool policy_outline(const ModelConfig *config, const Weights *w, const PolicyOptions *o, Policy **out, Err *err) MUST_CHECK;
+
+// ---- weights in 8 bits (sampled.c) ----
+// Which matrices have a copy; ERR_UNAVAILABLE on a device that can't multiply by it.
+bool int8_choose(Policy *p, Err *err) MUST_CHECK;
+bool int8_begin(Policy *p, const RolloutOptions *o, Err *err) MUST_CHECK;
+// Of a row of the longest of them.
+size_t int8_longest_row(const Policy *p);
+// What passes of now multiply by: the copy where they are in 8 bits and there is one, what else is packed otherwise.
+static inline bool in_int8(const Policy *p, const Parameter *q) { return p->in_int8 && q->int8; }
 
 // ---- weights kept in blocks (kept.c) ----
 bool kept_can(const Policy *p, const Parameter *q, const Weights *w);

@@ -92,6 +92,7 @@ bool parameter_alloc(const Policy *p, Parameter *q, Err *err) {
     bool kept = q->role == ROLE_KV_B || (p->trainable && (!d->is_host || q->rank > 0));
     if (q->matrix && q->transposable && kept)
         TRY(d->allocate(d, act_bytes(p, transposed_size(q)), name, &q->transposed, err));
+    if (q->sampled_int8) TRY(d->allocate(d, int8_bytes(q->N, q->K), name, &q->int8, err));
     if (!q->matrix || q->trained) TRY(d->allocate(d, floats, name, (void **)&q->values, err));
     if (!q->trained && !q->matrix) q->gradient = p->discard;
     if (!q->trained) return true;
@@ -107,7 +108,7 @@ void parameter_free(const Policy *p, Parameter *q) {
     if (q->gradient == p->discard) q->gradient = NULL;
     uintptr_t packed = (uintptr_t)q->packed, together = (uintptr_t)p->together;
     if (together && packed >= together && packed < together + p->together_bytes) q->packed = NULL;
-    void *const memory[] = {q->values, q->packed, q->transposed, q->gradient, q->gradient2, q->m, q->v};
+    void *const memory[] = {q->values, q->packed, q->transposed, q->int8, q->gradient, q->gradient2, q->m, q->v};
     for (int j = 0; j < COUNT(memory); j++) d->release(d, memory[j]);
     free(q->kept);
 }
@@ -115,7 +116,7 @@ void parameter_free(const Policy *p, Parameter *q) {
 static void parameter_pack(const Policy *p, const Parameter *q, const float *values) {
     for (int i = 0; q->matrix && i < block_count(q); i++) {
         PackArgs args = {.w = values + block_row(q, i) * q->K, .N = block_rows(q, i), .K = q->K, .dtype = p->dtype,
-                         .packed = (char *)q->packed + act_bytes(p, block_packed(q, i)), .scale = q->scale};
+                         .packed = (char *)q->packed + act_bytes(p, block_packed(q, i)), .scale = q->scale, .int8 = q->int8};
         if (q->transposed) args.transposed = (char *)q->transposed + act_bytes(p, block_transposed(q, i));
         p->device->pack(p->device, &args);
     }
@@ -197,6 +198,7 @@ static bool policy_start(const ModelConfig *config, const PolicyOptions *o, Poli
         TRY(p->device->allocate(p->device, turn_scratch(true, p->device->threads, 0, 0, p->dtype), "turned panels", &p->turn_scratch, err));
     TRY(policy_layout(p, err));
     bool adapts = o->adapter || o->lora.rank > 0;
+    if (o->int8) TRY(int8_choose(p, err));
     for (int i = 0; i < p->parameter_count; i++) p->parameters[i].trained = p->trainable && !adapts && p->parameters[i].role != ROLE_CORRECTION;
     if (p->trainable && adapts) TRY(discard_reserve(p, err));
     return !p->trainable || norm_reserve(p, err);
@@ -439,6 +441,7 @@ static size_t parameter_bytes(const Policy *p, const Parameter *q) {
     size_t bytes = 0, floats = (size_t)(q->N * q->K) * 4;
     bytes += q->kept ? q->kept_bytes : q->packed ? act_bytes(p, packed_size(q)) : 0;
     bytes += q->transposed ? act_bytes(p, transposed_size(q)) : 0;
+    bytes += q->int8 ? int8_bytes(q->N, q->K) : 0;
     const void *fp32[] = {q->values, q->gradient == p->discard ? NULL : q->gradient, q->gradient2, q->m, q->v};
     for (int j = 0; j < COUNT(fp32); j++) bytes += fp32[j] ? floats : 0;
     return bytes;

@@ -2,7 +2,8 @@
 // deals in token ids, logprobs and entropies; weights, caches and kernels stay below it.
 //
 // Invariant 1 lives here: the logprob recorded by policy_rollout for a token is bitwise the one policy_forward
-// computes for it, at any batch size, with shared prompts or without, under the same temperature and kept set.
+// computes for it, at any batch size, with shared prompts or without, under the same temperature and kept set. A rollout in 8 bits
+// gives that up, and nothing else: what it samples depends neither on the batch nor on threads.
 #ifndef RECKON_POLICY_H
 #define RECKON_POLICY_H
 #include "config.h"
@@ -28,6 +29,7 @@ typedef struct PolicyOptions {
     const Policy *beside; // shares that policy's device (and threads) instead of opening one; either may be closed first
     bool trainable;      // allocates masters, gradients and AdamW moments; with an adapter, the adapter's only
     bool keep_blocks;    // weights that a GGUF file has in 8, 6, 5 or 4 bits stay so, and are decoded in the products
+    bool int8;           // a copy of the matrices in 8 bits for rollouts that ask for it, made anew with every update; on the CPU only
     const char *adapter; // a PEFT folder, switched on; NULL: none
     LoraOptions lora;    // instead: a new one
 } PolicyOptions;
@@ -151,6 +153,7 @@ void prompt_cache_close(PromptCache *c);
 typedef struct RolloutOptions {
     PromptCache *cache; // NULL: none
     int32_t max_sequences; // decoded at once; 0: chosen from memory
+    bool int8;             // products with weights in 8 bits (PolicyOptions.int8): invariant 1 doesn't hold for what they sample; not beside a cache
     // Called when a sample stops, or reaches turn_tokens or max_tokens (its `finish` says which); may be NULL: it is finished
     // then. True: it waits for next_turn to name it, while others decode. max_tokens bounds all of a sample's tokens.
     bool (*turn_ended)(void *context, int32_t request, int32_t sample, const Completion *completion);

@@ -258,8 +258,10 @@ static void head_and_draw(const Round *r, const void *x, bool next) {
     const Policy *p = r->p;
     const Scheduler *s = r->s;
     const Device *d = p->device;
+    bool bytes = in_int8(p, p->head);
     d->head(d, &(HeadArgs){.M = r->rows, .V = p->config.vocabulary, .C = p->config.width, .dtype = p->dtype, .x = x,
-                           .w = p->head->packed, .format = kept_format(p->head), .blocks = p->block_scratch, .inv_temperature = r->inv_temperature,
+                           .w = bytes ? p->head->int8 : p->head->packed, .format = bytes ? WEIGHT_INT8 : kept_format(p->head),
+                           .blocks = bytes ? p->work.int8_x : p->block_scratch, .inv_temperature = r->inv_temperature,
                            .softcap = (float)p->config.logit_softcap, .logits = s->logits,
                            .entropy = s->entropy, .stats = s->stats, .scratch = p->head_scratch});
     d->sample(d, &(SampleArgs){.M = r->rows, .V = p->config.vocabulary, .logits = s->logits, .stats = s->stats,
@@ -681,6 +683,7 @@ bool policy_rollout(Policy *p, const RolloutRequest *requests, int32_t count, co
     Scheduler s = {.p = p, .request_count = count, .out = out, .end_tick = INT32_MAX};
     *out = (Rollout){0};
     if (options) s.options = *options;
+    if (s.options.int8) TRY(int8_begin(p, options, err));
     bool ok = scheduler_start(&s, requests, count, err);
     while (ok && !is_over(&s)) {
         ok = next_turns(&s, false, err) && more_requests(&s, false, err) && prefill(&s, err);
@@ -690,6 +693,7 @@ bool policy_rollout(Policy *p, const RolloutRequest *requests, int32_t count, co
     }
     if (ok) scheduler_end(&s);
     if (ok && s.options.cache) prompt_cache_put(&s);
+    p->in_int8 = false;
     scheduler_free(&s);
     if (!ok) rollout_free(out);
     return ok;

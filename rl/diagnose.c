@@ -28,6 +28,7 @@ typedef struct Trace {
     double solved;           // share of samples that reached the best reward among groups without variance, NaN without such
     double before, after;    // held-out accuracy at the stage's start and end, NaN where not evaluated
     double items;            // evaluated at its end
+    double sampler_gap;      // mean |logprob of the policy - of the sampler|; NaN where nothing is corrected
     double idle_experts;     // share of the experts that got less than a tenth of the mean at the end; NaN without experts
 } Trace;
 
@@ -176,6 +177,14 @@ static bool too_stale(const Trace *t, Buf *seen, Buf *change) {
                setting(t, "optimizer", "learning_rate"), corrected ? "" : "; algo.correction weighs such tokens");
     return true;
 }
+static bool rounded_samples(const Trace *t, Buf *seen, Buf *change) {
+    const char *precision = json_string_value(json_object_get(json_object_get(t->stage, "rollout"), "precision"));
+    if (!precision || strcmp(precision, "int8") != 0) return false;
+    buf_puts(seen, "samples are drawn with weights in 8 bits, so their log-probabilities aren't the trainer's");
+    if (isfinite(t->sampler_gap)) buf_printf(seen, "; they differ by %.2g nats a token on average, which algo.correction makes up for", t->sampler_gap);
+    buf_puts(change, t->sampler_gap > 0.05 ? "rollout.precision = \"same\": the difference is large" : "nothing, unless the same numbers are wanted: rollout.precision = \"same\"");
+    return true;
+}
 static bool rising_loss(const Trace *t, Buf *seen, Buf *change) { // supervised stages
     double first = start_of(t, C_LOSS), last = end_of(t, C_LOSS);
     if (!(last > first)) return false;
@@ -202,6 +211,7 @@ static const Symptom symptoms[] = {
     {"KL too strong", false, stuck_kl},
     {"stale samples", false, too_stale},
     {"failing rewards", false, failing_rewards},
+    {"rollouts in 8 bits", false, rounded_samples},
     {"dead experts", false, dead_experts},
     {"dead experts", true, dead_experts},
     {"skipped steps", false, skipped_steps},
@@ -275,6 +285,18 @@ static bool read_experts(Trace *t, Err *err) {
     return ok;
 }
 
+static bool read_gap(Trace *t, Err *err) {
+    sqlite3_stmt *s;
+    bool more = true;
+    t->sampler_gap = NAN;
+    TRY(ledger_query(t->ledger, "SELECT avg(json_extract(detail, '$.sampler_gap')) FROM events WHERE kind = 'step' AND json_valid(detail) AND "
+                                "step BETWEEN ?1 AND ?2", t->first_step, t->last_step, &s, err));
+    bool ok = ledger_next(t->ledger, s, &more, err);
+    if (ok && more && sqlite3_column_type(s, 0) != SQLITE_NULL) t->sampler_gap = column_real(s, 0);
+    sqlite3_finalize(s);
+    return ok;
+}
+
 static double accuracy_of(const json_t *evaluation, double *items) {
     double correct = 0, count = 0;
     const json_t *level;
@@ -324,7 +346,7 @@ static bool diagnose_stage(const Ledger *l, const json_t *stage, int index, json
     text_tame(t.name);
     bool supervised = kind && strcmp(kind, "sft") == 0, ok = read_steps(&t, index, err);
     bool enough = ok && t.count >= LEAST_STEPS;
-    if (enough && !supervised) ok = read_flat(&t, err) && read_accuracy(&t, err);
+    if (enough && !supervised) ok = read_flat(&t, err) && read_accuracy(&t, err) && read_gap(&t, err);
     if (ok && enough) ok = read_experts(&t, err);
     const StageRow *row = kind ? stage_row_named(kind) : NULL;
     if (ok && enough && row && row->trains) look_at(&t, supervised, findings); // a stage that only samples can't learn wrongly

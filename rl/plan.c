@@ -140,6 +140,8 @@ bool plan_make(const Recipe *r, json_t **out, Err *err) {
     TRY(probe_flops(recipe_device(r), r->precision, r->threads, 256, 512, 512, 0.1, &rate, &available, err));
     PlanMemory m;
     PlanChoice choice = {.precision = r->precision, .on_host = available == SIZE_MAX, .limit = INT64_MAX};
+    if (!choice.on_host && recipe_samples_int8(r))
+        return fail(err, ERR_UNAVAILABLE, "rollout.precision", "found int8, which is for the CPU only; this device wants \"same\"");
     PlanLength *lengths = xcalloc((size_t)r->stage_count + 1, sizeof *lengths);
     plan_lengths(r, lengths);
     bool ok = plan_memory(&c, r, lengths, &choice, &m, err) && check_room(&c, r, lengths, choice, &m, available, err);

@@ -133,7 +133,8 @@ bool plan_memory(const ModelConfig *c, const Recipe *r, const PlanLength *length
         reference |= s->algo.kl > 0;
         group = larger(group, lengths[i].prompt + s->group_size * (lengths[i].answer + 32));
     }
-    PolicyOptions o = {.precision = precision, .threads = r->threads, .trainable = true, .lora = r->lora, .keep_blocks = r->keep_blocks};
+    PolicyOptions o = {.precision = precision, .threads = r->threads, .trainable = true, .lora = r->lora, .keep_blocks = r->keep_blocks,
+                       .int8 = recipe_samples_int8(r)};
     TRY(plan_policy(r->model_path, c, &o, &shape, &bytes, err));
     *out = (PlanMemory){.weights = bytes.weights, .pass = bytes.pass, .cache = bytes.rollout, .largest = bytes.largest,
                         .one_group = plan_cache_bytes(c, precision, group)};

@@ -61,9 +61,16 @@ static bool is_positive(const json_t *section, const char *key) {
     return set ? atof(json_string_value(set)) > 0 : json_number_value(value) > 0;
 }
 
+static bool is_word(const json_t *section, const char *key, const char *word) {
+    const json_t *value = json_object_get(section, key), *set = json_object_get(value, "$set");
+    const char *found = json_string_value(set ? set : value);
+    return found && strcmp(found, word) == 0;
+}
+
 void preset_apply(json_t *stage) {
     const json_t *rollout = json_object_get(stage, "rollout");
-    if (is_positive(rollout, "staleness") || is_positive(rollout, "partial")) { // stale samples are corrected, unless the recipe says otherwise
+    // Samples of other weights or of rounded ones are corrected, unless the recipe says otherwise.
+    if (is_positive(rollout, "staleness") || is_positive(rollout, "partial") || is_word(rollout, "precision", "int8")) {
         json_t *correction = json_loads("{\"algo\":{\"correction\":{\"level\":\"token\"}}}", 0, NULL);
         fill_in(stage, correction);
         json_decref(correction);

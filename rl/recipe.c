@@ -302,6 +302,13 @@ static bool check_rollout(Build *b, const json_t *stage, const char *path, Err *
     bool corrected = strcmp(json_string_value(json_object_get(correction, "level")), "off") || strcmp(json_string_value(json_object_get(correction, "reject")), "none");
     if ((partial > 0 || int_of(rollout, "staleness") > 0) && !corrected && !strcmp(json_string_value(json_object_get(algo, "loss")), "gpg"))
         return REJECT(b, ERR_DATA, at, "'algo.correction.level' in %s: expected token or sequence, as the rollout is stale and the loss gpg has no ratio", path);
+    if (strcmp(json_string_value(json_object_get(rollout, "precision")), "int8") != 0) return true;
+    if (!corrected)
+        return REJECT(b, ERR_DATA, at, "'algo.correction.level' in %s: found off, expected token or sequence (or algo.correction.reject) beside "
+                                       "rollout.precision = \"int8\", whose samples are of another policy than the one that is trained", path);
+    snprintf(at, sizeof at, "%s.rollout.precision", path);
+    if (json_is_true(json_object_get(json_object_get(b->out, "model"), "keep_blocks")))
+        return REJECT(b, ERR_DATA, at, "'rollout.precision' in %s: expected same beside model.keep_blocks: weights in blocks have no copy in 8 bits", path);
     return true;
 }
 
@@ -397,6 +404,12 @@ static void complete_correction(Stage *stage) {
     r->low = -INFINITY, r->high = stage->reject_high;
     if (r->statistic != STATISTIC_K1) return;
     r->low = exact_log(stage->reject_low > 0 ? stage->reject_low : 1 / stage->reject_high), r->high = exact_log(stage->reject_high);
+}
+
+bool recipe_samples_int8(const Recipe *r) {
+    bool any = false;
+    for (int i = 0; i < r->stage_count; i++) any |= r->stages[i].rollout_precision == ROLLOUT_INT8;
+    return any;
 }
 
 static bool store_stages(Build *b, Err *err) {

@@ -36,6 +36,9 @@ typedef struct Optimizer {
 
 typedef enum StageKind { STAGE_SFT, STAGE_GRPO, STAGE_REJECT, STAGE_DISTILL, STAGE_MERGE, STAGE_KINDS } StageKind; // a row of stage_rows each (stage_kinds.c)
 
+// What a rollout multiplies by: the trainer's weights, or a copy in 8 bits.
+typedef enum RolloutPrecision { ROLLOUT_SAME, ROLLOUT_INT8 } RolloutPrecision;
+
 typedef enum OffPolicy { OFF_POLICY_EXAMPLES, OFF_POLICY_TEACHER } OffPolicy;
 
 // How a stage chooses among its levels (curriculum.c).
@@ -88,6 +91,7 @@ typedef struct Stage {
     int reject;           // the recipe's words for algo.correction.rejections
     double reject_low, reject_high;
     Optimizer optimizer;
+    RolloutPrecision rollout_precision; // grpo
     int staleness;        // grpo: steps that sampling is ahead of training
     int partial;          // grpo: groups in flight beside those of a step; 0: a step waits for all
     int carry;            // grpo: samplings after which such a group has to be complete
@@ -168,6 +172,8 @@ void recipe_free(Recipe *r);
 // The reward of each task's own: a script's score function, the checker of countdown, or `correct`. What {"task"} among a
 // recipe's rewards stands for. `out` has room for one a task; returns how many there are.
 int recipe_task_rewards(const Recipe *r, double weight, RewardSpec *out);
+// Whether a stage samples with weights in 8 bits.
+bool recipe_samples_int8(const Recipe *r);
 // As PolicyOptions wants it: NULL where the recipe leaves it to RECKON_DEVICE.
 static inline const char *recipe_device(const Recipe *r) { return r->device && *r->device ? r->device : NULL; }
 
@@ -327,6 +333,7 @@ typedef struct StepReport {
     int64_t stale_tokens, staleness;     // of its samples: tokens that older weights drew, and how many steps older at most
     double corrected_share;              // of the trained tokens, those that the correction cut back, zeroed or dropped; NaN: there is none
     int64_t flight_tokens;               // sampled so far, and not trained on yet
+    double sampler_gap;                  // where samples are corrected: mean |logprob of the policy - of the sampler| of their tokens; else 0
     bool skipped;                        // a gradient was NaN or Inf: no update
     double flops;                        // computed from shapes
     struct {

@@ -244,6 +244,7 @@ static bool sample(Sitting *w, StepReport *report, Err *err) {
     const Stage *stage = w->stage;
     Rollout rollout;
     RolloutOptions o = {.finished = sample_finished, .progress = show_progress, .context = w, .complete = w->pauses ? w->missing : 0};
+    o.int8 = stage->rollout_precision == ROLLOUT_INT8;
     if (w->groups[0]->dialogues) o.turn_ended = turn_ended, o.next_turn = next_turn;
     if (stage->algo.refills > 0 && !w->pauses) o.next_request = next_request, o.more_requests = w->first_count * stage->algo.refills, o.longest_prompt = w->longest_prompt;
     bool ok = policy_rollout(w->t->policy, w->requests, w->first_count, &o, &rollout, err);

@@ -288,7 +288,8 @@ static bool take_weights(Run *run, const Stage *stage, int64_t start_step, Err *
     int64_t at = first_weights(run, stage, start_step);
     if (at == start_step) return true;
     char *folder = xasprintf("%s/checkpoints/step-%lld", r->run_folder, (long long)at);
-    PolicyOptions o = {.precision = r->precision, .threads = r->threads, .device = recipe_device(r), .trainable = true, .keep_blocks = r->keep_blocks};
+    PolicyOptions o = {.precision = r->precision, .threads = r->threads, .device = recipe_device(r), .trainable = true, .keep_blocks = r->keep_blocks,
+                       .int8 = recipe_samples_int8(r)};
     TrainState state;
     energy_watch(run->energy, NULL);
     policy_close(t->reference), policy_close(t->policy);
@@ -427,6 +428,9 @@ static bool run_stage(Run *run, int index, Err *err) {
     TRY(open_curriculum(run, stage, err) && open_work(run, stage, err) && open_flight(run, stage, start_step, err));
     if (run->state.step == 0 && row->samples) TRY(evaluate_now(run, stage, err));
     if (start_step == 0 && run->state.step == 0) TRY(save(run, err)); // a kill before the first one still resumes
+    if (stage->rollout_precision == ROLLOUT_INT8)
+        log_line(LOG_INFO, "%s: samples are drawn with weights in 8 bits: their log-probabilities aren't the trainer's, and are corrected for by %s", stage->name,
+                 stage->algo.correction.level == CORRECTION_TOKEN ? "token" : stage->algo.correction.level == CORRECTION_SEQUENCE ? "sequence" : "rejection");
     if (run->state.step == start_step) {
         bool ok = probe_now(run, stage, err);
         if (!ok && err->code == ERR_INTERRUPTED && signal_seen) return interrupted(run, err);
@@ -464,7 +468,8 @@ static bool write_recipe(const Recipe *r, Err *err) {
 
 static bool open_policy(Run *run, const char *checkpoint, Err *err) {
     const Recipe *r = run->recipe;
-    PolicyOptions o = {.precision = r->precision, .threads = r->threads, .device = recipe_device(r), .trainable = true, .keep_blocks = r->keep_blocks};
+    PolicyOptions o = {.precision = r->precision, .threads = r->threads, .device = recipe_device(r), .trainable = true, .keep_blocks = r->keep_blocks,
+                       .int8 = recipe_samples_int8(r)};
     Policy **p = &run->trainer.policy;
     if (checkpoint) {
         char *optimizer = path_join(checkpoint, "optimizer.safetensors");
@@ -514,6 +519,8 @@ static bool run_facts(const Run *run, json_t **out, Err *err) {
                      "rewards", scripts);
     if (stage_data[0]) json_object_set_new(*out, "stage_data", json_string(stage_data));
     if (teachers[0]) json_object_set_new(*out, "teachers", json_string(teachers));
+    // The sampler's numbers aren't the trainer's then. Runs without it keep the facts that they had.
+    if (recipe_samples_int8(r)) json_object_set_new(*out, "rollouts", json_string("int8, corrected"));
     return true;
 }
 

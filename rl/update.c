@@ -2,7 +2,8 @@
 // each. The denominators are those of the whole step, so that the split into microbatches changes no gradient.
 //
 // On the first minibatch after a rollout the policy is the one that sampled: its logprobs must be those of the sampler
-// bit for bit (invariant 1), which is checked on every token of every such step.
+// bit for bit (invariant 1), which is checked on every token of every such step. A stage that samples in 8 bits is never on policy in
+// that sense: its samples are corrected as stale ones are.
 #include "flight.h"
 #include <math.h>
 #include <stdlib.h>
@@ -77,7 +78,7 @@ typedef struct Update {
     double step_sequences, step_tokens, rollout_tokens, entropy_threshold, entropy_tokens;
     double loss, kl, clipped, clipped_low, clipped_high, tokens, ratio_max, entropy;
     bool on_policy; // all tokens are of the weights of now
-    bool fresh;     // the weights are still those of the step's start
+    bool fresh;     // the weights are still those of the step's start, which sampled
 } Update;
 
 static bool uses_reference(const Update *u) { return u->t->reference && u->algo.kl > 0 && !u->algo.kl_in_reward; }
@@ -300,6 +301,10 @@ static bool correct(Update *u, Err *err) {
         length[i] = e->completion.length, e->weight = weight + at, e->keep = keep + at;
         for (int32_t j = 0; j < length[i]; j++, at++) old[at] = e->old_logprob[j], sampler[at] = e->completion.logprob[j], mask[at] = e->active;
     }
+    double gap = 0, count = 0;
+    for (int64_t t = 0; t < n; t++)
+        if (mask[t] && isfinite(old[t] - sampler[t])) gap += fabs(old[t] - sampler[t]), count++;
+    u->report->sampler_gap = count > 0 ? gap / count : 0;
     correction_compute(&u->algo.correction, b->episode_count, length, old, sampler, mask, weight, keep);
     u->report->corrected_share = correction_share(&u->algo.correction, b->episode_count, length, old, sampler, mask, keep);
     arena_reset(&a);
@@ -378,7 +383,8 @@ static bool run_minibatches(Update *u, double rate, int epochs, int minibatches,
 
 bool update_batch(const Trainer *t, Batch *b, StepReport *report, Err *err) {
     const Stage *stage = b->stage;
-    Update u = {.t = t, .batch = b, .report = report, .algo = stage->algo, .on_policy = report->stale_tokens == 0, .fresh = true};
+    bool same = stage->rollout_precision == ROLLOUT_SAME;
+    Update u = {.t = t, .batch = b, .report = report, .algo = stage->algo, .on_policy = same && report->stale_tokens == 0, .fresh = same};
     double rate = schedule_rate(&stage->optimizer, b->stage_step, stage->steps);
     int minibatches = stage->algo.minibatches > 0 ? stage->algo.minibatches : 1, epochs = stage->algo.epochs > 0 ? stage->algo.epochs : 1;
     start_coefficients(&u);

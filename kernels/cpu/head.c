@@ -69,6 +69,10 @@ void V(head)(const Team *team, const HeadArgs *a) {
     else
         team_share(team, a->M, 4, &m_from, &m_to);
     float *own = a->scratch + (int64_t)team->thread * TILE * VOCAB_BLOCK;
+    if (a->format == WEIGHT_INT8) {
+        V(int8_rows)(team, &(MatmulArgs){.M = a->M, .K = a->C, .dtype = a->dtype, .x = a->x, .ldx = a->C, .scratch = a->blocks});
+        team_wait(team);
+    }
     for (int64_t b = b_from; b < b_to; b++) {
         for (int64_t m = m_from; m < m_to; m += TILE) {
             int64_t rows = m_to - m < TILE ? m_to - m : TILE, ld = a->logits ? padded : VOCAB_BLOCK;

@@ -2,6 +2,7 @@
 #ifndef RECKON_HEAD_TILE_H
 #define RECKON_HEAD_TILE_H
 #include "simd.h"
+#include "int8.h"
 #include "../blocks.h"
 
 enum { TILE = 96 }; // rows whose block of logits (96 KiB) stays in L2
@@ -11,7 +12,7 @@ INLINE int64_t blocks_of(int64_t V) { return (V + VOCAB_BLOCK - 1) / VOCAB_BLOCK
 // logits[r][256] of rows [m0, m0 + rows) and one block, scaled; columns outside the vocabulary or the kept set are -inf.
 INLINE void block_logits(const Team *team, const HeadArgs *a, int64_t block, int64_t m0, int64_t rows, float *out, int64_t ld) {
     Team alone = {.thread = 0, .count = 1};
-    bool blocks = a->format != WEIGHT_PACKED;
+    bool bytes = a->format == WEIGHT_INT8, blocks = a->format != WEIGHT_PACKED && !bytes;
     int64_t v0 = block * VOCAB_BLOCK, columns = a->V - v0 < VOCAB_BLOCK ? a->V - v0 : VOCAB_BLOCK;
     size_t size = dtype_size(a->dtype);
     MatmulArgs product = {.M = rows, .N = columns, .K = a->C, .dtype = a->dtype, .ldx = a->C,
@@ -20,7 +21,13 @@ INLINE void block_logits(const Team *team, const HeadArgs *a, int64_t block, int
     size_t panel = (size_t)panel_elements(a->C, a->dtype) * size;
     product.w = (const char *)a->w + (blocks ? (size_t)(v0 * blocks_row_bytes(a->format, a->C)) : (size_t)(v0 / PANEL) * panel);
     if (blocks) product.scratch = (char *)a->blocks + (size_t)team->thread * panel;
-    V(matmul)(&alone, &product);
+    if (bytes) { // `head` has made the rows
+        product.w = (const char *)a->w + v0 / PANEL * int8_panel_bytes(a->C);
+        product.scratch = (char *)a->blocks + m0 * int8_row_bytes(a->C);
+        V(int8_product)(&alone, &product);
+    } else {
+        V(matmul)(&alone, &product);
+    }
     for (int64_t r = 0; r < rows; r++) {
         float *row = out + r * ld;
         v16 scale = v_set1(a->inv_temperature[m0 + r]);

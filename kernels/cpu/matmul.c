@@ -6,7 +6,9 @@
 // panel load feeds 12 products, and the panel (K * 64 bytes) stays in L2 while the row tiles pass over it. The next
 // panel is prefetched meanwhile: in decoding, the first pass over a panel would otherwise run at memory's speed.
 #include "simd.h"
+#include "int8.h"
 #include "panel.h"
+#include "store_tile.h"
 
 #if defined(__AVX512F__)
 enum { MR = 12, HALVES = 2 }; // registers of 16 columns taken at once
@@ -162,6 +164,7 @@ void V(pack)(const Team *team, const PackArgs *a) {
         else
             pack_transposed(a->w, a->N, a->K, a->scale, p, a->transposed, false);
     }
+    if (a->int8) V(int8_pack)(team, a);
 }
 
 void V(unpack)(const Team *team, const UnpackArgs *a) {
@@ -176,20 +179,6 @@ void V(unpack)(const Team *team, const UnpackArgs *a) {
 }
 
 // ---- y = x w^T -------------------------------------------------------------------------------------------
-static void store_tile(const MatmulArgs *a, const float *acc, int64_t m0, int rows, int64_t n0, bool half) {
-    int64_t columns = a->N - n0 < PANEL ? a->N - n0 : PANEL;
-    for (int r = 0; r < rows; r++) {
-        int64_t base = (m0 + r) * a->ldy + n0;
-        for (int64_t c = 0, n; c < columns; c += 16) {
-            n = columns - c < 16 ? columns - c : 16;
-            v16 value = v_load(acc + r * PANEL + c);
-            if (a->bias) value = v_add(value, lanes_load(a->bias, n0 + c, n, false));
-            if (a->store == ADD_F32) value = v_add(lanes_load(a->y, base + c, n, false), value);
-            lanes_store(a->y, base + c, value, n, half && a->store == STORE_ACT);
-        }
-    }
-}
-
 // Runs a tile of rows [m0, m0 + rows) of y and the panel that begins at column n0; where the panel is full and nothing else is
 // added, its sums go from the registers to y.
 static void tile_to(const MatmulArgs *a, Tile *t, int64_t m0, int rows, int64_t n0, bool half) {
@@ -310,6 +299,12 @@ static void turned_product(const Team *team, const MatmulArgs *a) {
 void V(matmul)(const Team *team, const MatmulArgs *a) {
     if (a->products.count) {
         many_products(team, a);
+        return;
+    }
+    if (a->format == WEIGHT_INT8) {
+        V(int8_rows)(team, a);
+        team_wait(team);
+        V(int8_product)(team, a);
         return;
     }
     if (a->format == WEIGHT_PACKED && a->transposed) {

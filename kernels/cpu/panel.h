@@ -11,11 +11,10 @@
 #include "../blocks.h"
 
 // ---- lanes from bytes --------------------------------------------------------------------------------------
-// Sixteen bytes as numbers; fp32 of whole numbers; shifts by a number a lane; sixteen bf16 of a table by four bits each.
+// Sixteen bytes as numbers; shifts by a number a lane; sixteen bf16 of a table by four bits each.
 #if defined(__AVX512F__)
 INLINE i16 i_bytes(const void *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)); }
 INLINE i16 i_signed_bytes(const void *p) { return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)); }
-INLINE v16 v_whole(i16 a) { return _mm512_cvtepi32_ps(a); }
 INLINE i16 i_shr_each(i16 a, i16 by) { return _mm512_srlv_epi32(a, by); }
 typedef __m512i Table16;
 INLINE Table16 table_of(const uint16_t *p) { return _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)p)); }
@@ -32,7 +31,6 @@ INLINE i16 i_bytes(const void *p) {
 INLINE i16 i_signed_bytes(const void *p) {
     return (i16){_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)), _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)((const char *)p + 8)))};
 }
-INLINE v16 v_whole(i16 a) { return (v16){_mm256_cvtepi32_ps(a.a), _mm256_cvtepi32_ps(a.b)}; }
 INLINE i16 i_shr_each(i16 a, i16 by) { return (i16){_mm256_srlv_epi32(a.a, by.a), _mm256_srlv_epi32(a.b, by.b)}; }
 typedef struct { __m128i low, high; } Table16; // bytes
 INLINE Table16 table_of(const uint16_t *p) {
@@ -51,7 +49,6 @@ INLINE void look_up(Table16 table, const uint8_t *p, uint16_t *to) {
 #else
 INLINE i16 i_bytes(const void *p) { i16 r; EACH r.u[i] = ((const uint8_t *)p)[i]; return r; }
 INLINE i16 i_signed_bytes(const void *p) { i16 r; EACH r.u[i] = (uint32_t)(int32_t)((const int8_t *)p)[i]; return r; }
-INLINE v16 v_whole(i16 a) { v16 r; EACH r.f[i] = (float)(int32_t)a.u[i]; return r; }
 INLINE i16 i_shr_each(i16 a, i16 by) { EACH a.u[i] >>= by.u[i]; return a; }
 typedef struct { uint16_t at[16]; } Table16;
 INLINE Table16 table_of(const uint16_t *p) { Table16 t; memcpy(&t, p, sizeof t); return t; }

@@ -61,6 +61,7 @@ INLINE i16 i_shr(i16 a, int n) { return _mm512_srli_epi32(a, (unsigned)n); }
 INLINE void i_store_first(void *p, i16 a, int n) { _mm512_mask_storeu_epi32(p, n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1), a); } // n lanes
 INLINE i16 i_widen(const uint16_t *p) { return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)); }
 INLINE void i_narrow(uint16_t *p, i16 a) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(a)); }
+INLINE v16 v_whole(i16 a) { return _mm512_cvtepi32_ps(a); } // of whole numbers
 #elif defined(__AVX2__)
 #include <immintrin.h>
 typedef struct { __m256 a, b; } v16;
@@ -117,6 +118,7 @@ INLINE void i_narrow(uint16_t *p, i16 x) {
     __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(x.a, x.b), 0xd8);
     _mm256_storeu_si256((__m256i *)p, packed);
 }
+INLINE v16 v_whole(i16 x) { return (v16){_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 #else
 typedef struct { float f[16]; } v16;
 typedef struct { uint32_t u[16]; } i16;
@@ -147,6 +149,7 @@ INLINE i16 i_shr(i16 a, int n) { EACH a.u[i] >>= n; return a; }
 INLINE void i_store_first(void *p, i16 a, int n) { memcpy(p, &a, (size_t)n * 4); }
 INLINE i16 i_widen(const uint16_t *p) { i16 r; EACH r.u[i] = p[i]; return r; }
 INLINE void i_narrow(uint16_t *p, i16 a) { EACH p[i] = (uint16_t)a.u[i]; }
+INLINE v16 v_whole(i16 a) { v16 r; EACH r.f[i] = (float)(int32_t)a.u[i]; return r; }
 #endif
 
 INLINE v16 v_zero(void) { return v_set1(0.0f); }

@@ -17,6 +17,8 @@ typedef struct Bench {
     int64_t tokens;        // that count for tokens_per_second
     double seconds, bytes; // bytes: weights and cache read, at least
     double flops;
+    bool int8;             // rollouts in 8 bits
+    double sampler_gap;    // of `step` then
     json_t *stages;        // seconds by stage, or NULL
     json_t *profile;       // seconds by operation, or NULL
 } Bench;
@@ -44,7 +46,7 @@ static bool bench_decode(Bench *b, Err *err) {
     RolloutRequest *requests = make_requests(b, count, b->group, ids);
     Rollout r;
     double flops = policy_flops(b->p);
-    bool ok = policy_rollout(b->p, requests, count, NULL, &r, err);
+    bool ok = policy_rollout(b->p, requests, count, &(RolloutOptions){.int8 = b->int8}, &r, err);
     free(requests), free(ids);
     TRY(ok);
     b->tokens = r.new_tokens;
@@ -53,7 +55,8 @@ static bool bench_decode(Bench *b, Err *err) {
     const ModelConfig *c = policy_config(b->p);
     double act = policy_precision(b->p) == PRECISION_BF16 ? 2 : 4, position = c->layers * 2.0 * c->kv_heads * c->head_width * act;
     double positions = (double)count * b->prompt_tokens + b->batch * (b->new_tokens / 2.0); // a shared prompt is read once
-    b->bytes = b->new_tokens * ((double)config_parameters(c) * act + positions * position);
+    double weight = b->int8 ? 1 + 4.0 / 64 : act; // in 8 bits 64 share a scale
+    b->bytes = b->new_tokens * ((double)config_parameters(c) * weight + positions * position);
     b->stages = json_pack("{s:f,s:f}", "prefill", r.prefill_seconds, "decode", r.decode_seconds);
     rollout_free(&r);
     return true;
@@ -101,13 +104,14 @@ static bool bench_step(Bench *b, Err *err) {
                    .episode_count = b->prompts * b->group};
     batch.prompts = ARENA_NEW(&batch.arena, Prompt, batch.prompt_count);
     batch.episodes = ARENA_NEW(&batch.arena, Episode, batch.episode_count);
+    if (b->int8) stage.rollout_precision = ROLLOUT_INT8, stage.algo.correction.level = CORRECTION_TOKEN;
     int32_t *ids = random_ids(b->p, b->prompts * b->prompt_tokens, 3);
     for (int i = 0; i < b->prompts; i++) batch.prompts[i].ids = (Ids){.data = ids + i * b->prompt_tokens, .count = b->prompt_tokens};
     RolloutRequest *requests = make_requests(b, b->prompts, b->group, ids);
     StepReport report = {0};
     Trainer t = {.policy = b->p};
     double start = clock_seconds(), flops = policy_flops(b->p);
-    bool ok = policy_rollout(b->p, requests, b->prompts, NULL, &batch.rollout, err);
+    bool ok = policy_rollout(b->p, requests, b->prompts, &(RolloutOptions){.int8 = b->int8}, &batch.rollout, err);
     double sampled = clock_seconds();
     for (int i = 0; ok && i < batch.episode_count; i++)
         batch.episodes[i] = (Episode){.prompt = i / b->group, .sample = i % b->group, .completion = batch.rollout.completions[i],
@@ -115,6 +119,7 @@ static bool bench_step(Bench *b, Err *err) {
     if (ok) advantages_assign(NULL, &stage, &batch, &report);
     ok = ok && update_batch(&t, &batch, &report, err);
     b->seconds = clock_seconds() - start;
+    b->sampler_gap = report.sampler_gap;
     b->tokens = batch.rollout.new_tokens;
     b->flops = policy_flops(b->p) - flops;
     b->bytes = (double)policy_bytes(b->p);
@@ -130,6 +135,8 @@ static json_t *result(const Bench *b, const char *kind) {
                                       "precision", policy_precision(b->p) == PRECISION_BF16 ? "bf16" : "fp32", "variant", policy_variant(b->p),
                                       "threads", policy_threads(b->p), "parameters", (json_int_t)config_parameters(c), "batch", b->batch,
                                       "prompt_tokens", b->prompt_tokens, "new_tokens", b->new_tokens, "prompts", b->prompts, "group", b->group, "flat_groups", b->flat);
+    if (b->int8) json_object_set_new(configuration, "rollouts", json_string("int8"));
+    if (b->sampler_gap > 0) json_object_set_new(configuration, "sampler_gap", json_real(b->sampler_gap));
     json_t *out = json_pack("{s:o,s:f,s:f,s:f,s:f,s:I,s:o}", "configuration", configuration, "tokens_per_second", (double)b->tokens / b->seconds,
                      "flops_per_second", b->flops / b->seconds, "bytes_per_second", b->bytes / b->seconds, "total_seconds", b->seconds,
                      "peak_bytes", (json_int_t)memory_peak_bytes(), "seconds", b->stages);
@@ -269,11 +276,12 @@ static bool run(const Args *args, Err *err) {
     if (!args_given(args, "model")) return fail(err, ERR_USAGE, "bench", "--model MODEL is missing");
     Bench b = {.args = args, .batch = (int)args_int(args, "batch", train_kind ? 8 : 64), .prompt_tokens = (int)args_int(args, "prompt-tokens", 32),
                .new_tokens = (int)args_int(args, "new-tokens", train_kind ? 256 : 64), .prompts = (int)args_int(args, "prompts", 2),
-               .flat = (int)args_int(args, "flat-groups", 0)};
+               .flat = (int)args_int(args, "flat-groups", 0), .int8 = !strcmp(args_text(args, "rollouts", "same"), "int8")};
+    if (b.int8 && train_kind) return fail(err, ERR_USAGE, "bench --rollouts", "training samples nothing, expected decode or step");
     b.group = (int)args_int(args, "group", decode ? b.batch : 8);
     TRY(check_shape(&b, kind, err));
     PolicyOptions o = {.precision = precision, .threads = (int)args_int(args, "threads", 0),
-                       .device = args_text(args, "device", NULL), .trainable = !decode};
+                       .device = args_text(args, "device", NULL), .trainable = !decode, .int8 = b.int8};
     bool ok = policy_open(args_text(args, "model", NULL), &o, &b.p, err), profile = args_flag(args, "profile");
     if (ok && profile) ok = policy_profile(b.p, err);
     for (int i = 0, runs = 1 + (int)args_int(args, "warm-up", 1); ok && i < runs; i++) {
@@ -301,6 +309,7 @@ static const Option options[] = {
     {.name = "columns", .kind = OPTION_INT, .value = "N", .help = "gemm: columns (1536)", .low = 1, .high = 1e6},
     {.name = "depth", .kind = OPTION_INT, .value = "K", .help = "gemm: depth (576)", .low = 1, .high = 1e6},
     {.name = "precision", .kind = OPTION_CHOICE, .value = "fp32|bf16", .help = "of weights and activations (bf16)"},
+    {.name = "rollouts", .kind = OPTION_CHOICE, .value = "same|int8", .help = "decode, step: products that sample (same); int8: on the CPU, with weights in 8 bits"},
     {.name = "threads", .kind = OPTION_INT, .value = "T", .help = "threads (all cores)", .low = 1, .high = 256},
     OPTION_DEVICE,
     {.name = "warm-up", .kind = OPTION_INT, .value = "R", .help = "runs before the one that counts (1)", .low = 0, .high = 100},

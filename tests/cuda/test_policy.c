@@ -242,6 +242,18 @@ static void saved_and_opened(void) {
     free(moments), free(d);
 }
 
+// Weights in 8 bits are for the CPU: asked for, they are refused by name, not left out.
+static void no_8_bits(void) {
+    need_device();
+    Err err = {0};
+    Policy *p = NULL;
+    ModelConfig c = stopping_config(&shapes[0]);
+    PolicyOptions o = {.precision = PRECISION_BF16, .device = "cuda", .threads = 1, .int8 = true};
+    CHECK(!policy_create(&c, NULL, 7, &o, &p, &err));
+    CHECK_INT(err.code, ERR_UNAVAILABLE);
+    CHECK(strstr(err.msg, "rollouts in int8 are for the CPU only"));
+}
+
 static const Test tests[] = {
     {"agrees with the CPU", agrees_with_the_cpu},
     {"cuda policies: families", families},
@@ -250,5 +262,6 @@ static const Test tests[] = {
     {"invariant 2: microbatches", weights_of_splits},
     {"greedy tokens as on the CPU", greedy_as_on_the_cpu},
     {"saved, opened, gone on", saved_and_opened},
+    {"8 bits are refused", no_8_bits},
 };
 TEST_MAIN(tests)

@@ -80,6 +80,28 @@ static void the_same_bits(void) {
     scratch_remove();
 }
 
+// Samples of weights in 8 bits are for the CPU: the plan says so, and so nothing is begun.
+static void no_8_bits(void) {
+    need_device();
+    scratch_file("ones.lua", ones);
+    TrainedRun run = train_run("rounded", RECIPE, (const char *[]){"device=cuda", "stages.2.rollout.precision=int8", NULL}, 3);
+    CHECK(!run.ok);
+    CHECK_INT(run.err.code, ERR_UNAVAILABLE);
+    CHECK(strstr(run.err.msg, "for the CPU only"));
+    Err err = {0};
+    Recipe *r;
+    json_t *plan = NULL;
+    char *path = path_join(scratch_folder(), "plan.lua");
+    scratch_file("plan.lua", RECIPE);
+    OK(recipe_read(path, (const char *[]){"device=cuda", "stages.2.rollout.precision=int8", NULL}, &r, &err));
+    free(path);
+    CHECK(!plan_make(r, &plan, &err));
+    CHECK_STR(err.where, "rollout.precision");
+    CHECK_INT(err.code, ERR_UNAVAILABLE);
+    recipe_free(r);
+    scratch_remove();
+}
+
 // A device with 64 MiB. What the refusal advises fits, and the run learns the same as with room for all.
 static void too_little_memory(void) {
     need_device();
@@ -137,6 +159,7 @@ static void a_device_that_fails(void) {
 #endif
 
 static const Test tests[] = {
+    {"8 bits are refused", no_8_bits},
     {"beside the CPU", beside_the_cpu},
     {"the same bits", the_same_bits},
     {"too little memory", too_little_memory},

@@ -15,15 +15,16 @@ typedef struct Quiet {
     ModelConfig config;
     Precision precision;
     int threads, rank;
+    bool int8; // a copy in 8 bits, which decoding multiplies by
 } Quiet;
 static Quiet quiet; // of the child that is to come
 
 static Policy *quiet_policy(void) {
     Err err = {0};
     Policy *p;
-    PolicyOptions o = {.precision = quiet.precision, .threads = quiet.threads, .device = "cpu", .trainable = true,
+    PolicyOptions o = {.precision = quiet.precision, .threads = quiet.threads, .device = "cpu", .trainable = true, .int8 = quiet.int8,
                        .lora = {.rank = quiet.rank, .alpha = 8, .seed = 3}};
-    if (!quiet.rank) return policy_make(&quiet.config, NULL, quiet.precision, quiet.threads);
+    if (!quiet.rank && !quiet.int8) return policy_make(&quiet.config, NULL, quiet.precision, quiet.threads);
     char folder[] = "/tmp/reckon-quiet-XXXXXX";
     CHECK(mkdtemp(folder));
     Policy *base = policy_make(&quiet.config, NULL, quiet.precision, 1);
@@ -63,7 +64,7 @@ static void decode(void) {
     replay = p->device->replay;
     p->device->replay = counted_replay;
     Rollout out;
-    OK(policy_rollout(p, requests, COUNT(requests), &(RolloutOptions){.progress = go_on}, &out, &err));
+    OK(policy_rollout(p, requests, COUNT(requests), &(RolloutOptions){.progress = go_on, .int8 = quiet.int8}, &out, &err));
     CHECK_INT(out.new_tokens, 32 * TOKENS);
     rollout_free(&out);
     policy_close(p);
@@ -125,6 +126,7 @@ static void each_model(const Test *work) {
         {.name = "Mixtral", .config = mixture_config(0)},
         {.name = "DeepSeek V3", .config = mixture_config(3)},
         {.name = "an adapter", .config = shape_config(&shapes[1]), .rank = 4},
+        {.name = "rollouts in 8 bits", .config = shape_config(&shapes[1]), .int8 = true},
     };
     for (int i = 0; i < COUNT(models); i++)
         for (int threads = 1; threads <= 2; threads++) {

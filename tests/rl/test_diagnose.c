@@ -21,6 +21,7 @@ typedef struct Case {
     Shape stale, corrected; // shares of the tokens; corrected below 0: there is no correction
     int staleness;
     bool dead; // one of four experts gets next to nothing
+    bool int8;
 } Case;
 static const Case cases[] = {
     {.name = "healthy"},
@@ -40,6 +41,7 @@ static const Case cases[] = {
     {"errors", "failing rewards", .failed = 0.1},
     {"NaN", "skipped steps", .skipped = true},
     {.name = "supervised", .supervised = true},
+    {"rounded", "rollouts in 8 bits", .int8 = true},
     {.name = "starved", .symptom = "dead experts", .dead = true},
     {.name = "starved, supervised", .symptom = "dead experts", .supervised = true, .dead = true},
     {"worse", "rising loss", .supervised = true, .loss = {1, 3}},
@@ -61,7 +63,7 @@ static void write_step(Ledger *l, const Case *c, int step) {
                     .kl = at(c->kl, (Shape){0, 0.01}, step), .clip_share = at(c->clip, (Shape){0.05, 0.05}, step), .ratio_max = 0.2, .length_mean = at(c->length, (Shape){40, 44}, step),
                     .truncated_share = at(c->truncated, (Shape){0.02, 0.02}, step), .groups = 100, .groups_without_variance = (int)(100 * at(c->flat, (Shape){0.2, 0.2}, step)),
                     .stale_tokens = (int64_t)(100 * at(c->length, (Shape){40, 44}, step) * at(c->stale, (Shape){0, 0}, step)), .staleness = c->staleness,
-                    .corrected_share = c->corrected.from < 0 ? NAN : at(c->corrected, (Shape){0, 0}, step), .skipped = c->skipped && step == 7, .measured = {.seconds = 1}};
+                    .corrected_share = c->corrected.from < 0 ? NAN : at(c->corrected, (Shape){0, 0}, step), .sampler_gap = c->int8 ? 0.01 : 0, .skipped = c->skipped && step == 7, .measured = {.seconds = 1}};
     s.groups_trained = s.groups - s.groups_without_variance;
     s.verdicts[VERDICT_SCORED] = 100 - failed, s.verdicts[VERDICT_ERROR] = failed;
     if (c->peak) s.reward_mean = 0.3 + 0.5 * sin(3.14159 * (step - 1) / (STEPS - 1)) + wobble;
@@ -83,7 +85,8 @@ static json_t *diagnose(const Case *c, int steps) {
     OK(folder_remove(folder, &err));
     OK(folder_make(folder, &err));
     char *path = path_join(folder, "recipe.resolved.json"), *text = xasprintf("{\"stages\": [{\"kind\": \"%s\", \"name\": \"main\", \"optimizer\": {\"learning_rate\": 0.0001}, "
-                                                                           "\"sampling\": {\"max_tokens\": 128}, \"algo\": {\"kl\": 0.04}}]}", c->supervised ? "sft" : "grpo");
+                                                                           "\"sampling\": {\"max_tokens\": 128}, \"algo\": {\"kl\": 0.04}, \"rollout\": {\"precision\": \"%s\"}}]}",
+                                                                           c->supervised ? "sft" : "grpo", c->int8 ? "int8" : "same");
     OK(file_write_atomic(path, text, strlen(text), &err));
     free(path), free(text);
     OK(ledger_open(folder, false, &l, &err));

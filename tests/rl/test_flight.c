@@ -91,6 +91,20 @@ static void in_pieces(void) {
     scratch_remove();
 }
 
+// Samples of weights in 8 bits: the ratio is the trainer's own, what differs from the sampler is on the ledger, and all else holds.
+static void in_8_bits(void) {
+    TrainedRun run = replays("bytes", RECIPE("rollout={precision='int8'}, sampling={max_tokens=12}"));
+    CHECK(ask(&run, "SELECT max(ratio_max) + sum(stale_tokens) FROM steps") == 0);
+    CHECK(ask(&run, "SELECT count(*) FROM events WHERE kind = 'step' AND json_extract(detail, '$.sampler_gap') BETWEEN 1e-5 AND 0.1") >= 6);
+    CHECK(ask(&run, "SELECT json_extract(replayable, '$.rollouts') = 'int8, corrected' FROM run") == 1);
+    TrainedRun same = train_run("same", RECIPE("sampling={max_tokens=12}"), NULL, 6);
+    TRAINED(same);
+    CHECK(strcmp(same.weights, run.weights));
+    CHECK(ask(&same, "SELECT count(*) FROM events WHERE json_extract(detail, '$.sampler_gap') IS NOT NULL") == 0);
+    CHECK(ask(&same, "SELECT json_extract(replayable, '$.rollouts') IS NULL FROM run") == 1);
+    scratch_remove();
+}
+
 // Each place has attempts of its own; what is replaced stays on the ledger with its tokens.
 static void refilled(void) {
     const char *recipe = RECIPE("algo={refills=3}, sampling={max_tokens=9}");
@@ -122,6 +136,8 @@ static void refused(void) {
         {RECIPE("rollout={partial=5}"), "'rollout.partial' in stages.1: found 5, expected at most the 4 prompts"},
         {RECIPE("rollout={staleness=1}, algo={loss='gpg', correction={level='off'}}"), "the loss gpg has no ratio"},
         {RECIPE("rollout={staleness=-1}"), "expected an integer from 0 to 64"},
+        {RECIPE("rollout={precision='int8'}, algo={correction={level='off'}}"), "found off, expected token or sequence"},
+        {RECIPE("rollout={precision='int4'}"), "expected one of same, int8"},
     };
     scratch_file("ones.lua", ones);
     for (int i = 0; i < COUNT(cases); i++) {
@@ -173,6 +189,7 @@ static void a_moved_reference_of_an_adapter(void) {
 static const Test tests[] = {
     {"a moved reference of an adapter", a_moved_reference_of_an_adapter},
     {"sampled ahead", sampled_ahead}, {"the ratio is real", the_ratio_is_real}, {"in pieces", in_pieces},
+    {"in 8 bits", in_8_bits},
     {"refilled", refilled},           {"refused", refused},                     {"environments", environments},
 };
 TEST_MAIN(tests)

@@ -40,7 +40,7 @@ static void world_open(World *w, const char *recipe) {
     OK(tasks_open(r, &w->tasks, &err));
     Tokenizer *t;
     OK(tokenizer_from_characters(r->characters, &t, &err));
-    PolicyOptions o = {.precision = r->precision, .threads = 1, .trainable = true};
+    PolicyOptions o = {.precision = r->precision, .threads = 1, .trainable = true, .int8 = recipe_samples_int8(r)};
     OK(policy_create(&r->config, t, r->seed, &o, &w->policy, &err));
     w->trainer = (Trainer){.recipe = r, .tasks = w->tasks, .rewards = w->rewards, .policy = w->policy};
     w->batch = (Batch){.step = 1, .stage = &r->stages[0], .stage_step = 1};
@@ -272,6 +272,39 @@ static void one_tampered_bit_is_seen(void) {
     world_close(&w);
 }
 
+// Samples drawn with weights in 8 bits keep the sampler's logprobs; the trainer's own stand beside them, their ratio is the
+// weight of each token, and the loss is the weighted one, computed here from its definition.
+static void rounded_samples_are_corrected(void) {
+    enum { TOKENS = 6 * 4 * 10 };
+    const double high = 1.0005;
+    World w;
+    Err err = {0};
+    float drawn[TOKENS];
+    double gap = 0, cut = 0, loss = 0;
+    int tokens = 0, at = 0, weighted = 0;
+    world_open(&w, STAGE("loss='dr_grpo', advantage='none', correction={high=1.0005}}, rollout={precision='int8'"));
+    CHECK(w.batch.stage->algo.correction.level == CORRECTION_TOKEN); // as nothing else was said
+    for (int i = 0; i < w.batch.episode_count; tokens += w.batch.episodes[i++].completion.length)
+        memcpy(drawn + tokens, w.batch.episodes[i].completion.logprob, (size_t)w.batch.episodes[i].completion.length * sizeof *drawn);
+    OK(update_batch(&w.trainer, &w.batch, &w.report, &err));
+    CHECK(!w.report.skipped && w.report.ratio_max == 0); // the loss's own ratio is the trainer's to itself
+    for (int i = 0; i < w.batch.episode_count; i++) {
+        const Episode *e = &w.batch.episodes[i];
+        CHECK(memcmp(e->completion.logprob, drawn + at, (size_t)e->completion.length * sizeof *drawn) == 0);
+        for (int32_t j = 0; j < e->completion.length; j++, at++) {
+            double rho = exp((double)e->old_logprob[j] - (double)drawn[at]), weight = fmin(rho, high);
+            CHECK_NEAR(e->weight[j], weight, 1e-12);
+            gap += fabs((double)e->old_logprob[j] - (double)drawn[at]), cut += rho > high, weighted += weight != 1;
+            loss -= weight * e->advantage / TOKENS;
+        }
+    }
+    CHECK(weighted > tokens / 2 && cut > 0 && cut < tokens);
+    CHECK_NEAR(w.report.sampler_gap, gap / tokens, 1e-12);
+    CHECK_NEAR(w.report.corrected_share, cut / tokens, 1e-12);
+    CHECK_NEAR(w.report.loss, loss, 1e-9);
+    world_close(&w);
+}
+
 static const Test tests[] = {
     {"packing changes no gradient", packing_changes_no_gradient},
     {"groups are cut", groups_are_cut},
@@ -279,5 +312,6 @@ static const Test tests[] = {
     {"a small step lowers the loss by the gradient's square", a_step_lowers_the_loss},
     {"the divergence pulls back", divergence_pulls_back},
     {"one tampered bit is seen", one_tampered_bit_is_seen},
+    {"rounded samples are corrected", rounded_samples_are_corrected},
 };
 TEST_MAIN(tests)
