@@ -327,20 +327,20 @@ void V(matmul)(const Team *team, const MatmulArgs *a) {
         team_share(team, panels, 1, &p_from, &p_to);
     for (int64_t block = m_from; block < m_to; block += ROW_BLOCK) {
         int64_t block_end = block + ROW_BLOCK < m_to ? block + ROW_BLOCK : m_to;
+        // Tiles of equal height: with 16 rows, 12 and 4 would ask the memory for half a panel each, one in a third of the other's time.
+        int64_t tiles = (block_end - block + MR - 1) / MR, height = (block_end - block + tiles - 1) / tiles;
         for (int64_t p = p_from; p < p_to; p++) {
             const char *panel = (const char *)a->w + p * steps * PANEL * 4;
             const char *next = p + 1 < p_to ? panel + steps * PANEL * 4 : NULL;
-            for (int64_t m = block; m < block_end; m += MR) {
-                int rows = (int)(block_end - m < MR ? block_end - m : MR);
+            for (int64_t m = block, pass = 0; m < block_end; m += height, pass++) {
+                int rows = (int)(block_end - m < height ? block_end - m : height);
                 // Each of the first two tiles brings half of the next panel.
-                int64_t pass = (m - block) / MR;
-                bool single = block_end - block <= MR;
                 Tile t = {.x = (const char *)a->x + m * a->ldx * size,
                           .row_stride = a->ldx * size,
                           .step_stride = 4,
                           .panel = panel,
                           .steps = steps,
-                          .prefetch = next && pass < 2 && !single ? next + pass * steps * 64 : NULL};
+                          .prefetch = next && pass < 2 && tiles > 1 ? next + pass * steps * 64 : NULL};
                 tile_to(a, &t, m, rows, p * PANEL, half);
             }
         }
