@@ -237,6 +237,17 @@ bool checkpoint_latest(const char *run_folder, const char *recipe_hash, TrainSta
     return ok;
 }
 
+bool model_find(const char *path, char **out, Err *err) {
+    char *resolved = path_join(path, "recipe.resolved.json");
+    bool run = file_exists(resolved), found = false;
+    free(resolved);
+    *out = run ? NULL : xstrdup(path);
+    if (!run) return true;
+    TrainState state;
+    TRY(checkpoint_latest(path, NULL, &state, out, &found, err));
+    return found || fail(err, ERR_NOINPUT, path, "this run has no checkpoint yet");
+}
+
 // ---- pruning ---------------------------------------------------------------------------------------------
 // A folder loses its name first: what is half removed is never taken for a checkpoint.
 static bool remove_checkpoint(const char *run_folder, int64_t step, Err *err) {

@@ -21,7 +21,7 @@ int64_t stage_end_step(const Recipe *r, const char *name) {
 static bool find_model(const Trainer *t, const char *name, char **out, Err *err) {
     int64_t step = stage_end_step(t->recipe, name);
     TrainState state;
-    if (step < 0) return teacher_find(name, out, err); // a run's newest checkpoint, or the path itself
+    if (step < 0) return model_find(name, out, err); // a run's newest checkpoint, or the path itself
     *out = xasprintf("%s/checkpoints/step-%lld", t->recipe->run_folder, (long long)step);
     return checkpoint_verify(*out, &state, err);
 }

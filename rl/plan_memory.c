@@ -89,7 +89,7 @@ static bool teacher_memory(const Recipe *r, const PlanShape *shape, Precision pr
         if (!learned) own.tokens = own.targets = own.groups = own.sequences = 0;
         if (!samples) own.rollout_rows = own.rollout_pages = own.places = 0;
         PolicyOptions o = {.precision = precision, .threads = r->threads, .keep_blocks = true};
-        bool ok = teacher_find(s->teacher, &model, err) && plan_policy(model, NULL, &o, &own, &bytes, err);
+        bool ok = model_find(s->teacher, &model, err) && plan_policy(model, NULL, &o, &own, &bytes, err);
         free(model);
         TRY(ok);
         if (bytes.weights + bytes.pass + bytes.rollout > most.weights + most.pass + most.rollout) most = bytes;

@@ -487,6 +487,8 @@ bool checkpoint_save(const char *run_folder, const Policy *p, const TrainState *
 // one before it is taken. `folder` is the caller's to free.
 bool checkpoint_latest(const char *run_folder, const char *recipe_hash, TrainState *state, char **folder, bool *found,
                        Err *err) MUST_CHECK;
+// The model that a path means: of a run's folder the newest checkpoint, otherwise the path itself; the caller frees *out.
+bool model_find(const char *path, char **out, Err *err) MUST_CHECK;
 // What a checkpoint keeps of its stage's curriculum; *out is the caller's, NULL: nothing.
 bool checkpoint_curriculum(const char *folder, json_t **out, Err *err) MUST_CHECK;
 // Verifies all sections of one checkpoint folder.

@@ -134,8 +134,6 @@ void teacher_endpoint_close(Trainer *t);
 bool teacher_endpoint_check(const Stage *stage, Err *err) MUST_CHECK;
 // {"host", "model"}, as data's rows name it; the caller's.
 json_t *teacher_endpoint_name(const Stage *stage);
-// The folder or file that a recipe's word for a teacher means; the caller frees *out.
-bool teacher_find(const char *path, char **out, Err *err) MUST_CHECK;
 // FLOPs of a token's forward pass, from headers alone; 0 where they can't be read yet.
 double teacher_flops(const char *path);
 // SHA-256 over the files of all teachers, "" where there are none: a fact of the run.

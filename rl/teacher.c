@@ -8,19 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool teacher_find(const char *path, char **out, Err *err) {
-    char *resolved = path_join(path, "recipe.resolved.json");
-    bool run = file_exists(resolved), found = false;
-    free(resolved);
-    *out = run ? NULL : xstrdup(path);
-    if (!run) return true;
-    Recipe *r = NULL;
-    TrainState state;
-    bool ok = recipe_of_run(path, &r, err) && checkpoint_latest(path, r->hash, &state, out, &found, err);
-    recipe_free(r);
-    return ok && (found || fail(err, ERR_NOINPUT, path, "this run has no checkpoint that could teach"));
-}
-
 double teacher_flops(const char *path) {
     enum { CONTEXT = 64 };
     Err ignored = {0};
@@ -38,7 +25,7 @@ bool teacher_open(Trainer *t, const Stage *stage, Err *err) {
     char *model;
     if (!stage->teacher) return true;
     if (teacher_is_endpoint(stage)) return teacher_endpoint_open(t, stage, err);
-    TRY(teacher_find(stage->teacher, &model, err));
+    TRY(model_find(stage->teacher, &model, err));
     PolicyOptions o = {.precision = t->recipe->precision, .beside = t->policy, .keep_blocks = true};
     bool ok = policy_open(model, &o, &t->teacher, err);
     free(model);
@@ -60,7 +47,7 @@ bool teachers_hash(const Recipe *r, char out[65], Err *err) {
             ok = teacher_endpoint_check(&r->stages[i], err);
             continue;
         }
-        ok = teacher_find(r->stages[i].teacher, &model, err) && policy_files_hash(model, hash, err);
+        ok = model_find(r->stages[i].teacher, &model, err) && policy_files_hash(model, hash, err);
         if (ok) buf_printf(&all, "%s%s", all.size ? "," : "", hash);
         free(model);
     }

@@ -6,6 +6,7 @@
 #include "chat.h"
 #include "command.h"
 #include "router.h"
+#include "target.h"
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -427,7 +428,7 @@ static bool converse(const Args *args, Policy *p, Err *err) {
     adapters_free(&adapters);
     return ok;
 }
-static bool run(const Args *args, Err *err) {
+static bool run_model(const Args *args, Err *err) {
     PolicyOptions o = {.precision = strcmp(args_text(args, "precision", "fp32"), "bf16") == 0 ? PRECISION_BF16 : PRECISION_FP32,
                        .threads = (int)args_int(args, "threads", 0), .device = args_text(args, "device", NULL), .keep_blocks = args_flag(args, "keep-blocks")};
     Policy *p = NULL;
@@ -435,6 +436,7 @@ static bool run(const Args *args, Err *err) {
     policy_close(p);
     return ok;
 }
+static bool run(const Args *args, Err *err) { return on_model(args, run_model, err); }
 
 static const Option options[] = {
     {.name = "mode", .kind = OPTION_CHOICE, .value = "think|direct|auto|template", .help = "how to answer; auto: directly, and by thinking where the model's router says so (auto where it has one, else as its template does)"},
@@ -462,7 +464,7 @@ const Command command_chat = {
     .name = "chat",
     .summary = "talk to a model",
     .usage = "MODEL [--mode think|direct|auto|template] [--system TEXT] [options]",
-    .detail = "MODEL is a Hugging Face folder, a .gguf file or a PEFT adapter's folder, with a chat template. A line is a message; /help lists\n"
+    .detail = "MODEL is a run, a Hugging Face folder, a .gguf file or a PEFT adapter's folder, with a chat template. A line is a message; /help lists\n"
               "commands. Behind each answer stands what it cost. Ctrl-C stops an answer. Lines may come through a pipe.\n"
               "In mode auto the direct answer is shown once the model's router (router.json beside the weights, which 'reckon compare\n"
               "--arm routed' fits) lets it stand; else it is put aside, thinking is shown as it comes, and both are counted.",

@@ -3,6 +3,7 @@
 #include "command.h"
 #include "ids.h"
 #include "router.h"
+#include "target.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -180,7 +181,7 @@ static bool generate(const Args *args, Policy *p, Err *err) {
     return ok;
 }
 
-static bool run(const Args *args, Err *err) {
+static bool run_model(const Args *args, Err *err) {
     if (args_given(args, "ids") == args_given(args, "prompt")) return fail(err, ERR_USAGE, "generate", "expected one of --prompt TEXT and --ids FILE");
     if (args_flag(args, "raw") && args_flag(args, "chat")) return fail(err, ERR_USAGE, "generate", "expected at most one of --raw and --chat");
     PolicyOptions o = {.precision = strcmp(args_text(args, "precision", "fp32"), "bf16") == 0 ? PRECISION_BF16 : PRECISION_FP32,
@@ -196,6 +197,7 @@ static bool run(const Args *args, Err *err) {
     router_free(&router);
     return ok;
 }
+static bool run(const Args *args, Err *err) { return on_model(args, run_model, err); }
 
 static const Option options[] = {
     {.name = "prompt", .kind = OPTION_TEXT, .value = "TEXT", .help = "what to complete or answer"},
@@ -225,7 +227,7 @@ const Command command_generate = {
     .name = "generate",
     .summary = "complete a prompt",
     .usage = "MODEL --prompt TEXT|--ids FILE [-n N] [--max-tokens N] [--temperature T] [--seed S] --json",
-    .detail = "MODEL is a Hugging Face folder, a .gguf file or a PEFT adapter's folder. The same seed gives the same tokens, whatever the\n"
+    .detail = "MODEL is a run, a Hugging Face folder, a .gguf file or a PEFT adapter's folder. The same seed gives the same tokens, whatever the\n"
               "number of completions. With several --adapter the base is loaded once, and each answers in turn.",
     .example = "reckon generate models/SmolLM2-135M-Instruct.Q4_1.gguf --prompt 'What is 17 + 25?' --temperature 0 --precision bf16",
     .positional_min = 1,

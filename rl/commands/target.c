@@ -97,3 +97,14 @@ void target_close(Target *t) {
     free(t->model), free(t->run_folder);
     *t = (Target){0};
 }
+
+bool on_model(const Args *args, bool (*run)(const Args *args, Err *err), Err *err) {
+    char *model;
+    TRY(model_find(args->positional[0], &model, err));
+    Args found = *args;
+    const char *words[] = {model};
+    found.positional = words;
+    bool ok = run(&found, err);
+    free(model);
+    return ok;
+}

@@ -1,6 +1,7 @@
 // What `eval` and `compare` are pointed at: a run, a recipe, or a model with a recipe that says what to ask it.
 #ifndef RECKON_TARGET_H
 #define RECKON_TARGET_H
+#include "command.h"
 #include "rl.h"
 
 typedef struct Target {
@@ -22,5 +23,7 @@ bool target_open(const char *path, const char *recipe_path, const char *const *s
 // Only finds the recipe and the weights. `otherwise`: the recipe of a model that comes without one; borrowed. May be NULL.
 bool target_find(const char *path, const char *recipe_path, Recipe *otherwise, const char *const *sets, Target *out, Err *err) MUST_CHECK;
 void target_close(Target *t);
+// Runs a command on the model that its first word means (model_find): of a run, its newest checkpoint.
+bool on_model(const Args *args, bool (*run)(const Args *args, Err *err), Err *err) MUST_CHECK;
 
 #endif
