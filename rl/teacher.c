@@ -1,7 +1,6 @@
-// Teachers: another model that a stage works with, which samples for it or whose distributions it learns. Owns how a recipe's
-// word becomes a model (a folder, a GGUF file, or a run, whose newest whole checkpoint it is) and what of it stands on the ledger:
-// the SHA-256 of its files is a fact of the run, so that a run never goes on with another teacher. One that is asked over HTTP has
-// a file of its own (teacher_endpoint.c).
+// Teachers: another model (model_find) that a stage works with, which samples for it or whose distributions it learns. Owns what of
+// it stands on the ledger: the SHA-256 of its files is a fact of the run, so that a run never goes on with another teacher. One that
+// is asked over HTTP has a file of its own (teacher_endpoint.c).
 #include "stages.h"
 #include "checkpoint.h"
 #include "files.h"
