@@ -583,7 +583,7 @@ typedef struct AdamwArgs {
     int64_t count;
     float *w, *m, *v;
     const float *gradient;
-    const float *gradient2; // a second part of the same gradient (a tied embedding), or NULL
+    const float *gradient2; // a second part of the same gradient, or NULL
     float scale, learning_rate, beta1, beta2, eps, weight_decay;
     float correction1, correction2; // 1 - beta^step, of the fp32 beta
 } AdamwArgs;

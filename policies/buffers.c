@@ -138,6 +138,7 @@ bool training_reserve(Policy *p, const Packed *b, int64_t pages, bool keep, Err 
         t->targets = targets;
     }
     if (keep) {
+        if (lookups_apart(p)) TRY(lookups_reserve(p, rows, err));
         TRY(experts_train(p, rows, b->group_count, err));
         int64_t chunk = targets < HEAD_CHUNK ? targets : HEAD_CHUNK;
         if (chunk > t->chunk_rows) {

@@ -40,7 +40,7 @@ typedef struct Parameter {
     KeptPart *kept;    // [part_count] where `packed` holds blocks, else NULL; such a matrix is frozen
     size_t kept_bytes; // of `packed` then
     float *gradient;   // [N, K]
-    float *gradient2;  // [N, K] second part, so that two sums each have an order of their own: embedding and tied head, or an adapter's on kv_b
+    float *gradient2;  // [N, K] second part, so that two sums each have an order of their own: an adapter's on kv_b
     float *m, *v;      // AdamW's moments
 } Parameter;
 
@@ -269,6 +269,19 @@ typedef struct HeadChunk {
     int32_t first, count;   // segments: chunk_segments[first .. first + count]
 } HeadChunk;
 
+// What lookups give to the gradient of an embedding that is the head too, not yet added to `gradient`: rows of those ids only
+// that occurred since gradients were zeroed or read (gradients.c).
+typedef struct Lookups {
+    float *rows;          // [capacity, C]
+    int64_t capacity;
+    int32_t count;        // ids that have a row
+    int32_t *row_of, *id; // host [V]: an id's row or -1; a row's id
+    int32_t *token_row;   // host [T], of the batch of now
+    int64_t token_capacity;
+    Stage stage;
+    const int32_t *staged_row, *staged_id; // [T], [count]
+} Lookups;
+
 // Page tables of a packed batch.
 typedef struct Paging {
     int32_t *position, *table_start, *table;
@@ -317,6 +330,7 @@ struct Policy {
     int64_t cos_sin_positions;
     Workspace work;
     Training training;
+    Lookups lookups;
     float *head_scratch;
     double *norm_partial, *norm_host; // of square_sum: on the device, on the host
     int64_t optimizer_steps;
@@ -445,6 +459,7 @@ Parameter *trained_parameter(const Policy *p, int index);
 bool policy_load(Policy *p, const char *path, const Weights *w, Err *err) MUST_CHECK;
 bool parameter_alloc(const Policy *p, Parameter *q, Err *err) MUST_CHECK;
 void parameter_free(const Policy *p, Parameter *q);
+void parameter_pack(const Policy *p, const Parameter *q, const float *values); // [N, K] on the device
 bool parameter_set(const Policy *p, const Parameter *q, const float *host, Err *err) MUST_CHECK;
 bool parameter_get(const Policy *p, const Parameter *q, float *host, Err *err) MUST_CHECK; // [N, K], unscaled where it has masters
 
@@ -488,6 +503,17 @@ bool workspace_reserve(Policy *p, int64_t rows, Err *err) MUST_CHECK;
 void workspace_free(Policy *p);
 bool training_reserve(Policy *p, const Packed *b, int64_t pages, bool keep, Err *err) MUST_CHECK;
 void training_free(Policy *p);
+
+// ---- gradients (gradients.c) ----
+// Makes `gradient` (+ gradient2) of every trained parameter what the passes so far gave; whoever reads one calls it first.
+void gradients_settle(Policy *p);
+// Whether lookups have a gradient of their own.
+static inline bool lookups_apart(const Policy *p) { return p->embedding->trained && p->head == p->embedding; }
+bool lookups_reserve(Policy *p, int64_t rows, Err *err) MUST_CHECK;
+// Rows for the batch's tokens, staged; after a failure nothing is left of what lookups gave so far.
+bool lookups_begin(Policy *p, const Packed *batch, Err *err) MUST_CHECK;
+void lookups_free(Policy *p);
+
 // RoPE's tables for positions below `positions`, as they are within the original length.
 bool rope_reserve(Policy *p, int64_t positions, Err *err) MUST_CHECK;
 // Longest sequence that can be sampled, 0 where rotary positions set no limit (rotary.c).

@@ -2,7 +2,6 @@
 // of parameters from a family's tensors; everything else works on that list.
 #include "model.h"
 #include "files.h"
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,8 +98,7 @@ bool parameter_alloc(const Policy *p, Parameter *q, Err *err) {
     TRY(d->allocate(d, floats, name, (void **)&q->gradient, err));
     TRY(d->allocate(d, floats, name, (void **)&q->m, err));
     TRY(d->allocate(d, floats, name, (void **)&q->v, err));
-    bool second = q->second_gradient || (q == p->head && p->config.tied);
-    return !second || d->allocate(d, floats, name, (void **)&q->gradient2, err);
+    return !q->second_gradient || d->allocate(d, floats, name, (void **)&q->gradient2, err);
 }
 
 void parameter_free(const Policy *p, Parameter *q) {
@@ -113,7 +111,7 @@ void parameter_free(const Policy *p, Parameter *q) {
     free(q->kept);
 }
 
-static void parameter_pack(const Policy *p, const Parameter *q, const float *values) {
+void parameter_pack(const Policy *p, const Parameter *q, const float *values) {
     for (int i = 0; q->matrix && i < block_count(q); i++) {
         PackArgs args = {.w = values + block_row(q, i) * q->K, .N = block_rows(q, i), .K = q->K, .dtype = p->dtype,
                          .packed = (char *)q->packed + act_bytes(p, block_packed(q, i)), .scale = q->scale, .int8 = q->int8};
@@ -403,6 +401,7 @@ void policy_close(Policy *p) {
         d->release(d, p->turn_scratch);
         workspace_free(p);
         training_free(p);
+        lookups_free(p);
         d->release(d, p->cos_sin[0]);
         d->release(d, p->cos_sin[1]);
         d->release(d, p->head_scratch);
@@ -447,7 +446,7 @@ static size_t parameter_bytes(const Policy *p, const Parameter *q) {
     return bytes;
 }
 size_t policy_bytes(const Policy *p) {
-    size_t bytes = 0;
+    size_t bytes = (size_t)(p->lookups.capacity * p->config.width) * 4;
     for (int a = -1; a < p->adapter_count; a++) {
         const Parameter *list = a < 0 ? p->parameters : p->adapters[a]->parameters;
         for (int i = 0, count = a < 0 ? p->parameter_count : p->adapters[a]->count; i < count; i++) bytes += parameter_bytes(p, &list[i]);
@@ -574,103 +573,4 @@ bool policy_load_optimizer(Policy *p, const char *path, Err *err) {
     if (ok) memcpy(&p->optimizer_steps, safetensors_bytes(s, "steps"), sizeof p->optimizer_steps);
     safetensors_close(s);
     return ok;
-}
-
-// ---- gradients and update --------------------------------------------------------------------------------
-Parameter *trained_parameter(const Policy *p, int index) {
-    const Adapter *a = p->trained;
-    if (a) return index < a->count ? &a->parameters[index] : NULL;
-    for (int i = 0; p->trainable && i < p->parameter_count; i++)
-        if (p->parameters[i].trained && index-- == 0) return &p->parameters[i];
-    return NULL;
-}
-
-void policy_zero_gradients(Policy *p) {
-    Parameter *q;
-    for (int i = 0; (q = trained_parameter(p, i)); i++) {
-        size_t bytes = (size_t)(q->N * q->K) * 4;
-        p->device->zero(p->device, q->gradient, bytes);
-        if (q->gradient2) p->device->zero(p->device, q->gradient2, bytes);
-    }
-}
-
-static double square_sum(const Policy *p, const float *a, const float *b, int64_t count) {
-    const Device *d = p->device;
-    size_t blocks = (size_t)((count + NORM_BLOCK - 1) / NORM_BLOCK);
-    double *host = p->norm_host, *partial = p->norm_partial, sum = 0;
-    d->square_sum(d, &(SquareSumArgs){.count = count, .a = a, .b = b, .partial = partial});
-    d->download(d, host, partial, blocks * sizeof *host);
-    for (size_t i = 0; i < blocks; i++) sum += host[i];
-    return sum;
-}
-
-// The gradient of what was packed with a scale is that of the packed form: the chain rule's factor is left to its readers.
-static double gradient_factor(const Parameter *q) { return q->scale == 0 ? 1 : (double)q->scale; }
-double policy_gradient_norm(const Policy *p) {
-    double sum = 0;
-    const Parameter *q;
-    for (int i = 0; (q = trained_parameter(p, i)); i++) sum += gradient_factor(q) * gradient_factor(q) * square_sum(p, q->gradient, q->gradient2, q->N * q->K);
-    return sqrt(sum);
-}
-
-static const ParameterPart *part_at(const Policy *p, int index, const Parameter **parameter) {
-    const Parameter *q;
-    for (int i = 0; (q = trained_parameter(p, i)); i++) {
-        if (index < q->part_count) {
-            *parameter = q;
-            return &q->parts[index];
-        }
-        index -= q->part_count;
-    }
-    return NULL;
-}
-int policy_parameter_count(const Policy *p) {
-    int count = 0;
-    const Parameter *q;
-    for (int i = 0; (q = trained_parameter(p, i)); i++) count += q->part_count;
-    return count;
-}
-const char *policy_parameter_name(const Policy *p, int index) {
-    const Parameter *q;
-    const ParameterPart *part = part_at(p, index, &q);
-    return part ? part->name : NULL;
-}
-double policy_parameter_gradient_norm(const Policy *p, int index) {
-    const Parameter *q;
-    const ParameterPart *part = part_at(p, index, &q);
-    int64_t at = part->row * q->K;
-    return gradient_factor(q) * sqrt(square_sum(p, q->gradient + at, q->gradient2 ? q->gradient2 + at : NULL, part->rows * q->K));
-}
-
-bool policy_update(Policy *p, const AdamW *a, Err *err) {
-    p->optimizer_steps++;
-    double step = (double)p->optimizer_steps;
-    AdamwArgs args = {.scale = (float)a->scale,
-                      .learning_rate = (float)a->learning_rate,
-                      .beta1 = (float)a->beta1,
-                      .beta2 = (float)a->beta2,
-                      .eps = (float)a->eps,
-                      .correction1 = (float)(1.0 - exact_pow((double)(float)a->beta1, step)),
-                      .correction2 = (float)(1.0 - exact_pow((double)(float)a->beta2, step))};
-    Parameter *q;
-    for (int i = 0; (q = trained_parameter(p, i)); i++) {
-        args.count = q->N * q->K;
-        args.scale = (float)(a->scale * gradient_factor(q));
-        args.w = q->values, args.m = q->m, args.v = q->v;
-        args.gradient = q->gradient, args.gradient2 = q->gradient2;
-        args.weight_decay = q->matrix ? (float)a->weight_decay : 0.0f;
-        p->device->adamw(p->device, &args);
-        parameter_pack(p, q, q->values);
-    }
-    return p->device->finish(p->device, err);
-}
-
-void policy_reset_optimizer(Policy *p) {
-    p->optimizer_steps = 0;
-    const Parameter *q;
-    for (int i = 0; (q = trained_parameter(p, i)); i++) {
-        size_t bytes = (size_t)(q->N * q->K) * 4;
-        p->device->zero(p->device, q->m, bytes);
-        p->device->zero(p->device, q->v, bytes);
-    }
 }

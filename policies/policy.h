@@ -247,11 +247,12 @@ bool policy_check_teacher(const Policy *p, const Policy *teacher, const char *wh
 bool policy_distill(Policy *p, Policy *teacher, const Packed *batch, double beta, const float *weight, float *divergence,
                     float *logprob, float *entropy, Err *err) MUST_CHECK;
 void policy_zero_gradients(Policy *p);
-// L2 norm over all gradients, and by parameter for `score --grad`. NaN or Inf where a gradient is.
-double policy_gradient_norm(const Policy *p);
+// L2 norm over all gradients, and by parameter for `score --grad`. NaN or Inf where a gradient is. More may be added to gradients
+// that were read; where the embedding is the head too, sums are in another order then.
+double policy_gradient_norm(Policy *p);
 int policy_parameter_count(const Policy *p); // tensors that training changes
 const char *policy_parameter_name(const Policy *p, int index); // Hugging Face name
-double policy_parameter_gradient_norm(const Policy *p, int index);
+double policy_parameter_gradient_norm(Policy *p, int index);
 
 // AdamW (Loshchilov and Hutter 2019), gradients scaled by `scale` first (clipping), decay on matrices only.
 typedef struct AdamW {

@@ -37,12 +37,11 @@ static void head_chunk_gradient(const Backward *b, const HeadChunk *chunk, float
     else linear_back_by(p, p->head, &back);
     d->matmul(d, &back);
     d->scatter(d, &(ScatterArgs){.T = count, .C = C, .row = s->row + from, .x = t->head_dx, .y = dfinal});
-    float *dw = p->head == p->embedding ? p->head->gradient2 : p->head->gradient;
     MatmulGradArgs gradient = {.T = count, .K = C, .dtype = p->dtype, .x = (const char *)t->head_x + act_bytes(p, from * C), .ldx = C, .ldy = padded,
                                .segments = {chunk->count, s->chunk_segments + chunk->first, t->chunk_segments + chunk->first}, .scratch = t->scratch};
     for (int64_t row = 0, rows = head_rows(p); p->head->trained && row < V; row += rows) {
         gradient.N = V - row < rows ? V - row : rows;
-        gradient.dy = (const char *)t->dlogits + act_bytes(p, row), gradient.dw = dw + row * C;
+        gradient.dy = (const char *)t->dlogits + act_bytes(p, row), gradient.dw = p->head->gradient + row * C;
         d->matmul_grad(d, &gradient);
     }
 }
@@ -166,6 +165,7 @@ bool training_backward(Backward *b, const Packed *batch, const float *dlogprob, 
     STAGE_ADD(&t->coefficients, dlogprob, R, &t->staged.dlogprob);
     STAGE_ADD(&t->coefficients, dentropy, dentropy ? R : 0, &t->staged.dentropy);
     TRY(stage_send(p, &t->coefficients, err));
+    if (lookups_apart(p)) TRY(lookups_begin(p, batch, err));
     d->zero(d, t->dwide, bytes);
     for (int i = 0; i < t->chunk_count; i++) head_chunk_gradient(b, &t->chunks[i], t->dwide);
     transformer_backward(b);

@@ -251,6 +251,7 @@ void transformer_backward(const Backward *b) {
         attention_gradient(b, layer);
     }
     if (!p->embedding->trained) return;
-    d->embed_grad(d, &(EmbedGradArgs){.T = b->pass.T, .C = p->config.width, .tokens = b->pass.tokens, .scale = embedding_scale(p), .dy = t->dh,
-                                      .dtable = p->embedding->gradient});
+    bool apart = lookups_apart(p);
+    d->embed_grad(d, &(EmbedGradArgs){.T = b->pass.T, .C = p->config.width, .tokens = apart ? p->lookups.staged_row : b->pass.tokens,
+                                      .scale = embedding_scale(p), .dy = t->dh, .dtable = apart ? p->lookups.rows : p->embedding->gradient});
 }

@@ -73,6 +73,7 @@ static void gradients(void) {
         Lesson l = lesson_open(i % 2, 2, PRECISION_FP32, 1, betas[i]);
         policy_zero_gradients(l.student);
         OK(policy_distill(l.student, l.teacher, &l.packed, l.beta, l.weight, l.divergence, l.logprob, l.entropy, &err));
+        gradients_settle(l.student);
         for (int k = 0; k < l.student->parameter_count; k++) {
             Parameter *q = &l.student->parameters[k];
             int64_t count = q->N * q->K;

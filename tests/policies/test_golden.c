@@ -108,6 +108,7 @@ static void check_gradients(Policy *p, const json_t *training, double loss_toler
     CHECK_NEAR(loss, json_number_value(json_object_get(training, "loss_f64")), loss_tolerance);
     policy_zero_gradients(p);
     OK(policy_backward(p, &b.packed, weight, NULL, &err));
+    gradients_settle(p);
     batch_free(&b);
     double norm = json_number_value(json_object_get(training, "grad_norm_f64"));
     CHECK_NEAR(policy_gradient_norm(p), norm, tolerance * norm);

@@ -145,6 +145,7 @@ static void finite_differences(void) {
         loss_of(&m, true);
         policy_zero_gradients(m.p);
         OK(policy_backward(m.p, &m.packed, m.dlogprob, m.with_entropy ? m.dentropy : NULL, &err));
+        gradients_settle(m.p);
         for (int i = 0; i < m.p->parameter_count; i++) check_parameter(&m, &m.p->parameters[i], &r, cases[k].name);
         problem_close(&m);
     }
@@ -182,6 +183,7 @@ static void bf16_is_near(void) {
             loss_of(both[i], true);
             policy_zero_gradients(both[i]->p);
             OK(policy_backward(both[i]->p, &both[i]->packed, both[i]->dlogprob, both[i]->with_entropy ? both[i]->dentropy : NULL, &err));
+            gradients_settle(both[i]->p);
         }
         for (int i = 0; i < a.p->parameter_count; i++) {
             const Parameter *x = &a.p->parameters[i], *y = &b.p->parameters[i];

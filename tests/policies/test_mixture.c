@@ -56,6 +56,7 @@ static void check_gradients(Policy *p, const json_t *cases) {
     policy_zero_gradients(p);
     OK(policy_forward(p, batch_view(&b, 1), true, logprob, NULL, &err));
     OK(policy_backward(p, &b.packed, weight, NULL, &err));
+    gradients_settle(p);
     CHECK_INT(policy_parameter_count(p), json_object_size(gradients));
     for (int i = 0; i < p->parameter_count; i++) {
         const Parameter *q = &p->parameters[i];
