@@ -1,4 +1,5 @@
-// Weights kept in GGUF's blocks: what the numbers of a group of 32 are, for the C reference, the CPU's variants and CUDA alike.
+// Weights kept as their file has them: what the numbers of a group of 32 are, for the C reference, the CPU's variants and CUDA alike.
+// In GGUF's blocks, or in bf16, whose groups count as blocks.
 // The formulas are ggml's, one rounding per product and sum, so that a weight is the same number whether it was decoded
 // once, when it was read, or here, in a product. Rows are whole blocks; bytes are put together little end first.
 #ifndef RECKON_BLOCKS_H
@@ -23,6 +24,7 @@ BLOCK_INLINE int64_t block_bytes(WeightFormat f) {
     case WEIGHT_Q5_1: return 24;
     case WEIGHT_Q4_K: return 144;
     case WEIGHT_Q6_K: return 210;
+    case WEIGHT_BF16: return 64;
     default: return 0;
     }
 }
@@ -102,6 +104,12 @@ BLOCK_INLINE void block_group(WeightFormat f, const uint8_t *row, int64_t group,
         return;
     case WEIGHT_Q4_K: group_q4_k(in, (int)(group % 8), out); return;
     case WEIGHT_Q6_K: group_q6_k(in, (int)(group % 8), out); return;
+    case WEIGHT_BF16:
+        for (int i = 0; i < 32; i++) {
+            high = (uint32_t)in[2 * i] << 16 | (uint32_t)in[2 * i + 1] << 24;
+            memcpy(&out[i], &high, 4);
+        }
+        return;
     default: return;
     }
 }

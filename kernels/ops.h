@@ -32,15 +32,35 @@ static inline int64_t packed_elements(int64_t N, int64_t K) {
     return (N + PANEL - 1) / PANEL * PANEL * ((K + 15) / 16 * 16);
 }
 
+// How a weight lies: packed, or as rows of a file's numbers (GGUF's blocks, or bf16: blocks.h), which a product decodes as it
+// goes, rounded to the product's precision. The sums are those of the packed form. Or in 8 bits (`pack` makes it, on the CPU
+// only), for `matmul` of one product and for `head`: another product, told below.
+typedef enum WeightFormat {
+    WEIGHT_PACKED,
+    WEIGHT_Q8_0,
+    WEIGHT_Q4_0,
+    WEIGHT_Q4_1,
+    WEIGHT_Q5_0,
+    WEIGHT_Q5_1,
+    WEIGHT_Q4_K,
+    WEIGHT_Q6_K,
+    WEIGHT_BF16,
+    WEIGHT_FORMATS,
+    WEIGHT_INT8 = WEIGHT_FORMATS
+} WeightFormat;
+
 // Packs w [N, K] fp32 row-major, and its transpose where asked.
 typedef struct PackArgs {
-    const float *w; // [N, K]
+    const float *w; // [N, K]; NULL: `rows`
     int64_t N, K;
     Dtype dtype;
     void *packed;     // of w [N, K], or NULL
     void *transposed; // of its transpose [K, N], or NULL
     float scale;      // w is multiplied by it on the way; 0: by 1
     void *int8;       // of w in 8 bits, int8_bytes(N, K), or NULL; on the CPU only
+    // Instead of w, rows as a file has them, K a multiple of 32, for `packed` alone and without a scale; on the CPU only.
+    const void *rows;
+    WeightFormat format;
 } PackArgs;
 typedef struct UnpackArgs {
     const void *packed; // [N, K]
@@ -60,22 +80,6 @@ typedef struct Products {
     const int32_t *start; // [count * every + 1], ascending from 0; the last is M at most
     int64_t x_step, y_step, w_step;
 } Products;
-
-// How a weight lies: packed, or as rows of GGUF's blocks (blocks.h), which a product decodes as it goes, rounded to the
-// product's precision. The sums are those of the packed form. Or in 8 bits (`pack` makes it, on the CPU only), for `matmul` of one
-// product and for `head`: another product, told below.
-typedef enum WeightFormat {
-    WEIGHT_PACKED,
-    WEIGHT_Q8_0,
-    WEIGHT_Q4_0,
-    WEIGHT_Q4_1,
-    WEIGHT_Q5_0,
-    WEIGHT_Q5_1,
-    WEIGHT_Q4_K,
-    WEIGHT_Q6_K,
-    WEIGHT_FORMATS,
-    WEIGHT_INT8 = WEIGHT_FORMATS
-} WeightFormat;
 
 // Products in 8 bits. Of w and of x each run of INT8_GROUP numbers along the reduced index (the last may be shorter) has a
 // scale, its largest magnitude / 127, and whole numbers q = x * (127 / largest), rounded to nearest even; below 1e-30 it is

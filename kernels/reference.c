@@ -21,6 +21,11 @@ static float tanh_reference(float x) {
 
 // ---- products --------------------------------------------------------------------------------------------
 
+static float stored_weight(const PackArgs *a, int64_t n, int64_t k) {
+    float group[32];
+    block_group(a->format, (const uint8_t *)a->rows + n * blocks_row_bytes(a->format, a->K), k / 32, group);
+    return group[k % 32];
+}
 void pack_reference(const Team *team, const PackArgs *a) {
     ONLY_FIRST
     size_t size = dtype_size(a->dtype);
@@ -28,7 +33,8 @@ void pack_reference(const Team *team, const PackArgs *a) {
     if (a->transposed) memset(a->transposed, 0, (size_t)panels_elements(a->K, a->N, a->dtype) * size);
     for (int64_t n = 0; n < a->N; n++)
         for (int64_t k = 0; k < a->K; k++) {
-            float w = a->scale == 0 ? a->w[n * a->K + k] : a->w[n * a->K + k] * a->scale;
+            float w = a->w ? a->w[n * a->K + k] : stored_weight(a, n, k);
+            if (a->scale != 0) w *= a->scale;
             if (a->packed) put(a->packed, packed_index(n, k, a->K, a->dtype), w, a->dtype);
             if (a->transposed) put(a->transposed, packed_index(k, n, a->N, a->dtype), w, a->dtype);
         }

@@ -8,12 +8,14 @@
 #include <string.h>
 
 static const char *const names[WEIGHT_FORMATS] = {[WEIGHT_Q8_0] = "Q8_0", [WEIGHT_Q4_0] = "Q4_0", [WEIGHT_Q4_1] = "Q4_1", [WEIGHT_Q5_0] = "Q5_0",
-                                                  [WEIGHT_Q5_1] = "Q5_1", [WEIGHT_Q4_K] = "Q4_K", [WEIGHT_Q6_K] = "Q6_K"};
-static WeightFormat format_of(const char *type) {
+                                                  [WEIGHT_Q5_1] = "Q5_1", [WEIGHT_Q4_K] = "Q4_K", [WEIGHT_Q6_K] = "Q6_K",
+                                                  [WEIGHT_BF16] = "BF16"};
+WeightFormat stored_format(const char *type) {
     for (int i = WEIGHT_PACKED + 1; i < WEIGHT_FORMATS; i++)
         if (strcmp(names[i], type) == 0) return (WeightFormat)i;
     return WEIGHT_PACKED;
 }
+static bool is_blocks(WeightFormat f) { return f != WEIGHT_PACKED && f != WEIGHT_BF16; }
 static const StorageType *storage_of(WeightFormat f) { return storage_by_name(names[f]); }
 
 // Which matrices of an expert stand by turns: gate and up, or down alone; as many parts.
@@ -26,9 +28,9 @@ bool kept_can(const Policy *p, const Parameter *q, const Weights *w) {
     WeightFormat first[2] = {WEIGHT_PACKED, WEIGHT_PACKED};
     for (int i = 0; can && i < q->part_count; i++) {
         TensorInfo t;
-        can = weights_find(w, q->parts[i].name, &t) && format_of(t.type) != WEIGHT_PACKED;
-        if (can && i < 2) first[i] = format_of(t.type);
-        if (can && experts) can = format_of(t.type) == first[i % kinds_of(q)]; // they are multiplied by in one go
+        can = weights_find(w, q->parts[i].name, &t) && is_blocks(stored_format(t.type));
+        if (can && i < 2) first[i] = stored_format(t.type);
+        if (can && experts) can = stored_format(t.type) == first[i % kinds_of(q)]; // they are multiplied by in one go
     }
     return can;
 }
@@ -38,7 +40,7 @@ bool kept_alloc(const Policy *p, Parameter *q, const Weights *w, Err *err) {
     for (int i = 0; i < q->part_count; i++) {
         TensorInfo t = {0};
         if (!weights_find(w, q->parts[i].name, &t)) return fail(err, ERR_SOFTWARE, q->parts[i].name, "is missing");
-        q->kept[i] = (KeptPart){.format = format_of(t.type), .at = q->kept_bytes};
+        q->kept[i] = (KeptPart){.format = stored_format(t.type), .at = q->kept_bytes};
         q->kept_bytes += (t.bytes + 63) / 64 * 64;
     }
     return p->device->allocate(p->device, q->kept_bytes, q->parts[0].name, &q->packed, err);

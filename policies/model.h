@@ -415,6 +415,7 @@ size_t int8_longest_row(const Policy *p);
 static inline bool in_int8(const Policy *p, const Parameter *q) { return p->in_int8 && q->int8; }
 
 // ---- weights kept in blocks (kept.c) ----
+WeightFormat stored_format(const char *type); // of a type's name in files; WEIGHT_PACKED: products don't read it
 bool kept_can(const Policy *p, const Parameter *q, const Weights *w);
 bool kept_alloc(const Policy *p, Parameter *q, const Weights *w, Err *err) MUST_CHECK;
 bool kept_load(const Policy *p, Parameter *q, const Weights *w, Err *err) MUST_CHECK;

@@ -239,6 +239,29 @@ bool weights_read_rows(const Weights *w, const char *name, const int64_t shape[2
     TRY(check_shape(w, &t->info, 2, shape, err));
     return read_rows(w, t, first, count, out, err);
 }
+bool weights_has_stored(const Weights *w, const char *name) {
+    const WeightTensor *t = find(w, name);
+    return t && !t->keys && t->shift == 0;
+}
+size_t weights_row_bytes(const Weights *w, const char *name) {
+    const WeightTensor *t = find(w, name);
+    return t && t->info.dims == 2 && t->info.shape[0] ? t->info.bytes / (size_t)t->info.shape[0] : 0;
+}
+bool weights_stored_rows(const Weights *w, const char *name, const int64_t shape[2], int64_t first, int64_t count, uint8_t *copy,
+                         const uint8_t **rows, Err *err) {
+    const WeightTensor *t = find(w, name);
+    if (!t) return fail(err, ERR_DATA, w->path, "tensor '%.100s' is missing", name);
+    TRY(check_shape(w, &t->info, 2, shape, err));
+    size_t each = t->info.bytes / (size_t)shape[0];
+    *rows = t->data + (size_t)first * each;
+    if (!t->rotary_heads && (uintptr_t)*rows % 2 == 0) return true;
+    for (int64_t r = first; r < first + count; r++) {
+        int64_t from = t->rotary_heads ? interleaved_row(r, shape[0] / t->rotary_heads) : r;
+        memcpy(copy + (size_t)(r - first) * each, t->data + (size_t)from * each, each);
+    }
+    *rows = copy;
+    return true;
+}
 bool weights_read_blocks(const Weights *w, const char *name, int64_t rows, int64_t columns, uint8_t *out, Err *err) {
     const WeightTensor *t = find(w, name);
     if (!t) return fail(err, ERR_DATA, w->path, "tensor '%.100s' is missing", name);

@@ -39,6 +39,12 @@ bool weights_read(const Weights *w, const char *name, int dims, const int64_t *s
 // `count` rows of a matrix from `first` on, as weights_read gives them: where weights_has_rows says so.
 bool weights_has_rows(const Weights *w, const char *name);
 bool weights_read_rows(const Weights *w, const char *name, const int64_t shape[2], int64_t first, int64_t count, float *out, Err *err) MUST_CHECK;
+// `count` rows of a matrix from `first` on as they are stored: within the file where they lie there one after the other and at an even
+// address, else copied to `copy`. Where weights_has_stored says so.
+bool weights_has_stored(const Weights *w, const char *name);
+size_t weights_row_bytes(const Weights *w, const char *name);
+bool weights_stored_rows(const Weights *w, const char *name, const int64_t shape[2], int64_t first, int64_t count, uint8_t *copy,
+                         const uint8_t **rows, Err *err) MUST_CHECK;
 // A matrix of a block type as it is stored, rows in Hugging Face's order: info.bytes.
 bool weights_read_blocks(const Weights *w, const char *name, int64_t rows, int64_t columns, uint8_t *out, Err *err) MUST_CHECK;
 // Gives back the memory of pages that were read; they are read again where they are needed.

@@ -148,9 +148,20 @@ INLINE void pack_transposed(const float *w, int64_t N, int64_t K, float scale, i
     }
 }
 
+// Panels [from, to) of rows as a file has them.
+static void pack_stored(const PackArgs *a, int64_t from, int64_t to) {
+    MatmulArgs stored = {.N = a->N, .K = a->K, .w = a->rows, .format = a->format};
+    int64_t words = panel_elements(a->K, a->dtype) * (int64_t)dtype_size(a->dtype) / 4;
+    for (int64_t p = from; p < to; p++) decode_panel(&stored, p, (uint32_t *)a->packed + p * words, a->dtype == DTYPE_BF16);
+}
+
 void V(pack)(const Team *team, const PackArgs *a) {
     int64_t from, to;
     team_share(team, (a->N + PANEL - 1) / PANEL, 1, &from, &to);
+    if (!a->w) {
+        pack_stored(a, from, to);
+        return;
+    }
     for (int64_t p = from; a->packed && p < to; p++) {
         if (a->dtype == DTYPE_BF16)
             pack_panel(a->w, a->N, a->K, a->scale, p, a->packed, true);

@@ -131,6 +131,10 @@ INLINE void q6_k_group(const uint8_t *in, int j, void *to, bool half) {
 }
 // Elements [32 group, 32 group + 32) of a row of blocks, act.
 INLINE void decode_group(WeightFormat f, const uint8_t *row, int64_t group, void *to, bool half) {
+    if (f == WEIGHT_BF16) {
+        for (int i = 0; i < 32; i += 16) act_store(to, i, act_load(row, 32 * group + i, true), half);
+        return;
+    }
     bool large = f == WEIGHT_Q4_K || f == WEIGHT_Q6_K;
     const uint8_t *in = row + (large ? group / 8 : group) * block_bytes(f);
     if (!finite_group(f, in)) {
@@ -194,7 +198,7 @@ INLINE void transposed_panel(const MatmulArgs *a, WeightFormat f, int64_t panel,
 static __attribute__((unused)) void decode_panel(const MatmulArgs *a, int64_t panel, uint32_t *to, bool half) {
     switch (a->format) {
         PANEL_CASE(WEIGHT_Q8_0) PANEL_CASE(WEIGHT_Q4_0) PANEL_CASE(WEIGHT_Q4_1) PANEL_CASE(WEIGHT_Q5_0) PANEL_CASE(WEIGHT_Q5_1)
-        PANEL_CASE(WEIGHT_Q4_K) PANEL_CASE(WEIGHT_Q6_K)
+        PANEL_CASE(WEIGHT_Q4_K) PANEL_CASE(WEIGHT_Q6_K) PANEL_CASE(WEIGHT_BF16)
     default: return;
     }
 }

@@ -7,6 +7,7 @@ static uint8_t *random_blocks(WeightFormat f, int64_t rows, int64_t columns, Ran
     int64_t bytes = rows * blocks_row_bytes(f, columns);
     uint8_t *w = guarded("blocks", (size_t)bytes);
     for (int64_t i = 0; i < bytes; i++) w[i] = (uint8_t)random_below(r, 256);
+    for (int64_t i = 1; i < bytes && f == WEIGHT_BF16; i += 2) w[i] = (uint8_t)((w[i] & 0x80) + 0x3c);
     for (int64_t b = 0; b < bytes; b += block_bytes(f))
         for (int half = 0; half < 2; half++) {
             int64_t at = b + (f == WEIGHT_Q6_K ? 208 : 2 * half);

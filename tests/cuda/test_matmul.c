@@ -306,6 +306,7 @@ static void product_of_blocks(void) {
             a.x = rows_of("x", s->M, K, a.ldx, d, &r, PLAIN);
             uint8_t *w = guarded("blocks", bytes);
             for (int64_t i = 0; i < bytes; i++) w[i] = (uint8_t)random_below(&r, 256);
+            for (int64_t i = 1; i < bytes && f == WEIGHT_BF16; i += 2) w[i] = (uint8_t)((w[i] & 0x80) + 0x3c);
             for (int64_t b = 0; b < bytes; b += block_bytes(a.format)) // scales: halves of about 0.01
                 for (int half = 0; half < 2; half++) {
                     int64_t at = b + (f == WEIGHT_Q6_K ? 208 : 2 * half);

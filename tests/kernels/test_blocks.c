@@ -1,4 +1,4 @@
-// Weights in GGUF's blocks, in every operation that reads them: products of both ways round, one and many, the embedding, the head
+// Weights in GGUF's blocks and in bf16, as files have them, in every operation that reads them: products of both ways round, one and many, the embedding, the head
 // and its gradient. The bits of every variant are the slow twin's, which decodes first.
 #include "ops_test.h"
 #include "blocks.h"
@@ -8,6 +8,7 @@ static uint8_t *random_blocks(WeightFormat f, int64_t rows, int64_t columns, Ran
     int64_t bytes = rows * blocks_row_bytes(f, columns), each = block_bytes(f);
     uint8_t *data = guarded("blocks", bytes);
     for (int64_t i = 0; i < bytes; i++) data[i] = (uint8_t)random_below(r, 256);
+    for (int64_t i = 1; i < bytes && f == WEIGHT_BF16; i += 2) data[i] = (uint8_t)(random_below(r, 2) * 0x80 + 0x3a + random_below(r, 6));
     for (int64_t b = 0; b < bytes; b += each)
         for (int k = 0; k < 2; k++) {
             int64_t at = b + (f == WEIGHT_Q6_K ? 208 : 2 * k);
@@ -44,6 +45,23 @@ static void block_products(void) {
             }
 }
 
+// Packed as they lie: any bits in bf16, infinities, NaNs and denormals among them.
+static void block_packing(void) {
+    static const int64_t sizes[][2] = {{1, 256}, {33, 512}, {96, 256}, {70, 1024}}; // rows, columns
+    Random r = random_start(18, STREAM_TEST, 0);
+    for (int f = WEIGHT_PACKED + 1; f < WEIGHT_FORMATS; f++)
+        for (int s = 0; s < LENGTH(sizes); s++)
+            for (int d = 0; d < 2; d++) {
+                PackArgs a = {.N = sizes[s][0], .K = sizes[s][1], .dtype = (Dtype)d, .format = (WeightFormat)f};
+                blocks_free();
+                uint8_t *rows = random_blocks(a.format, a.N, a.K, &r);
+                for (int64_t i = 0; i < 2 * a.N * a.K && f == WEIGHT_BF16; i++) rows[i] = (uint8_t)random_below(&r, 256);
+                a.rows = rows;
+                a.packed = output("packed", packed_elements(a.N, a.K), d == DTYPE_BF16 ? KIND_BF16 : KIND_F32);
+                may_be_nan = f == WEIGHT_BF16;
+                COMPARE(pack, &a, "blocks %d N %d K %d %s", f, (int)a.N, (int)a.K, dtype_name(a.dtype));
+            }
+}
 
 // Three matrices, one behind the other, with rows of their own.
 static void block_experts(void) {
@@ -112,6 +130,7 @@ static void block_head(void) {
 
 static const Test tests[] = {
     {"weights in blocks", block_products},
+    {"weights in blocks: packed", block_packing},
     {"weights in blocks: an expert's each", block_experts},
     {"weights in blocks: the embedding", block_embedding},
     {"weights in blocks: the head", block_head},
