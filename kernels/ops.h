@@ -564,6 +564,19 @@ typedef struct GatherArgs {
     const void *x;
     void *y;
 } GatherArgs;
+// Rows of several arrays to other places: row to[i] of each `y` becomes row from[i] of its `x`, bit for bit. NULL: row i. No row is
+// written twice.
+enum { MOVED_ARRAYS = 16 };
+typedef struct MoveRowsArgs {
+    int64_t n;
+    const int64_t *from, *to; // [n]
+    int count;
+    struct {
+        size_t bytes; // of a row
+        const void *x;
+        void *y;
+    } arrays[MOVED_ARRAYS];
+} MoveRowsArgs;
 // y[row[i]] += x[i] (fp32), i ascending.
 typedef struct ScatterArgs {
     int64_t T, C;
@@ -632,6 +645,7 @@ typedef struct SquareSumArgs {
     X(sample, SampleArgs)                                                                                    \
     X(advance, AdvanceArgs)                                                                                  \
     X(gather, GatherArgs)                                                                                    \
+    X(move_rows, MoveRowsArgs)                                                                               \
     X(scatter, ScatterArgs)                                                                                  \
     X(convert, ConvertArgs)                                                                                  \
     X(adamw, AdamwArgs)                                                                                      \

@@ -326,6 +326,15 @@ void gather_reference(const Team *team, const GatherArgs *a) {
     for (int64_t i = 0; i < a->T * a->C; i++) put(a->y, i, get(a->x, a->row[i / a->C] * a->C + i % a->C, a->dtype), a->dtype);
 }
 
+void move_rows_reference(const Team *team, const MoveRowsArgs *a) {
+    ONLY_FIRST
+    for (int k = 0; k < a->count; k++)
+        for (int64_t i = 0; i < a->n; i++)
+            for (size_t b = 0, bytes = a->arrays[k].bytes; b < bytes; b++)
+                ((char *)a->arrays[k].y)[(size_t)(a->to ? a->to[i] : i) * bytes + b] =
+                    ((const char *)a->arrays[k].x)[(size_t)(a->from ? a->from[i] : i) * bytes + b];
+}
+
 void scatter_reference(const Team *team, const ScatterArgs *a) {
     ONLY_FIRST
     for (int64_t i = 0; i < a->T * a->C; i++) a->y[a->row[i / a->C] * a->C + i % a->C] += a->x[i];

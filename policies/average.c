@@ -65,6 +65,7 @@ bool policy_average(Policy *p, const char *const *paths, const double *shares, i
     if (p->trained) return fail(err, ERR_DATA, "merge", "an adapter is trained here: its factors' mean isn't the models' mean");
     Source *from = xcalloc((size_t)count + 1, sizeof *from);
     bool ok = true;
+    retain_drop(p);
     for (int i = 0; ok && i < count; i++) ok = source_open(paths[i], &from[i], hashes[i], err);
     for (int i = 0; ok && i < p->parameter_count; i++) ok = average_parameter(p, &p->parameters[i], from, shares, count, err);
     for (int i = 0; i < count; i++) source_close(&from[i]);

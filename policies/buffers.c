@@ -2,6 +2,7 @@
 // nothing here runs while operations are queued.
 #include "model.h"
 #include <stdlib.h>
+#include <string.h>
 
 bool hold(const Device *d, size_t bytes, const char *what, void **out, Err *err) {
     TRY(d->allocate(d, bytes, what, out, err));
@@ -43,39 +44,73 @@ void workspace_free(Policy *p) {
     *w = (Workspace){0};
 }
 
-// What the norms of outputs, of q and of k need besides.
-static bool kept_reserve_norms(Policy *p, Kept *k, int64_t rows, Err *err) {
+void kept_fields(const Policy *p, int layer, Kept *k, KeptField out[KEPT_FIELDS]) {
     const ModelConfig *c = &p->config;
-    if (c->qk_norm != QK_NORM_NONE) {
-        RESERVE(k->qkv, rows * qkv_width(c) * 4);
-        RESERVE(k->q_rstd, rows * c->heads * 4);
-        RESERVE(k->k_rstd, rows * c->kv_heads * 4);
-    }
-    if (c->norm_placement != NORM_BEFORE) {
-        RESERVE(k->attention_out, rows * c->width * 4);
-        RESERVE(k->ffn_out, rows * c->width * 4);
-        RESERVE(k->post_rstd1, rows * 4);
-        RESERVE(k->post_rstd2, rows * 4);
+    size_t wide = (size_t)c->width * 4;
+    bool heads = c->qk_norm != QK_NORM_NONE, outputs = c->norm_placement != NORM_BEFORE;
+    const KeptField fields[KEPT_FIELDS] = {
+        {&k->h_in, wide, false},
+        {&k->h_mid, wide, true},
+        {&k->rstd1, 4, false},
+        {&k->rstd2, 4, false},
+        {&k->q, act_bytes(p, q_width(c)), false},
+        {&k->attention, act_bytes(p, attention_width(c)), false},
+        {&k->gate_up, config_has_experts(c, layer) ? 0 : act_bytes(p, 2 * (int64_t)c->feed_forward), false},
+        {&k->lse, (size_t)c->heads * 4, false},
+        // norms of q and k
+        {&k->qkv, heads ? (size_t)qkv_width(c) * 4 : 0, false},
+        {&k->q_rstd, heads ? (size_t)c->heads * 4 : 0, false},
+        {&k->k_rstd, heads ? (size_t)c->kv_heads * 4 : 0, false},
+        // norms of outputs
+        {&k->attention_out, outputs ? wide : 0, true},
+        {&k->ffn_out, outputs ? wide : 0, false},
+        {&k->post_rstd1, outputs ? 4 : 0, true},
+        {&k->post_rstd2, outputs ? 4 : 0, false},
+    };
+    memcpy(out, fields, sizeof fields);
+}
+static bool fields_reserve(const Policy *p, int layer, Kept *k, int64_t rows, bool again, Err *err) {
+    KeptField fields[KEPT_FIELDS];
+    kept_fields(p, layer, k, fields);
+    for (int i = 0; i < KEPT_FIELDS; i++) {
+        void *memory;
+        if (!fields[i].bytes || fields[i].again != again) continue;
+        memcpy(&memory, fields[i].at, sizeof memory);
+        RESERVE(memory, (size_t)rows * fields[i].bytes);
+        memcpy(fields[i].at, &memory, sizeof memory);
     }
     return true;
 }
-static bool kept_reserve(Policy *p, int64_t rows, Err *err) {
-    Training *t = &p->training;
-    const ModelConfig *c = &p->config;
-    if (!t->kept) t->kept = xcalloc((size_t)c->layers, sizeof(Kept));
-    for (int l = 0; l < c->layers; l++) {
-        Kept *k = &t->kept[l];
-        RESERVE(k->h_in, rows * c->width * 4);
-        RESERVE(k->h_mid, rows * c->width * 4);
-        RESERVE(k->rstd1, rows * 4);
-        RESERVE(k->rstd2, rows * 4);
-        RESERVE(k->q, act_bytes(p, rows * q_width(c)));
-        RESERVE(k->attention, act_bytes(p, rows * attention_width(c)));
-        if (!config_has_experts(c, l)) RESERVE(k->gate_up, act_bytes(p, rows * 2 * c->feed_forward));
-        RESERVE(k->lse, rows * c->heads * 4);
-        TRY(kept_reserve_norms(p, k, rows, err));
-        TRY(experts_keep(p, &k->experts, l, rows, err) && latent_keep(p, &k->latent, rows, err));
+static void fields_release(const Policy *p, Kept *k) {
+    KeptField fields[KEPT_FIELDS];
+    kept_fields(p, 0, k, fields);
+    for (int i = 0; i < KEPT_FIELDS; i++) {
+        void *memory;
+        memcpy(&memory, fields[i].at, sizeof memory);
+        p->device->release(p->device, memory);
     }
+}
+bool activations_reserve(Policy *p, int64_t rows, bool again, Err *err) {
+    Training *t = &p->training;
+    int layers = p->config.layers;
+    if (!t->kept) t->kept = xcalloc((size_t)layers, sizeof(Kept));
+    for (int l = 0; again && rows > t->again_rows && l < layers; l++) TRY(fields_reserve(p, l, &t->kept[l], rows, true, err));
+    if (again && rows > t->again_rows) t->again_rows = rows;
+    if (rows <= t->kept_rows) return true;
+    t->kept_rows = 0;
+    for (int l = 0; l < layers; l++) {
+        Kept *k = &t->kept[l];
+        TRY(fields_reserve(p, l, k, rows, false, err) && experts_keep(p, &k->experts, l, rows, err) && latent_keep(p, &k->latent, rows, err));
+    }
+    t->kept_rows = rows;
+    return true;
+}
+bool activations_reserve_one(Policy *p, int64_t rows, Err *err) {
+    Training *t = &p->training;
+    if (rows <= t->one_rows) return true;
+    t->one_rows = 0;
+    TRY(fields_reserve(p, 0, &t->one, rows, false, err) && fields_reserve(p, 0, &t->one, rows, true, err));
+    t->one_rows = rows;
     return true;
 }
 
@@ -97,22 +132,27 @@ static size_t grad_scratch(const Policy *p, int64_t rows, int64_t targets, int g
     return layers > head ? layers : head;
 }
 
-bool training_reserve(Policy *p, const Packed *b, int64_t pages, bool keep, Err *err) {
+bool training_reserve(Policy *p, const Packed *b, int64_t pages, Activations activations, Err *err) {
     Training *t = &p->training;
     const ModelConfig *c = &p->config;
-    int64_t rows = b->token_count, targets = b->target_count, D = c->head_width;
+    bool keep = activations != ACTIVATIONS_DROPPED, restored = activations == ACTIVATIONS_RESTORED;
+    int64_t rows = b->token_count, targets = b->target_count, D = c->head_width, layer_pages = pages * (restored ? 1 : c->layers);
     int64_t wide = 2 * c->feed_forward > qkv_width(c) ? 2 * (int64_t)c->feed_forward : qkv_width(c);
     if (wide < c->width) wide = c->width;
     if (wide < attention_width(c)) wide = attention_width(c);
+    if (layer_pages > t->layer_pages) {
+        t->layer_pages = 0;
+        RESERVE(t->page_memory, (size_t)layer_pages * page_bytes(p));
+        t->layer_pages = layer_pages;
+    }
     if (pages > t->pages) {
         t->pages = 0;
-        RESERVE(t->page_memory, (size_t)pages * page_bytes(p) * (size_t)c->layers);
         if (p->trainable) RESERVE(t->dpages, pages * cache_page_elements(c) * 4);
         t->pages = pages;
     }
+    if (keep) TRY(restored ? activations_reserve_one(p, rows, err) : activations_reserve(p, rows, true, err));
     if (keep && rows > t->rows) {
         t->rows = 0;
-        TRY(kept_reserve(p, rows, err));
         RESERVE(t->h_last, rows * c->width * 4);
         RESERVE(t->rstd_last, rows * 4);
         RESERVE(t->dh, rows * c->width * 4);
@@ -159,12 +199,9 @@ bool training_reserve(Policy *p, const Packed *b, int64_t pages, bool keep, Err 
 
 void training_free(Policy *p) {
     Training *t = &p->training;
-    for (int l = 0; t->kept && l < p->config.layers; l++) {
-        Kept *k = &t->kept[l];
-        void *const memory[] = {k->h_in, k->h_mid, k->rstd1, k->rstd2, k->q, k->attention, k->gate_up, k->lse, k->qkv, k->q_rstd, k->k_rstd,
-                                k->attention_out, k->ffn_out, k->post_rstd1, k->post_rstd2};
-        release_all(p, memory, COUNT(memory));
-    }
+    for (int l = 0; t->kept && l < p->config.layers; l++)
+        fields_release(p, &t->kept[l]);
+    fields_release(p, &t->one);
     void *const memory[] = {t->h_last, t->rstd_last, t->page_memory, t->dh, t->dwide, t->dq, t->dqk, t->delta, t->dact, t->dpages,
                             t->head_x, t->head_dx, t->dlogits, t->logprob, t->entropy, t->max, t->log_sum, t->divergence, t->centre, t->stats, t->scratch};
     release_all(p, memory, COUNT(memory));

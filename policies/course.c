@@ -6,9 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-Completion *completion_of(const Scheduler *s, const Place *place) {
-    return &s->out->completions[s->first[place->request] + place->sample];
-}
+int32_t completion_index(const Scheduler *s, const Place *place) { return s->first[place->request] + place->sample; }
+Completion *completion_of(const Scheduler *s, const Place *place) { return &s->out->completions[completion_index(s, place)]; }
 
 int32_t place_limit(const Scheduler *s, const Place *place) {
     const Sampling *g = &s->requests[place->request].sampling;
@@ -91,13 +90,16 @@ static void completion_push(Scheduler *s, Place *place, int64_t at, int64_t row)
         s->p->device->download(s->p->device, c->kept_ids + start, drawn->kept, (size_t)kept * 4);
         c->kept_start[c->length + 1] = start + kept;
     }
+    if (s->retains)
+        s->p->retained.samples[completion_index(s, place)].record[completion_total(c)] =
+            (TokenRecord){s->logprob_read[at], s->entropy_read[at], s->max[row], s->log_sum[row]};
     if (c->given) c->all[c->total++] = s->token_read[at];
     c->length++;
 }
 
 // Adds given tokens to the course of a completion; max_tokens has room for them.
 static void completion_give(Scheduler *s, const Place *place, const int32_t *ids, int32_t count) {
-    Completion *c = &s->out->completions[s->first[place->request] + place->sample];
+    Completion *c = completion_of(s, place);
     if (!c->given) {
         size_t most = (size_t)s->requests[place->request].sampling.max_tokens;
         c->given = arena_alloc(&s->out->memory->arena, most);

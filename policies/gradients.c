@@ -148,6 +148,7 @@ double policy_parameter_gradient_norm(Policy *p, int index) {
 }
 
 bool policy_update(Policy *p, const AdamW *a, Err *err) {
+    retain_drop(p);
     p->optimizer_steps++;
     double step = (double)p->optimizer_steps;
     AdamwArgs args = {.scale = (float)a->scale,

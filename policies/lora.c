@@ -316,6 +316,7 @@ bool policy_add_adapter(Policy *p, const char *folder, Err *err) {
 int policy_adapter_count(const Policy *p) { return p->adapter_count; }
 void policy_use_adapter(Policy *p, int index) {
     p->device->forget(p->device); // recordings hold the operations of the adapter before
+    retain_drop(p);
     p->active = index >= 0 && index < p->adapter_count ? p->adapters[index] : NULL;
 }
 bool policy_trains_adapter(const Policy *p) { return p->trained != NULL; }

@@ -109,7 +109,7 @@ typedef struct Layer {
 
 // Host arrays on their way to the device: added one by one, sent in one copy, which sets the pointers that operations
 // read. On a device whose memory is the host's they are the arrays themselves, which must therefore stay.
-enum { STAGE_ARRAYS = 20 };
+enum { STAGE_ARRAYS = 24 };
 typedef struct Stage {
     struct {
         const void *host;
@@ -138,6 +138,9 @@ typedef struct Pass {
     size_t layer_bytes;
     int32_t max_position;              // host: of any row
     int32_t max_run;                   // host: rows in succession that share a table; decoding: 1
+    bool retains;                      // activations go to the slots as keys and values do (retain.c)
+    int64_t slots;                     // then: how many
+    const int64_t *slot_row;           // [slots] which row is whose; NULL: one each, in their order
 } Pass;
 
 // Rows sorted by expert: `rows` at most, those of expert e from start[e * every] on.
@@ -201,6 +204,15 @@ typedef struct Kept {
     float *attention_out, *ffn_out, *post_rstd1, *post_rstd2; // [T, C] before the norms of outputs, [T]
 } Kept;
 
+// Its fields but those of experts and latent attention.
+enum { KEPT_FIELDS = 15 };
+typedef struct KeptField {
+    void *at;     // of the pointer
+    size_t bytes; // of a row; 0: this model has none
+    bool again;   // one small product makes it from the others: a rollout doesn't keep it
+} KeptField;
+void kept_fields(const Policy *p, int layer, Kept *k, KeptField out[KEPT_FIELDS]);
+
 typedef struct Workspace {
     ExpertsWork experts;
     LatentWork mla;
@@ -231,14 +243,46 @@ typedef struct Staged {
     int64_t vocabulary; // ids that distributions are over
 } Staged;
 
+// What a rollout has kept of one sample.
+typedef struct TokenRecord {
+    float logprob, entropy, max, log_sum; // of the head; NaN of a token that was given
+} TokenRecord;
+typedef struct RetainedSample {
+    int32_t prompt_length, total; // total 0: it has not ended
+    int32_t *table;               // [pages] of its whole course
+    int32_t *ids;                 // [prompt_length + total]
+    TokenRecord *record;          // [total]
+    float inv_temperature;
+} RetainedSample;
+// Activations of the latest rollout, where it kept them: those of layers in training.kept, by slots instead of rows.
+typedef struct Retained {
+    uint32_t version, last; // of what is held (0: nothing), and the latest given out
+    int64_t slots;          // capacity of h_last and rstd_last
+    float *h_last, *rstd_last;
+    char *pages;            // keys and values, [layers][page_count], the last one for rows that nobody reads
+    int32_t page_count;
+    size_t page_bytes;      // capacity
+    Arena arena;            // of samples
+    RetainedSample *samples; // [sample_count]
+    int32_t sample_count;
+    // of the batch that is being trained
+    int64_t *row_slot, *page_from;          // host [T], [pages]
+    const int64_t *row_slots, *page_froms;  // as operations read them
+    TokenRecord *records;                   // host [R]
+    float *column;                          // host [R]
+    int64_t row_capacity, page_capacity, target_capacity;
+} Retained;
+
 // Everything that a training pass holds, allocated for the largest batch so far.
 typedef struct Training {
     ExpertsTraining experts;
     LatentTraining mla;
-    int64_t rows, targets, pages, chunk_rows; // capacities
+    int64_t rows, targets, pages, layer_pages, chunk_rows, kept_rows, again_rows, one_rows; // capacities
     Kept *kept;                   // [layers]
+    Kept one;                     // of one layer, where activations are retained
+    bool restored;                // the pass took its activations from the rollout
     float *h_last, *rstd_last;    // before the last norm
-    char *page_memory;            // [layers][pages]
+    char *page_memory;            // [layers][pages of the batch]; of one layer where they are restored
     float *dh, *dwide, *dq, *delta; // [T, C], [T, max width], [T, H D], [T, H]
     float *dqk;                   // [T, (H + K) D] before the norms of q and k, where there are any
     void *dact;                   // act [T, max width]
@@ -331,6 +375,7 @@ struct Policy {
     Workspace work;
     Training training;
     Lookups lookups;
+    Retained retained;
     float *head_scratch;
     double *norm_partial, *norm_host; // of square_sum: on the device, on the host
     int64_t optimizer_steps;
@@ -474,6 +519,8 @@ void experts_weight_gradient(const Backward *b, const Linear *l, const Sorted *s
 // such a normed row into the stream's.
 void block_input(const Policy *p, int64_t T, const Parameter *weight, const float *h, void *y, float *rstd);
 void norm_gradient(const Backward *b, Parameter *weight, const float *x, const float *rstd, const float *dy);
+// What of a layer's activations is made again of the others: the stream after attention, and what attention's last product gave.
+void attention_output(Policy *p, int64_t T, int layer, const Kept *k);
 
 // moe.c: the experts of a layer in the place of its feed-forward. Forward reads work.x and adds to work.h; backward takes the gradient
 // of what they gave from training.dact, reads the normed input from work.x, and leaves its gradient in training.dwide.
@@ -502,7 +549,12 @@ void transformer_forward(Policy *p, const Pass *pass, Kept *kept);
 void transformer_backward(const Backward *b);
 bool workspace_reserve(Policy *p, int64_t rows, Err *err) MUST_CHECK;
 void workspace_free(Policy *p);
-bool training_reserve(Policy *p, const Packed *b, int64_t pages, bool keep, Err *err) MUST_CHECK;
+// What activations of a pass are for: nothing, the way back, or they come from the rollout.
+typedef enum Activations { ACTIVATIONS_DROPPED, ACTIVATIONS_KEPT, ACTIVATIONS_RESTORED } Activations;
+bool training_reserve(Policy *p, const Packed *b, int64_t pages, Activations activations, Err *err) MUST_CHECK;
+// Of training.kept; with `again` also what a rollout doesn't keep. And of training.one.
+bool activations_reserve(Policy *p, int64_t rows, bool again, Err *err) MUST_CHECK;
+bool activations_reserve_one(Policy *p, int64_t rows, Err *err) MUST_CHECK;
 void training_free(Policy *p);
 
 // ---- gradients (gradients.c) ----
@@ -514,6 +566,26 @@ bool lookups_reserve(Policy *p, int64_t rows, Err *err) MUST_CHECK;
 // Rows for the batch's tokens, staged; after a failure nothing is left of what lookups gave so far.
 bool lookups_begin(Policy *p, const Packed *batch, Err *err) MUST_CHECK;
 void lookups_free(Policy *p);
+// ---- activations of rollouts (retain.c) ----
+// Whether a rollout of so many slots keeps its activations: the model can, and they are asked for or small beside its weights.
+bool retain_wanted(const Policy *p, Retain retain, int64_t slots);
+// Room for those of `pages` pages, nothing held yet; and for passes of `rows` rows.
+bool retain_reserve(Policy *p, int64_t pages, int64_t rows, Err *err) MUST_CHECK;
+// A new rollout of so many samples begins: what was held is forgotten.
+void retain_begin(Policy *p, int32_t samples);
+// A sample is admitted; `pages` in its table, at most `tokens` in its course. Then it has ended, and gets a handle.
+void retain_sample(Policy *p, int32_t index, const RolloutRequest *r, const int32_t *table, int32_t pages);
+uint64_t retain_end(Policy *p, int32_t index, const Completion *c);
+void retain_drop(Policy *p); // nothing is held from now on: weights have changed, or their memory is needed
+void retain_free(Policy *p);
+// After layer `layer` of a pass, and after the last one.
+void retain_layer(const Policy *p, const Pass *pass, int layer);
+void retain_last(const Policy *p, const Pass *pass);
+// Whether all of a batch is held; then its rows and records are found, for staging.
+bool retain_find(Policy *p, const Packed *batch);
+// What the forward pass leaves, from the rollout; and before the way back through a layer, what that reads.
+void restore_forward(Policy *p, const Packed *batch);
+void restore_layer(Policy *p, int layer);
 
 // RoPE's tables for positions below `positions`, as they are within the original length.
 bool rope_reserve(Policy *p, int64_t positions, Err *err) MUST_CHECK;

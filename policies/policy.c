@@ -402,6 +402,7 @@ void policy_close(Policy *p) {
         workspace_free(p);
         training_free(p);
         lookups_free(p);
+        retain_free(p);
         d->release(d, p->cos_sin[0]);
         d->release(d, p->cos_sin[1]);
         d->release(d, p->head_scratch);

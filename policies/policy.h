@@ -115,6 +115,7 @@ typedef struct Completion {
     int64_t *kept_start; // [length + 1] into kept_ids; NULL if no truncation was asked for
     int32_t *kept_ids; // the kept set of each token, ascending
     Finish finish;
+    uint64_t activations; // under which its policy keeps them (RolloutOptions.retain); 0: nowhere
     uint8_t *given;    // [total] of each token in its place: 1 if it was given; NULL where nothing was
     int32_t *all;      // [total] sampled and given ones in their order, the last one sampled; where `given` isn't NULL
     int32_t total;
@@ -150,7 +151,14 @@ typedef struct PromptCache PromptCache;
 PromptCache *prompt_cache_open(Policy *p);
 void prompt_cache_close(PromptCache *c);
 
+// Whether a rollout keeps what its passes computed of every token, so that a training pass over its samples needs no forward pass of its own:
+// sampler and trainer compute the same numbers. They are kept until the weights change or another rollout keeps its own. AUTO: where they take no
+// more memory than a quarter of the weights with their gradients and moments, or than training passes hold anyway. On the CPU, of
+// dense models without latent attention, where nothing is truncated, carried over or sampled in 8 bits; elsewhere nothing is kept.
+typedef enum Retain { RETAIN_NEVER, RETAIN_AUTO, RETAIN_ALWAYS } Retain;
+
 typedef struct RolloutOptions {
+    Retain retain;
     PromptCache *cache; // NULL: none
     int32_t max_sequences; // decoded at once; 0: chosen from memory
     bool int8;             // products with weights in 8 bits (PolicyOptions.int8): invariant 1 doesn't hold for what they sample; not beside a cache
@@ -200,6 +208,8 @@ bool policy_take_expert_load(Policy *p, double rate, int64_t *load, Err *err) MU
 // positions of its prompt. The order of groups fixes the order of every sum.
 typedef struct PackedSequence {
     int32_t start, length; // tokens of the completion in `tokens`
+    int32_t first_target;  // its targets begin there; read only beside `activations`
+    uint64_t activations;  // Completion.activations; 0: they are computed
 } PackedSequence;
 typedef struct PackedGroup {
     int32_t prompt_start, prompt_length; // at least one token
@@ -228,7 +238,10 @@ typedef struct Packed {
     double router_balance, router_z;
 } Packed;
 
-// Logprob [R] and entropy [R] of the targets. With `keep`, activations stay for policy_backward of the same batch.
+// Whether a pass that keeps activations would take those of this batch from the rollout (RolloutOptions.retain), all of them.
+bool policy_has_activations(Policy *p, const Packed *batch);
+// Logprob [R] and entropy [R] of the targets. With `keep`, activations stay for policy_backward of the same batch; where the rollout kept
+// them, nothing is computed, and logprobs and entropies are those that it recorded.
 bool policy_forward(Policy *p, const Packed *batch, bool keep, float *logprob, float *entropy, Err *err) MUST_CHECK;
 // Logprobs, and the experts that each token went to: choice [policy_expert_layers][T][chosen], ascending for each token.
 bool policy_forward_experts(Policy *p, const Packed *batch, float *logprob, int32_t *choice, Err *err) MUST_CHECK;

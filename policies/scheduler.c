@@ -81,8 +81,16 @@ static int64_t places_that_fit(const Scheduler *s, int64_t places, int64_t longe
     return (size_t)places > room / place ? (int64_t)(room / place) : places;
 }
 
+// Whether activations are kept, with so many pages for all that is sampled.
+static bool keeps_activations(const Scheduler *s, int64_t pages) {
+    bool plain = !s->truncates && !s->options.int8 && !s->options.cache && s->options.complete == 0 && pages < INT32_MAX / PAGE;
+    for (int32_t i = 0; plain && i < s->request_count; i++) plain = !s->requests[i].carried;
+    return plain && retain_wanted(s->p, s->options.retain, pages * PAGE);
+}
+
 static bool scheduler_sizes(Scheduler *s, Err *err) {
-    int64_t samples = 0, most_pages = 0, most_samples = 0, longest = 0, prompt = 0; // prompt: rows of one sample in one pass
+    // prompt: rows of one sample in one pass; together: of all, as far as it is known
+    int64_t samples = 0, most_pages = 0, most_samples = 0, longest = 0, prompt = 0, together = 0, most_together = policy_prefill_rows(s->p->device->is_host);
     for (int32_t i = 0; i < s->request_count; i++) {
         const RolloutRequest *r = &s->requests[i];
         TRY(request_check(s->p, r, i, err));
@@ -93,6 +101,7 @@ static bool scheduler_sizes(Scheduler *s, Err *err) {
         if (r->prompt_length > prompt) prompt = r->prompt_length;
         if (s->options.turn_ended && r->carried) return fail(err, ERR_SOFTWARE, "rollout", "a sample that takes turns can't be carried over");
         if ((s->options.turn_ended || r->carried || r->sampling.think_tokens > 0) && r->sampling.max_tokens > prompt) prompt = r->sampling.max_tokens;
+        together += s->options.turn_ended || s->options.next_request || r->carried || r->sampling.think_tokens > 0 ? most_together : r->prompt_length;
         if (r->prompt_length > s->longest_prompt) s->longest_prompt = r->prompt_length;
         if (r->sampling.max_tokens > s->most_tokens) s->most_tokens = r->sampling.max_tokens;
         int64_t pages = pages_for((int64_t)r->prompt_length + r->sampling.max_tokens);
@@ -117,13 +126,14 @@ static bool scheduler_sizes(Scheduler *s, Err *err) {
     if (places > samples) places = samples;
     // Pages for as many places as there are, each with the longest course; at least the largest group.
     int64_t pages = places * longest, all = more * more_pages;
-    for (int32_t i = 0; i < s->request_count && all < pages; i++) all += request_pages(&s->requests[i]);
-    if (pages > all) pages = all;
+    for (int32_t i = 0; i < s->request_count; i++) all += request_pages(&s->requests[i]);
+    s->retains = keeps_activations(s, all);
+    if (pages > all || s->retains) pages = all;
     if (pages < most_pages) pages = most_pages;
     s->capacity = (int32_t)places;
     s->total_pages = (int32_t)pages;
     s->table_capacity = (int32_t)longest;
-    s->row_capacity = (int32_t)(places > prompt ? places : prompt) + (int32_t)policy_prefill_rows(s->p->device->is_host);
+    s->row_capacity = (int32_t)(places > prompt ? places : prompt) + (int32_t)(together < most_together ? together : most_together);
     return true;
 }
 
@@ -133,12 +143,26 @@ static bool thinks_within_budgets(const Scheduler *s) {
     return false;
 }
 
+// The pages are the policy's, for as long as it holds them.
+static bool retained_pages(Scheduler *s, Err *err) {
+    Policy *p = s->p;
+    const Device *d = p->device;
+    retain_drop(p);
+    TRY(retain_reserve(p, s->total_pages, s->row_capacity, err));
+    TRY(d->allocate(d, (size_t)s->capacity * 4, "head", (void **)&s->max, err));
+    TRY(d->allocate(d, (size_t)s->capacity * 4, "head", (void **)&s->log_sum, err));
+    s->page_memory = p->retained.pages;
+    s->slot_row = xmalloc((size_t)(s->row_capacity + s->capacity * PAGE) * 8);
+    return true;
+}
+
 static bool scheduler_alloc(Scheduler *s, Err *err) {
     Policy *p = s->p;
     const Device *d = p->device;
     int64_t V = p->config.vocabulary, padded = vocab_padded(V), places = s->capacity, rows = s->row_capacity;
     int64_t table = rows > places ? rows : places;
     if (s->options.cache) TRY(prompt_cache_take(s, err));
+    else if (s->retains) TRY(retained_pages(s, err));
     else TRY(hold(d, (size_t)(s->total_pages + 1) * page_bytes(p) * (size_t)p->config.layers, "keys and values", (void **)&s->page_memory, err));
     TRY(hold(d, (size_t)(places * padded) * 4, "logits", (void **)&s->logits, err));
     TRY(d->allocate(d, (size_t)(places * (padded / VOCAB_BLOCK)) * sizeof(VocabStats), "head", (void **)&s->stats, err));
@@ -190,14 +214,14 @@ static void scheduler_free(Scheduler *s) {
     for (int32_t i = 0; s->places && i < s->capacity; i++) place_clear(&s->places[i]);
     for (int32_t i = 0; s->groups && i < s->request_count; i++) free(s->groups[i].pages);
     d->forget(d);
-    void *const memory[] = {s->options.cache ? NULL : s->page_memory, s->logits, s->stats, s->head_x, s->entropy, s->kept, s->order,
+    void *const memory[] = {s->options.cache || s->retains ? NULL : s->page_memory, s->max, s->log_sum, s->logits, s->stats, s->head_x, s->entropy, s->kept, s->order,
                             s->record_token, s->record_logprob, s->record_entropy};
     for (int i = 0; i < COUNT(memory); i++) d->release(d, memory[i]);
     stage_free(s->p, &s->stage);
     ids_free(&s->stop), ids_free(&s->think_end);
     free(s->row_place), free(s->free_pages), free(s->places), free(s->groups), free(s->tokens), free(s->position), free(s->table_start);
     free(s->head_row), free(s->table), free(s->slot_start), free(s->slot), free(s->inv_temperature), free(s->rows);
-    free(s->ids), free(s->logprob), free(s->sampled_entropy), free(s->kept_start), free(s->kept_ids), free(s->state), free(s->token_read), free(s->logprob_read), free(s->entropy_read), free(s->first), free(s->ticks), free(s->requests);
+    free(s->slot_row), free(s->ids), free(s->logprob), free(s->sampled_entropy), free(s->kept_start), free(s->kept_ids), free(s->state), free(s->token_read), free(s->logprob_read), free(s->entropy_read), free(s->first), free(s->ticks), free(s->requests);
 }
 
 static void count_flops(Policy *p, int64_t rows, double context, int64_t draws) {
@@ -237,13 +261,15 @@ static bool send_rows(Scheduler *s, int32_t rows, int64_t table, int64_t slots, 
     Policy *p = s->p;
     Round *r = &s->round;
     *r = (Round){.p = p, .s = s, .rows = draws,
-                 .pass = {.T = rows, .pages = s->page_memory, .layer_bytes = (size_t)(s->total_pages + 1) * page_bytes(p)}};
+                 .pass = {.T = rows, .pages = s->page_memory, .layer_bytes = (size_t)(s->total_pages + 1) * page_bytes(p),
+                          .retains = s->retains, .slots = slots}};
     STAGE_ADD(&s->stage, s->tokens, rows, &r->pass.tokens);
     STAGE_ADD(&s->stage, s->position, rows, &r->pass.position);
     STAGE_ADD(&s->stage, s->table_start, rows, &r->pass.table_start);
     STAGE_ADD(&s->stage, s->table, table, &r->pass.table);
     STAGE_ADD(&s->stage, s->slot_start, rows + 1, &r->pass.slot_start);
     STAGE_ADD(&s->stage, s->slot, slots, &r->pass.slot);
+    STAGE_ADD(&s->stage, s->slot_row, s->retains ? slots : 0, &r->pass.slot_row);
     STAGE_ADD(&s->stage, s->head_row, draws, &r->head_row);
     STAGE_ADD(&s->stage, s->inv_temperature, draws, &r->inv_temperature);
     STAGE_ADD(&s->stage, s->rows, draws, &r->sample);
@@ -263,7 +289,7 @@ static void head_and_draw(const Round *r, const void *x, bool next) {
                            .w = bytes ? p->head->int8 : p->head->packed, .format = bytes ? WEIGHT_INT8 : kept_format(p->head),
                            .blocks = bytes ? p->work.int8_x : p->block_scratch, .inv_temperature = r->inv_temperature,
                            .softcap = (float)p->config.logit_softcap, .logits = s->logits,
-                           .entropy = s->entropy, .stats = s->stats, .scratch = p->head_scratch});
+                           .entropy = s->entropy, .max = s->max, .log_sum = s->log_sum, .stats = s->stats, .scratch = p->head_scratch});
     d->sample(d, &(SampleArgs){.M = r->rows, .V = p->config.vocabulary, .logits = s->logits, .stats = s->stats,
                                .entropy = s->entropy, .rows = r->sample, .order = s->order, .truncated = s->truncates});
     // The arrays of a round are this scheduler's own; only a pass reads them as constants.
@@ -315,15 +341,16 @@ static void place_leave(Scheduler *s, Place *place) {
     bool paused = completion_of(s, place)->finish == FINISH_PAUSED;
     g->paused |= paused;
     if (place->length - place->start > g->tick) g->tick = place->length - place->start;
-    for (int32_t i = 0; i < place->owned; i++) s->free_pages[s->free_count++] = place->table[place->shared + i];
+    for (int32_t i = 0; !s->retains && i < place->owned; i++) s->free_pages[s->free_count++] = place->table[place->shared + i];
     if (--g->alive == 0) {
-        for (int32_t i = 0; i < g->page_count; i++) s->free_pages[s->free_count++] = g->pages[i];
+        for (int32_t i = 0; !s->retains && i < g->page_count; i++) s->free_pages[s->free_count++] = g->pages[i];
         free(g->pages);
         g->pages = NULL;
         if (!g->paused) request_complete(s, place->request);
     }
     s->finished++;
     completion_end(s, place);
+    if (s->retains) completion_of(s, place)->activations = retain_end(s->p, completion_index(s, place), completion_of(s, place));
     if (s->options.finished && !paused) s->options.finished(s->options.context, place->request, place->sample, completion_of(s, place));
     place_clear(place);
     s->place_count--;
@@ -427,6 +454,7 @@ static void take_place(Scheduler *s, int32_t index, int32_t request, int32_t sam
     if ((r->sampling.stop && r->sampling.stop[0]) || (place->thinks && s->think_id < 0)) place->stream = token_stream_open(s->p->tokenizer);
     s->place_count++;
     completion_begin(s, place);
+    if (s->retains) retain_sample(s->p, completion_index(s, place), r, place->table, place->shared + place->owned);
 }
 
 // Admits a request and gives its samples' draws the rows of a round from `draw` on.
@@ -461,6 +489,12 @@ static void add_row(Scheduler *s, Rows *rows, int32_t token, int32_t position, i
     if (position > rows->last_position) rows->last_position = position;
 }
 
+// The row that was added last goes to this position of a table, too.
+static void add_slot(Scheduler *s, Rows *rows, const int32_t *table, int32_t position) {
+    if (s->slot_row) s->slot_row[rows->slot] = rows->count - 1;
+    s->slot[rows->slot++] = (int64_t)table[position / PAGE] * PAGE + position % PAGE;
+}
+
 static void end_run(Rows *rows, int32_t length, int32_t pages) {
     rows->table += pages;
     if (length > rows->longest_run) rows->longest_run = length;
@@ -474,7 +508,7 @@ static void prompt_rows(Scheduler *s, const RolloutRequest *r, Rows *rows) {
     for (int32_t i = s->kept_rows; i < r->prompt_length; i++) {
         add_row(s, rows, r->prompt[i], i, rows->table);
         int32_t copies = i < whole * PAGE ? 1 : live;
-        for (int32_t c = 0; c < copies; c++) s->slot[rows->slot++] = (int64_t)s->places[place[c]].table[i / PAGE] * PAGE + i % PAGE;
+        for (int32_t c = 0; c < copies; c++) add_slot(s, rows, s->places[place[c]].table, i);
     }
     end_run(rows, r->prompt_length - s->kept_rows, pages);
     for (int32_t i = 0; i < live; i++) s->head_row[rows->draws++] = rows->count - 1;
@@ -491,7 +525,7 @@ static void given_rows(Scheduler *s, int32_t index, Rows *rows) {
     memcpy(s->table + rows->table, place->table, (size_t)pages * 4);
     for (int32_t i = 0; i < count; i++, position++) {
         add_row(s, rows, all[i - count], position, rows->table);
-        s->slot[rows->slot++] = (int64_t)place->table[position / PAGE] * PAGE + position % PAGE;
+        add_slot(s, rows, place->table, position);
     }
     end_run(rows, count, pages);
     s->head_row[rows->draws] = rows->count - 1;
@@ -566,6 +600,7 @@ static int32_t decode_row(Scheduler *s, int32_t i, int32_t index) {
     s->position[i] = position;
     memcpy(s->table + (int64_t)i * s->table_capacity, place->table, (size_t)(place->shared + place->owned) * 4);
     s->slot[i] = (int64_t)place->table[position / PAGE] * PAGE + position % PAGE;
+    if (s->slot_row) s->slot_row[i] = i;
     draw_row(s, i, index, position);
     return position;
 }
@@ -656,6 +691,7 @@ static bool scheduler_start(Scheduler *s, const RolloutRequest *requests, int32_
     TRY(scheduler_sizes(s, err) && scheduler_alloc(s, err));
     out->count = count ? s->first[count - 1] + requests[count - 1].samples : 0;
     size_t capacity = (size_t)out->count + (size_t)(s->request_capacity - count) * (size_t)s->most_samples + 1;
+    if (s->retains) retain_begin(s->p, (int32_t)capacity);
     out->completions = xcalloc(capacity, sizeof *out->completions);
     out->memory = xcalloc(1, sizeof *out->memory);
     for (int32_t i = 0; i < count; i++) s->due_left += requests[i].due;

@@ -68,11 +68,12 @@ typedef struct Scheduler {
     int32_t think_id;    // of "</think>" where it is one token, else -1
     int32_t *free_pages, free_count, total_pages, table_capacity;
     int32_t kept_rows; // of the only prompt, whose keys and values are there (prompt_cache.c)
+    bool retains;      // passes keep their activations, pages are nobody else's afterwards (retain.c)
     char *page_memory; // one page more than total_pages: rows that fill up a round write there
     // rows of one pass, on the host
     int32_t row_capacity;
     int32_t *tokens, *position, *table_start, *table, *head_row;
-    int64_t *slot_start, *slot;
+    int64_t *slot_start, *slot, *slot_row;
     float *inv_temperature;
     SampleRow *rows;
     DecodeRow *state;
@@ -80,7 +81,7 @@ typedef struct Scheduler {
     Stage stage;
     Round round; // the same, as operations read and write them
     // what the head gives for them
-    float *logits, *entropy;
+    float *logits, *entropy, *max, *log_sum; // the last two where activations are kept
     VocabStats *stats;
     void *head_x, *order;
     int32_t *kept; // [places][V] where anything is truncated
@@ -102,6 +103,7 @@ typedef struct Scheduler {
 #define THINK_END "</think>"
 
 // ---- course.c --------------------------------------------------------------------------------------------
+int32_t completion_index(const Scheduler *s, const Place *place); // in Rollout.completions
 Completion *completion_of(const Scheduler *s, const Place *place);
 // Ids of one sample's kept sets that its place has room for, as they were or as this request needs: what top-k allows, or what is
 // usual; at most a MiB.

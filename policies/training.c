@@ -96,7 +96,7 @@ static bool stage_batch(Policy *p, const Packed *b, Err *err) {
     int32_t T = b->token_count, R = b->target_count;
     for (int32_t r = 0; r < R; r++) t->inv_temperature_host[r] = (float)(1.0 / b->temperature);
     *s = (Staged){.vocabulary = b->vocabulary ? b->vocabulary : p->config.vocabulary,
-                  .pass = {.T = T, .pages = t->page_memory, .layer_bytes = (size_t)t->pages * page_bytes(p),
+                  .pass = {.T = T, .pages = t->page_memory, .layer_bytes = t->restored ? 0 : (size_t)g->page_count * page_bytes(p),
                            .max_position = g->max_position, .max_run = g->max_run}};
     STAGE_ADD(&t->stage, b->tokens, T, &s->pass.tokens);
     STAGE_ADD(&t->stage, g->position, T, &s->pass.position);
@@ -116,27 +116,35 @@ static bool stage_batch(Policy *p, const Packed *b, Err *err) {
     STAGE_ADD(&t->stage, b->kept_ids, b->kept_start ? b->kept_start[R] : 0, &s->kept);
     STAGE_ADD(&t->stage, t->inv_temperature_host, R, &s->inv_temperature);
     STAGE_ADD(&t->stage, t->chunk_segments, find_chunks(t, b), &s->chunk_segments);
+    STAGE_ADD(&t->stage, p->retained.row_slot, t->restored ? T : 0, &p->retained.row_slots);
+    STAGE_ADD(&t->stage, p->retained.page_from, t->restored ? g->page_count : 0, &p->retained.page_froms);
     return stage_send(p, &t->stage, err);
 }
 
-// Queues the forward pass; nothing is waited for.
+// Queues the forward pass, or what stands for it; nothing is waited for.
 bool training_forward(Policy *p, const Packed *batch, bool keep, Err *err) {
     const Device *d = p->device;
     Training *t = &p->training;
     if (keep && !p->trainable) return fail(err, ERR_SOFTWARE, "policy", "activations are kept only by a trainable policy");
     TRY(packed_check(p, batch, err));
     paging_build(batch, p->config.latent.R ? p->config.heads : 1, &p->paging);
-    TRY(training_reserve(p, batch, p->paging.page_count, keep, err));
+    t->restored = keep && retain_find(p, batch);
+    if (keep && !t->restored) retain_drop(p); // its memory
+    TRY(training_reserve(p, batch, p->paging.page_count, t->restored ? ACTIVATIONS_RESTORED : keep ? ACTIVATIONS_KEPT : ACTIVATIONS_DROPPED, err));
     TRY(workspace_reserve(p, batch->token_count, err));
     TRY(rope_reserve(p, p->paging.max_position + 1, err) && rope_stretch(p, batch, err));
     TRY(find_segments(p, batch, err));
     TRY(stage_batch(p, batch, err));
     t->experts.balance = (float)batch->router_balance, t->experts.z = (float)batch->router_z;
-    transformer_forward(p, &t->staged.pass, keep ? t->kept : NULL);
     int64_t T = batch->token_count, R = batch->target_count;
-    if (T) p->flops += (double)T * config_flops(&p->config, p->paging.context / (double)T, false);
+    if (t->restored) restore_forward(p, batch);
+    else transformer_forward(p, &t->staged.pass, keep ? t->kept : NULL);
+    // A restored pass makes only the last product of attention again.
+    if (t->restored) p->flops += 2.0 * (double)T * (double)p->config.layers * (double)(p->config.width * attention_width(&p->config));
+    else if (T) p->flops += (double)T * config_flops(&p->config, p->paging.context / (double)T, false);
     if (R == 0) return true;
     d->gather(d, &(GatherArgs){.T = R, .C = p->config.width, .dtype = p->dtype, .row = t->staged.row, .x = p->work.final, .y = t->head_x});
+    if (t->restored) return true;
     HeadArgs head = training_head(p, 0, R);
     d->head(d, &head);
     p->flops += 2.0 * (double)R * p->config.width * p->config.vocabulary;

@@ -100,6 +100,12 @@ static void attention_block(Policy *p, const Pass *pass, int layer, const Kept *
     block_output(p, pass->T, &l->output, y, l->attention_post_norm, kept ? kept->attention_out : w->branch, kept ? kept->post_rstd1 : w->rstd, w->h);
 }
 
+void attention_output(Policy *p, int64_t T, int layer, const Kept *k) {
+    const Layer *l = &p->layers[layer];
+    p->device->copy(p->device, k->h_mid, k->h_in, (size_t)T * (size_t)p->config.width * 4);
+    block_output(p, T, &l->output, k->attention, l->attention_post_norm, k->attention_out, k->post_rstd1, k->h_mid);
+}
+
 static void feed_forward_block(Policy *p, const Pass *pass, int layer, const Kept *kept) {
     const Layer *l = &p->layers[layer];
     Workspace *w = &p->work;
@@ -124,14 +130,16 @@ void transformer_forward(Policy *p, const Pass *pass, Kept *kept) {
     d->embed(d, &(EmbedArgs){.T = pass->T, .C = c->width, .tokens = pass->tokens, .dtype = p->dtype,
                              .table = p->embedding->packed, .format = kept_format(p->embedding), .scale = embedding_scale(p), .y = w->h});
     for (int layer = 0; layer < c->layers; layer++) {
-        Kept *k = kept ? &kept[layer] : NULL;
+        Kept *k = kept ? &kept[layer] : pass->retains ? &p->training.one : NULL;
         if (k) d->copy(d, k->h_in, w->h, row_bytes);
         attention_block(p, pass, layer, k);
         if (k) d->copy(d, k->h_mid, w->h, row_bytes);
         feed_forward_block(p, pass, layer, k);
+        if (pass->retains) retain_layer(p, pass, layer);
     }
     if (kept) d->copy(d, p->training.h_last, w->h, row_bytes);
-    block_input(p, pass->T, p->final_norm, w->h, w->final, kept ? p->training.rstd_last : w->rstd);
+    block_input(p, pass->T, p->final_norm, w->h, w->final, kept ? p->training.rstd_last : pass->retains ? p->training.one.rstd1 : w->rstd);
+    if (pass->retains) retain_last(p, pass);
 }
 
 // ---- backward --------------------------------------------------------------------------------------------
@@ -159,6 +167,7 @@ static void output_gradient(const Backward *b, Parameter *post, const float *bra
     norm.written = true, norm.dx = t->dact;
     p->device->rmsnorm_grad(p->device, &norm);
 }
+static const Kept *kept_of(const Policy *p, int layer) { return p->training.restored ? &p->training.one : &p->training.kept[layer]; }
 // From the gradient of a block's first product (in dact) into the stream: through the norm before it where there is one.
 static void input_gradient(const Backward *b, const Linear *l, Parameter *norm, const float *h, const float *rstd) {
     Policy *p = b->p;
@@ -172,7 +181,7 @@ static void feed_forward_gradient(const Backward *b, int layer) {
     Policy *p = b->p;
     const Device *d = p->device;
     const Layer *l = &p->layers[layer];
-    const Kept *k = &p->training.kept[layer];
+    const Kept *k = kept_of(p, layer);
     const Training *t = &p->training;
     int64_t T = b->pass.T, F = p->config.feed_forward;
     Gate gate = gate_of(&p->config);
@@ -213,7 +222,7 @@ static void attention_gradient(const Backward *b, int layer) {
     const ModelConfig *c = &p->config;
     const Device *d = p->device;
     const Layer *l = &p->layers[layer];
-    const Kept *k = &p->training.kept[layer];
+    const Kept *k = kept_of(p, layer);
     const Training *t = &p->training;
     int rope = config_rope(c, layer);
     output_gradient(b, l->attention_post_norm, k->attention_out, k->post_rstd1);
@@ -247,6 +256,7 @@ void transformer_backward(const Backward *b) {
     d->zero(d, t->dh, (size_t)b->pass.T * (size_t)p->config.width * 4);
     norm_gradient(b, p->final_norm, t->h_last, t->rstd_last, t->dwide);
     for (int layer = p->config.layers - 1; layer >= 0; layer--) {
+        if (t->restored) restore_layer(p, layer);
         feed_forward_gradient(b, layer);
         attention_gradient(b, layer);
     }

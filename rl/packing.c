@@ -48,7 +48,7 @@ void packing_completion(Packing *p, const Completion *c) {
     const int32_t *all = completion_all(c);
     int32_t total = completion_total(c);
     p->sequences = grown(p->sequences, p->packed.sequence_count, &p->sequence_capacity, sizeof *p->sequences);
-    p->sequences[p->packed.sequence_count++] = (PackedSequence){.start = p->tokens.count, .length = total - 1};
+    p->sequences[p->packed.sequence_count++] = (PackedSequence){.start = p->tokens.count, .length = total - 1, .first_target = p->target.count, .activations = c->activations};
     g->sequence_count++;
     if (c->kept_start) keep_sets(p, c->length, c->kept_start, c->kept_ids);
     for (int32_t i = 0; i < total; i++) {

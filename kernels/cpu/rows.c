@@ -252,6 +252,18 @@ void V(gather)(const Team *team, const GatherArgs *a) {
         memcpy((char *)a->y + (size_t)t * bytes, (const char *)a->x + (size_t)a->row[t] * bytes, bytes);
 }
 
+void V(move_rows)(const Team *team, const MoveRowsArgs *a) {
+    int64_t first, end;
+    team_share(team, a->n, 1, &first, &end);
+    for (int64_t i = first; i < end; i++) {
+        size_t from = (size_t)(a->from ? a->from[i] : i), to = (size_t)(a->to ? a->to[i] : i);
+        for (int k = 0; k < a->count; k++) {
+            size_t bytes = a->arrays[k].bytes;
+            memcpy((char *)a->arrays[k].y + to * bytes, (const char *)a->arrays[k].x + from * bytes, bytes);
+        }
+    }
+}
+
 void V(scatter)(const Team *team, const ScatterArgs *a) {
     int64_t from, to;
     team_share(team, a->C, 16, &from, &to);

@@ -215,6 +215,25 @@ void gather_cuda(const Device *device, const GatherArgs *a) {
     LAUNCH(cuda_context(device)->stream, kernel, g.grid, g.block, 0, *a, g.pieces);
 }
 
+// Grid: a block a row, array after array; 16 bytes a thread where a row begins and ends at multiples of 16, else one.
+static __global__ void move_rows_kernel(MoveRowsArgs a) {
+    int64_t from = a.from ? a.from[blockIdx.x] : blockIdx.x, to = a.to ? a.to[blockIdx.x] : blockIdx.x;
+    for (int k = 0; k < a.count; k++) {
+        int64_t bytes = (int64_t)a.arrays[k].bytes;
+        const char *x = (const char *)a.arrays[k].x + from * bytes;
+        char *y = (char *)a.arrays[k].y + to * bytes;
+        if (((uintptr_t)x | (uintptr_t)y | (uintptr_t)bytes) % 16 == 0) {
+            for (int64_t i = threadIdx.x; i < bytes / 16; i += blockDim.x) ((uint4 *)y)[i] = ((const uint4 *)x)[i];
+        } else {
+            for (int64_t i = threadIdx.x; i < bytes; i += blockDim.x) y[i] = x[i];
+        }
+    }
+}
+void move_rows_cuda(const Device *device, const MoveRowsArgs *a) {
+    if (a->n <= 0) return;
+    LAUNCH(cuda_context(device)->stream, move_rows_kernel, dim3((unsigned)a->n), dim3(128), 0, *a);
+}
+
 static __device__ int64_t converted_place(const ConvertArgs &a, int64_t i) { return a.columns ? i / a.columns * a.ldy + i % a.columns : i; }
 // Grid: 256 threads of eight numbers each. Eight of one row stay together; rows whose width isn't a multiple of eight go one by one.
 template <bool ALIGNED, typename Act> static __global__ void convert_kernel(ConvertArgs a) {

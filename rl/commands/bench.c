@@ -111,7 +111,7 @@ static bool bench_step(Bench *b, Err *err) {
     StepReport report = {0};
     Trainer t = {.policy = b->p};
     double start = clock_seconds(), flops = policy_flops(b->p);
-    bool ok = policy_rollout(b->p, requests, b->prompts, &(RolloutOptions){.int8 = b->int8}, &batch.rollout, err);
+    bool ok = policy_rollout(b->p, requests, b->prompts, &(RolloutOptions){.int8 = b->int8, .retain = RETAIN_AUTO}, &batch.rollout, err);
     double sampled = clock_seconds();
     for (int i = 0; ok && i < batch.episode_count; i++)
         batch.episodes[i] = (Episode){.prompt = i / b->group, .sample = i % b->group, .completion = batch.rollout.completions[i],

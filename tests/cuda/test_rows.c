@@ -83,6 +83,23 @@ static void gather_case(Random *r, int64_t T, int64_t C, Dtype dtype, Temper tem
 }
 static void gather_bits(void) { each_shape(5, gather_case); }
 
+// Every other row of what is larger, the last one first: of arrays of both widths, and of one whose rows are odd bytes.
+static void move_rows_case(Random *r, int64_t T, int64_t C, Dtype dtype, Temper temper) {
+    int64_t *from = guarded("from", (size_t)T * 8), *to = guarded("to", (size_t)T * 8);
+    for (int64_t i = 0; i < T; i++) from[i] = (int64_t)random_below(r, 11), to[i] = 2 * (T - i) - 1;
+    size_t wide = (size_t)C * 4, act = (size_t)C * dtype_size(dtype);
+    MoveRowsArgs a = {.n = T, .from = from, .to = to, .count = 3};
+    a.arrays[0].bytes = wide, a.arrays[0].x = input("wide", 11 * C, r, temper), a.arrays[0].y = output("wide moved", 2 * T * C, KIND_F32);
+    a.arrays[1].bytes = act, a.arrays[1].x = input_act("act", 11 * C, dtype, r, temper), a.arrays[1].y = output("act moved", 2 * T * C, kind_of(dtype));
+    a.arrays[2].bytes = 3, a.arrays[2].x = input("odd", 11, r, temper), a.arrays[2].y = output("odd moved", 6 * T, KIND_BYTES);
+    COMPARE_SHAPE(move_rows, &a);
+    a.from = NULL, a.count = T > 11 ? 0 : 2;
+    COMPARE_SHAPE(move_rows, &a);
+    a.from = from, a.to = NULL;
+    COMPARE_SHAPE(move_rows, &a);
+}
+static void move_rows_bits(void) { each_shape(25, move_rows_case); }
+
 static void scatter_case(Random *r, int64_t T, int64_t C, Dtype dtype, Temper temper) {
     ScatterArgs a = {.T = T, .C = C, .row = input_ids("row", T, r, 11), .x = input("x", T * C, r, temper)};
     fill(a.y = output("y", 11 * C, KIND_F32), 11 * C, r, temper);
@@ -306,6 +323,7 @@ static void nothing_to_do(void) {
     COMPARE_CUDA(swiglu, (&(SwigluArgs){.F = 4, .gate_up = x, .y = y}), "no rows");
     COMPARE_CUDA(swiglu_grad, (&(SwigluGradArgs){.F = 4, .gate_up = x, .dy = x, .dgate_up = y}), "no rows");
     COMPARE_CUDA(gather, (&(GatherArgs){.C = 4, .row = ids, .x = x, .y = y}), "no rows");
+    COMPARE_CUDA(move_rows, (&(MoveRowsArgs){.count = 1, .arrays = {{4, x, y}}}), "no rows");
     COMPARE_CUDA(scatter, (&(ScatterArgs){.C = 4, .row = ids, .x = x, .y = y}), "no rows");
     COMPARE_CUDA(convert, (&(ConvertArgs){.x = x, .y = y}), "no numbers");
     COMPARE_CUDA(advance, (&(AdvanceArgs){.tokens = ids}), "no rows");
@@ -386,6 +404,7 @@ static const Test tests[] = {
     {"cuda rows swiglu gradient bits", swiglu_grad_bits},
     {"cuda rows swiglu saturates", swiglu_saturates},
     {"cuda rows gather bits", gather_bits},
+    {"cuda rows move rows bits", move_rows_bits},
     {"cuda rows scatter bits", scatter_bits},
     {"cuda rows scatter, long lists", scatter_lists},
     {"cuda rows convert bits", convert_bits},
