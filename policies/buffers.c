@@ -47,7 +47,7 @@ void workspace_free(Policy *p) {
 void kept_fields(const Policy *p, int layer, Kept *k, KeptField out[KEPT_FIELDS]) {
     const ModelConfig *c = &p->config;
     size_t wide = (size_t)c->width * 4;
-    bool heads = c->qk_norm != QK_NORM_NONE, outputs = c->norm_placement != NORM_BEFORE;
+    bool normed = c->qk_norm != QK_NORM_NONE, whole = c->qk_norm == QK_NORM_WHOLE, outputs = c->norm_placement != NORM_BEFORE;
     const KeptField fields[KEPT_FIELDS] = {
         {&k->h_in, wide, false},
         {&k->h_mid, wide, true},
@@ -58,9 +58,9 @@ void kept_fields(const Policy *p, int layer, Kept *k, KeptField out[KEPT_FIELDS]
         {&k->gate_up, config_has_experts(c, layer) ? 0 : act_bytes(p, 2 * (int64_t)c->feed_forward), false},
         {&k->lse, (size_t)c->heads * 4, false},
         // norms of q and k
-        {&k->qkv, heads ? (size_t)qkv_width(c) * 4 : 0, false},
-        {&k->q_rstd, heads ? (size_t)c->heads * 4 : 0, false},
-        {&k->k_rstd, heads ? (size_t)c->kv_heads * 4 : 0, false},
+        {&k->qkv, normed ? (size_t)qkv_width(c) * 4 : 0, false},
+        {&k->q_rstd, normed ? (size_t)(whole ? 1 : c->heads) * 4 : 0, false},
+        {&k->k_rstd, normed ? (size_t)(whole ? 1 : c->kv_heads) * 4 : 0, false},
         // norms of outputs
         {&k->attention_out, outputs ? wide : 0, true},
         {&k->ffn_out, outputs ? wide : 0, false},

@@ -200,7 +200,7 @@ typedef struct Kept {
     float *rstd1, *rstd2;
     void *q, *attention, *gate_up; // act [T, HD], [T, HD], [T, 2F]
     float *lse;          // [T, H]
-    float *qkv, *q_rstd, *k_rstd;  // before the norms of q and k: [T, (H + 2K) D], [T, H], [T, K]; where there are any
+    float *qkv, *q_rstd, *k_rstd;  // before the norms of q and k: [T, (H + 2K) D], [T, H], [T, K] (one of all heads together: [T]); where there are any
     float *attention_out, *ffn_out, *post_rstd1, *post_rstd2; // [T, C] before the norms of outputs, [T]
 } Kept;
 

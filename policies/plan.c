@@ -37,6 +37,8 @@ bool policy_reserve(Policy *p, const PlanShape *shape, Err *err) {
                 .sequence_count = (int32_t)shape->sequences};
     TRY(workspace_reserve(p, shape->tokens > shape->rollout_rows ? shape->tokens : shape->rollout_rows, err) &&
         rope_reserve(p, shape->positions, err));
+    if (shape->retained_pages && retain_wanted(p, shape->retain, shape->retained_pages * PAGE))
+        TRY(retain_reserve(p, shape->retained_pages, shape->tokens > shape->rollout_rows ? shape->tokens : shape->rollout_rows, err));
     return shape->tokens == 0 || training_reserve(p, &b, shape->tokens / PAGE + 2 * shape->sequences, p->trainable ? ACTIVATIONS_KEPT : ACTIVATIONS_DROPPED, err);
 }
 static bool count_policy(const Device *host, const ModelConfig *c, const Weights *w, const PolicyOptions *o, const PlanShape *shape, PlanBytes *out, Err *err) {

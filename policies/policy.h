@@ -153,8 +153,8 @@ void prompt_cache_close(PromptCache *c);
 
 // Whether a rollout keeps what its passes computed of every token, so that a training pass over its samples needs no forward pass of its own:
 // sampler and trainer compute the same numbers. They are kept until the weights change or another rollout keeps its own. AUTO: where they take no
-// more memory than a quarter of the weights with their gradients and moments, or than training passes hold anyway. On the CPU, of
-// dense models without latent attention, where nothing is truncated, carried over or sampled in 8 bits; elsewhere nothing is kept.
+// more memory than a quarter of the weights with their gradients and moments. On the CPU, of dense models without latent attention, where
+// nothing is truncated, carried over or sampled in 8 bits; elsewhere nothing is kept.
 typedef enum Retain { RETAIN_NEVER, RETAIN_AUTO, RETAIN_ALWAYS } Retain;
 
 typedef struct RolloutOptions {
@@ -287,6 +287,8 @@ json_t *policy_take_profile(Policy *p);
 bool probe_peaks(const char *device, Precision precision, int threads, double *flops, double *bytes, Err *err) MUST_CHECK;
 // Rows of prompts in a pass of sampling, beside the sequences in flight.
 static inline int64_t policy_prefill_rows(bool on_host) { return on_host ? 1024 : 8192; }
+// Whether rollouts of such a model can keep their activations (RolloutOptions.retain), on the CPU.
+bool config_can_retain(const ModelConfig *c);
 // Of the cache of `tokens` positions.
 size_t plan_cache_bytes(const ModelConfig *c, Precision precision, int64_t tokens);
 // What a policy will ask for, counted by its own code on a device that gives no memory.
@@ -294,6 +296,8 @@ typedef struct PlanShape {
     int64_t tokens, targets, groups, sequences; // of the largest training pass; 0 tokens: none
     int64_t positions;                          // longest sequence
     int64_t rollout_rows, rollout_pages, places; // of sampling: rows of a pass, pages, sequences in flight
+    Retain retain;                              // of the rollout with most pages in all
+    int64_t retained_pages;
 } PlanShape;
 // Takes the memory of passes of this shape; larger ones still grow it.
 bool policy_reserve(Policy *p, const PlanShape *shape, Err *err) MUST_CHECK;

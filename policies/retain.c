@@ -14,10 +14,10 @@
 static int32_t pages_for(int64_t tokens) { return (int32_t)((tokens + PAGE - 1) / PAGE); }
 
 // ---- what a rollout keeps --------------------------------------------------------------------------------
-static bool can_retain(const Policy *p) {
-    bool plain = !p->config.latent.R && p->trainable && p->device->is_host;
-    for (int l = 0; plain && l < p->config.layers; l++) plain = !config_has_experts(&p->config, l);
-    return plain;
+bool config_can_retain(const ModelConfig *c) {
+    bool dense = !c->latent.R;
+    for (int l = 0; dense && l < c->layers; l++) dense = !config_has_experts(c, l);
+    return dense;
 }
 static size_t slot_bytes(const Policy *p) {
     size_t bytes = (size_t)p->config.width * 4 + 4;
@@ -29,9 +29,10 @@ static size_t slot_bytes(const Policy *p) {
     }
     return bytes;
 }
+// A function of the model and the rollout alone: so is what is counted of a run's work.
 bool retain_wanted(const Policy *p, Retain retain, int64_t slots) {
-    if (retain == RETAIN_NEVER || !can_retain(p)) return false;
-    return retain == RETAIN_ALWAYS || slots <= p->training.kept_rows || (size_t)slots * slot_bytes(p) <= policy_bytes(p) / 4;
+    bool can = p->trainable && p->device->is_host && config_can_retain(&p->config);
+    return can && (retain == RETAIN_ALWAYS || (retain == RETAIN_AUTO && (size_t)slots * slot_bytes(p) <= policy_bytes(p) / 4));
 }
 
 bool retain_reserve(Policy *p, int64_t pages, int64_t rows, Err *err) {

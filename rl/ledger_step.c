@@ -134,6 +134,7 @@ static json_t *measured_json(const StepReport *r, const Batch *b, const char *co
     json_object_set_new(j, "cpu_seconds", json_number_or_name(r->measured.cpu_seconds));
     json_object_set_new(j, "joules", json_number_or_name(r->measured.joules));
     if (r->sampler_gap > 0) json_object_set_new(j, "sampler_gap", json_real(r->sampler_gap)); // of corrected samples, so not of every run's steps
+    if (r->spared_tokens > 0) json_object_set_new(j, "spared_tokens", json_integer((json_int_t)r->spared_tokens));
     if (isfinite(r->measured.device_joules)) json_object_set_new(j, "device_joules", json_real(r->measured.device_joules));
     json_object_set_new(j, "peak_bytes", json_integer((json_int_t)r->measured.peak_bytes));
     json_object_set_new(j, "fuel", json_integer((json_int_t)fuel));

@@ -142,6 +142,9 @@ bool plan_make(const Recipe *r, json_t **out, Err *err) {
     PlanChoice choice = {.precision = r->precision, .on_host = available == SIZE_MAX, .limit = INT64_MAX};
     if (!choice.on_host && recipe_samples_int8(r))
         return fail(err, ERR_UNAVAILABLE, "rollout.precision", "found int8, which is for the CPU only; this device wants \"same\"");
+    for (int i = 0; i < r->stage_count; i++)
+        if (r->stages[i].activations == RETAIN_ALWAYS && (!choice.on_host || !config_can_retain(&c)))
+            return fail(err, ERR_UNAVAILABLE, "rollout.activations", "stage '%s': found keep, which is for dense models on the CPU; expected drop or auto", r->stages[i].name);
     PlanLength *lengths = xcalloc((size_t)r->stage_count + 1, sizeof *lengths);
     plan_lengths(r, lengths);
     bool ok = plan_memory(&c, r, lengths, &choice, &m, err) && check_room(&c, r, lengths, choice, &m, available, err);

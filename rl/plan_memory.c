@@ -76,6 +76,14 @@ static void rollout_shape(int64_t requests, int64_t samples, int64_t prompt, int
     out->rollout_rows = larger(out->rollout_rows, larger(places, prompt) + policy_prefill_rows(choice->on_host));
 }
 
+// What a stage's rollout would keep for training.
+static void retained_shape(const Stage *s, const PlanLength *l, PlanShape *out) {
+    int64_t shared = l->prompt / 32, attempts = 1 + s->algo.refills;
+    int64_t pages = attempts * s->batch * (shared + s->group_size * (pages_of(l->prompt + l->answer) - shared));
+    if (s->activations == RETAIN_NEVER || s->staleness > 0 || s->partial > 0 || s->rollout_precision != ROLLOUT_SAME) return;
+    if (pages > out->retained_pages) out->retained_pages = pages, out->retain = s->activations;
+}
+
 // The largest of the stages' teachers, as only one is there at a time: its weights, its forward pass, its samples.
 static bool teacher_memory(const Recipe *r, const PlanShape *shape, Precision precision, PlanMemory *out, Err *err) {
     PlanBytes most = {0};
@@ -104,6 +112,7 @@ static void plan_shape(const Recipe *r, const PlanLength *lengths, const PlanCho
     for (int i = 0; i < r->stage_count; i++) {
         const Stage *s = &r->stages[i];
         if (stage_row(s)->trains) pass_shape(s, &lengths[i], choice, out);
+        if (s->kind == STAGE_GRPO) retained_shape(s, &lengths[i], out);
         if (stage_row(s)->samples && !teacher_is_endpoint(s)) rollout_shape(s->batch, s->group_size, lengths[i].prompt, lengths[i].answer, choice, out);
     }
     int64_t items = larger(r->evaluate_items, r->compare_items); // of a level, which is a rollout of its own

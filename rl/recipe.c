@@ -290,6 +290,9 @@ static bool check_budget(Build *b, const json_t *sampling, const char *path, con
                   int_of(sampling, "think_tokens"), int_of(sampling, "max_tokens"));
 }
 
+static bool sampling_truncates(const json_t *sampling) {
+    return number_of(sampling, "temperature") > 0 && (int_of(sampling, "top_k") > 0 || number_of(sampling, "top_p") < 1 || number_of(sampling, "min_p") > 0);
+}
 // Samples of older weights: what makes up for them, and what can't be together.
 static bool check_rollout(Build *b, const json_t *stage, const char *path, Err *err) {
     const json_t *rollout = json_object_get(stage, "rollout"), *algo = json_object_get(stage, "algo"), *correction = json_object_get(algo, "correction");
@@ -302,7 +305,15 @@ static bool check_rollout(Build *b, const json_t *stage, const char *path, Err *
     bool corrected = strcmp(json_string_value(json_object_get(correction, "level")), "off") || strcmp(json_string_value(json_object_get(correction, "reject")), "none");
     if ((partial > 0 || int_of(rollout, "staleness") > 0) && !corrected && !strcmp(json_string_value(json_object_get(algo, "loss")), "gpg"))
         return REJECT(b, ERR_DATA, at, "'algo.correction.level' in %s: expected token or sequence, as the rollout is stale and the loss gpg has no ratio", path);
-    if (strcmp(json_string_value(json_object_get(rollout, "precision")), "int8") != 0) return true;
+    bool int8 = strcmp(json_string_value(json_object_get(rollout, "precision")), "int8") == 0, keep = strcmp(json_string_value(json_object_get(rollout, "activations")), "keep") == 0;
+    snprintf(at, sizeof at, "%s.rollout.activations", path);
+    if (keep && (int8 || partial > 0 || int_of(rollout, "staleness") > 0))
+        return REJECT(b, ERR_DATA, at, "'rollout.activations' in %s: found keep, expected drop or auto beside rollout.%s: what samples isn't what is trained then", path,
+                      int8 ? "precision = \"int8\"" : partial > 0 ? "partial" : "staleness");
+    if (keep && sampling_truncates(json_object_get(stage, "sampling")))
+        return REJECT(b, ERR_DATA, at, "'rollout.activations' in %s: found keep, expected drop or auto where top_k, top_p or min_p leaves tokens out", path);
+    if (!int8) return true;
+    snprintf(at, sizeof at, "%s.algo.correction.level", path);
     if (!corrected)
         return REJECT(b, ERR_DATA, at, "'algo.correction.level' in %s: found off, expected token or sequence (or algo.correction.reject) beside "
                                        "rollout.precision = \"int8\", whose samples are of another policy than the one that is trained", path);

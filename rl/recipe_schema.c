@@ -125,6 +125,9 @@ static const Field rollout_fields[] = {
     {"precision", FIELD_CHOICE, "of the products that sample: the model's, or int8, on the CPU only: faster where the processor has VNNI, other numbers than the "
      "trainer's, which algo.correction makes up for (docs/algorithms.md says what it brings and costs)",
      .choices = "same|int8", .otherwise = "\"same\"", AT(Stage, rollout_precision)},
+    {"activations", FIELD_CHOICE, "what rollouts compute of every token, for training: kept, it spares the forward pass and takes memory, on the CPU only; auto: "
+     "kept where it takes at most a quarter of the memory of weights, gradients and moments",
+     .choices = "drop|auto|keep", .otherwise = "\"auto\"", AT(Stage, activations)},
     {"staleness", FIELD_INT, "steps that sampling is ahead of training, so that rewards are scored meanwhile; 0: none", RANGE(0, 64),
      .otherwise = "0", AT(Stage, staleness)},
     {"partial", FIELD_INT, "groups in flight beside a step's own: it ends when enough are complete, and others go on in the next; 0: none",

@@ -92,6 +92,7 @@ typedef struct Stage {
     double reject_low, reject_high;
     Optimizer optimizer;
     RolloutPrecision rollout_precision; // grpo
+    Retain activations;   // grpo: of rollouts, for training
     int staleness;        // grpo: steps that sampling is ahead of training
     int partial;          // grpo: groups in flight beside those of a step; 0: a step waits for all
     int carry;            // grpo: samplings after which such a group has to be complete
@@ -333,6 +334,7 @@ typedef struct StepReport {
     int64_t stale_tokens, staleness;     // of its samples: tokens that older weights drew, and how many steps older at most
     double corrected_share;              // of the trained tokens, those that the correction cut back, zeroed or dropped; NaN: there is none
     int64_t flight_tokens;               // sampled so far, and not trained on yet
+    int64_t spared_tokens;               // of trained_tokens: those whose forward pass the rollout had made (Stage.activations)
     double sampler_gap;                  // where samples are corrected: mean |logprob of the policy - of the sampler| of their tokens; else 0
     bool skipped;                        // a gradient was NaN or Inf: no update
     double flops;                        // computed from shapes

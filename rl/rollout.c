@@ -245,6 +245,7 @@ static bool sample(Sitting *w, StepReport *report, Err *err) {
     Rollout rollout;
     RolloutOptions o = {.finished = sample_finished, .progress = show_progress, .context = w, .complete = w->pauses ? w->missing : 0};
     o.int8 = stage->rollout_precision == ROLLOUT_INT8;
+    o.retain = stage->staleness > 0 || w->pauses ? RETAIN_NEVER : stage->activations; // other weights train on them
     if (w->groups[0]->dialogues) o.turn_ended = turn_ended, o.next_turn = next_turn;
     if (stage->algo.refills > 0 && !w->pauses) o.next_request = next_request, o.more_requests = w->first_count * stage->algo.refills, o.longest_prompt = w->longest_prompt;
     bool ok = policy_rollout(w->t->policy, w->requests, w->first_count, &o, &rollout, err);

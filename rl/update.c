@@ -2,8 +2,9 @@
 // each. The denominators are those of the whole step, so that the split into microbatches changes no gradient.
 //
 // On the first minibatch after a rollout the policy is the one that sampled: its logprobs must be those of the sampler
-// bit for bit (invariant 1), which is checked on every token of every such step. A stage that samples in 8 bits is never on policy in
-// that sense: its samples are corrected as stale ones are.
+// bit for bit (invariant 1), which is checked on every token of every such step. Where the rollout has kept its activations there is no forward
+// pass to check it by: then one sample of the step, another one each time, is computed anew and compared. A stage that samples in 8 bits is
+// never on policy in that sense: its samples are corrected as stale ones are.
 #include "flight.h"
 #include <math.h>
 #include <stdlib.h>
@@ -79,6 +80,7 @@ typedef struct Update {
     double loss, kl, clipped, clipped_low, clipped_high, tokens, ratio_max, entropy;
     bool on_policy; // all tokens are of the weights of now
     bool fresh;     // the weights are still those of the step's start, which sampled
+    bool checked;   // a sample was compared that no forward pass was made for
 } Update;
 
 static bool uses_reference(const Update *u) { return u->t->reference && u->algo.kl > 0 && !u->algo.kl_in_reward; }
@@ -190,16 +192,38 @@ static bool run_on_policy(Update *u, Arena *a, const Packed *batch, const float 
     return assert_same_bits(u, trained, trained + N, err);
 }
 
+// The trainer's own numbers of one sample of a batch that needed no forward pass.
+static bool check_sample(Update *u, Arena *a, Err *err) {
+    Episode *e = u->episodes[(uint64_t)u->batch->step * 2654435761u % (uint64_t)u->episode_count];
+    Completion c = e->completion;
+    Packing packing = {0};
+    float *logprob = ARENA_NEW(a, float, c.length), *entropy = ARENA_NEW(a, float, c.length);
+    const Completion *completions[] = {&c};
+    c.activations = 0;
+    packing_reset(&packing, u->batch->stage->sampling.temperature);
+    packing_group(&packing, &u->batch->prompts[e->prompt].ids, completions, 1);
+    bool ok = policy_forward(u->t->policy, packing_view(&packing), false, logprob, entropy, err);
+    packing_free(&packing);
+    for (int32_t j = 0; ok && j < c.length; j++)
+        ok = same_bits(u, e, j, "logprob", c.logprob[j], logprob[j], err) && same_bits(u, e, j, "entropy", c.entropy[j], entropy[j], err);
+    return ok;
+}
+
 static bool run_microbatch(Update *u, Arena *a, Err *err) {
     const Packed *batch = packing_view(&u->packing);
     int64_t N = batch->target_count;
     float *ref = NULL;
     u->report->trained_tokens += N;
+    bool spared = u->fresh && policy_has_activations(u->t->policy, batch);
+    u->report->spared_tokens += spared ? N : 0;
     if (uses_reference(u)) {
         ref = ARENA_NEW(a, float, N);
         TRY(policy_forward(u->t->reference, batch, false, ref, NULL, err));
     }
-    if (u->on_policy && !corrects(&u->algo)) return run_on_policy(u, a, batch, ref, err);
+    if (u->on_policy && !corrects(&u->algo)) {
+        TRY(run_on_policy(u, a, batch, ref, err));
+        return !spared || u->checked || (u->checked = true, check_sample(u, a, err));
+    }
     float *logprob = ARENA_NEW(a, float, N), *entropy = ARENA_NEW(a, float, N);
     TRY(policy_forward(u->t->policy, batch, true, logprob, entropy, err));
     if (u->fresh) TRY(assert_same_bits(u, logprob, entropy, err));

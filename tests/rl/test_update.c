@@ -1,6 +1,12 @@
 // The update against its definition, on a model of two layers: what update_batch leaves as gradients, packed by whole
 // groups, is what single sequences give one by one; a small step along it lowers the loss by the square of its norm
 // (a finite difference of the loss itself, computed apart); and the check that sampler and trainer agree sees one bit.
+// What a policy keeps of a rollout is tampered with below; two names of its inside are also names of this room's.
+#define Stage PolicyStage
+#define Pool KernelsPool
+#include "model.h"
+#undef Stage
+#undef Pool
 #include "../../rl/stages.h"
 #include "train_test.h"
 
@@ -305,6 +311,84 @@ static void rounded_samples_are_corrected(void) {
     world_close(&w);
 }
 
+// Steps whose rollouts kept their activations end with the weights of those that didn't.
+#define STAGE_KEEPING(activations, algo)                                                                                                \
+    "return {model={preset='mini', max_positions=48, precision='bf16'}, characters='0123456789+=', threads=1, seed=5,\n"           \
+    " tasks={{'arithmetic', levels={1,2}}}, rewards={'ones.lua'}, microbatch_tokens=120,\n"                                       \
+    " stages={grpo{steps=9, prompts=6, group_size=4, sampling={max_tokens=10}, rollout={activations='" activations "'},\n"        \
+    "  optimizer={learning_rate=1e-2, schedule='constant'}, algo={" algo "}}}}"
+static void keep_and_drop(const char *name, const char *keep, const char *drop, double spared) {
+    char hash[2][65];
+    double flops[2];
+    for (int i = 0; i < 2; i++) {
+        World w;
+        Err err = {0};
+        world_open(&w, i ? drop : keep);
+        policy_forget_flops(w.policy);
+        OK(update_batch(&w.trainer, &w.batch, &w.report, &err));
+        OK(policy_hash(w.policy, hash[i], &err));
+        flops[i] = policy_flops(w.policy);
+        double share = (double)w.report.spared_tokens / (double)w.report.trained_tokens;
+        double expected = i ? 0 : spared, about = expected > 0 && expected < 1 ? 0.2 : 0;
+        if (!(fabs(share - expected) <= about)) FAIL("%s: %g of the trained tokens were spared a forward pass, expected %g", name, share, expected);
+        world_close(&w);
+    }
+    CHECK_STR(hash[0], hash[1]);
+    if (spared == 1 && !(flops[0] < 0.85 * flops[1])) FAIL("%s: %g FLOPs with a forward pass, %g without", name, flops[1], flops[0]);
+}
+static void kept_activations_give_the_same_weights(void) {
+#define BOTH(name, algo, spared) keep_and_drop(name, STAGE_KEEPING("keep", algo), STAGE_KEEPING("drop", algo), spared)
+    BOTH("grpo", "loss='grpo'", 1);
+    BOTH("an entropy bonus", "loss='dapo', entropy=0.1", 1);
+    BOTH("two minibatches, twice", "loss='grpo', minibatches=2, epochs=2", 0.25);
+    BOTH("a correction", "loss='grpo', correction={level='token'}", 1);
+}
+
+// Where no forward pass compares every token, one sample is computed anew: here all of them were tampered with.
+static void a_spared_pass_is_checked(void) {
+    World w;
+    Err err = {0};
+    world_open(&w, STAGE_KEEPING("keep", "loss='grpo'"));
+    for (int i = 0; i < w.batch.episode_count; i++) {
+        Completion *c = &w.batch.episodes[i].completion;
+        CHECK(c->activations != 0);
+        float *kept = &w.policy->retained.samples[(uint32_t)c->activations].record[0].logprob;
+        CHECK(memcmp(kept, c->logprob, sizeof *kept) == 0);
+        *kept = c->logprob[0] = nextafterf(c->logprob[0], -1);
+    }
+    CHECK(!update_batch(&w.trainer, &w.batch, &w.report, &err));
+    CHECK_STR(err.where, "sampler and trainer");
+    if (!strstr(err.msg, "differ at step 1 prompt")) FAIL("the message is: %s", err.msg);
+    world_close(&w);
+}
+
+static void keeping_is_refused(void) {
+    static const struct {
+        const char *stage, *message;
+    } cases[] = {
+        {"rollout={activations='keep', precision='int8'}", "'rollout.activations' in stages.1: found keep, expected drop or auto beside rollout.precision = \"int8\""},
+        {"rollout={activations='keep', staleness=1}", "found keep, expected drop or auto beside rollout.staleness"},
+        {"rollout={activations='keep', partial=1}", "found keep, expected drop or auto beside rollout.partial"},
+        {"rollout={activations='keep'}, sampling={max_tokens=8, top_p=0.9}", "found keep, expected drop or auto where top_k, top_p or min_p leaves tokens out"},
+        {"rollout={activations='some'}", "activations"},
+    };
+    for (int i = 0; i < COUNT(cases); i++) {
+        Err err = {0};
+        Recipe *r;
+        Buf text = {0};
+        buf_printf(&text, "return {model={preset='mini'}, characters='0123456789+=', tasks={{'arithmetic'}}, rewards={'ones.lua'}, stages={grpo{steps=2, prompts=4, group_size=4, %s}}}",
+                   cases[i].stage);
+        scratch_file("ones.lua", ones);
+        scratch_file("recipe.lua", text.data);
+        char *path = path_join(scratch_folder(), "recipe.lua");
+        CHECK(!recipe_read(path, NULL, &r, &err));
+        if (!strstr(err.msg, cases[i].message)) FAIL("%s: the message is: %s", cases[i].stage, err.msg);
+        free(path);
+        buf_free(&text);
+    }
+    scratch_remove();
+}
+
 static const Test tests[] = {
     {"packing changes no gradient", packing_changes_no_gradient},
     {"groups are cut", groups_are_cut},
@@ -313,5 +397,8 @@ static const Test tests[] = {
     {"the divergence pulls back", divergence_pulls_back},
     {"one tampered bit is seen", one_tampered_bit_is_seen},
     {"rounded samples are corrected", rounded_samples_are_corrected},
+    {"kept activations give the same weights", kept_activations_give_the_same_weights},
+    {"a spared pass is checked", a_spared_pass_is_checked},
+    {"keeping activations is refused", keeping_is_refused},
 };
 TEST_MAIN(tests)
