@@ -80,7 +80,6 @@ typedef struct Update {
     double loss, kl, clipped, clipped_low, clipped_high, tokens, ratio_max, entropy;
     bool on_policy; // all tokens are of the weights of now
     bool fresh;     // the weights are still those of the step's start, which sampled
-    bool checked;   // a sample was compared that no forward pass was made for
 } Update;
 
 static bool uses_reference(const Update *u) { return u->t->reference && u->algo.kl > 0 && !u->algo.kl_in_reward; }
@@ -192,21 +191,15 @@ static bool run_on_policy(Update *u, Arena *a, const Packed *batch, const float 
     return assert_same_bits(u, trained, trained + N, err);
 }
 
-// The trainer's own numbers of one sample of a batch that needed no forward pass.
-static bool check_sample(Update *u, Arena *a, Err *err) {
-    Episode *e = u->episodes[(uint64_t)u->batch->step * 2654435761u % (uint64_t)u->episode_count];
-    Completion c = e->completion;
-    Packing packing = {0};
-    float *logprob = ARENA_NEW(a, float, c.length), *entropy = ARENA_NEW(a, float, c.length);
-    const Completion *completions[] = {&c};
-    c.activations = 0;
-    packing_reset(&packing, u->batch->stage->sampling.temperature);
-    packing_group(&packing, &u->batch->prompts[e->prompt].ids, completions, 1);
-    bool ok = policy_forward(u->t->policy, packing_view(&packing), false, logprob, entropy, err);
-    packing_free(&packing);
-    for (int32_t j = 0; ok && j < c.length; j++)
-        ok = same_bits(u, e, j, "logprob", c.logprob[j], logprob[j], err) && same_bits(u, e, j, "entropy", c.entropy[j], entropy[j], err);
-    return ok;
+// Old logprobs or corrections: the objective waits for the trainer's own.
+static bool run_stale(Update *u, Arena *a, const Packed *batch, const float *ref, Err *err) {
+    int64_t N = batch->target_count;
+    float *logprob = ARENA_NEW(a, float, N), *entropy = ARENA_NEW(a, float, N);
+    TRY(policy_forward(u->t->policy, batch, true, logprob, entropy, err));
+    if (u->fresh) TRY(assert_same_bits(u, logprob, entropy, err));
+    ObjectiveOutput out;
+    TRY(objective_of(u, a, logprob, entropy, ref, &out, err));
+    return policy_backward(u->t->policy, batch, floats(a, out.dlogprob, N), floats(a, out.dentropy, N), err);
 }
 
 static bool run_microbatch(Update *u, Arena *a, Err *err) {
@@ -220,16 +213,7 @@ static bool run_microbatch(Update *u, Arena *a, Err *err) {
         ref = ARENA_NEW(a, float, N);
         TRY(policy_forward(u->t->reference, batch, false, ref, NULL, err));
     }
-    if (u->on_policy && !corrects(&u->algo)) {
-        TRY(run_on_policy(u, a, batch, ref, err));
-        return !spared || u->checked || (u->checked = true, check_sample(u, a, err));
-    }
-    float *logprob = ARENA_NEW(a, float, N), *entropy = ARENA_NEW(a, float, N);
-    TRY(policy_forward(u->t->policy, batch, true, logprob, entropy, err));
-    if (u->fresh) TRY(assert_same_bits(u, logprob, entropy, err));
-    ObjectiveOutput out;
-    TRY(objective_of(u, a, logprob, entropy, ref, &out, err));
-    return policy_backward(u->t->policy, batch, floats(a, out.dlogprob, N), floats(a, out.dentropy, N), err);
+    return u->on_policy && !corrects(&u->algo) ? run_on_policy(u, a, batch, ref, err) : run_stale(u, a, batch, ref, err);
 }
 
 static bool flush(Update *u, Err *err) {
@@ -335,6 +319,35 @@ static bool correct(Update *u, Err *err) {
     return true;
 }
 
+// ---- where no forward pass was made ------------------------------------------------------------------------------
+// The trainer's own numbers of one sample.
+static bool check_sample(const Update *u, const Episode *e, Err *err) {
+    Completion c = e->completion;
+    Packing packing = {0};
+    Arena a = {0};
+    float *logprob = ARENA_NEW(&a, float, c.length), *entropy = ARENA_NEW(&a, float, c.length);
+    const Completion *completions[] = {&c};
+    c.activations = 0;
+    packing_reset(&packing, u->batch->stage->sampling.temperature);
+    packing_group(&packing, &u->batch->prompts[e->prompt].ids, completions, 1);
+    bool ok = policy_forward(u->t->policy, packing_view(&packing), false, logprob, entropy, err);
+    packing_free(&packing);
+    for (int32_t j = 0; ok && j < c.length; j++)
+        ok = same_bits(u, e, j, "logprob", c.logprob[j], logprob[j], err) && same_bits(u, e, j, "entropy", c.entropy[j], entropy[j], err);
+    arena_reset(&a);
+    return ok;
+}
+// Of those that were trained on in groups [from, to), another one each step.
+static bool check_spared(const Update *u, int from, int to, Err *err) {
+    const Episode *first = &u->batch->episodes[from * u->batch->group_size];
+    int episodes = (to - from) * u->batch->group_size, count = 0;
+    for (int i = 0; i < episodes; i++) count += has_gradient(u, &first[i]);
+    if (!u->fresh || u->report->spared_tokens == 0 || count == 0) return true;
+    int left = (int)((uint64_t)u->batch->step * 2654435761u % (uint64_t)count);
+    while (!has_gradient(u, first) || left-- > 0) first++;
+    return check_sample(u, first, err);
+}
+
 static double active_tokens(const Batch *b, int from, int to) {
     double tokens = 0;
     for (int i = from * b->group_size; i < to * b->group_size; i++)
@@ -384,7 +397,7 @@ static bool update_minibatch(Update *u, int from, int to, Err *err) {
         u->report->groups_trained += count > 0;
         if (u->t->progress) u->t->progress(u->t->progress_context, "training", (double)(prompt - from + 1) / (to - from));
     }
-    return flush(u, err);
+    return flush(u, err) && check_spared(u, from, to, err);
 }
 
 static bool run_minibatches(Update *u, double rate, int epochs, int minibatches, Err *err) {
