@@ -326,6 +326,7 @@ typedef struct Lookups {
     const int32_t *staged_row, *staged_id; // [T], [count]
 } Lookups;
 
+static inline int32_t pages_for(int64_t tokens) { return (int32_t)((tokens + PAGE - 1) / PAGE); }
 // Page tables of a packed batch.
 typedef struct Paging {
     int32_t *position, *table_start, *table;

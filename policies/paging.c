@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int32_t pages_for(int64_t tokens) { return (int32_t)((tokens + PAGE - 1) / PAGE); }
-
 bool packed_check(const Policy *p, const Packed *b, Err *err) {
     for (int32_t t = 0; t < b->token_count; t++)
         if (b->tokens[t] < 0 || b->tokens[t] >= p->config.vocabulary)

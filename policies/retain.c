@@ -11,8 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int32_t pages_for(int64_t tokens) { return (int32_t)((tokens + PAGE - 1) / PAGE); }
-
 // ---- what a rollout keeps --------------------------------------------------------------------------------
 bool config_can_retain(const ModelConfig *c) {
     bool dense = !c->latent.R;

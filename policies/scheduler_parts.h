@@ -100,6 +100,26 @@ typedef struct Scheduler {
     double last_progress;
 } Scheduler;
 
+// ---- pages -----------------------------------------------------------------------------------------------
+static inline int32_t own_pages(const RolloutRequest *r) {
+    return pages_for((int64_t)r->prompt_length + r->sampling.max_tokens) - r->prompt_length / PAGE;
+}
+// Samples that an earlier rollout has finished need nothing of this one.
+static inline bool is_done(const RolloutRequest *r, int32_t sample) { return r->carried && r->carried[sample].finish != FINISH_PAUSED; }
+static inline int32_t live_samples(const RolloutRequest *r) {
+    int32_t live = 0;
+    for (int32_t i = 0; i < r->samples; i++) live += !is_done(r, i);
+    return live;
+}
+static inline int64_t request_pages(const RolloutRequest *r) {
+    return r->prompt_length / PAGE + (int64_t)live_samples(r) * own_pages(r);
+}
+
+// ---- scheduler_sizes.c -----------------------------------------------------------------------------------
+bool request_check(const Policy *p, const RolloutRequest *r, int32_t index, Err *err) MUST_CHECK;
+// Checks the first requests, and sets the scheduler's capacities by them and the options.
+bool scheduler_sizes(Scheduler *s, Err *err) MUST_CHECK;
+
 #define THINK_END "</think>"
 
 // ---- course.c --------------------------------------------------------------------------------------------
