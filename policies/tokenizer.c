@@ -1,6 +1,6 @@
 // The tokenizer as others see it: opening, encoding, decoding, streaming, chat prompts and saving. It owns the order of
-// the stages; what each stage does is in the files beside this one. Once opened nothing in it changes, so any number of
-// threads may use one; every call keeps its working memory to itself.
+// the stages; what each stage does is in the files beside this one. Once opened nothing in it changes but what merging
+// remembers of tokens (tokenizer_bpe.c), so any number of threads may use one; every call keeps its working memory to itself.
 #include "tokenizer_parts.h"
 #include "files.h"
 #include <stdio.h>

@@ -2,8 +2,8 @@
 // whose parts or whole are not tokens: refused.
 //
 // A word starts as one token a character (a byte, where words are raw bytes). Again and again the pair with the lowest
-// rank, of these the leftmost, becomes one token. Most words never come to that: a token that merging gives back whole
-// is marked when the tables are made, and a word that is such a token is looked up. Short words are merged by going
+// rank, of these the leftmost, becomes one token. Most words never come to that: whether merging gives a token back whole is
+// remembered the first time that a word is one, and from then on such a word is looked up. Short words are merged by going
 // over them again and again, which beats any queue; for long ones a heap holds the candidate pairs, so a word of n
 // bytes costs O(n log n), also one of a megabyte.
 //
@@ -16,9 +16,11 @@
 
 static const uint64_t EMPTY_PAIR = UINT64_MAX; // ids are below TOKEN_LIMIT, so no pair looks like this
 enum { SHORT_WORD = 48, UNKNOWN_SYMBOL = -2 };
+enum { NOT_TRIED, WHOLE, NOT_WHOLE }; // what is known of a token: whether merging its own text gives it back
 
 void bpe_free(Bpe *b) {
     mem_free(b->merges);
+    mem_free(b->whole);
     free(b->character_ids), free(b->seams), free(b->prefix), free(b->suffix);
 }
 
@@ -50,19 +52,34 @@ static void put_merge(Bpe *b, int32_t left, int32_t right, int32_t rank, int32_t
     *slot = (MergeSlot){.pair = pair_of(left, right), .rank = rank, .id = id}; // of two equal merges the later one counts
 }
 
+// Most files list merges in the order of the tokens that they give, which lie one after the other: `next` is looked at first.
+static bool is_joined(const Vocabulary *v, int32_t id, const char *left, size_t left_size, const char *right, size_t right_size) {
+    const Token *t = &v->tokens[id];
+    return t->present && t->model && t->text_size == left_size + right_size && memcmp(token_text(v, id), left, left_size) == 0 &&
+           memcmp(token_text(v, id) + left_size, right, right_size) == 0;
+}
+static int32_t find_joined(const Vocabulary *v, int32_t next, const char *left, size_t left_size, const char *right, size_t right_size) {
+    char few[256], *text = few;
+    size_t size = left_size + right_size;
+    if (next < v->size && is_joined(v, next, left, left_size, right, right_size)) return next;
+    if (left_size > v->longest_token || right_size > v->longest_token) return -1;
+    if (size > sizeof few) text = xmalloc(size);
+    memcpy(text, left, left_size);
+    memcpy(text + left_size, right, right_size);
+    int32_t id = vocabulary_find_model(v, text, size);
+    if (text != few) free(text);
+    return id;
+}
 bool bpe_merge_put(Bpe *b, int32_t rank, const char *left, size_t left_size, const char *right, size_t right_size,
                    const char *where, Err *err) {
-    Buf whole = {0};
     size_t prefix = b->prefix ? strlen(b->prefix) : 0;
-    buf_append(&whole, left, left_size);
-    if (right_size >= prefix) buf_append(&whole, right + prefix, right_size - prefix);
     int32_t a = vocabulary_find_model(b->v, left, left_size), c = vocabulary_find_model(b->v, right, right_size);
-    int32_t id = right_size < prefix ? -1 : vocabulary_find_model(b->v, whole.data, whole.size);
-    buf_free(&whole);
+    int32_t id = right_size < prefix ? -1 : find_joined(b->v, b->last_joined + 1, left, left_size, right + prefix, right_size - prefix);
     if (a < 0 || c < 0 || id < 0)
-        return fail(err, ERR_DATA, where, "merge %d joins '%.60s' and '%.60s', but %s is not in the vocabulary", rank, left,
-                    right, a < 0 ? "the first" : c < 0 ? "the second" : "the whole");
+        return fail(err, ERR_DATA, where, "merge %d joins '%.*s' and '%.*s', but %s is not in the vocabulary", rank, SHOWN(left_size), left,
+                    SHOWN(right_size), right, a < 0 ? "the first" : c < 0 ? "the second" : "the whole");
     put_merge(b, a, c, rank, id);
+    b->last_joined = id;
     return true;
 }
 
@@ -70,11 +87,8 @@ bool bpe_merge_put_line(Bpe *b, int32_t rank, const char *line, size_t size, con
     const char *space = memchr(line, ' ', size);
     size_t left = space ? (size_t)(space - line) : 0, right = space ? size - left - 1 : 0;
     if (!left || !right || memchr(space + 1, ' ', right))
-        return fail(err, ERR_DATA, where, "merge %d is '%.60s', expected two tokens and one space between", rank, line);
-    char *a = xstrndup(line, left), *c = xstrndup(space + 1, right);
-    bool ok = bpe_merge_put(b, rank, a, left, c, right, where, err);
-    free(a), free(c);
-    return ok;
+        return fail(err, ERR_DATA, where, "merge %d is '%.*s', expected two tokens and one space between", rank, SHOWN(size), line);
+    return bpe_merge_put(b, rank, line, left, space + 1, right, where, err);
 }
 
 // ---- merges out of scores ---------------------------------------------------------------------------------------
@@ -183,30 +197,15 @@ bool bpe_finish(Bpe *b, Err *err) {
     if (!b->bytes) find_characters(b);
     if (b->prefix || b->suffix) return true; // a token's text says nothing about where it may stand
     if (!b->bytes) make_seams(b);
-    Ids ids = {0};
-    ModelScratch scratch = {0};
-    bool ok = true, ignore = b->ignore_merges;
-    b->ignore_merges = false;
-    uint64_t lengths = 0;
-    for (int32_t id = 0; ok && id < b->v->size; id++) {
-        Token *t = &b->v->tokens[id];
-        if (!t->model || !t->text_size || (b->bytes && !t->letters)) continue;
-        if (t->text_size > 256) continue; // rare, and costly to try
-        ids.count = 0;
-        if (b->bytes)
-            ok = bpe_encode(b, token_bytes(b->v, id), t->bytes_size, &scratch, &ids, err);
-        else
-            ok = bpe_encode(b, token_text(b->v, id), t->text_size, &scratch, &ids, err);
-        t->whole = ids.count == 1 && ids.data[0] == id;
-        if (!t->whole) continue;
+    void *memory;
+    TRY(mem_alloc((size_t)b->v->size * sizeof *b->whole, "the vocabulary", &memory, err));
+    b->whole = memory;
+    for (int32_t id = 0; id < b->v->size; id++) {
+        const Token *t = &b->v->tokens[id];
         uint32_t n = b->bytes ? t->bytes_size : t->text_size;
-        lengths |= (uint64_t)1 << (n < 63 ? n : 63);
+        if (t->model && t->text_size && (t->letters || !b->bytes)) b->short_tokens |= (uint64_t)1 << (n < 63 ? n : 63);
     }
-    b->short_tokens = lengths;
-    b->ignore_merges = ignore;
-    ids_free(&ids);
-    model_scratch_free(&scratch);
-    return ok;
+    return true;
 }
 
 // ---- working memory ----------------------------------------------------------------------------------------------------
@@ -394,11 +393,10 @@ static int32_t symbols_of_characters(const Bpe *b, const char *word, size_t size
 static int32_t find_word(const Bpe *b, const char *word, size_t size) {
     return b->bytes ? vocabulary_find_bytes(b->v, word, size) : vocabulary_find_model(b->v, word, size);
 }
-// A token that merging would give; -1 if the word is none.
-static int32_t whole_word(const Bpe *b, const char *word, size_t size) {
-    if (!(b->short_tokens >> (size < 63 ? size : 63) & 1)) return -1;
-    int32_t id = find_word(b, word, size);
-    return id >= 0 && b->v->tokens[id].whole ? id : -1;
+// A token that merging may give; -1 if the word is none. Of long ones, which are rare, nothing is remembered.
+static int32_t word_token(const Bpe *b, const char *word, size_t size) {
+    if (size > 256 || !(b->short_tokens >> (size < 63 ? size : 63) & 1)) return -1;
+    return find_word(b, word, size);
 }
 
 static bool encode_part(const Bpe *b, const char *word, size_t size, ModelScratch *scratch, Ids *out, Err *err) {
@@ -417,9 +415,17 @@ static bool encode_part(const Bpe *b, const char *word, size_t size, ModelScratc
 }
 
 static bool encode_word(const Bpe *b, const char *word, size_t size, ModelScratch *scratch, Ids *out, Err *err) {
-    int32_t id = whole_word(b, word, size);
-    if (id < 0) return encode_part(b, word, size, scratch, out, err);
-    ids_push(out, id);
+    int32_t id = word_token(b, word, size), before = out->count;
+    // Threads that come here at the same time find the same.
+    unsigned char known = id < 0 ? NOT_WHOLE : atomic_load_explicit(&b->whole[id], memory_order_relaxed);
+    if (known == WHOLE) {
+        ids_push(out, id);
+        return true;
+    }
+    TRY(encode_part(b, word, size, scratch, out, err));
+    if (known != NOT_TRIED) return true;
+    bool whole = out->count == before + 1 && out->data[before] == id;
+    atomic_store_explicit(&b->whole[id], whole ? WHOLE : NOT_WHOLE, memory_order_relaxed);
     return true;
 }
 

@@ -41,10 +41,7 @@ static bool read_tokens(Tokenizer *t, const Gguf *g, Err *err) {
         size_t bad;
         if (!utf8_valid(texts[i].data, texts[i].size, &bad) || memchr(texts[i].data, 0, texts[i].size))
             return fail(err, ERR_DATA, where, "token %zu is not UTF-8 text", i);
-        char *text = copy(texts[i]); // with the NUL that messages need
-        bool ok = vocabulary_put(&t->vocabulary, (int32_t)i, text, texts[i].size, true, where, err);
-        free(text);
-        TRY(ok);
+        TRY(vocabulary_put(&t->vocabulary, (int32_t)i, texts[i].data, texts[i].size, true, where, err));
     }
     return vocabulary_index(&t->vocabulary, false, where, err);
 }
@@ -56,12 +53,7 @@ static bool read_merges(Tokenizer *t, const Gguf *g, Err *err) {
     snprintf(where, sizeof where, "%s: tokenizer.ggml.merges", t->path);
     TRY(gguf_get_texts(g, "tokenizer.ggml.merges", true, &texts, &count, err));
     TRY(bpe_merges_start(&t->bpe, count, where, err));
-    for (size_t i = 0; i < count; i++) {
-        char *line = copy(texts[i]);
-        bool ok = bpe_merge_put_line(&t->bpe, (int32_t)i, line, texts[i].size, where, err);
-        free(line);
-        TRY(ok);
-    }
+    for (size_t i = 0; i < count; i++) TRY(bpe_merge_put_line(&t->bpe, (int32_t)i, texts[i].data, texts[i].size, where, err));
     return true;
 }
 

@@ -9,6 +9,7 @@
 #define RECKON_TOKENIZER_PARTS_H
 #include "tokenizer.h"
 #include "template.h"
+#include <stdatomic.h>
 
 // ---- Unicode (tokenizer_unicode.c) -----------------------------------------------------------------------
 // Kinds of character, of Unicode 16. A character has at most one of letter, number, space, mark, punctuation and symbol.
@@ -201,6 +202,7 @@ bool gguf_pre_find(const char *name, const char *path, GgufPre *out, Err *err) M
 
 // ---- vocabulary (tokenizer_vocabulary.c) ---------------------------------------------------------------------------
 enum { TOKEN_LIMIT = 1 << 22 }; // ids at and above this are refused
+#define SHOWN(size) ((size) < 60 ? (int)(size) : 60) // of a text in a message, as the precision of %.*s
 typedef struct Token {
     uint32_t text, text_size;   // in `pool`: as the file writes it
     uint32_t bytes, bytes_size; // in `pool`: what it stands for in the byte-level alphabet
@@ -208,7 +210,6 @@ typedef struct Token {
     bool present, added, special;
     bool model;   // the model's own vocabulary has it
     bool letters; // `bytes` differ from the text, or it has only letters that stand for themselves
-    bool whole;   // merging its own text gives it back
 } Token;
 typedef struct Vocabulary {
     Token *tokens; // [size]
@@ -249,6 +250,7 @@ typedef struct Bpe {
     MergeSlot *merges; // open addressing
     size_t merges_mask;
     int32_t merge_count;
+    int32_t last_joined;   // by the merge that was put last
     bool bytes;            // words are raw bytes
     int32_t byte_ids[256]; // token of each byte in the byte-level alphabet, -1 if none
     int32_t *character_ids; // [CHARACTER_IDS] token of each character below, -1 if none; NULL if words are bytes
@@ -260,6 +262,7 @@ typedef struct Bpe {
     bool byte_fallback;    // an unknown character gives the tokens of its bytes, if all are there
     char *prefix, *suffix; // of characters inside a word, and of the last one; NULL if none
     uint64_t short_tokens; // bit n: there may be a whole token of n bytes
+    atomic_uchar *whole;   // [size of the vocabulary] what encoding has found out (tokenizer_bpe.c); NULL where short_tokens is 0
 } Bpe;
 void bpe_free(Bpe *b);
 bool bpe_merges_start(Bpe *b, size_t count, const char *where, Err *err) MUST_CHECK;

@@ -248,18 +248,19 @@ void bytes_to_alphabet(const char *bytes, size_t size, Buf *out) {
     }
 }
 bool alphabet_to_bytes(const char *text, size_t size, Buf *out) {
-    size_t start = out->size;
+    size_t start = out->size, to = start;
+    buf_append(out, text, size); // bytes are no more than their letters take, so they can be written over these
     for (size_t at = 0; at < size;) {
         int size_of;
         int byte = byte_of_letter(code_at(text, at, &size_of));
         if (byte < 0) {
-            out->size = start;
-            buf_append(out, text, size);
+            memcpy(out->data + start, text, size);
             return false;
         }
-        char b = (char)byte;
-        buf_append(out, &b, 1);
+        out->data[to++] = (char)byte;
         at += (size_t)size_of;
     }
+    out->size = to;
+    out->data[to] = 0;
     return true;
 }

@@ -23,8 +23,8 @@ void vocabulary_free(Vocabulary *v) {
 bool vocabulary_put(Vocabulary *v, int32_t id, const char *text, size_t size, bool model, const char *where, Err *err) {
     Token *t = &v->tokens[id];
     if (t->present)
-        return fail(err, ERR_DATA, where, "id %d belongs to two tokens, '%.60s' and '%.60s'; expected one", id,
-                    token_text(v, id), text);
+        return fail(err, ERR_DATA, where, "id %d belongs to two tokens, '%.60s' and '%.*s'; expected one", id,
+                    token_text(v, id), SHOWN(size), text);
     if (v->pool.size + 3 * size + 2 > UINT32_MAX) return fail(err, ERR_DATA, where, "holds more than 4 GiB of tokens");
     *t = (Token){.present = true, .model = model, .text = (uint32_t)v->pool.size, .text_size = (uint32_t)size};
     buf_append(&v->pool, text, size);
