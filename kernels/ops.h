@@ -472,7 +472,7 @@ typedef struct HeadArgs {
 size_t head_scratch(int threads);
 // dlogits[m, v] (act, [M, V'], padding zero): cap' * inv_temperature * (dlogprob * (1[v = target] - p) - dentropy * p * (log p + H)).
 typedef struct HeadGradArgs {
-    HeadArgs forward; // logprob and logits aren't used
+    HeadArgs forward; // logprob isn't used; logits, where not NULL, are those that `head` left, which saves their product
     const float *dlogprob; // [M]
     const float *dentropy; // [M] or NULL
     void *dlogits;

@@ -28,7 +28,11 @@ static Shape products(int64_t M, int64_t N, int64_t K, const Products *p) {
 static Shape shape_of_matmul(const MatmulArgs *a) { return products(a->M, a->N, a->K, &a->products); }
 static Shape shape_of_matmul_grad(const MatmulGradArgs *a) { return products(a->T, a->N, a->K, &a->products); }
 static Shape shape_of_head(const HeadArgs *a) { return product(a->M, a->V, a->C); }
-static Shape shape_of_head_grad(const HeadGradArgs *a) { return shape_of_head(&a->forward); }
+static Shape shape_of_head_grad(const HeadGradArgs *a) {
+    Shape s = shape_of_head(&a->forward);
+    if (a->forward.logits) s.flops = 0;
+    return s;
+}
 static Shape shape_of_none(const void *args) {
     (void)args;
     return (Shape){0};

@@ -203,7 +203,7 @@ void training_free(Policy *p) {
         fields_release(p, &t->kept[l]);
     fields_release(p, &t->one);
     void *const memory[] = {t->h_last, t->rstd_last, t->page_memory, t->dh, t->dwide, t->dq, t->dqk, t->delta, t->dact, t->dpages,
-                            t->head_x, t->head_dx, t->dlogits, t->logprob, t->entropy, t->max, t->log_sum, t->divergence, t->centre, t->stats, t->scratch};
+                            t->logits, t->head_x, t->head_dx, t->dlogits, t->logprob, t->entropy, t->max, t->log_sum, t->divergence, t->centre, t->stats, t->scratch};
     release_all(p, memory, COUNT(memory));
     stage_free(p, &t->stage), stage_free(p, &t->coefficients);
     free(t->kept), free(t->inv_temperature_host), free(t->angle), free(t->target_segment), free(t->chunks), free(t->chunk_segments);

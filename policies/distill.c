@@ -49,6 +49,7 @@ bool policy_distill(Policy *p, Policy *teacher, const Packed *batch, double beta
     whole.kept_start = NULL, whole.kept_ids = NULL;
     TRY(check_targets(&whole, whole.vocabulary, err));
     TRY(training_forward(teacher, &whole, false, err) && training_forward(p, &whole, weight != NULL, err));
+    training_logprobs(teacher, R), training_logprobs(p, R);
     DistillArgs args = distill_args(p, teacher, (float)beta, 0, R);
     if (R) d->distill(d, &args);
     if (weight) TRY(training_backward(&(Backward){.p = p, .teacher = teacher, .beta = (float)beta}, &whole, weight, NULL, err));

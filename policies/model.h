@@ -287,6 +287,8 @@ typedef struct Training {
     float *dqk;                   // [T, (H + K) D] before the norms of q and k, where there are any
     void *dact;                   // act [T, max width]
     float *dpages;
+    float *logits;                // [HEAD_TOGETHER, V'] where the head and its gradient are made together
+    int64_t logit_rows;           // of it
     void *head_x;                 // act [R, C]
     float *head_dx;               // [chunk, C]
     void *dlogits;                // act [chunk, V']
@@ -307,7 +309,9 @@ typedef struct Training {
 } Training;
 // Targets are walked in chunks of at most HEAD_CHUNK; a group's own targets are cut at multiples of it from the group's
 // first, so that where a gradient's chain is cut doesn't depend on the groups before.
-enum { HEAD_CHUNK = 512 };
+// Where coefficients are known beforehand, the head is made together with its gradient, on the host HEAD_TOGETHER targets at a time, so that
+// logits are multiplied out once only.
+enum { HEAD_CHUNK = 512, HEAD_TOGETHER = 192 };
 typedef struct HeadChunk {
     int32_t from, to;       // targets
     int32_t first, count;   // segments: chunk_segments[first .. first + count]
@@ -392,11 +396,13 @@ typedef struct Backward {
     Segments groups; // in tokens
     const Policy *teacher; // whose distributions are learned; NULL: coefficients of logprobs and entropies
     float beta;
+    bool with_head; // which is still to be made, together with its gradient
 } Backward;
 
 // A training pass in its parts (training.c), which only queue operations; training_results waits.
 HeadArgs training_head(const Policy *p, int64_t from, int64_t count);
-bool training_forward(Policy *p, const Packed *batch, bool keep, Err *err) MUST_CHECK;
+bool training_forward(Policy *p, const Packed *batch, bool keep, Err *err) MUST_CHECK; // without the head
+void training_logprobs(Policy *p, int64_t R);                                        // the head, where the rollout hasn't made it
 bool training_backward(Backward *b, const Packed *batch, const float *dlogprob, const float *dentropy, Err *err) MUST_CHECK;
 bool training_results(Policy *p, int64_t R, float *logprob, float *entropy, Err *err) MUST_CHECK;
 // What `distill` and its gradient are given, of targets [from, from + count) (distill.c).
@@ -555,6 +561,7 @@ typedef enum Activations { ACTIVATIONS_DROPPED, ACTIVATIONS_KEPT, ACTIVATIONS_RE
 bool training_reserve(Policy *p, const Packed *b, int64_t pages, Activations activations, Err *err) MUST_CHECK;
 // Of training.kept; with `again` also what a rollout doesn't keep. And of training.one.
 bool activations_reserve(Policy *p, int64_t rows, bool again, Err *err) MUST_CHECK;
+bool logits_reserve(Policy *p, int64_t targets, Err *err) MUST_CHECK; // where head and gradient are made together
 bool activations_reserve_one(Policy *p, int64_t rows, Err *err) MUST_CHECK;
 void training_free(Policy *p);
 

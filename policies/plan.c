@@ -37,7 +37,9 @@ bool policy_reserve(Policy *p, const PlanShape *shape, Err *err) {
                 .sequence_count = (int32_t)shape->sequences};
     TRY(workspace_reserve(p, shape->tokens > shape->rollout_rows ? shape->tokens : shape->rollout_rows, err) &&
         rope_reserve(p, shape->positions, err));
-    if (shape->retained_pages && retain_wanted(p, shape->retain, shape->retained_pages * PAGE))
+    bool retains = shape->retained_pages && retain_wanted(p, shape->retain, shape->retained_pages * PAGE);
+    if (p->trainable && p->device->is_host && !retains) TRY(logits_reserve(p, shape->targets, err));
+    if (retains)
         TRY(retain_reserve(p, shape->retained_pages, shape->tokens > shape->rollout_rows ? shape->tokens : shape->rollout_rows, err));
     return shape->tokens == 0 || training_reserve(p, &b, shape->tokens / PAGE + 2 * shape->sequences, p->trainable ? ACTIVATIONS_KEPT : ACTIVATIONS_DROPPED, err);
 }

@@ -19,6 +19,20 @@ HeadArgs training_head(const Policy *p, int64_t from, int64_t count) {
                       .log_sum = t->log_sum + from, .stats = t->stats + from * blocks, .scratch = p->head_scratch};
 }
 
+// Targets [from, from + count) of a chunk that begins at `chunk`.
+static void head_gradient(const Backward *b, int64_t chunk, int64_t from, int64_t count) {
+    Policy *p = b->p;
+    const Device *d = p->device;
+    Training *t = &p->training;
+    const Staged *s = &t->staged;
+    HeadGradArgs gradient = {.forward = training_head(p, from, count), .dlogprob = s->dlogprob + from, .dentropy = s->dentropy ? s->dentropy + from : NULL,
+                             .dlogits = (char *)t->dlogits + act_bytes(p, (from - chunk) * vocab_padded(s->vocabulary))};
+    if (b->with_head) {
+        gradient.forward.logits = t->logits;
+        d->head(d, &gradient.forward);
+    }
+    d->head_grad(d, &gradient);
+}
 // Gradient of the head over one chunk of targets, and of the hidden states they came from.
 static void head_chunk_gradient(const Backward *b, const HeadChunk *chunk, float *dfinal) {
     Policy *p = b->p;
@@ -29,9 +43,8 @@ static void head_chunk_gradient(const Backward *b, const HeadChunk *chunk, float
     if (b->teacher)
         d->distill_grad(d, &(DistillGradArgs){.forward = distill_args(p, b->teacher, b->beta, from, count), .weight = s->dlogprob + from,
                                               .dlogits = t->dlogits, .ld = padded});
-    else
-        d->head_grad(d, &(HeadGradArgs){.forward = training_head(p, from, count), .dlogprob = s->dlogprob + from,
-                                        .dentropy = s->dentropy ? s->dentropy + from : NULL, .dlogits = t->dlogits});
+    for (int64_t at = from, step = b->with_head ? HEAD_TOGETHER : count; !b->teacher && at < chunk->to; at += step)
+        head_gradient(b, from, at, chunk->to - at < step ? chunk->to - at : step);
     MatmulArgs back = {.M = count, .N = C, .K = V, .dtype = p->dtype, .x = t->dlogits, .ldx = padded, .store = STORE_F32, .y = t->head_dx, .ldy = C};
     if (p->head->kept) back.w = p->head->packed, back.format = kept_format(p->head), back.transposed = true, back.scratch = p->block_scratch;
     else linear_back_by(p, p->head, &back);
@@ -144,10 +157,23 @@ bool training_forward(Policy *p, const Packed *batch, bool keep, Err *err) {
     else if (T) p->flops += (double)T * config_flops(&p->config, p->paging.context / (double)T, false);
     if (R == 0) return true;
     d->gather(d, &(GatherArgs){.T = R, .C = p->config.width, .dtype = p->dtype, .row = t->staged.row, .x = p->work.final, .y = t->head_x});
-    if (t->restored) return true;
+    return true;
+}
+
+static void count_head(Policy *p, int64_t R) { p->flops += 2.0 * (double)R * p->config.width * p->config.vocabulary; }
+void training_logprobs(Policy *p, int64_t R) {
+    if (R == 0 || p->training.restored) return;
     HeadArgs head = training_head(p, 0, R);
-    d->head(d, &head);
-    p->flops += 2.0 * (double)R * p->config.width * p->config.vocabulary;
+    p->device->head(p->device, &head);
+    count_head(p, R);
+}
+bool logits_reserve(Policy *p, int64_t R, Err *err) {
+    Training *t = &p->training;
+    int64_t rows = R < HEAD_TOGETHER ? R : HEAD_TOGETHER;
+    if (rows <= t->logit_rows) return true;
+    t->logit_rows = 0;
+    RESERVE(t->logits, rows * vocab_padded(p->config.vocabulary) * 4);
+    t->logit_rows = rows;
     return true;
 }
 
@@ -195,6 +221,7 @@ static bool view_forward(Policy *view, const Packed *batch, float *logprob, floa
 bool policy_forward(Policy *p, const Packed *batch, bool keep, float *logprob, float *entropy, Err *err) {
     if (p->owner) return keep ? fail(err, ERR_SOFTWARE, "policy", "a view keeps no activations") : view_forward(p, batch, logprob, entropy, err);
     TRY(training_forward(p, batch, keep, err));
+    training_logprobs(p, batch->target_count);
     return training_results(p, batch->target_count, logprob, entropy, err);
 }
 
@@ -206,6 +233,10 @@ bool policy_backward(Policy *p, const Packed *batch, const float *dlogprob, cons
 bool policy_forward_backward(Policy *p, const Packed *batch, const float *dlogprob, const float *dentropy, float *logprob,
                              float *entropy, Err *err) {
     TRY(training_forward(p, batch, true, err));
-    TRY(training_backward(&(Backward){.p = p}, batch, dlogprob, dentropy, err));
+    bool together = p->device->is_host && !p->training.restored;
+    if (together) TRY(logits_reserve(p, batch->target_count, err));
+    if (together) count_head(p, batch->target_count);
+    else training_logprobs(p, batch->target_count);
+    TRY(training_backward(&(Backward){.p = p, .with_head = together}, batch, dlogprob, dentropy, err));
     return training_results(p, batch->target_count, logprob, entropy, err);
 }

@@ -48,13 +48,12 @@ bool likelihood_microbatch(const Trainer *t, Packing *packing, double total, Ste
     if (N == 0) return true;
     Arena arena = {0};
     float *logprob = ARENA_NEW(&arena, float, N), *entropy = ARENA_NEW(&arena, float, N), *dlogprob = ARENA_NEW(&arena, float, N);
-    bool ok = policy_forward(t->policy, batch, true, logprob, entropy, err);
+    for (int64_t i = 0; i < N; i++) dlogprob[i] = (float)(-1.0 / total);
+    bool ok = policy_forward_backward(t->policy, batch, dlogprob, NULL, logprob, entropy, err);
     for (int64_t i = 0; ok && i < N; i++) {
         report->loss -= (double)logprob[i] / total;
         report->entropy += (double)entropy[i] / total;
-        dlogprob[i] = (float)(-1.0 / total);
     }
-    ok = ok && policy_backward(t->policy, batch, dlogprob, NULL, err);
     report->trained_tokens += N;
     arena_reset(&arena);
     return ok;

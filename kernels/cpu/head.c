@@ -111,17 +111,18 @@ void V(head_grad)(const Team *team, const HeadGradArgs *g) {
     for (int64_t b = b_from; b < b_to; b++)
         for (int64_t m = m_from; m < m_to; m += TILE) {
             int64_t rows = m_to - m < TILE ? m_to - m : TILE, v0 = b * VOCAB_BLOCK;
-            block_logits(team, a, b, m, rows, tile, VOCAB_BLOCK);
+            if (!a->logits) block_logits(team, a, b, m, rows, tile, VOCAB_BLOCK);
             for (int64_t r = m; r < m + rows; r++) {
                 float *row = tile + (r - m) * VOCAB_BLOCK;
-                if (a->kept_start)
+                const float *logits = a->logits ? a->logits + r * padded + v0 : row;
+                if (a->kept_start && !a->logits)
                     keep_only(row, v0, a->kept + a->kept_start[r], a->kept_start[r + 1] - a->kept_start[r]);
                 v16 shift = v_set1(a->max[r]), log_sum = v_set1(a->log_sum[r]), scale = v_set1(a->inv_temperature[r]);
                 v16 d1 = v_set1(g->dlogprob[r]), d2 = v_set1(g->dentropy ? g->dentropy[r] : 0.0f);
                 v16 entropy = v_set1(a->entropy[r]), least = v_set1(-200.0f);
-                if (a->softcap != 0) cap_slopes(a, r, row, slopes);
+                if (a->softcap != 0) cap_slopes(a, r, logits, slopes);
                 for (int c = 0; c < VOCAB_BLOCK; c += 16) {
-                    v16 lp = v_sub(v_sub(v_load(row + c), shift), log_sum), p = v_exp(lp);
+                    v16 lp = v_sub(v_sub(v_load(logits + c), shift), log_sum), p = v_exp(lp);
                     v16 d = v_mul(p, v_fma(d2, v_add(v_max(lp, least), entropy), d1));
                     v_store(row + c, v_mul(v_sub(v_zero(), d), scale));
                 }

@@ -74,12 +74,10 @@ static bool bench_train(Bench *b, Err *err) {
     const Packed *batch = packing_view(&packing);
     float *logprob = xcalloc((size_t)batch->target_count, 4), *dlogprob = xcalloc((size_t)batch->target_count, 4);
     for (int32_t i = 0; i < batch->target_count; i++) dlogprob[i] = -1.0f / (float)batch->target_count;
-    double start = clock_seconds(), flops = policy_flops(b->p), forward, backward;
+    double start = clock_seconds(), flops = policy_flops(b->p), passed;
     policy_zero_gradients(b->p);
-    bool ok = policy_forward(b->p, batch, true, logprob, NULL, err);
-    forward = clock_seconds();
-    ok = ok && policy_backward(b->p, batch, dlogprob, NULL, err);
-    backward = clock_seconds();
+    bool ok = policy_forward_backward(b->p, batch, dlogprob, NULL, logprob, NULL, err);
+    passed = clock_seconds();
     if (ok) {
         double norm = policy_gradient_norm(b->p);
         ok = policy_update(b->p, &(AdamW){.learning_rate = 1e-6, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .scale = norm > 1 ? 1 / norm : 1}, err);
@@ -89,7 +87,7 @@ static bool bench_train(Bench *b, Err *err) {
     b->seconds = end - start;
     b->flops = policy_flops(b->p) - flops;
     b->bytes = (double)policy_bytes(b->p);
-    b->stages = json_pack("{s:f,s:f,s:f}", "forward", forward - start, "backward", backward - forward, "optimizer", end - backward);
+    b->stages = json_pack("{s:f,s:f}", "passes", passed - start, "optimizer", end - passed);
     free(logprob), free(dlogprob), free(ids);
     packing_free(&packing);
     return ok;
