@@ -140,10 +140,11 @@ typedef struct MatmulGradArgs {
     float *dw;      // [N, K]
     float *dbias;   // [N] or NULL
     Segments segments;
-    void *scratch;  // matmul_grad_scratch() bytes
+    void *scratch;  // matmul_grad_scratch() bytes, of the CPU
     Products products;
 } MatmulGradArgs;
-size_t matmul_grad_scratch(int64_t T, int64_t N, int64_t K, int segments, Dtype dtype);
+enum { GRAD_BYTES = 1 << 19 }; // of each thread: half of a small L2
+size_t matmul_grad_scratch(int threads);
 
 // ---- embedding -------------------------------------------------------------------------------------------
 typedef struct EmbedArgs {

@@ -171,10 +171,7 @@ bool device_open_cpu(const char *variant, int threads, Device **out, Err *err) {
     return true;
 }
 
-size_t matmul_grad_scratch(int64_t T, int64_t N, int64_t K, int segments, Dtype dtype) {
-    int64_t steps = dtype == DTYPE_BF16 ? (T + segments + 1) / 2 : T;
-    return (size_t)(steps * 4 * (N + 16 + K + PANEL));
-}
+size_t matmul_grad_scratch(int threads) { return (size_t)threads * GRAD_BYTES; }
 size_t matmul_scratch(bool is_host, int threads, int64_t N, int64_t K, Dtype dtype) {
     if (!is_host) return (size_t)packed_elements(N, K) * dtype_size(dtype);
     return (size_t)threads * (size_t)panel_elements(K, dtype) * dtype_size(dtype);

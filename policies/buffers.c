@@ -114,24 +114,6 @@ bool activations_reserve_one(Policy *p, int64_t rows, Err *err) {
     return true;
 }
 
-// For the largest of the layers' products; no expert has more rows than there are tokens.
-static size_t grad_scratch(const Policy *p, int64_t rows, int64_t targets, int groups) {
-    const ModelConfig *c = &p->config;
-    size_t layers = 0;
-    if (!p->device->is_host) return 0;
-    if (p->trained) return adapter_grad_scratch(p->trained, rows, p->config.heads, groups, p->dtype);
-    for (int i = 0; i < p->parameter_count; i++) {
-        const Parameter *q = &p->parameters[i];
-        for (int j = 0; j < 2 && q->layer >= 0 && q->matrix; j++) {
-            size_t need = matmul_grad_scratch(rows, block_rows(q, j), q->K, groups, p->dtype);
-            layers = need > layers ? need : layers;
-        }
-    }
-    int64_t chunk = targets < HEAD_CHUNK ? targets : HEAD_CHUNK;
-    size_t head = matmul_grad_scratch(chunk, head_rows(p), c->width, groups, p->dtype);
-    return layers > head ? layers : head;
-}
-
 bool training_reserve(Policy *p, const Packed *b, int64_t pages, Activations activations, Err *err) {
     Training *t = &p->training;
     const ModelConfig *c = &p->config;
@@ -187,12 +169,8 @@ bool training_reserve(Policy *p, const Packed *b, int64_t pages, Activations act
             RESERVE(t->head_dx, chunk * c->width * 4);
             t->chunk_rows = chunk;
         }
-        size_t need = grad_scratch(p, t->rows, t->targets, b->group_count);
-        if (need > t->scratch_bytes) {
-            t->scratch_bytes = 0;
-            RESERVE(t->scratch, need);
-            t->scratch_bytes = need;
-        }
+        size_t need = p->device->is_host ? matmul_grad_scratch(p->device->threads) : 0; // a device has its own
+        if (need && !t->scratch) RESERVE(t->scratch, need);
     }
     return true;
 }

@@ -291,16 +291,6 @@ bool adapter_reserve(Policy *p, int64_t rows, Err *err) {
     w->lora_rows = rows, w->lora_width = width, w->lora_columns = columns;
     return true;
 }
-size_t adapter_grad_scratch(const Adapter *a, int64_t rows, int heads, int groups, Dtype dtype) {
-    size_t most = 0;
-    for (int i = 0; i < a->count; i++) {
-        const Parameter *q = &a->parameters[i];
-        int64_t wide = block_rows(q, 0) > block_rows(q, 1) ? block_rows(q, 0) : block_rows(q, 1);
-        size_t need = matmul_grad_scratch(q->second_gradient ? rows * heads : rows, wide, q->K, groups, dtype);
-        most = need > most ? need : most;
-    }
-    return most;
-}
 
 // ---- adapters of a policy ----------------------------------------------------------------------------------
 void adapter_add(Policy *p, Adapter *a) {

@@ -296,7 +296,6 @@ typedef struct Training {
     float *divergence, *centre;   // [R] of a distillation
     VocabStats *stats;            // [R][V'/256]
     void *scratch;                // of matmul_grad
-    size_t scratch_bytes;
     float *inv_temperature_host;  // [R]
     int32_t *angle;               // host [T], or NULL: Pass.angle
     int32_t *target_segment;      // host [groups + 1]: targets of each group
@@ -420,11 +419,6 @@ static inline int64_t cache_page_elements(const ModelConfig *c) {
     return c->latent.R ? latent_page_elements(c->latent.R + c->latent.P) : page_elements(c->kv_heads, c->head_width);
 }
 static inline size_t act_bytes(const Policy *p, int64_t elements) { return (size_t)elements * dtype_size(p->dtype); }
-// Rows of the head whose gradient is computed at once: on the host the scratch of so many stays in L3 and takes little memory.
-enum { HEAD_ROWS = 6144 };
-static inline int64_t head_rows(const Policy *p) {
-    return p->device->is_host && p->config.vocabulary > HEAD_ROWS ? HEAD_ROWS : p->config.vocabulary;
-}
 static inline size_t page_bytes(const Policy *p) {
     return act_bytes(p, cache_page_elements(&p->config));
 }
@@ -502,7 +496,6 @@ bool adapter_find_routers(LoraConfig *config, const char *path, Err *err) MUST_C
 bool adapter_write(const Policy *p, const Adapter *a, const char *folder, Err *err) MUST_CHECK;
 bool adapter_copy(const Policy *p, const Adapter *from, Adapter **out, Err *err) MUST_CHECK;
 bool adapter_reserve(Policy *p, int64_t rows, Err *err) MUST_CHECK;
-size_t adapter_grad_scratch(const Adapter *a, int64_t rows, int heads, int groups, Dtype dtype);
 // Appends an adapter to the policy, which owns it then.
 void adapter_add(Policy *p, Adapter *a);
 

@@ -50,13 +50,10 @@ static void head_chunk_gradient(const Backward *b, const HeadChunk *chunk, float
     else linear_back_by(p, p->head, &back);
     d->matmul(d, &back);
     d->scatter(d, &(ScatterArgs){.T = count, .C = C, .row = s->row + from, .x = t->head_dx, .y = dfinal});
-    MatmulGradArgs gradient = {.T = count, .K = C, .dtype = p->dtype, .x = (const char *)t->head_x + act_bytes(p, from * C), .ldx = C, .ldy = padded,
+    MatmulGradArgs gradient = {.T = count, .N = V, .K = C, .dtype = p->dtype, .x = (const char *)t->head_x + act_bytes(p, from * C), .ldx = C,
+                               .dy = t->dlogits, .ldy = padded, .dw = p->head->gradient,
                                .segments = {chunk->count, s->chunk_segments + chunk->first, t->chunk_segments + chunk->first}, .scratch = t->scratch};
-    for (int64_t row = 0, rows = head_rows(p); p->head->trained && row < V; row += rows) {
-        gradient.N = V - row < rows ? V - row : rows;
-        gradient.dy = (const char *)t->dlogits + act_bytes(p, row), gradient.dw = p->head->gradient + row * C;
-        d->matmul_grad(d, &gradient);
-    }
+    if (p->head->trained) d->matmul_grad(d, &gradient);
 }
 
 // ---- the two passes --------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ enum { MR = 12, HALVES = 2 }; // registers of 16 columns taken at once
 #else
 enum { MR = 6, HALVES = 1 };
 #endif
-enum { DEPTH_BLOCK = 1024 }; // tokens of one weight-gradient pass: its tiles stay in L2
+enum { GRAD_TILES = 96, GRAD_PANELS = 32 }; // of a weight gradient, the tokens laid out together
 enum { TURN_BYTES = (TURN_STEPS + TURN_ROWS) * PANEL * 4 }; // of a thread's scratch
 
 typedef struct Tile {
@@ -395,26 +395,34 @@ INLINE void put_step_lanes(const void *x, int64_t ld, int64_t t, bool has_odd, i
     }
 }
 
-enum { PACK_TOKENS = 32 }; // at a time: their lines are read once, though a block takes part of a line
-// Columns of x in blocks of `width`: [ceil(C/width)][steps][width] of 4 bytes; blocks [from, to).
-INLINE void pack_tokens(const MatmulGradArgs *a, const void *x, int64_t ld, int64_t C, int width, int64_t steps, int64_t from, int64_t to,
-                        char *out, bool half) {
-    int64_t first = 0, per_step = half ? 2 : 1, last = a->segments.start[a->segments.count];
-    for (int s = 0; s < a->segments.count; s++)
-        for (int64_t t0 = a->segments.start[s], end = a->segments.start[s + 1], t1; t0 < end; t0 = t1) {
-            t1 = end - t0 < PACK_TOKENS ? end : t0 + PACK_TOKENS;
-            for (int64_t b = from; b < to; b++) {
-                int64_t c0 = b * width, count = C - c0 < width ? C - c0 : width;
-                char *at = out + (b * steps + first) * width * 4;
-                for (int64_t t = t0; t < t1; t += per_step, at += width * 4) {
-                    bool has_odd = t + 1 < end, inside = ld >= PANEL && t + 2 < last;
-                    if (inside && count == width) put_step_lanes(x, ld, t, has_odd, c0, width, width, at, half);
-                    else if (inside) put_step_lanes(x, ld, t, has_odd, c0, count, width, at, half);
-                    else put_step(x, ld, t, has_odd, c0, count, width, at, half);
-                }
+enum { PACK_STEPS = 4 }; // at a time: their lines are read once, though a block takes part of a line
+typedef struct Place { // of the next step: a segment, and a token of it
+    int segment;
+    int64_t token;
+} Place;
+// `steps` steps from `at` on of columns of x in blocks of `width`: [to - from][steps][width] of 4 bytes, blocks [from, to).
+INLINE Place pack_tokens(const MatmulGradArgs *a, const void *x, int64_t ld, int64_t C, int width, Place at, int64_t steps, int64_t from,
+                         int64_t to, char *out, bool half) {
+    int64_t per_step = half ? 2 : 1, last = a->segments.start[a->segments.count];
+    for (int64_t done = 0; done < steps;) {
+        int64_t end = a->segments.start[at.segment + 1], count = (end - at.token + per_step - 1) / per_step;
+        if (count > PACK_STEPS) count = PACK_STEPS;
+        if (count > steps - done) count = steps - done;
+        for (int64_t b = from; b < to; b++) {
+            int64_t c0 = b * width, columns = C - c0 < width ? C - c0 : width;
+            char *step = out + ((b - from) * steps + done) * width * 4;
+            for (int64_t t = at.token; t < at.token + count * per_step; t += per_step, step += width * 4) {
+                bool has_odd = t + 1 < end, inside = ld >= PANEL && t + 2 < last;
+                if (inside && columns == width) put_step_lanes(x, ld, t, has_odd, c0, width, width, step, half);
+                else if (inside) put_step_lanes(x, ld, t, has_odd, c0, columns, width, step, half);
+                else put_step(x, ld, t, has_odd, c0, columns, width, step, half);
             }
-            first += (t1 - t0 + per_step - 1) / per_step;
         }
+        done += count;
+        at.token += count * per_step;
+        if (at.token >= end) at = (Place){at.segment + 1, end};
+    }
+    return at;
 }
 
 static void sum_bias(const Team *team, const MatmulGradArgs *a, bool half) {
@@ -428,41 +436,62 @@ static void sum_bias(const Team *team, const MatmulGradArgs *a, bool half) {
     }
 }
 
+// A cell of dw, a tile by a panel, grows by `steps` steps. The tile that comes next is asked for meanwhile.
+INLINE void grad_cell(const MatmulGradArgs *a, int64_t tile, int64_t panel, const char *left, const char *right, int64_t steps, bool half) {
+    int64_t n = tile * MR, columns = a->K - panel * PANEL < PANEL ? a->K - panel * PANEL : PANEL;
+    int rows = (int)(a->N - n < MR ? a->N - n : MR);
+    float *dw = a->dw + n * a->K + panel * PANEL, edge[MR * PANEL];
+    bool full = columns == PANEL;
+    for (int r = 0; r < MR && n + MR + r < a->N; r++)
+        for (int c = 0; c < PANEL; c += 16) __builtin_prefetch(dw + (MR + r) * a->K + c, 1, 2);
+    if (!full) memset(edge, 0, sizeof edge);
+    for (int r = 0; !full && r < rows; r++) memcpy(edge + r * PANEL, dw + r * a->K, (size_t)columns * 4);
+    Tile t = {.x = left, .row_stride = 4, .step_stride = MR * 4, .panel = right, .steps = steps, .start = full ? dw : edge,
+              .start_stride = full ? a->K : PANEL, .store = STORE_F32, .y = full ? dw : edge, .ldy = full ? a->K : PANEL};
+    tile_run(&t, rows, half);
+    for (int r = 0; !full && r < rows; r++) memcpy(dw + r * a->K, edge + r * PANEL, (size_t)columns * 4);
+}
+// Cells of a strip of panels [p0, p1): those with numbers [from, to), counted through tile after tile. Tokens are laid out so many
+// at a time as stay in L2 together with the sums.
+typedef struct Strip {
+    int64_t p0, p1, from, to;
+} Strip;
+INLINE void grad_tiles(const MatmulGradArgs *a, const Strip *s, int64_t n0, int64_t n1, int64_t steps, char *scratch, bool half) {
+    int64_t width = s->p1 - s->p0, most = GRAD_BYTES / 4 / ((n1 - n0) * MR + width * PANEL), passes = (steps + most - 1) / most;
+    int64_t each = passes ? (steps + passes - 1) / passes : 1;
+    Place at = {0, a->segments.start[0]};
+    for (int64_t done = 0; done < steps; done += each) {
+        int64_t count = steps - done < each ? steps - done : each;
+        char *left = scratch, *right = left + (n1 - n0) * count * MR * 4;
+        pack_tokens(a, a->dy, a->ldy, a->N, MR, at, count, n0, n1, left, half);
+        at = pack_tokens(a, a->x, a->ldx, a->K, PANEL, at, count, s->p0, s->p1, right, half);
+        for (int64_t p = s->p0; p < s->p1; p++, right += count * PANEL * 4)
+            for (int64_t n = n0; n < n1; n++) {
+                int64_t i = n * width + p - s->p0;
+                if (i >= s->from && i < s->to) grad_cell(a, n, p, left + (n - n0) * count * MR * 4, right, count, half);
+            }
+    }
+}
+// Threads share the cells, strip after strip of panels: so few or many strips that a thread has little to lay out. What two
+// threads need both lay out, which takes less than waiting and reading another core's memory.
 INLINE void weight_gradient(const Team *team, const MatmulGradArgs *a, bool half) {
-    int64_t steps = token_steps(a, half), tiles = (a->N + MR - 1) / MR, panels = (a->K + PANEL - 1) / PANEL, from, to;
-    char *left = a->scratch, *right = left + tiles * steps * MR * 4;
-    team_share(team, tiles, 1, &from, &to);
-    pack_tokens(a, a->dy, a->ldy, a->N, MR, steps, from, to, left, half);
-    team_share(team, panels, 1, &from, &to);
-    pack_tokens(a, a->x, a->ldx, a->K, PANEL, steps, from, to, right, half);
+    int64_t tiles = (a->N + MR - 1) / MR, panels = (a->K + PANEL - 1) / PANEL, steps = token_steps(a, half), from, to;
+    int64_t strips = (panels + GRAD_PANELS - 1) / GRAD_PANELS;
+    while (strips < team->count && strips < panels && (strips + 1) * (strips + 1) * a->N <= a->K * team->count) strips++;
+    char *scratch = (char *)a->scratch + (int64_t)team->thread * GRAD_BYTES;
+    team_share(team, tiles * panels, 1, &from, &to);
+    for (int64_t i = 0; i < strips; i++) {
+        Strip s = {.p0 = panels * i / strips, .p1 = panels * (i + 1) / strips};
+        int64_t before = s.p0 * tiles, width = s.p1 - s.p0;
+        s.from = from > before ? from - before : 0;
+        s.to = (to < s.p1 * tiles ? to : s.p1 * tiles) - before;
+        int64_t first = s.from / width, count = s.from < s.to ? (s.to - 1) / width + 1 - first : 0, parts = (count + GRAD_TILES - 1) / GRAD_TILES;
+        for (int64_t part = 0; part < parts; part++)
+            grad_tiles(a, &s, first + count * part / parts, first + count * (part + 1) / parts, steps, scratch, half);
+    }
     if (a->dbias) sum_bias(team, a, half);
-    team_wait(team);
-    team_share(team, tiles * panels, 1, &from, &to); // in both: few tiles would not come out even
-    int64_t block = half ? DEPTH_BLOCK / 2 : DEPTH_BLOCK;
-    for (int64_t s0 = 0; s0 < steps; s0 += block)
-        for (int64_t i = from; i < to; i++) {
-            int64_t p = i / tiles, n = i % tiles * MR, columns = a->K - p * PANEL < PANEL ? a->K - p * PANEL : PANEL;
-            int rows = (int)(a->N - n < MR ? a->N - n : MR);
-            float *dw = a->dw + n * a->K + p * PANEL, edge[MR * PANEL];
-            bool full = columns == PANEL;
-            if (!full) memset(edge, 0, sizeof edge);
-            for (int r = 0; !full && r < rows; r++) memcpy(edge + r * PANEL, dw + r * a->K, (size_t)columns * 4);
-            Tile t = {.x = left + (i % tiles * steps + s0) * MR * 4,
-                      .row_stride = 4,
-                      .step_stride = MR * 4,
-                      .panel = right + (p * steps + s0) * PANEL * 4,
-                      .steps = steps - s0 < block ? steps - s0 : block,
-                      .start = full ? dw : edge,
-                      .start_stride = full ? a->K : PANEL,
-                      .store = STORE_F32,
-                      .y = full ? dw : edge,
-                      .ldy = full ? a->K : PANEL};
-            tile_run(&t, rows, half);
-            for (int r = 0; !full && r < rows; r++) memcpy(dw + r * a->K, edge + r * PANEL, (size_t)columns * 4);
-        }
 }
 
-// One after the other, as they share the scratch.
 static void many_gradients(const Team *team, const MatmulGradArgs *a) {
     const Products *p = &a->products;
     int64_t size = (int64_t)dtype_size(a->dtype);
@@ -474,9 +503,7 @@ static void many_gradients(const Team *team, const MatmulGradArgs *a) {
         if (p->start) one.segments = (Segments){.count = p->every, .start = p->start + i * p->every};
         one.T = one.segments.start[one.segments.count] - one.segments.start[0];
         one.products = (Products){0};
-        if (one.T == 0) continue;
-        V(matmul_grad)(team, &one);
-        team_wait(team);
+        if (one.T > 0) V(matmul_grad)(team, &one);
     }
 }
 

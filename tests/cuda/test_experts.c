@@ -210,7 +210,7 @@ static void product_gradients(void) {
             a.dw = output("dw", (int64_t)PRODUCTS * N * K, KIND_F32);
             for (int64_t n = 0; n < (int64_t)PRODUCTS * N * K; n++) a.dw[n] = any_float(&r, PLAIN);
             tolerate(a.dw, 1e-4, 0);
-            a.scratch = work_area("scratch", matmul_grad_scratch(T, N, K, 3, a.dtype));
+            a.scratch = work_area("scratch", matmul_grad_scratch(3));
             COMPARE_CUDA(matmul_grad, &a, "products %d %s", i, dtype_name(a.dtype));
         }
 }

@@ -262,7 +262,7 @@ static void product_gradients_case(Random *r, bool ragged, Dtype dtype, Temper t
     a.dy = input_act("dy", T * a.ldy, dtype, r, temper);
     a.dw = output("dw", COUNT_OF * N * K, KIND_F32);
     for (int64_t i = 0; i < COUNT_OF * N * K; i++) a.dw[i] = any_float(r, PLAIN);
-    a.scratch = guarded("scratch", matmul_grad_scratch(T, N, K, 3, dtype));
+    a.scratch = guarded("scratch", matmul_grad_scratch(3));
     COMPARE(matmul_grad, &a, "products %s %s %s", ragged ? "ragged" : "side by side", dtype_name(dtype), temper_name(temper));
 }
 static void product_gradients_bits(void) {

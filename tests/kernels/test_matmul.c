@@ -175,7 +175,7 @@ static MatmulGradArgs grad_case(Random *r, int64_t T, int64_t N, int64_t K, Dtyp
         a.dbias = output("dbias", N, KIND_F32);
         for (int64_t i = 0; i < N; i++) a.dbias[i] = any_float(r, temper);
     }
-    a.scratch = guarded("scratch", matmul_grad_scratch(T, N, K, a.segments.count, dtype));
+    a.scratch = guarded("scratch", matmul_grad_scratch(3));
     return a;
 }
 
@@ -192,11 +192,13 @@ static void matmul_grad_bits(void) {
                 COMPARE(matmul_grad, &a, "T %d N %d K %d %s segments %d %s", (int)a.T, (int)a.N, (int)a.K, dtype_name(a.dtype),
                         a.segments.count, temper_name(temper));
             }
-    // More tokens than one pass over them takes.
-    for (int d = 0; d < 2; d++) {
-        MatmulGradArgs a = grad_case(&r, 2501, 14, 34, (Dtype)d, true, PLAIN);
-        COMPARE(matmul_grad, &a, "T %d %s", (int)a.T, dtype_name(a.dtype));
-    }
+    // More tokens, rows and columns than are laid out together.
+    static const int64_t large[][3] = {{2501, 14, 34}, {2501, 62, 70}, {7, 1170, 33}, {7, 13, 1090}};
+    for (int i = 0; i < LENGTH(large); i++)
+        for (int d = 0; d < 2; d++) {
+            MatmulGradArgs a = grad_case(&r, large[i][0], large[i][1], large[i][2], (Dtype)d, true, PLAIN);
+            COMPARE(matmul_grad, &a, "T %d N %d K %d %s", (int)a.T, (int)a.N, (int)a.K, dtype_name(a.dtype));
+        }
 }
 
 static void matmul_grad_split_at_segments(void) {
@@ -212,7 +214,7 @@ static void matmul_grad_split_at_segments(void) {
         a.segments.start = segment;
         a.x = input_act("x", T * K, a.dtype, &r, PLAIN);
         a.dy = input_act("dy", T * N, a.dtype, &r, PLAIN);
-        a.scratch = guarded("scratch", matmul_grad_scratch(T, N, K, SEGMENTS, a.dtype));
+        a.scratch = guarded("scratch", matmul_grad_scratch(3));
         float *start = input("start", N * K + N, &r, PLAIN), *one = guarded("one call", (N * K + N) * 4);
         float *many = guarded("many calls", (N * K + N) * 4);
         for (int v = 0; v < device_count; v++) {
@@ -268,7 +270,7 @@ static void matmul_slopes(void) {
     MatmulArgs forward = {.M = M_, .N = N_, .K = K_, .x = x, .ldx = K_, .w = packed("w'", w, N_, K_, DTYPE_F32, false), .bias = b, .y = y, .ldy = N_};
     MatmulArgs backward = {.M = M_, .N = K_, .K = N_, .x = dy, .ldx = N_, .w = packed("w''", w, N_, K_, DTYPE_F32, true), .y = dx, .ldy = K_};
     MatmulGradArgs grad = {.T = M_, .N = N_, .K = K_, .x = x, .ldx = K_, .dy = dy, .ldy = N_, .dw = dw, .dbias = db, .segments.count = 1,
-                           .segments.start = segment, .scratch = guarded("scratch", matmul_grad_scratch(M_, N_, K_, 1, DTYPE_F32))};
+                           .segments.start = segment, .scratch = guarded("scratch", matmul_grad_scratch(3))};
     for (int v = 0; v < device_count; v++) {
         const Device *device = test_devices[v];
         memset(dw, 0, N_ * K_ * 4);
