@@ -288,6 +288,7 @@ typedef struct SwigluGradArgs {
     const void *gate_up; // act [T, 2F]
     const float *dy;     // [T, F]
     void *dgate_up;      // act [T, 2F]
+    void *y;             // act [T, F]: what the forward pass gave, once more; or NULL
 } SwigluGradArgs;
 
 // ---- mixture of experts ----------------------------------------------------------------------------------

@@ -318,6 +318,7 @@ void swiglu_grad_reference(const Team *team, const SwigluGradArgs *a) {
             float g = get(a->gate_up, gate, a->dtype), u = get(a->gate_up, up, a->dtype), dy = a->dy[t * a->F + f];
             put(a->dgate_up, gate, dy * u * gate_slope(a->gate, g), a->dtype);
             put(a->dgate_up, up, dy * gate_value(a->gate, g), a->dtype);
+            if (a->y) put(a->y, t * a->F + f, gate_value(a->gate, g) * u, a->dtype);
         }
 }
 

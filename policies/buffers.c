@@ -119,7 +119,7 @@ bool training_reserve(Policy *p, const Packed *b, int64_t pages, Activations act
     const ModelConfig *c = &p->config;
     bool keep = activations != ACTIVATIONS_DROPPED, restored = activations == ACTIVATIONS_RESTORED;
     int64_t rows = b->token_count, targets = b->target_count, D = c->head_width, layer_pages = pages * (restored ? 1 : c->layers);
-    int64_t wide = 2 * c->feed_forward > qkv_width(c) ? 2 * (int64_t)c->feed_forward : qkv_width(c);
+    int64_t wide = c->feed_forward > qkv_width(c) ? c->feed_forward : qkv_width(c);
     if (wide < c->width) wide = c->width;
     if (wide < attention_width(c)) wide = attention_width(c);
     if (layer_pages > t->layer_pages) {

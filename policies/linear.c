@@ -79,29 +79,36 @@ static void weight_gradient(const Backward *b, const Parameter *w, const void *x
                                                         .segments = b->groups, .scratch = p->training.scratch});
 }
 
-// du = (s B)^T dy, dB += dy^T u, dA += du^T x, dx += A^T du.
-static void lora_backward(const Backward *b, const LoraLinear *a, const Linear *l, const void *x, const void *dy, float *dx) {
+// du = (s B)^T dy, which stays in work.lora_du; dx += A^T du.
+static void lora_input_gradient(const Backward *b, const LoraLinear *a, const Linear *l, const void *dy, float *dx) {
+    const Policy *p = b->p;
+    int64_t N = l->weight->N, K = l->weight->K, width = a->A->N;
+    for (int i = 0; i < a->part_count; i++) {
+        const LoraPart *part = &a->parts[i];
+        p->device->matmul(p->device, &(MatmulArgs){.M = b->pass.T, .N = part->B->K, .K = part->rows, .dtype = p->dtype,
+                                                   .x = (const char *)dy + act_bytes(p, part->row), .ldx = N, .w = part->B->transposed,
+                                                   .store = STORE_ACT, .y = columns_of(p, p->work.lora_du, part), .ldy = width});
+    }
+    p->device->matmul(p->device, &(MatmulArgs){.M = b->pass.T, .N = K, .K = width, .dtype = p->dtype, .x = p->work.lora_du, .ldx = width,
+                                               .w = a->A->transposed, .store = ADD_F32, .y = dx, .ldy = K});
+}
+
+// u = A x, dB += dy^T u, dA += du^T x.
+static void lora_weight_gradient(const Backward *b, const LoraLinear *a, const Linear *l, const void *x, const void *dy) {
     const Policy *p = b->p;
     int64_t N = l->weight->N, K = l->weight->K, width = a->A->N;
     lora_down(p, a, b->pass.T, x);
     for (int i = 0; i < a->part_count; i++) {
         const LoraPart *part = &a->parts[i];
-        const char *rows = (const char *)dy + act_bytes(p, part->row);
-        p->device->matmul(p->device, &(MatmulArgs){.M = b->pass.T, .N = part->B->K, .K = part->rows, .dtype = p->dtype, .x = rows,
-                                                   .ldx = N, .w = part->B->transposed, .store = STORE_ACT,
-                                                   .y = columns_of(p, p->work.lora_du, part), .ldy = width});
-        weight_gradient(b, part->B, columns_of(p, p->work.lora_u, part), width, rows, N, NULL);
+        weight_gradient(b, part->B, columns_of(p, p->work.lora_u, part), width, (const char *)dy + act_bytes(p, part->row), N, NULL);
     }
     weight_gradient(b, a->A, x, K, p->work.lora_du, width, NULL);
-    p->device->matmul(p->device, &(MatmulArgs){.M = b->pass.T, .N = K, .K = width, .dtype = p->dtype, .x = p->work.lora_du, .ldx = width,
-                                               .w = a->A->transposed, .store = ADD_F32, .y = dx, .ldy = K});
 }
 
-void linear_backward(const Backward *b, const Linear *l, const void *x, const void *dy, Store store, float *dx) {
+void linear_input_gradient(const Backward *b, const Linear *l, const void *dy, Store store, float *dx) {
     const Policy *p = b->p;
     const Parameter *w = l->weight;
     const LoraLinear *a = lora_of(p, l);
-    if (w->trained) weight_gradient(b, w, x, w->K, dy, w->N, l->bias ? l->bias->gradient : NULL);
     if (w->kept) {
         kept_backward(p, w, b->pass.T, dy, store, dx);
     } else {
@@ -109,7 +116,17 @@ void linear_backward(const Backward *b, const Linear *l, const void *x, const vo
         linear_back_by(p, w, &back);
         p->device->matmul(p->device, &back);
     }
-    if (a) lora_backward(b, a, l, x, dy, dx);
+    if (a) lora_input_gradient(b, a, l, dy, dx);
+}
+void linear_weight_gradient(const Backward *b, const Linear *l, const void *x, const void *dy) {
+    const Parameter *w = l->weight;
+    const LoraLinear *a = lora_of(b->p, l);
+    if (w->trained) weight_gradient(b, w, x, w->K, dy, w->N, l->bias ? l->bias->gradient : NULL);
+    if (a) lora_weight_gradient(b, a, l, x, dy);
+}
+void linear_backward(const Backward *b, const Linear *l, const void *x, const void *dy, Store store, float *dx) {
+    linear_input_gradient(b, l, dy, store, dx);
+    linear_weight_gradient(b, l, x, dy);
 }
 
 // ---- a matrix an expert ----------------------------------------------------------------------------------

@@ -440,6 +440,9 @@ void linear_forward(const Policy *p, const Linear *l, int64_t T, const void *x, 
 // dx [T, K] is written or added to; the gradients of weight and bias grow by what dy, act [T, N], gives.
 // `store` of dx: STORE_F32 or ADD_F32.
 void linear_backward(const Backward *b, const Linear *l, const void *x, const void *dy, Store store, float *dx);
+// The two halves of it, in this order: the second one uses what an adapter left of dy, so nothing of another product may come between.
+void linear_input_gradient(const Backward *b, const Linear *l, const void *dy, Store store, float *dx);
+void linear_weight_gradient(const Backward *b, const Linear *l, const void *x, const void *dy);
 
 // Makes a product one with the transpose of w, which isn't kept in blocks.
 void linear_back_by(const Policy *p, const Parameter *w, MatmulArgs *product);

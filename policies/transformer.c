@@ -168,12 +168,12 @@ static void output_gradient(const Backward *b, Parameter *post, const float *bra
     p->device->rmsnorm_grad(p->device, &norm);
 }
 static const Kept *kept_of(const Policy *p, int layer) { return p->training.restored ? &p->training.one : &p->training.kept[layer]; }
-// From the gradient of a block's first product (in dact) into the stream: through the norm before it where there is one.
-static void input_gradient(const Backward *b, const Linear *l, Parameter *norm, const float *h, const float *rstd) {
+// From dy, the gradient of a block's first product, into the stream: through the norm before it where there is one.
+static void input_gradient(const Backward *b, const Linear *l, Parameter *norm, const float *h, const float *rstd, const void *dy) {
     Policy *p = b->p;
     const Training *t = &p->training;
     block_input(p, b->pass.T, norm, h, p->work.x, NULL);
-    linear_backward(b, l, p->work.x, t->dact, norm ? STORE_F32 : ADD_F32, norm ? t->dwide : t->dh);
+    linear_backward(b, l, p->work.x, dy, norm ? STORE_F32 : ADD_F32, norm ? t->dwide : t->dh);
     if (norm) norm_gradient(b, norm, h, rstd, t->dwide);
 }
 
@@ -192,12 +192,12 @@ static void feed_forward_gradient(const Backward *b, int layer) {
         norm_gradient(b, l->ffn_norm, k->h_mid, k->rstd2, t->dwide);
         return;
     }
-    d->swiglu(d, &(SwigluArgs){.T = T, .F = F, .gate = gate, .dtype = p->dtype, .gate_up = k->gate_up, .y = p->work.ff});
     output_gradient(b, l->ffn_post_norm, k->ffn_out, k->post_rstd2);
-    linear_backward(b, &l->down, p->work.ff, t->dact, STORE_F32, t->dwide);
+    linear_input_gradient(b, &l->down, t->dact, STORE_F32, t->dwide);
     d->swiglu_grad(d, &(SwigluGradArgs){.T = T, .F = F, .gate = gate, .dtype = p->dtype, .gate_up = k->gate_up, .dy = t->dwide,
-                                        .dgate_up = t->dact});
-    input_gradient(b, &l->gate_up, l->ffn_norm, k->h_mid, k->rstd2);
+                                        .dgate_up = p->work.gate_up, .y = p->work.ff});
+    linear_weight_gradient(b, &l->down, p->work.ff, t->dact);
+    input_gradient(b, &l->gate_up, l->ffn_norm, k->h_mid, k->rstd2, p->work.gate_up);
 }
 
 // From the gradients of normed q and k (dqk) to those of the product (dact); v's are there already.
@@ -246,7 +246,7 @@ static void attention_gradient(const Backward *b, int layer) {
                                     .slot_start = b->pass.slot_start, .slot = b->pass.slot, .dqkv = t->dact,
                                     .dqk = l->q_norm ? t->dqk : NULL});
     if (l->q_norm) qk_norm_gradient(b, l, k);
-    input_gradient(b, &l->qkv, l->attention_norm, k->h_in, k->rstd1);
+    input_gradient(b, &l->qkv, l->attention_norm, k->h_in, k->rstd1, t->dact);
 }
 
 void transformer_backward(const Backward *b) {

@@ -236,9 +236,10 @@ void V(swiglu_grad)(const Team *team, const SwigluGradArgs *a) {
         FOR_LANES(a->F) {
             ask_for(a->gate_up, gate + c + ahead, half), ask_for(a->gate_up, up + c + ahead, half);
             v16 g = lanes_load(a->gate_up, gate + c, n, half), u = lanes_load(a->gate_up, up + c, n, half);
-            v16 dy = lanes_load(a->dy, t * a->F + c, n, false), s = v_sigmoid(gate_argument(a->gate, g));
+            v16 dy = lanes_load(a->dy, t * a->F + c, n, false), s = v_sigmoid(gate_argument(a->gate, g)), value = v_mul(g, s);
             lanes_store_result(a->dgate_up, gate + c, v_mul(v_mul(dy, u), gate_slope(a->gate, g, s)), n, half);
-            lanes_store_result(a->dgate_up, up + c, v_mul(dy, v_mul(g, s)), n, half);
+            lanes_store_result(a->dgate_up, up + c, v_mul(dy, value), n, half);
+            if (a->y) lanes_store_result(a->y, t * a->F + c, v_mul(value, u), n, half);
         }
     }
 }

@@ -178,20 +178,22 @@ template <bool ALIGNED, typename Act> static __global__ void swiglu_grad_kernel(
     int64_t at = t * 2 * a.F + c;
     const Act *row = (const Act *)a.gate_up + at;
     Eight gate = load<ALIGNED>(row, n), up = load<ALIGNED>(row + a.F, n), dy = load<ALIGNED>(a.dy + t * a.F + c, n);
-    Eight dgate, dup;
+    Eight dgate, dup, y;
 #pragma unroll
     for (int i = 0; i < 8; i++) {
         float g = gate.x[i], s = sigmoid(gate_argument(a.gate, g));
         dgate.x[i] = dy.x[i] * up.x[i] * gate_slope(a.gate, g, s);
         dup.x[i] = dy.x[i] * (g * s);
+        y.x[i] = g * s * up.x[i];
     }
     store<ALIGNED>((Act *)a.dgate_up + at, dgate, n);
     store<ALIGNED>((Act *)a.dgate_up + at + a.F, dup, n);
+    if (a.y) store<ALIGNED>((Act *)a.y + t * a.F + c, y, n);
 }
 void swiglu_grad_cuda(const Device *device, const SwigluGradArgs *a) {
     if (a->T <= 0 || a->F <= 0) return;
     RowGrid g = row_grid(a->T, a->F);
-    bool even = a->F % 8 == 0 && aligned(a->gate_up) && aligned(a->dy) && aligned(a->dgate_up);
+    bool even = a->F % 8 == 0 && aligned(a->gate_up) && aligned(a->dy) && aligned(a->dgate_up) && aligned(a->y);
     auto kernel = INSTANCE(swiglu_grad_kernel, a->dtype, even);
     LAUNCH(cuda_context(device)->stream, kernel, g.grid, g.block, 0, *a, g.pieces);
 }

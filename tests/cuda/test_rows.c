@@ -60,6 +60,8 @@ static void swiglu_grad_case(Random *r, int64_t T, int64_t C, Dtype dtype, Tempe
     a.dgate_up = output("dgate_up", T * 2 * C, kind_of(dtype));
     a.gate = T % 2 ? GATE_GELU_TANH : GATE_SILU;
     COMPARE_SHAPE(swiglu_grad, &a);
+    a.y = output("y", T * C, kind_of(dtype));
+    COMPARE_SHAPE(swiglu_grad, &a);
 }
 static void swiglu_grad_bits(void) { each_shape(4, swiglu_grad_case); }
 
