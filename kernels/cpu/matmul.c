@@ -292,18 +292,23 @@ INLINE void turned_rows(const MatmulArgs *a, int64_t panel, int64_t from, int64_
         s += count;
     } while (s < steps);
 }
-// Threads share the panels, and where these are few, the rows too.
+// Blocks of rows, that many as L2 holds while all panels pass over them, but enough that turning takes little; threads share blocks,
+// and where these are few, the panels too.
 static void turned_product(const Team *team, const MatmulArgs *a) {
-    int64_t panels = (a->N + PANEL - 1) / PANEL, parts = 1 + a->M / TURN_ROWS, from, to;
+    enum { L2_BYTES = 1 << 19, FEWEST = 21 * MR };
+    int64_t panels = (a->N + PANEL - 1) / PANEL, rows = L2_BYTES / (a->K * (int64_t)dtype_size(a->dtype)), from, to;
+    if (rows < FEWEST) rows = FEWEST;
+    if (rows > TURN_ROWS) rows = TURN_ROWS;
+    int64_t parts = (a->M + rows - 1) / rows;
     while (panels * parts < 4 * team->count && a->M >= 16 * MR * parts) parts *= 2;
-    int64_t rows = ((a->M + parts - 1) / parts + MR - 1) / MR * MR;
+    rows = ((a->M + parts - 1) / parts + MR - 1) / MR * MR;
     char *scratch = (char *)a->scratch + (int64_t)team->thread * TURN_BYTES;
     team_share(team, panels * parts, 1, &from, &to);
     for (int64_t i = from; i < to; i++) {
-        int64_t first = i % parts * rows, last = first + rows < a->M ? first + rows : a->M;
+        int64_t first = i / panels * rows, last = first + rows < a->M ? first + rows : a->M;
         if (first >= last) continue;
-        if (a->dtype == DTYPE_BF16) turned_rows(a, i / parts, first, last, scratch, true);
-        else turned_rows(a, i / parts, first, last, scratch, false);
+        if (a->dtype == DTYPE_BF16) turned_rows(a, i % panels, first, last, scratch, true);
+        else turned_rows(a, i % panels, first, last, scratch, false);
     }
 }
 
