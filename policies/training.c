@@ -125,7 +125,8 @@ static bool stage_batch(Policy *p, const Packed *b, Err *err) {
     STAGE_ADD(&t->stage, b->kept_start, b->kept_start ? R + 1 : 0, &s->kept_start);
     STAGE_ADD(&t->stage, b->kept_ids, b->kept_start ? b->kept_start[R] : 0, &s->kept);
     STAGE_ADD(&t->stage, t->inv_temperature_host, R, &s->inv_temperature);
-    STAGE_ADD(&t->stage, t->chunk_segments, find_chunks(t, b), &s->chunk_segments);
+    int32_t entries = find_chunks(t, b); // which may move them
+    STAGE_ADD(&t->stage, t->chunk_segments, entries, &s->chunk_segments);
     STAGE_ADD(&t->stage, p->retained.row_slot, t->restored ? T : 0, &p->retained.row_slots);
     STAGE_ADD(&t->stage, p->retained.page_from, t->restored ? g->page_count : 0, &p->retained.page_froms);
     return stage_send(p, &t->stage, err);
