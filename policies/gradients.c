@@ -25,6 +25,7 @@ bool lookups_reserve(Policy *p, int64_t rows, Err *err) {
     const Device *d = p->device;
     int64_t V = p->config.vocabulary, C = p->config.width;
     void *more;
+    if (rows > V) rows = V;
     if (rows <= l->capacity) return true;
     if (l->capacity) rows += rows / 4; // a step may meet new ids in each of its passes
     if (rows > V) rows = V;

@@ -104,6 +104,45 @@ static void train(void) {
     policy_close(p);
 }
 
+// ---- activations of a rollout ----------------------------------------------------------------------------
+// Decoding steps that keep them, and training passes that take them; these end before the optimizer's step, which ends what is kept.
+static void decode_and_train(void) {
+    Err err = {0};
+    Policy *p = quiet_policy();
+    Random r = random_start(1, STREAM_TEST, 2);
+    int32_t prompt[40];
+    random_ids(&r, quiet.config.vocabulary, COUNT(prompt), prompt);
+    RolloutRequest request = {.prompt = prompt, .prompt_length = 17, .samples = 9, .seed = 5,
+                              .sampling = {.temperature = 1, .top_p = 1, .max_tokens = TOKENS, .ignore_eos = true}};
+    Rollout out;
+    replay = p->device->replay;
+    p->device->replay = counted_replay;
+    OK(policy_rollout(p, &request, 1, &(RolloutOptions){.progress = go_on, .retain = RETAIN_ALWAYS}, &out, &err));
+    Batch b = {0};
+    batch_prompt(&b, prompt, request.prompt_length);
+    for (int32_t s = 0; s < out.count; s++) {
+        int32_t first = b.target.count;
+        batch_course(&b, &out.completions[s]);
+        PackedSequence *q = &b.sequences[s];
+        b.tokens.count--, q->length--, q->first_target = first, q->activations = out.completions[s].activations;
+    }
+    const Packed *batch = batch_view(&b, 1);
+    float *dlogprob = xcalloc((size_t)batch->target_count, sizeof *dlogprob), *values = xcalloc((size_t)batch->target_count * 2, sizeof *values);
+    for (int32_t i = 0; i < batch->target_count; i++) dlogprob[i] = (float)(i % 7 - 3) / (float)batch->target_count;
+    for (int pass = 0; pass <= PASSES_HEARD; pass++) {
+        if (pass == 1) quiet_begin();
+        CHECK(policy_has_activations(p, batch));
+        policy_zero_gradients(p);
+        OK(policy_forward_backward(p, batch, dlogprob, NULL, values, values + batch->target_count, &err));
+        CHECK(policy_gradient_norm(p) > 0);
+    }
+    quiet_end();
+    free(dlogprob), free(values);
+    batch_free(&b);
+    rollout_free(&out);
+    policy_close(p);
+}
+
 // ---- what was heard --------------------------------------------------------------------------------------
 static void listen(const Test *work, long stretches) {
     if (quiet_impossible) SKIP("%s", quiet_impossible);
@@ -138,6 +177,12 @@ static void each_model(const Test *work) {
 }
 static void test_decode(void) { each_model(&(Test){"decoding", decode}); }
 static void test_train(void) { each_model(&(Test){"training", train}); }
+static void test_kept(void) {
+    for (int threads = 1; threads <= 2; threads++) {
+        quiet = (Quiet){.name = "a tied model", .config = shape_config(&shapes[2]), .precision = PRECISION_BF16, .threads = threads};
+        listen(&(Test){"decoding and training without a forward pass", decode_and_train}, 2);
+    }
+}
 
 // The counters themselves hear what there is to hear.
 static void *volatile kept; // so that no allocation is optimised away
@@ -172,5 +217,6 @@ static const Test tests[] = {
     {"counts allocations and system calls", test_counters},
     {"decoding allocates nothing and calls only futex", test_decode},
     {"training allocates nothing and calls only futex", test_train},
+    {"kept activations allocate nothing and call only futex", test_kept},
 };
 TEST_MAIN(tests)
