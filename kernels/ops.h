@@ -127,7 +127,8 @@ typedef struct Segments {
     const int32_t *host;  // the same in host memory
 } Segments;
 
-// dw[n, k] += sum_t dy[t, n] x[t, k]; dbias[n] += sum_t dy[t, n]. Tokens ascend; bf16 pairs never straddle segments.
+// dw[n, k] += sum_t dy[t, n] x[t, k]; dbias[n] += sum_t dy[t, n]. Tokens ascend; bf16 pairs never straddle segments. Where dw is
+// `written`, it is not read: the bits are those of adding to zeros, which also stay where there are no tokens.
 // With products dbias is NULL, y_step is of dy, w_step of dw; where they have a start, product i's segments are the `every`
 // ranges from start[i * every] on, and `segments` isn't used.
 typedef struct MatmulGradArgs {
@@ -138,6 +139,7 @@ typedef struct MatmulGradArgs {
     const void *dy; // act [T, ldy]
     int64_t ldy;
     float *dw;      // [N, K]
+    bool written;   // dw
     float *dbias;   // [N] or NULL
     Segments segments;
     void *scratch;  // matmul_grad_scratch() bytes, of the CPU

@@ -142,7 +142,7 @@ void matmul_grad_reference(const Team *team, const MatmulGradArgs *a) {
     Dtype d = a->dtype;
     for (int64_t n = 0; n < a->N; n++) {
         for (int64_t k = 0; k < a->K; k++) {
-            float sum = a->dw[n * a->K + k];
+            float sum = a->written ? 0.0f : a->dw[n * a->K + k];
             for (int s = 0; s < a->segments.count; s++)
                 for (int64_t t = a->segments.start[s], end = a->segments.start[s + 1]; t < end; t += d == DTYPE_BF16 ? 2 : 1) {
                     float x0 = get(a->x, t * a->ldx + k, d), y0 = get(a->dy, t * a->ldy + n, d);

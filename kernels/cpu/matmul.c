@@ -441,8 +441,8 @@ static void sum_bias(const Team *team, const MatmulGradArgs *a, bool half) {
     }
 }
 
-// A cell of dw, a tile by a panel, grows by `steps` steps. The tile that comes next is asked for meanwhile.
-INLINE void grad_cell(const MatmulGradArgs *a, int64_t tile, int64_t panel, const char *left, const char *right, int64_t steps, bool half) {
+// A cell of dw, a tile by a panel, grows by `steps` steps, or is made of them. The tile that comes next is asked for meanwhile.
+INLINE void grad_cell(const MatmulGradArgs *a, int64_t tile, int64_t panel, const char *left, const char *right, int64_t steps, bool from_zero, bool half) {
     int64_t n = tile * MR, columns = a->K - panel * PANEL < PANEL ? a->K - panel * PANEL : PANEL;
     int rows = (int)(a->N - n < MR ? a->N - n : MR);
     float *dw = a->dw + n * a->K + panel * PANEL, edge[MR * PANEL];
@@ -450,8 +450,8 @@ INLINE void grad_cell(const MatmulGradArgs *a, int64_t tile, int64_t panel, cons
     for (int r = 0; r < MR && n + MR + r < a->N; r++)
         for (int c = 0; c < PANEL; c += 16) __builtin_prefetch(dw + (MR + r) * a->K + c, 1, 2);
     if (!full) memset(edge, 0, sizeof edge);
-    for (int r = 0; !full && r < rows; r++) memcpy(edge + r * PANEL, dw + r * a->K, (size_t)columns * 4);
-    Tile t = {.x = left, .row_stride = 4, .step_stride = MR * 4, .panel = right, .steps = steps, .start = full ? dw : edge,
+    for (int r = 0; !full && !from_zero && r < rows; r++) memcpy(edge + r * PANEL, dw + r * a->K, (size_t)columns * 4);
+    Tile t = {.x = left, .row_stride = 4, .step_stride = MR * 4, .panel = right, .steps = steps, .start = from_zero ? NULL : full ? dw : edge,
               .start_stride = full ? a->K : PANEL, .store = STORE_F32, .y = full ? dw : edge, .ldy = full ? a->K : PANEL};
     tile_run(&t, rows, half);
     for (int r = 0; !full && r < rows; r++) memcpy(dw + r * a->K, edge + r * PANEL, (size_t)columns * 4);
@@ -473,7 +473,7 @@ INLINE void grad_tiles(const MatmulGradArgs *a, const Strip *s, int64_t n0, int6
         for (int64_t p = s->p0; p < s->p1; p++, right += count * PANEL * 4)
             for (int64_t n = n0; n < n1; n++) {
                 int64_t i = n * width + p - s->p0;
-                if (i >= s->from && i < s->to) grad_cell(a, n, p, left + (n - n0) * count * MR * 4, right, count, half);
+                if (i >= s->from && i < s->to) grad_cell(a, n, p, left + (n - n0) * count * MR * 4, right, count, a->written && done == 0, half);
             }
     }
 }
@@ -497,6 +497,13 @@ INLINE void weight_gradient(const Team *team, const MatmulGradArgs *a, bool half
     if (a->dbias) sum_bias(team, a, half);
 }
 
+// No tokens: of an expert that nobody chose.
+static void zero_gradient(const Team *team, const MatmulGradArgs *a) {
+    int64_t from, to;
+    team_share(team, a->N * a->K, 16, &from, &to);
+    if (a->written && to > from) memset(a->dw + from, 0, (size_t)(to - from) * sizeof *a->dw);
+}
+
 static void many_gradients(const Team *team, const MatmulGradArgs *a) {
     const Products *p = &a->products;
     int64_t size = (int64_t)dtype_size(a->dtype);
@@ -508,7 +515,7 @@ static void many_gradients(const Team *team, const MatmulGradArgs *a) {
         if (p->start) one.segments = (Segments){.count = p->every, .start = p->start + i * p->every};
         one.T = one.segments.start[one.segments.count] - one.segments.start[0];
         one.products = (Products){0};
-        if (one.T > 0) V(matmul_grad)(team, &one);
+        V(matmul_grad)(team, &one);
     }
 }
 
@@ -517,6 +524,7 @@ void V(matmul_grad)(const Team *team, const MatmulGradArgs *a) {
         many_gradients(team, a);
         return;
     }
-    if (a->dtype == DTYPE_BF16) weight_gradient(team, a, true);
+    if (a->T == 0) zero_gradient(team, a);
+    else if (a->dtype == DTYPE_BF16) weight_gradient(team, a, true);
     else weight_gradient(team, a, false);
 }

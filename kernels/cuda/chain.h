@@ -4,7 +4,8 @@
 #include "cuda.h"
 
 // y[i, j] = sum_r a(i, r) b(j, r) (+ bias[j]), added to y or stored. a(i, r) lies at a[i * a_row + r * a_depth]; b likewise.
-// With segments, r runs over each in turn, and what each gives is added to y in order.
+// With segments, r runs over each in turn, and what each gives is added to y in order (the first one's is stored where y isn't
+// added to).
 typedef struct ChainArgs {
     int64_t rows, columns, depth;
     const float *a;

@@ -3,7 +3,7 @@
 //
 // The same each time: the algorithm is asked for once per (N, K, row lengths), for a fixed number of tokens, and kept, so
 // that neither another number of tokens nor the order of calls changes it; it takes no workspace and no reduction between
-// blocks (no split along tokens), sums in fp32, and adds to dw with beta = 1.
+// blocks (no split along tokens), sums in fp32, and adds to dw with beta = 1, or writes it with beta = 0.
 // The library and the few types of its interface that are used here are looked up by name at run time, so that the same
 // binary runs without it. The numbers below are those of its public header, the same in versions 12 and 13.
 #include "cublas.h"
@@ -219,10 +219,10 @@ bool cublas_gradient(const CudaContext *context, const CublasGradient *g) {
     const Choice *choice = blas ? choice_of(blas, g) : NULL;
     if (!choice || !choice->found) return false;
     const Library *l = &blas->library;
-    const float one = 1;
+    const float one = 1, beta = g->written ? 0 : 1;
     Layouts layouts = {};
     bool ok = layouts_create(l, g, g->T, &layouts) &&
-              !l->multiply(blas->handle, blas->matmul, &one, g->x, layouts.x, g->dy, layouts.dy, &one, g->dw, layouts.dw, g->dw,
+              !l->multiply(blas->handle, blas->matmul, &one, g->x, layouts.x, g->dy, layouts.dy, &beta, g->dw, layouts.dw, g->dw,
                            layouts.dw, &choice->algorithm, NULL, 0, context->stream);
     layouts_destroy(l, &layouts);
     return ok;

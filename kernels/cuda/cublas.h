@@ -9,7 +9,7 @@ void cublas_close(CudaContext *context); // nothing may be queued any more
 // For the ledger: "cuBLASLt 13.1.0"; NULL where own kernels do all. Valid while the context is open.
 const char *cublas_version(const CudaContext *context);
 
-// dw[n, k] += sum_t dy[t, n] x[t, k] for tokens [0, T) of bf16, aligned to 16 bytes like their rows. False, and nothing
+// dw[n, k] (+)= sum_t dy[t, n] x[t, k] for tokens [0, T) of bf16, aligned to 16 bytes like their rows. False, and nothing
 // done, where the library is missing or has no algorithm that adds in one pass; the answer is the same each time.
 typedef struct CublasGradient {
     int64_t T, N, K;
@@ -18,6 +18,7 @@ typedef struct CublasGradient {
     const bf16 *dy; // [T, ldy]
     int64_t ldy;
     float *dw;      // [N, K]
+    bool written;   // it isn't read
 } CublasGradient;
 bool cublas_gradient(const CudaContext *context, const CublasGradient *args);
 

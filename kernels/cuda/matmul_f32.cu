@@ -83,7 +83,7 @@ static __global__ void __launch_bounds__(CHAIN_THREADS) chain_kernel(ChainArgs p
                 if (row + i >= p.rows || column + j >= p.columns) continue;
                 float *y = p.y + (row + i) * p.ldy + column + j, value = total[i][j];
                 if (p.bias) value += p.bias[column + j];
-                *y = p.add ? *y + value : value;
+                *y = p.add || s > 0 ? *y + value : value;
             }
     }
 }

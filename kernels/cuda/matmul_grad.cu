@@ -12,7 +12,8 @@
 // Own kernel: a block owns a tile of dw, 128 x 128 by 8 warps of 64 x 32 or, where those are fewer than the machine could
 // take, 64 x 64 by 4 warps of 32 x 32. Stages of 32 tokens of dy and x come by cp.async as they lie, [tokens][columns],
 // swizzled in pieces of 16 bytes, and ldmatrix.trans turns them: rows of the mma are n, its columns k, tokens are reduced.
-// Three sets of sums live in registers: of the chunk, of the segment, and dw itself, which is read and written once.
+// Three sets of sums live in registers: of the chunk, of the segment, and dw itself, which is read (unless it is only written) and
+// written once.
 // Grid: x tiles along K, y tiles along N, so that neighbours share dy; z products, where there are many.
 #include "chain.h"
 #include "cublas.h"
@@ -160,7 +161,7 @@ static __device__ __forceinline__ void move_dw(const MatmulGradArgs &a, int64_t 
                 int64_t n = row + i * 16 + e / 2 * 8, k = column + j * 8 + e % 2;
                 bool valid = n < a.N && k < a.K;
                 if (!store)
-                    dw[i][j][e] = valid ? a.dw[n * a.K + k] : 0.0f;
+                    dw[i][j][e] = valid && !a.written ? a.dw[n * a.K + k] : 0.0f;
                 else if (valid)
                     a.dw[n * a.K + k] = dw[i][j][e];
             }
@@ -289,7 +290,7 @@ static bool by_library(const CudaContext *context, const MatmulGradArgs *a, int 
     const int32_t *start = a->segments.host + segment;
     if (!context->blas || start[1] - start[0] < LIBRARY_TOKENS || !library_shape(a)) return false;
     CublasGradient g = {start[1] - start[0], a->N, a->K, (const bf16 *)a->x + start[0] * a->ldx, a->ldx,
-                        (const bf16 *)a->dy + start[0] * a->ldy, a->ldy, a->dw};
+                        (const bf16 *)a->dy + start[0] * a->ldy, a->ldy, a->dw, a->written};
     return cublas_gradient(context, &g);
 }
 
@@ -298,14 +299,19 @@ static void gradient_bf16(const CudaContext *context, const MatmulGradArgs *a) {
         run_of_segments(context, a, 0, a->products.start ? a->products.every : a->segments.count);
         return;
     }
+    MatmulGradArgs rest = *a; // what comes first writes dw where that is asked for, all others add
     int first = 0; // of the segments that wait for own kernels
     for (int s = 0; s < a->segments.count; s++) {
         const int32_t *start = a->segments.host + s;
         if (!context->blas || start[1] - start[0] < LIBRARY_TOKENS || !library_shape(a)) continue;
-        run_of_segments(context, a, first, s);
-        first = by_library(context, a, s) ? s + 1 : s;
+        run_of_segments(context, &rest, first, s);
+        rest.written = rest.written && first == s;
+        first = s;
+        if (!by_library(context, &rest, s)) continue;
+        rest.written = false;
+        first = s + 1;
     }
-    run_of_segments(context, a, first, a->segments.count);
+    run_of_segments(context, &rest, first, a->segments.count);
 }
 
 static void gradient_f32(const CudaContext *context, const MatmulGradArgs *a) {
@@ -313,7 +319,7 @@ static void gradient_f32(const CudaContext *context, const MatmulGradArgs *a) {
     chain.rows = a->N, chain.columns = a->K, chain.depth = a->T;
     chain.a = (const float *)a->dy, chain.a_row = 1, chain.a_depth = a->ldy;
     chain.b = (const float *)a->x, chain.b_row = 1, chain.b_depth = a->ldx;
-    chain.add = true;
+    chain.add = !a->written;
     chain.y = a->dw, chain.ldy = a->K;
     chain.segments = a->segments.count, chain.start = a->segments.start;
     chain.products = a->products.count, chain.product_start = a->products.start, chain.every = a->products.every;
@@ -322,10 +328,19 @@ static void gradient_f32(const CudaContext *context, const MatmulGradArgs *a) {
     chain_product(context, &chain);
 }
 
+static void no_tokens(const Device *device, const MatmulGradArgs *a) {
+    for (int i = 0, count = a->products.count ? a->products.count : 1; a->written && i < count; i++)
+        device->zero(device, a->dw + i * a->products.w_step, (size_t)(a->N * a->K) * sizeof *a->dw);
+}
+
 extern "C" void matmul_grad_cuda(const Device *device, const MatmulGradArgs *args) {
     const CudaContext *context = cuda_context(device);
     bool many = args->products.count && args->products.start;
-    if (args->T == 0 || args->N == 0 || (!many && args->segments.count == 0)) return;
+    if (args->N == 0) return;
+    if (args->T == 0 || (!many && args->segments.count == 0)) {
+        no_tokens(device, args);
+        return;
+    }
     if (args->dbias) add_bias(context, args);
     if (args->K == 0) return;
     if (args->dtype == DTYPE_BF16)

@@ -185,7 +185,11 @@ static void nothing_to_do(void) {
     g.dw = output("dw", 64, KIND_F32);
     int32_t none[] = {0, 0};
     g.segments = segments(1, none);
+    for (int i = 0; i < 64; i++) g.dw[i] = any_float(&r, PLAIN);
     COMPARE_CUDA(matmul_grad, &g, "no tokens");
+    g.written = true;
+    COMPARE_CUDA(matmul_grad, &g, "no tokens, written");
+    for (int i = 0; i < 64; i++) CHECK(g.dw[i] == 0);
 }
 
 // ---- gradients -------------------------------------------------------------------------------------------
@@ -229,6 +233,28 @@ static void gradient_near(void) {
             tolerate(a.dw, slack(T), 0);
             tolerate(a.dbias, slack(T), 0);
             COMPARE_CUDA(matmul_grad, &a, "T %d N %d K %d %s", (int)T, (int)p->N, (int)p->K, dtype_name(a.dtype));
+        }
+}
+// What is written is what is added to zeros, and nothing of what was there: short and long segments, the first one empty or long.
+static void gradient_written(void) {
+    static const Parts more[] = {{24, 16, 0, 3, {0, 0, 20, 33}}, {24, 16, 0, 3, {0, 1030, 1040, 2070}}, {24, 16, 0, 1, {0, 1100}}};
+    Random r = random_start(15, STREAM_TEST, 0);
+    for (int i = 0; i < LENGTH(parts) + LENGTH(more); i++)
+        for (int k = 0; k < 2; k++) {
+            const Parts *p = i < LENGTH(parts) ? &parts[i] : &more[i - LENGTH(parts)];
+            int64_t count = p->N * p->K;
+            if (k == DTYPE_F32 && count > 10000) continue;
+            product_case();
+            MatmulGradArgs a = gradient_of(p, (Dtype)k, &r, PLAIN);
+            float *want = malloc((size_t)count * sizeof *want);
+            memset(a.dw, 0, (size_t)count * sizeof *want);
+            ON_CUDA(matmul_grad, &a, "added to zeros, N %d K %d %s", (int)p->N, (int)p->K, dtype_name(a.dtype));
+            memcpy(want, a.dw, (size_t)count * sizeof *want);
+            for (int64_t c = 0; c < count; c++) a.dw[c] = NAN;
+            a.written = true;
+            ON_CUDA(matmul_grad, &a, "written, N %d K %d %s", (int)p->N, (int)p->K, dtype_name(a.dtype));
+            same_bits(a.dw, want, count, KIND_F32, "dw written and added to zeros");
+            free(want);
         }
 }
 // One call for all segments, and one per segment.
@@ -368,6 +394,7 @@ static const Test tests[] = {
     {"cuda matmul rows elsewhere", rows_elsewhere},
     {"cuda matmul nothing to do", nothing_to_do},
     {"cuda matmul gradients", gradient_near},
+    {"cuda matmul gradient written", gradient_written},
     {"cuda matmul gradients split into calls", gradient_split},
     {"cuda matmul a segment's gradient is one sum", gradient_of_segment},
 };

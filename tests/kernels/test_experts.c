@@ -247,7 +247,7 @@ static void products_bits(void) {
     for (int k = 0; k < 12; k++) products_case(&r, k % 2, (Dtype)(k / 2 % 2), (Store)(k / 4), (Temper)(k % 3));
 }
 
-static void product_gradients_case(Random *r, bool ragged, Dtype dtype, Temper temper) {
+static void product_gradients_case(Random *r, bool ragged, bool written, Dtype dtype, Temper temper) {
     enum { COUNT_OF = 4, N = 21, K = 35 };
     static const int32_t starts[] = {0, 3, 10, 10, 10, 31, 40, 41, 53};
     blocks_free();
@@ -261,13 +261,14 @@ static void product_gradients_case(Random *r, bool ragged, Dtype dtype, Temper t
     a.x = input_act("x", T * a.ldx, dtype, r, temper);
     a.dy = input_act("dy", T * a.ldy, dtype, r, temper);
     a.dw = output("dw", COUNT_OF * N * K, KIND_F32);
-    for (int64_t i = 0; i < COUNT_OF * N * K; i++) a.dw[i] = any_float(r, PLAIN);
+    for (int64_t i = 0; i < COUNT_OF * N * K; i++) a.dw[i] = written ? NAN : any_float(r, PLAIN);
+    a.written = written;
     a.scratch = guarded("scratch", matmul_grad_scratch(3));
-    COMPARE(matmul_grad, &a, "products %s %s %s", ragged ? "ragged" : "side by side", dtype_name(dtype), temper_name(temper));
+    COMPARE(matmul_grad, &a, "products %s%s %s %s", ragged ? "ragged" : "side by side", written ? ", written" : "", dtype_name(dtype), temper_name(temper));
 }
 static void product_gradients_bits(void) {
     Random r = random_start(8, STREAM_TEST, 0);
-    for (int k = 0; k < 12; k++) product_gradients_case(&r, k % 2, (Dtype)(k / 2 % 2), (Temper)(k % 3));
+    for (int k = 0; k < 24; k++) product_gradients_case(&r, k % 2, k >= 12, (Dtype)(k / 2 % 2), (Temper)(k % 3));
 }
 
 static const Test tests[] = {

@@ -189,6 +189,7 @@ static void matmul_grad_bits(void) {
             for (int d = 0; d < 2; d++, turn++) {
                 Temper temper = (Temper)(turn / 2 % 4 % 3);
                 MatmulGradArgs a = grad_case(&r, Ts[t], sizes[s][0], sizes[s][1], (Dtype)d, turn / 4 % 2, temper);
+                a.written = turn % 5 == 2;
                 COMPARE(matmul_grad, &a, "T %d N %d K %d %s segments %d %s", (int)a.T, (int)a.N, (int)a.K, dtype_name(a.dtype),
                         a.segments.count, temper_name(temper));
             }
@@ -198,6 +199,37 @@ static void matmul_grad_bits(void) {
         for (int d = 0; d < 2; d++) {
             MatmulGradArgs a = grad_case(&r, large[i][0], large[i][1], large[i][2], (Dtype)d, true, PLAIN);
             COMPARE(matmul_grad, &a, "T %d N %d K %d %s", (int)a.T, (int)a.N, (int)a.K, dtype_name(a.dtype));
+        }
+}
+
+// What is written has the bits of what is added to zeros, and nothing of what was there before: ragged shapes, several segments,
+// more tokens than one pass takes, and none.
+static void matmul_grad_written(void) {
+    static const int64_t cases[][3] = {{1, 1, 1}, {12, 5, 3}, {65, 33, 31}, {200, 50, 70}, {64, 36, 64}, {2501, 14, 34}, {2100, 12, 32}, {0, 13, 37}};
+    Random r = random_start(9, STREAM_TEST, 0);
+    for (int i = 0; i < LENGTH(cases); i++)
+        for (int d = 0; d < 2; d++) {
+            int64_t N = cases[i][1], K = cases[i][2];
+            MatmulGradArgs a = grad_case(&r, cases[i][0], N, K, (Dtype)d, i % 2, PLAIN);
+            float *from_zero = guarded("from zero", (size_t)(N * K) * 4), *written = guarded("written", (size_t)(N * K) * 4);
+            devices_open();
+            for (int v = 0; v < device_count; v++) {
+                const Device *device = test_devices[v];
+                memset(from_zero, 0, (size_t)(N * K) * 4);
+                a.dw = from_zero, a.written = false;
+                device->matmul_grad(device, &a);
+                memset(written, -1, (size_t)(N * K) * 4); // NaN
+                a.dw = written, a.written = true;
+                device->matmul_grad(device, &a);
+                if (memcmp(from_zero, written, (size_t)(N * K) * 4))
+                    FAIL("%s %s T %d N %d K %d: other bits where they are written", device->variant, dtype_name(a.dtype), (int)a.T, (int)N, (int)K);
+                a.written = false; // and goes on
+                device->matmul_grad(device, &a);
+                a.dw = from_zero;
+                device->matmul_grad(device, &a);
+                if (memcmp(from_zero, written, (size_t)(N * K) * 4)) FAIL("%s: what is added to it afterwards", device->variant);
+            }
+            bands_check("any");
         }
 }
 
@@ -297,6 +329,7 @@ static const Test tests[] = {
     {"matmul with the transpose: an expert's each", turned_experts},
     {"matmul rows stand alone", matmul_rows_stand_alone},
     {"matmul gradient bits", matmul_grad_bits},
+    {"matmul gradient written", matmul_grad_written},
     {"matmul gradient split at segments", matmul_grad_split_at_segments},
     {"matmul slopes", matmul_slopes},
 };
