@@ -1,6 +1,10 @@
 // Gradients from the start of a step to its update: zeroed, read as norms, used by AdamW. Passes add to them in between
 // (linear.c, transformer.c, training.c).
 //
+// Zeroing only marks a matrix as fresh: the first product that gives its whole gradient writes it instead of adding to it
+// (gradient_begins), and what is still fresh when it is read, or when a part of it is added to, is zeroed there. Vectors are zeroed
+// at once.
+//
 // A sum has one order, whatever the split into microbatches, so no two passes of a step may add to one number by turns. A tied
 // embedding is used twice, by the head and by lookups: what lookups give is summed apart, in rows only of those ids that
 // occurred since the gradients were zeroed. `gradients_settle` adds these rows to the head's sum, once, before anything reads a
@@ -81,21 +85,30 @@ bool lookups_begin(Policy *p, const Packed *b, Err *err) {
 }
 
 // ---- a step's beginning, and its end ---------------------------------------------------------------------
-void gradients_settle(Policy *p) {
-    Lookups *l = &p->lookups;
-    if (l->count == 0) return;
-    p->device->scatter(p->device, &(ScatterArgs){.T = l->count, .C = p->config.width, .row = l->staged_id, .x = l->rows, .y = p->embedding->gradient});
-    lookups_forget(l);
+static void zero_gradient(const Policy *p, const Parameter *q) {
+    size_t bytes = (size_t)(q->N * q->K) * 4;
+    p->device->zero(p->device, q->gradient, bytes);
+    if (q->gradient2) p->device->zero(p->device, q->gradient2, bytes);
 }
-
+void gradient_prepare(const Policy *p, Parameter *q) {
+    if (gradient_begins(q)) zero_gradient(p, q);
+}
 void policy_zero_gradients(Policy *p) {
     Parameter *q;
     lookups_forget(&p->lookups);
     for (int i = 0; (q = trained_parameter(p, i)); i++) {
-        size_t bytes = (size_t)(q->N * q->K) * 4;
-        p->device->zero(p->device, q->gradient, bytes);
-        if (q->gradient2) p->device->zero(p->device, q->gradient2, bytes);
+        q->fresh = q->matrix;
+        if (!q->fresh) zero_gradient(p, q);
     }
+}
+
+void gradients_settle(Policy *p) {
+    Lookups *l = &p->lookups;
+    Parameter *q;
+    for (int i = 0; (q = trained_parameter(p, i)); i++) gradient_prepare(p, q);
+    if (l->count == 0) return;
+    p->device->scatter(p->device, &(ScatterArgs){.T = l->count, .C = p->config.width, .row = l->staged_id, .x = l->rows, .y = p->embedding->gradient});
+    lookups_forget(l);
 }
 
 static double square_sum(const Policy *p, const float *a, const float *b, int64_t count) {

@@ -72,11 +72,12 @@ void linear_forward(const Policy *p, const Linear *l, int64_t T, const void *x, 
     if (aside) p->device->convert(p->device, &(ConvertArgs){.count = T * N, .dtype = p->dtype, .x = sum, .y = y});
 }
 
-static void weight_gradient(const Backward *b, const Parameter *w, const void *x, int64_t ldx, const void *dy, int64_t ldy, float *dbias) {
+static void weight_gradient(const Backward *b, Parameter *w, const void *x, int64_t ldx, const void *dy, int64_t ldy, float *dbias) {
     const Policy *p = b->p;
     p->device->matmul_grad(p->device, &(MatmulGradArgs){.T = b->pass.T, .N = w->N, .K = w->K, .dtype = p->dtype, .x = x,
-                                                        .ldx = ldx, .dy = dy, .ldy = ldy, .dw = w->gradient, .dbias = dbias,
-                                                        .segments = b->groups, .scratch = p->training.scratch});
+                                                        .ldx = ldx, .dy = dy, .ldy = ldy, .dw = w->gradient,
+                                                        .written = gradient_begins(w), .dbias = dbias, .segments = b->groups,
+                                                        .scratch = p->training.scratch});
 }
 
 // du = (s B)^T dy, which stays in work.lora_du; dx += A^T du.
@@ -107,7 +108,7 @@ static void lora_weight_gradient(const Backward *b, const LoraLinear *a, const L
 
 void linear_input_gradient(const Backward *b, const Linear *l, const void *dy, Store store, float *dx) {
     const Policy *p = b->p;
-    const Parameter *w = l->weight;
+    Parameter *w = l->weight;
     const LoraLinear *a = lora_of(p, l);
     if (w->kept) {
         kept_backward(p, w, b->pass.T, dy, store, dx);
@@ -157,10 +158,10 @@ static void sorted_base(const Policy *p, const Parameter *w, const Sorted *s, bo
         p->device->matmul(p->device, &args);
     }
 }
-static void sorted_gradient(const Policy *p, const Parameter *w, const Sorted *s, const void *x, int64_t ldx, const void *dy, int64_t ldy) {
+static void sorted_gradient(const Policy *p, Parameter *w, const Sorted *s, const void *x, int64_t ldx, const void *dy, int64_t ldy) {
     int64_t N = block_rows(w, 0);
     p->device->matmul_grad(p->device, &(MatmulGradArgs){.T = s->rows, .N = N, .K = w->K, .dtype = p->dtype, .x = x, .ldx = ldx, .dy = dy,
-                                                        .ldy = ldy, .dw = w->gradient, .scratch = p->training.scratch,
+                                                        .ldy = ldy, .dw = w->gradient, .written = gradient_begins(w), .scratch = p->training.scratch,
                                                         .products = {.count = block_count(w), .every = s->every, .start = s->start,
                                                                      .w_step = N * w->K}});
 }
@@ -206,7 +207,7 @@ void experts_input_gradient(const Backward *b, const Linear *l, const Sorted *s,
 }
 void experts_weight_gradient(const Backward *b, const Linear *l, const Sorted *s, const void *x, const void *dy) {
     const Policy *p = b->p;
-    const Parameter *w = l->weight;
+    Parameter *w = l->weight;
     const LoraLinear *a = lora_of(p, l);
     int64_t N = block_rows(w, 0), width = a ? block_rows(a->A, 0) : 0;
     if (w->trained) sorted_gradient(p, w, s, x, w->K, dy, N);

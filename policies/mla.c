@@ -107,6 +107,7 @@ static void heads_gradient(const Backward *b, Parameter *w, int block, const voi
     const Policy *p = b->p;
     int64_t H = p->config.heads, K = w->K;
     if (!w->trained) return;
+    gradient_prepare(p, w); // a block of two
     p->device->matmul_grad(p->device, &(MatmulGradArgs){.T = b->pass.T, .N = block_rows(w, block), .K = K, .dtype = p->dtype, .x = x, .ldx = H * x_head,
                                                         .dy = dy, .ldy = H * dy_head, .dw = w->gradient + block_row(w, block) * K,
                                                         .segments = b->groups, .scratch = p->training.scratch,
@@ -123,8 +124,9 @@ static void factor_rows_back(const Policy *p, int64_t T, const Parameter *A, con
     p->device->matmul(p->device, &(MatmulArgs){.M = T * p->config.heads, .N = A->K, .K = A->N, .dtype = p->dtype, .x = u, .ldx = A->N,
                                                .w = A->transposed, .store = ADD_F32, .y = y, .ldy = ldy});
 }
-static void factor_gradient(const Backward *b, const Parameter *A, const void *x, int64_t ldx, const void *du, float *gradient) {
+static void factor_gradient(const Backward *b, Parameter *A, const void *x, int64_t ldx, const void *du, float *gradient) {
     const Policy *p = b->p;
+    gradient_prepare(p, A); // one of two
     Segments rows = {b->groups.count, p->training.staged.unit_heads, p->paging.unit_heads};
     p->device->matmul_grad(p->device, &(MatmulGradArgs){.T = b->pass.T * p->config.heads, .N = A->N, .K = A->K, .dtype = p->dtype, .x = x, .ldx = ldx,
                                                         .dy = du, .ldy = A->N, .dw = gradient, .segments = rows, .scratch = p->training.scratch});

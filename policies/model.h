@@ -30,6 +30,7 @@ typedef struct Parameter {
     bool transposable; // the backward pass multiplies by it
     bool trained;      // has masters, gradients and moments
     bool second_gradient; // gradient2 too
+    bool fresh;        // its gradient is zero, whatever lies there: nothing was added since gradients were zeroed (gradients.c)
     bool fused;        // a factor of all experts as one parameter: one tensor in files, experts by turns (lora_files.c)
     int32_t rank;      // of a factor; the rest is padding
     float scale;       // of the packed form, 0: 1; gradients are those of the packed form, times this
@@ -564,6 +565,14 @@ void training_free(Policy *p);
 // ---- gradients (gradients.c) ----
 // Makes `gradient` (+ gradient2) of every trained parameter what the passes so far gave; whoever reads one calls it first.
 void gradients_settle(Policy *p);
+// Whether a product that gives all of q's gradient is the first to do so: it is written then, which saves zeroing and reading it.
+static inline bool gradient_begins(Parameter *q) {
+    bool fresh = q->fresh;
+    q->fresh = false;
+    return fresh;
+}
+// Before a part of q's gradient is added to: zeros, where there is nothing yet.
+void gradient_prepare(const Policy *p, Parameter *q);
 // Whether lookups have a gradient of their own.
 static inline bool lookups_apart(const Policy *p) { return p->embedding->trained && p->head == p->embedding; }
 bool lookups_reserve(Policy *p, int64_t rows, Err *err) MUST_CHECK;

@@ -51,7 +51,7 @@ static void head_chunk_gradient(const Backward *b, const HeadChunk *chunk, float
     d->matmul(d, &back);
     d->scatter(d, &(ScatterArgs){.T = count, .C = C, .row = s->row + from, .x = t->head_dx, .y = dfinal});
     MatmulGradArgs gradient = {.T = count, .N = V, .K = C, .dtype = p->dtype, .x = (const char *)t->head_x + act_bytes(p, from * C), .ldx = C,
-                               .dy = t->dlogits, .ldy = padded, .dw = p->head->gradient,
+                               .dy = t->dlogits, .ldy = padded, .dw = p->head->gradient, .written = gradient_begins(p->head),
                                .segments = {chunk->count, s->chunk_segments + chunk->first, t->chunk_segments + chunk->first}, .scratch = t->scratch};
     if (p->head->trained) d->matmul_grad(d, &gradient);
 }

@@ -262,6 +262,7 @@ void transformer_backward(const Backward *b) {
     }
     if (!p->embedding->trained) return;
     bool apart = lookups_apart(p);
+    if (!apart) gradient_prepare(p, p->embedding);
     d->embed_grad(d, &(EmbedGradArgs){.T = b->pass.T, .C = p->config.width, .tokens = apart ? p->lookups.staged_row : b->pass.tokens,
                                       .scale = embedding_scale(p), .dy = t->dh, .dtable = apart ? p->lookups.rows : p->embedding->gradient});
 }

@@ -442,7 +442,8 @@ static void sum_bias(const Team *team, const MatmulGradArgs *a, bool half) {
 }
 
 // A cell of dw, a tile by a panel, grows by `steps` steps, or is made of them. The tile that comes next is asked for meanwhile.
-INLINE void grad_cell(const MatmulGradArgs *a, int64_t tile, int64_t panel, const char *left, const char *right, int64_t steps, bool from_zero, bool half) {
+INLINE void grad_cell(const MatmulGradArgs *a, int64_t tile, int64_t panel, const char *left, const char *right, int64_t steps, bool from_zero,
+                      bool half) {
     int64_t n = tile * MR, columns = a->K - panel * PANEL < PANEL ? a->K - panel * PANEL : PANEL;
     int rows = (int)(a->N - n < MR ? a->N - n : MR);
     float *dw = a->dw + n * a->K + panel * PANEL, edge[MR * PANEL];

@@ -110,6 +110,7 @@ static void follows_updates(void) {
     Rollout before = roll(p, 0, true);
     rollout_free(&before);
     policy_zero_gradients(p);
+    gradients_settle(p);
     Random r = random_start(9, STREAM_TEST, 0);
     for (int i = 0; i < p->parameter_count; i++)
         for (int64_t j = 0; j < p->parameters[i].N * p->parameters[i].K; j++) p->parameters[i].gradient[j] = (float)random_normal(&r);
