@@ -120,7 +120,7 @@ void linear_input_gradient(const Backward *b, const Linear *l, const void *dy, S
     if (a) lora_input_gradient(b, a, l, dy, dx);
 }
 void linear_weight_gradient(const Backward *b, const Linear *l, const void *x, const void *dy) {
-    const Parameter *w = l->weight;
+    Parameter *w = l->weight;
     const LoraLinear *a = lora_of(b->p, l);
     if (w->trained) weight_gradient(b, w, x, w->K, dy, w->N, l->bias ? l->bias->gradient : NULL);
     if (a) lora_weight_gradient(b, a, l, x, dy);
