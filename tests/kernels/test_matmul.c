@@ -75,7 +75,7 @@ static void matmul_every_m(void) {
 
 // Products with the transpose of what is packed: the bits of a product with the transpose, packed.
 static void turned_products(void) {
-    static const int64_t sizes[][3] = {{1, 1, 1}, {3, 7, 5}, {13, 33, 31}, {12, 64, 32}, {30, 97, 40}, {17, 31, 70}, {25, 70, 1100}, {1010, 35, 19}, {150, 40, 530}}; // M, N, K
+    static const int64_t sizes[][3] = {{1, 1, 1}, {3, 7, 5}, {13, 33, 31}, {12, 64, 32}, {30, 97, 40}, {17, 31, 70}, {25, 70, 1100}, {1010, 35, 19}, {150, 40, 530}, {300, 40, 1100}}; // M, N, K
     Random r = random_start(9, STREAM_TEST, 0);
     for (int s = 0; s < LENGTH(sizes); s++)
         for (int k = 0; k < 6; k++) {
