@@ -1,5 +1,7 @@
 // Weights that stay in the blocks of their GGUF file: which ones can, how they are read, and what they are as numbers. Products
-// decode them (linear.c); the rest of a policy sees them only through parameter_get.
+// decode them (linear.c); the rest of a policy sees them only through parameter_get. Blocks are copied into memory of the policy's
+// own, or used within the file (bf16 too) until decoding begins, when load.c packs them: then the first token needn't wait for
+// memory.
 #include "blocks.h"
 #include "files.h"
 #include "model.h"
@@ -33,6 +35,31 @@ bool kept_can(const Policy *p, const Parameter *q, const Weights *w) {
         if (can && experts) can = stored_format(t.type) == first[i % kinds_of(q)]; // they are multiplied by in one go
     }
     return can;
+}
+
+bool kept_can_in_file(const Policy *p, const Parameter *q, const Weights *w) {
+    bool can = p->file == w && q->matrix && q->role != ROLE_KV_B && !q->block[0] && !q->sampled_int8 && q->K % 32 == 0 && !kept_can(p, q, w);
+    for (int i = 0; can && i < q->part_count; i++) {
+        TensorInfo t;
+        can = weights_find(w, q->parts[i].name, &t) && stored_format(t.type) != WEIGHT_PACKED && weights_in_file(w, q->parts[i].name) != NULL;
+    }
+    return can;
+}
+// Parts are counted from the one that lies first.
+void kept_in_file(Parameter *q, const Weights *w) {
+    uintptr_t first = UINTPTR_MAX;
+    q->kept = xcalloc((size_t)q->part_count, sizeof *q->kept);
+    for (int round = 0; round < 2; round++)
+        for (int i = 0; i < q->part_count; i++) {
+            TensorInfo t = {0};
+            uintptr_t at = (uintptr_t)weights_in_file(w, q->parts[i].name);
+            if (at < first) first = at;
+            if (round == 0 || !weights_find(w, q->parts[i].name, &t)) continue;
+            q->kept[i] = (KeptPart){.format = stored_format(t.type), .at = at - first};
+            q->kept_bytes += t.bytes;
+        }
+    q->packed = (void *)first;
+    q->in_file = true;
 }
 
 bool kept_alloc(const Policy *p, Parameter *q, const Weights *w, Err *err) {

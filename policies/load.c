@@ -5,6 +5,7 @@
 //
 // Which thread reads a piece changes no bit. Of several errors the first in the order of parameters is told: whoever fails
 // stops the dealing, and all that was dealt before is finished.
+#include "files.h"
 #include "model.h"
 #include "weights.h"
 #include <pthread.h>
@@ -56,19 +57,25 @@ static bool load_whole(const Policy *p, const Parameter *q, const Weights *w, Er
     return ok;
 }
 
+// ---- what is loaded when -----------------------------------------------------------------------------------
+// What has been loaded already, or stays where it is, has its place.
+static bool has_place(const Parameter *q) { return q->packed || q->values; }
+static bool is_packed(const Policy *p, const Parameter *q, const Weights *w) { return q->matrix && !kept_can(p, q, w) && !kept_can_in_file(p, q, w); }
+
 // Packed matrices lie together where that is the host's memory: in huge pages, which matrices by themselves are often too small for.
-static bool place_together(Policy *p, const Weights *w, Err *err) {
+static bool place_together(Policy *p, const Weights *w, const bool *wanted, Err *err) {
     enum { LINE = 64 };
+    struct Together *t = &p->together[p->together[0].memory ? 1 : 0];
     for (int round = 0; round < 2; round++) {
         size_t bytes = 0;
         for (int i = 0; i < p->parameter_count; i++) {
             Parameter *q = &p->parameters[i];
-            if (!q->matrix || kept_can(p, q, w)) continue;
-            if (p->together) q->packed = (char *)p->together + bytes;
+            if (!wanted[i] || !is_packed(p, q, w)) continue;
+            if (round == 1) q->packed = (char *)t->memory + bytes;
             if (!size_add(bytes, (act_bytes(p, packed_size(q)) + LINE - 1) / LINE * LINE, &bytes)) return fail(err, ERR_DATA, "weights", "their size can't be addressed");
         }
-        if (!p->together) TRY(p->device->allocate(p->device, bytes, "weights", &p->together, err));
-        p->together_bytes = bytes;
+        if (round == 0) TRY(p->device->allocate(p->device, bytes, "weights", &t->memory, err));
+        t->bytes = bytes;
     }
     return true;
 }
@@ -129,7 +136,8 @@ static WeightFormat stored_as(const Parameter *q, const Weights *w) {
 static int64_t cut(const Policy *p, int i, const Weights *w, Piece *out) {
     const Parameter *q = &p->parameters[i];
     int64_t pieces = 0, step = rows_at_once(q);
-    if (!q->matrix || kept_can(p, q, w)) {
+    if (kept_can_in_file(p, q, w)) return 0;
+    if (!is_packed(p, q, w)) {
         if (out) *out = (Piece){.parameter = i, .count = q->N};
         return 1;
     }
@@ -208,32 +216,50 @@ static bool run_loaders(Loading *a, int *failed, Err *err) {
     free(loaders);
     return ok;
 }
-// Of several errors the first parameter's.
-static bool load_on_host(Policy *p, const Weights *w, Err *err) {
-    int allocated = 0, failed = 0;
-    Err refused, later;
-    TRY(place_together(p, w, err));
-    while (allocated < p->parameter_count) {
-        Parameter *q = &p->parameters[allocated];
-        if (!kept_can(p, q, w) && !parameter_alloc(p, q, &refused)) break;
-        allocated++;
-    }
+static bool make_place(Policy *p, Parameter *q, const Weights *w, Err *err) {
+    if (kept_can_in_file(p, q, w)) kept_in_file(q, w);
+    return kept_can(p, q, w) || q->in_file || parameter_alloc(p, q, err);
+}
+// Loads what is wanted. Of several errors the first parameter's.
+static bool load_wanted(Policy *p, const Weights *w, const bool *wanted, Err *err) {
+    int placed = 0, failed = 0;
+    Err refused;
+    TRY(place_together(p, w, wanted, err));
+    while (placed < p->parameter_count && (!wanted[placed] || make_place(p, &p->parameters[placed], w, &refused))) placed++;
     Loading all = {.p = p, .w = w};
-    for (int i = 0; i < allocated; i++) all.count += cut(p, i, w, NULL);
+    for (int i = 0; i < placed; i++) all.count += wanted[i] ? cut(p, i, w, NULL) : 0;
     all.pieces = xcalloc((size_t)all.count, sizeof *all.pieces);
-    for (int64_t i = 0, at = 0; i < allocated; i++) at += cut(p, (int)i, w, all.pieces + at);
-    bool ok = run_loaders(&all, &failed, err);
+    for (int64_t i = 0, at = 0; i < placed; i++) at += wanted[i] ? cut(p, (int)i, w, all.pieces + at) : 0;
+    Err first;
+    bool ok = run_loaders(&all, &failed, &first);
     free(all.pieces);
-    TRY(ok);
-    for (int i = 0; i < allocated && i < failed; i++) {
-        if (!p->parameters[i].matrix || kept_can(p, &p->parameters[i], w) || !is_whole(&p->parameters[i], w)) continue;
-        if (load_whole(p, &p->parameters[i], w, &later)) continue;
-        *err = later;
-        return false;
+    for (int i = 0; ok && i < placed && i < failed; i++)
+        if (wanted[i] && is_packed(p, &p->parameters[i], w) && is_whole(&p->parameters[i], w)) TRY(load_whole(p, &p->parameters[i], w, err));
+    if (!ok || failed < p->parameter_count) *err = first;
+    else if (placed < p->parameter_count) *err = refused;
+    return ok && failed == p->parameter_count && placed == p->parameter_count;
+}
+static bool load_on_host(Policy *p, const Weights *w, Err *err) {
+    bool *wanted = xcalloc((size_t)p->parameter_count, sizeof *wanted);
+    for (int i = 0; i < p->parameter_count; i++) wanted[i] = !has_place(&p->parameters[i]);
+    bool ok = load_wanted(p, w, wanted, err);
+    free(wanted);
+    return ok;
+}
+bool policy_leave_file(Policy *p, Err *err) {
+    Weights *w = p->file;
+    if (!w) return true;
+    p->file = NULL;
+    for (int i = 0; i < p->parameter_count; i++) {
+        Parameter *q = &p->parameters[i];
+        if (!q->in_file) continue;
+        free(q->kept);
+        q->kept = q->packed = NULL;
+        q->kept_bytes = 0, q->in_file = false;
     }
-    if (failed < p->parameter_count) return false;
-    if (allocated < p->parameter_count) *err = refused;
-    return allocated == p->parameter_count;
+    bool ok = load_on_host(p, w, err);
+    weights_close(w);
+    return ok;
 }
 
 static bool load_parameters(Policy *p, const Weights *w, Err *err) {
@@ -252,11 +278,22 @@ typedef struct TokenizerLoad {
     Tokenizer *tokenizer;
     bool ok;
     Err err;
+    atomic_bool done;
 } TokenizerLoad;
 static void *load_tokenizer(void *context) {
     TokenizerLoad *l = context;
     l->ok = tokenizer_open(l->path, &l->tokenizer, &l->err);
+    atomic_store(&l->done, true);
     return NULL;
+}
+// Meanwhile what is used within the file comes into memory, in the order of its use: the embedding, which is the head, last.
+static void fetch_file(const Policy *p, const atomic_bool *done) {
+    enum { SLICE = 1 << 21 };
+    for (int i = 0; i < p->parameter_count; i++) {
+        const Parameter *q = &p->parameters[(i + 1) % p->parameter_count];
+        for (size_t at = 0; q->in_file && at < q->kept_bytes && !atomic_load(done); at += SLICE)
+            file_fetch_pages((const char *)q->packed + at, q->kept_bytes - at < SLICE ? q->kept_bytes - at : SLICE);
+    }
 }
 
 bool policy_load(Policy *p, const char *path, const Weights *w, Err *err) {
@@ -264,6 +301,7 @@ bool policy_load(Policy *p, const char *path, const Weights *w, Err *err) {
     pthread_t thread;
     bool beside = pthread_create(&thread, NULL, load_tokenizer, &load) == 0;
     bool ok = load_parameters(p, w, err);
+    if (ok && beside) fetch_file(p, &load.done);
     if (beside) pthread_join(thread, NULL);
     else load_tokenizer(&load);
     p->tokenizer = load.tokenizer;

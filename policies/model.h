@@ -40,6 +40,7 @@ typedef struct Parameter {
     void *int8;        // WEIGHT_INT8, or NULL
     KeptPart *kept;    // [part_count] where `packed` holds blocks, else NULL; such a matrix is frozen
     size_t kept_bytes; // of `packed` then
+    bool in_file;      // `packed` lies within Policy.file
     float *gradient;   // [N, K]
     float *gradient2;  // [N, K] second part, so that two sums each have an order of their own: an adapter's on kv_b
     float *m, *v;      // AdamW's moments
@@ -358,8 +359,11 @@ struct Policy {
     bool has_int8;         // dense matrices have a copy in 8 bits
     bool in_int8;          // the passes of now multiply by it (scheduler.c)
     void *block_scratch;   // of products with blocks
-    void *together;        // where packed matrices lie one after the other; NULL: each by itself
-    size_t together_bytes;
+    struct Together {      // where packed matrices lie one after the other; NULL: each by itself
+        void *memory;
+        size_t bytes;
+    } together[2];         // the second: of those that were used within the file at first
+    Weights *file;         // what matrices are used in until decoding begins (kept.c), or NULL
     void *turn_scratch;    // of products with the transpose of what is packed
     float *discard;        // where gradients of frozen vectors go that nobody reads
     char *base_path;       // what the adapter was made for
@@ -467,6 +471,9 @@ static inline bool in_int8(const Policy *p, const Parameter *q) { return p->in_i
 // ---- weights kept in blocks (kept.c) ----
 WeightFormat stored_format(const char *type); // of a type's name in files; WEIGHT_PACKED: products don't read it
 bool kept_can(const Policy *p, const Parameter *q, const Weights *w);
+// Within the file itself: no memory of the policy's own is filled before the first pass.
+bool kept_can_in_file(const Policy *p, const Parameter *q, const Weights *w);
+void kept_in_file(Parameter *q, const Weights *w);
 bool kept_alloc(const Policy *p, Parameter *q, const Weights *w, Err *err) MUST_CHECK;
 bool kept_load(const Policy *p, Parameter *q, const Weights *w, Err *err) MUST_CHECK;
 bool kept_get(const Policy *p, const Parameter *q, float *out, Err *err) MUST_CHECK; // [N, K] on the host
@@ -507,6 +514,8 @@ void adapter_add(Policy *p, Adapter *a);
 Parameter *trained_parameter(const Policy *p, int index);
 // load.c: all weights of a model's files, and its tokenizer.
 bool policy_load(Policy *p, const char *path, const Weights *w, Err *err) MUST_CHECK;
+// Packs what was used within the file, and closes it; after a failure the policy is only good for policy_close.
+bool policy_leave_file(Policy *p, Err *err) MUST_CHECK;
 bool parameter_alloc(const Policy *p, Parameter *q, Err *err) MUST_CHECK;
 void parameter_free(const Policy *p, Parameter *q);
 void parameter_pack(const Policy *p, const Parameter *q, const float *values); // [N, K] on the device

@@ -104,8 +104,12 @@ bool parameter_alloc(const Policy *p, Parameter *q, Err *err) {
 void parameter_free(const Policy *p, Parameter *q) {
     const Device *d = p->device;
     if (q->gradient == p->discard) q->gradient = NULL;
-    uintptr_t packed = (uintptr_t)q->packed, together = (uintptr_t)p->together;
-    if (together && packed >= together && packed < together + p->together_bytes) q->packed = NULL;
+    uintptr_t packed = (uintptr_t)q->packed;
+    for (int i = 0; i < COUNT(p->together); i++) {
+        uintptr_t together = (uintptr_t)p->together[i].memory;
+        if (together && packed >= together && packed < together + p->together[i].bytes) q->packed = NULL;
+    }
+    if (q->in_file) q->packed = NULL;
     void *const memory[] = {q->values, q->packed, q->transposed, q->int8, q->gradient, q->gradient2, q->m, q->v};
     for (int j = 0; j < COUNT(memory); j++) d->release(d, memory[j]);
     free(q->kept);
@@ -224,7 +228,9 @@ static bool open_model(const char *path, const PolicyOptions *options, Policy **
     Weights *w;
     Policy *p = NULL;
     TRY(weights_open(path, false, &w, err));
-    bool ok = policy_start(weights_config(w), options, &p, err) && policy_load(p, path, w, err) && open_adapter(p, options, err);
+    bool ok = policy_start(weights_config(w), options, &p, err);
+    if (ok && options->in_file && p->device->is_host && !p->trainable) p->file = w;
+    ok = ok && policy_load(p, path, w, err) && open_adapter(p, options, err);
     if (ok) {
         char *whole = realpath(path, NULL);
         p->base_path = xstrdup(whole ? whole : path);
@@ -232,7 +238,7 @@ static bool open_model(const char *path, const PolicyOptions *options, Policy **
     }
     // An adapter that is trained says in its checkpoints what it was trained on.
     if (ok && p->trained) ok = weights_hash(w, p->base_hash, err);
-    weights_close(w);
+    if (!p || p->file != w) weights_close(w);
     *out = p;
     return ok;
 }
@@ -393,7 +399,7 @@ void policy_close(Policy *p) {
         d->forget(d);
         for (int i = 0; i < p->adapter_count; i++) adapter_free(p, p->adapters[i]);
         for (int i = 0; i < p->parameter_count; i++) parameter_free(p, &p->parameters[i]);
-        d->release(d, p->together);
+        for (int i = 0; i < COUNT(p->together); i++) d->release(d, p->together[i].memory);
         d->release(d, p->discard);
         experts_free(p);
         latent_free(p);
@@ -415,6 +421,7 @@ void policy_close(Policy *p) {
     free(p->base_path);
     policy_layout_free(p);
     if (p->tokenizer) tokenizer_close(p->tokenizer);
+    weights_close(p->file);
     free(p);
 }
 

@@ -28,6 +28,9 @@ typedef struct PolicyOptions {
     const char *device;  // "cpu", "cuda", "cuda:N"; NULL: RECKON_DEVICE's, else the CPU
     const Policy *beside; // shares that policy's device (and threads) instead of opening one; either may be closed first
     bool trainable;      // allocates masters, gradients and AdamW moments; with an adapter, the adapter's only
+    // Matrices of a frozen policy on the processor are used within the file until a rollout decodes: the first token comes sooner.
+    // The file mustn't be written to until then. For who neither trains nor makes other policies of it.
+    bool in_file;
     bool keep_blocks;    // weights that a GGUF file has in 8, 6, 5 or 4 bits stay so, and are decoded in the products
     bool int8;           // a copy of the matrices in 8 bits for rollouts that ask for it, made anew with every update; on the CPU only
     const char *adapter; // a PEFT folder, switched on; NULL: none

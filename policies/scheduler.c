@@ -606,7 +606,7 @@ bool policy_rollout(Policy *p, const RolloutRequest *requests, int32_t count, co
     while (ok && !is_over(&s)) {
         ok = next_turns(&s, false, err) && more_requests(&s, false, err) && prefill(&s, err);
         if (ok) pause_places(&s);
-        ok = ok && (has_work(&s) ? decode(&s, err) : is_over(&s) || wait_for_work(&s, err)) && report_progress(&s, err);
+        ok = ok && (has_work(&s) ? policy_leave_file(p, err) && decode(&s, err) : is_over(&s) || wait_for_work(&s, err)) && report_progress(&s, err);
         if (ok) pause_places(&s);
     }
     if (ok) scheduler_end(&s);

@@ -243,6 +243,10 @@ bool weights_has_stored(const Weights *w, const char *name) {
     const WeightTensor *t = find(w, name);
     return t && !t->keys && t->shift == 0;
 }
+const uint8_t *weights_in_file(const Weights *w, const char *name) {
+    const WeightTensor *t = find(w, name);
+    return t && weights_has_stored(w, name) && !t->rotary_heads && (uintptr_t)t->data % 2 == 0 ? t->data : NULL;
+}
 size_t weights_row_bytes(const Weights *w, const char *name) {
     const WeightTensor *t = find(w, name);
     return t && t->info.dims == 2 && t->info.shape[0] ? t->info.bytes / (size_t)t->info.shape[0] : 0;

@@ -89,6 +89,15 @@ void file_drop_pages(const MappedFile *f) {
     if (f->data && !f->owned) madvise((void *)(uintptr_t)f->data, f->size, MADV_DONTNEED); // advice: nothing depends on it
 }
 
+void file_fetch_pages(const void *data, size_t size) {
+#if defined(MADV_POPULATE_READ)
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)data & ~(page - 1);
+    if (size) madvise((void *)from, (uintptr_t)data + size - from, MADV_POPULATE_READ);
+#else
+    (void)data, (void)size;
+#endif
+}
+
 bool file_read(const char *path, size_t limit, Buf *out, Err *err) {
     int fd;
     size_t size;

@@ -14,6 +14,7 @@ bool file_map(const char *path, MappedFile *out, Err *err) MUST_CHECK;
 // The same, but a file whose name ends in ".zst" is decompressed (zstd, RFC 8878): at most 4 GiB of text.
 bool file_map_text(const char *path, MappedFile *out, Err *err) MUST_CHECK;
 void file_unmap(MappedFile *f);
+void file_fetch_pages(const void *data, size_t size); // of a mapping, so that reading meets no page fault; advice
 void file_drop_pages(const MappedFile *f); // its pages leave this process's memory until they are read again
 
 // The whole file, at most `limit` bytes (an error beyond). The buffer is the caller's.

@@ -185,7 +185,7 @@ static bool run_model(const Args *args, Err *err) {
     if (args_given(args, "ids") == args_given(args, "prompt")) return fail(err, ERR_USAGE, "generate", "expected one of --prompt TEXT and --ids FILE");
     if (args_flag(args, "raw") && args_flag(args, "chat")) return fail(err, ERR_USAGE, "generate", "expected at most one of --raw and --chat");
     PolicyOptions o = {.precision = strcmp(args_text(args, "precision", "fp32"), "bf16") == 0 ? PRECISION_BF16 : PRECISION_FP32,
-                       .threads = (int)args_int(args, "threads", 0), .device = args_text(args, "device", NULL), .keep_blocks = args_flag(args, "keep-blocks")};
+                       .threads = (int)args_int(args, "threads", 0), .device = args_text(args, "device", NULL), .keep_blocks = args_flag(args, "keep-blocks"), .in_file = true};
     Policy *p = NULL;
     Router router = {0};
     bool in_mode = args_given(args, "mode");
