@@ -30,6 +30,12 @@ BLOCK_INLINE int64_t block_bytes(WeightFormat f) {
 }
 BLOCK_INLINE int64_t blocks_row_bytes(WeightFormat f, int64_t columns) { return columns / block_elements(f) * block_bytes(f); }
 
+// Writers of GGUF interleave the two rotary halves of each head: where row r of those in halves lies. `width` 0: as it should.
+BLOCK_INLINE int64_t interleaved_row(int64_t row, int64_t width) {
+    int64_t r = width ? row % width : 0, half = width / 2;
+    return width ? row - r + 2 * (r % half) + r / half : row;
+}
+
 BLOCK_INLINE float block_half(const uint8_t *p) {
     uint32_t h = (uint32_t)p[0] | (uint32_t)p[1] << 8, sign = (h & 0x8000u) << 16, rest = h & 0x7fffu, bits;
     float f;

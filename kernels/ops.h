@@ -109,6 +109,7 @@ typedef struct MatmulArgs {
     int64_t ldy;
     Products products; // with them bias is NULL
     WeightFormat format; // of w; w_step of products with blocks is in bytes
+    int64_t interleaved; // rows of w as a file has them lie as interleaved_row tells (blocks.h), for heads of this width; 0: in order
     bool transposed;     // w is [K, N], packed or in blocks: y = x w
     void *scratch;       // of blocks: matmul_scratch() bytes, of packed and transposed: turn_scratch(), of a device too; in 8 bits: M * int8_row_bytes(K)
 } MatmulArgs;

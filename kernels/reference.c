@@ -86,7 +86,7 @@ static void *decoded(const MatmulArgs *a) {
     for (int64_t r = 0; r < rows; r++)
         for (int64_t g = 0; g < columns / 32; g++) {
             float values[32];
-            block_group(a->format, (const uint8_t *)a->w + r * blocks_row_bytes(a->format, columns), g, values);
+            block_group(a->format, (const uint8_t *)a->w + interleaved_row(r, a->interleaved) * blocks_row_bytes(a->format, columns), g, values);
             for (int64_t i = 0; i < 32; i++) {
                 int64_t n = a->transposed ? 32 * g + i : r, k = a->transposed ? r : 32 * g + i;
                 put(packed, packed_index(n, k, a->K, a->dtype), values[i], a->dtype);

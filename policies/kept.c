@@ -41,7 +41,8 @@ bool kept_can_in_file(const Policy *p, const Parameter *q, const Weights *w) {
     bool can = p->file == w && q->matrix && q->role != ROLE_KV_B && !q->block[0] && !q->sampled_int8 && q->K % 32 == 0 && !kept_can(p, q, w);
     for (int i = 0; can && i < q->part_count; i++) {
         TensorInfo t;
-        can = weights_find(w, q->parts[i].name, &t) && stored_format(t.type) != WEIGHT_PACKED && weights_in_file(w, q->parts[i].name) != NULL;
+        int64_t interleaved;
+        can = weights_find(w, q->parts[i].name, &t) && stored_format(t.type) != WEIGHT_PACKED && weights_in_file(w, q->parts[i].name, &interleaved) != NULL;
     }
     return can;
 }
@@ -52,10 +53,11 @@ void kept_in_file(Parameter *q, const Weights *w) {
     for (int round = 0; round < 2; round++)
         for (int i = 0; i < q->part_count; i++) {
             TensorInfo t = {0};
-            uintptr_t at = (uintptr_t)weights_in_file(w, q->parts[i].name);
+            int64_t interleaved;
+            uintptr_t at = (uintptr_t)weights_in_file(w, q->parts[i].name, &interleaved);
             if (at < first) first = at;
             if (round == 0 || !weights_find(w, q->parts[i].name, &t)) continue;
-            q->kept[i] = (KeptPart){.format = stored_format(t.type), .at = at - first};
+            q->kept[i] = (KeptPart){.format = stored_format(t.type), .at = at - first, .interleaved = interleaved};
             q->kept_bytes += t.bytes;
         }
     q->packed = (void *)first;
@@ -106,8 +108,9 @@ static bool each_rows(const Policy *p, const Parameter *q, void (*take)(void *co
         const StorageType *t = storage_of(q->kept[i].format);
         size_t row_bytes = (size_t)(q->K / t->block) * (size_t)t->block_bytes;
         for (int64_t row = 0, n; ok && row < q->parts[i].rows; row += n) {
-            n = q->parts[i].rows - row < most ? q->parts[i].rows - row : most;
-            ok = storage_decode(t, host + q->kept[i].at + (size_t)row * row_bytes, n * q->K / t->block, "weights", q->parts[i].name, values, err);
+            n = q->kept[i].interleaved ? 1 : q->parts[i].rows - row < most ? q->parts[i].rows - row : most;
+            const uint8_t *rows = host + q->kept[i].at + (size_t)interleaved_row(row, q->kept[i].interleaved) * row_bytes;
+            ok = storage_decode(t, rows, n * q->K / t->block, "weights", q->parts[i].name, values, err);
             if (ok) take(context, q->parts[i].row + row, values, n);
         }
     }

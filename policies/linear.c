@@ -12,6 +12,7 @@ static void kept_forward(const Policy *p, const Linear *l, int64_t T, const void
     for (int i = 0; i < w->part_count; i++)
         p->device->matmul(p->device, &(MatmulArgs){.M = T, .N = w->parts[i].rows, .K = w->K, .dtype = p->dtype, .x = x, .ldx = w->K,
                                                    .w = (const char *)w->packed + w->kept[i].at, .format = w->kept[i].format,
+                                                   .interleaved = w->kept[i].interleaved,
                                                    .bias = l->bias ? l->bias->values + w->parts[i].row : NULL, .store = store,
                                                    .y = columns_from(p, y, w->parts[i].row, store), .ldy = w->N,
                                                    .scratch = p->block_scratch});
@@ -21,6 +22,7 @@ static void kept_backward(const Policy *p, const Parameter *w, int64_t T, const 
         p->device->matmul(p->device, &(MatmulArgs){.M = T, .N = w->K, .K = w->parts[i].rows, .dtype = p->dtype,
                                                    .x = (const char *)dy + act_bytes(p, w->parts[i].row), .ldx = w->N,
                                                    .w = (const char *)w->packed + w->kept[i].at, .format = w->kept[i].format,
+                                                   .interleaved = w->kept[i].interleaved,
                                                    .transposed = true, .store = i ? ADD_F32 : store, .y = dx, .ldy = w->K,
                                                    .scratch = p->block_scratch});
 }

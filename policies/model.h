@@ -17,6 +17,7 @@ typedef struct ParameterPart {
 typedef struct KeptPart {
     WeightFormat format;
     size_t at; // bytes into `packed`
+    int64_t interleaved; // within the file: MatmulArgs'
 } KeptPart;
 
 typedef struct Parameter {

@@ -1,6 +1,7 @@
 // One interface over folders and GGUF files. Opening ends with a check of every tensor against the configuration: all
 // that the model needs are there in the right shapes, and there is none that it wouldn't use, so that nothing that
 // changes the numbers is ever passed over. Reading is safe from several threads at once.
+#include "blocks.h"
 #include "family.h"
 #include "files.h"
 #include "weights_private.h"
@@ -188,11 +189,6 @@ json_t *weights_metadata(const Weights *w) {
 }
 
 // ---- reading ---------------------------------------------------------------------------------------------
-// Row r of a head in halves: its first half are the even rows of the interleaved order, its second half the odd ones.
-static int64_t interleaved_row(int64_t row, int64_t head_width) {
-    int64_t head = row / head_width, r = row % head_width, half = head_width / 2;
-    return head * head_width + 2 * (r % half) + r / half;
-}
 static bool read_interleaved_bias(const Weights *w, const WeightTensor *t, float *out, Err *err) { // its elements are the rows
     int64_t rows = t->info.shape[0], head_width = rows / t->rotary_heads;
     void *memory;
@@ -243,9 +239,10 @@ bool weights_has_stored(const Weights *w, const char *name) {
     const WeightTensor *t = find(w, name);
     return t && !t->keys && t->shift == 0;
 }
-const uint8_t *weights_in_file(const Weights *w, const char *name) {
+const uint8_t *weights_in_file(const Weights *w, const char *name, int64_t *interleaved) {
     const WeightTensor *t = find(w, name);
-    return t && weights_has_stored(w, name) && !t->rotary_heads && (uintptr_t)t->data % 2 == 0 ? t->data : NULL;
+    *interleaved = t && t->rotary_heads ? t->info.shape[0] / t->rotary_heads : 0;
+    return t && weights_has_stored(w, name) && (uintptr_t)t->data % 2 == 0 ? t->data : NULL;
 }
 size_t weights_row_bytes(const Weights *w, const char *name) {
     const WeightTensor *t = find(w, name);

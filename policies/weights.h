@@ -42,8 +42,8 @@ bool weights_read_rows(const Weights *w, const char *name, const int64_t shape[2
 // `count` rows of a matrix from `first` on as they are stored: within the file where they lie there one after the other and at an even
 // address, else copied to `copy`. Where weights_has_stored says so.
 bool weights_has_stored(const Weights *w, const char *name);
-// All rows within the file, for as long as it is open; NULL where they would be copied.
-const uint8_t *weights_in_file(const Weights *w, const char *name);
+// All rows within the file, for as long as it is open, in an order that interleaved_row tells (blocks.h); NULL at an odd address.
+const uint8_t *weights_in_file(const Weights *w, const char *name, int64_t *interleaved);
 size_t weights_row_bytes(const Weights *w, const char *name);
 bool weights_stored_rows(const Weights *w, const char *name, const int64_t shape[2], int64_t first, int64_t count, uint8_t *copy,
                          const uint8_t **rows, Err *err) MUST_CHECK;

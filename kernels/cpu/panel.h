@@ -163,12 +163,13 @@ INLINE void forward_panel(const MatmulArgs *a, WeightFormat f, int64_t panel, ui
     int64_t row_bytes = blocks_row_bytes(f, a->K), n0 = panel * PANEL, rows = a->N - n0 < PANEL ? a->N - n0 : PANEL;
     int words = half ? 16 : 32; // steps of a group
     uint32_t group[PANEL][32];
-    const uint8_t *from = (const uint8_t *)a->w + n0 * row_bytes, *next = from + PANEL * row_bytes;
+    const uint8_t *next = (const uint8_t *)a->w + (n0 + PANEL) * row_bytes, *from[PANEL];
     int64_t ahead = n0 + 2 * PANEL <= a->N ? PANEL * row_bytes / (a->K / 32) : 0; // bytes a group
+    for (int64_t r = 0; r < rows; r++) from[r] = (const uint8_t *)a->w + interleaved_row(n0 + r, a->interleaved) * row_bytes;
     memset(group, 0, sizeof group);
     for (int64_t g = 0; g < a->K / 32; g++) {
         for (int64_t b = 0; b < ahead; b += 64) __builtin_prefetch(next + g * ahead + b, 0, 2);
-        for (int64_t r = 0; r < rows; r++) decode_group(f, from + r * row_bytes, g, group[r], half);
+        for (int64_t r = 0; r < rows; r++) decode_group(f, from[r], g, group[r], half);
         for (int c = 0; c < words; c += 16, to += 16 * PANEL)
             for (int r = 0; r < PANEL; r += 16) turn16(&group[r][c], 32, to + r, PANEL);
     }
@@ -180,10 +181,10 @@ INLINE void transposed_panel(const MatmulArgs *a, WeightFormat f, int64_t panel,
     for (int64_t k = 0; k < a->K; k += half ? 2 : 1, to += PANEL) {
         bf16 pair[2][PANEL] = {{0}};
         if (!half) {
-            decode_group(f, from + k * row_bytes, panel, to, false);
+            decode_group(f, from + interleaved_row(k, a->interleaved) * row_bytes, panel, to, false);
             continue;
         }
-        for (int64_t i = 0; i < 2 && k + i < a->K; i++) decode_group(f, from + (k + i) * row_bytes, panel, pair[i], true);
+        for (int64_t i = 0; i < 2 && k + i < a->K; i++) decode_group(f, from + interleaved_row(k + i, a->interleaved) * row_bytes, panel, pair[i], true);
         for (int c = 0; c < PANEL; c += 16) v_store((float *)(void *)to + c, i_float(i_pairs(&pair[0][c], &pair[1][c])));
     }
 }

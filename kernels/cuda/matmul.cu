@@ -364,7 +364,7 @@ static __global__ void decode_kernel(MatmulArgs a, int64_t rows, int64_t rows_pa
     if (row >= rows_padded) return;
     float values[32];
     for (int i = 0; i < 32; i++) values[i] = 0;
-    if (row < rows) block_group(a.format, (const uint8_t *)a.w + row * blocks_row_bytes(a.format, columns), group, values);
+    if (row < rows) block_group(a.format, (const uint8_t *)a.w + interleaved_row(row, a.interleaved) * blocks_row_bytes(a.format, columns), group, values);
     for (int i = 0; i < 32; i++) {
         int64_t to = a.transposed ? (32 * group + i) * stride + row : row * stride + 32 * group + i;
         if (a.dtype == DTYPE_F32) ((float *)a.scratch)[to] = values[i];

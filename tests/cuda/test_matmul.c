@@ -328,7 +328,7 @@ static void product_of_blocks(void) {
             int64_t N = transposed ? s->K : s->N, K = transposed ? s->N : s->K, bytes = s->N * blocks_row_bytes((WeightFormat)f, s->K);
             product_case();
             MatmulArgs a = {.M = s->M, .N = N, .K = K, .dtype = d, .store = (Store)(f % 3), .ldx = K + K % 2, .ldy = N + s->beyond_y,
-                            .format = (WeightFormat)f, .transposed = transposed};
+                            .format = (WeightFormat)f, .transposed = transposed, .interleaved = s->N % 8 == 0 ? 8 : 0};
             a.x = rows_of("x", s->M, K, a.ldx, d, &r, PLAIN);
             uint8_t *w = guarded("blocks", bytes);
             for (int64_t i = 0; i < bytes; i++) w[i] = (uint8_t)random_below(&r, 256);

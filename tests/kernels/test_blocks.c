@@ -28,7 +28,7 @@ static void block_products(void) {
                 int64_t M = sizes[s][0], rows = sizes[s][1], columns = sizes[s][2], N = transposed ? columns : rows, K = transposed ? rows : columns;
                 blocks_free();
                 MatmulArgs a = {.M = M, .N = N, .K = K, .dtype = d, .store = (Store)((s + f) % 3), .ldx = packed_depth(K, d), .ldy = N,
-                                .format = (WeightFormat)f, .transposed = transposed};
+                                .format = (WeightFormat)f, .transposed = transposed, .interleaved = s == 1 ? 8 : s == 4 ? 32 : 0};
                 a.x = input_act("x", M * a.ldx, d, &r, PLAIN);
                 uint8_t *stored = random_blocks(a.format, rows, columns, &r);
                 a.w = stored;
