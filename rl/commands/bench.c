@@ -135,10 +135,10 @@ static json_t *result(const Bench *b, const char *kind) {
                                       "prompt_tokens", b->prompt_tokens, "new_tokens", b->new_tokens, "prompts", b->prompts, "group", b->group, "flat_groups", b->flat);
     if (b->int8) json_object_set_new(configuration, "rollouts", json_string("int8"));
     if (b->sampler_gap > 0) json_object_set_new(configuration, "sampler_gap", json_real(b->sampler_gap));
-    json_t *out = json_pack("{s:o,s:f,s:f,s:f,s:f,s:I,s:o}", "configuration", configuration, "tokens_per_second", (double)b->tokens / b->seconds,
+    json_t *out = json_pack("{s:o,s:f,s:f,s:f,s:f,s:I,s:O}", "configuration", configuration, "tokens_per_second", (double)b->tokens / b->seconds,
                      "flops_per_second", b->flops / b->seconds, "bytes_per_second", b->bytes / b->seconds, "total_seconds", b->seconds,
                      "peak_bytes", (json_int_t)memory_peak_bytes(), "seconds", b->stages);
-    if (b->profile) json_object_set_new(out, "profile", b->profile);
+    if (b->profile) json_object_set(out, "profile", b->profile);
     return out;
 }
 
@@ -262,6 +262,16 @@ static bool check_shape(const Bench *b, const char *kind, Err *err) {
     return true;
 }
 
+static int by_seconds(const void *a, const void *b) {
+    const Bench *x = a, *y = b;
+    return (x->seconds > y->seconds) - (x->seconds < y->seconds);
+}
+static void forget(Bench *b) {
+    json_decref(b->stages);
+    json_decref(b->profile);
+    b->stages = b->profile = NULL;
+}
+
 static bool run(const Args *args, Err *err) {
     const char *kind = args->positional[0];
     bool decode = !strcmp(kind, "decode"), train_kind = !strcmp(kind, "train"), step = !strcmp(kind, "step"), gemm = !strcmp(kind, "gemm");
@@ -282,14 +292,19 @@ static bool run(const Args *args, Err *err) {
                        .device = args_text(args, "device", NULL), .trainable = !decode, .int8 = b.int8};
     bool ok = policy_open(args_text(args, "model", NULL), &o, &b.p, err), profile = args_flag(args, "profile");
     if (ok && profile) ok = policy_profile(b.p, err);
-    for (int i = 0, runs = 1 + (int)args_int(args, "warm-up", 1); ok && i < runs; i++) {
-        json_decref(b.stages);
-        json_decref(b.profile);
-        b.stages = b.profile = NULL;
-        ok = decode ? bench_decode(&b, err) : train_kind ? bench_train(&b, err) : bench_step(&b, err);
-        if (ok && profile) b.profile = policy_take_profile(b.p);
+    int warm_up = (int)args_int(args, "warm-up", 1), runs = (int)args_int(args, "runs", 1), done = 0;
+    Bench *counted = xcalloc((size_t)runs, sizeof *counted);
+    for (; ok && done < warm_up + runs; done++) {
+        Bench *one = &counted[done < warm_up ? 0 : done - warm_up];
+        forget(one);
+        *one = b;
+        ok = decode ? bench_decode(one, err) : train_kind ? bench_train(one, err) : bench_step(one, err);
+        if (ok && profile) one->profile = policy_take_profile(b.p);
     }
-    json_t *out = ok ? result(&b, kind) : NULL;
+    qsort(counted, (size_t)runs, sizeof *counted, by_seconds);
+    json_t *out = ok ? result(&counted[runs / 2], kind) : NULL;
+    for (int i = 0; i < runs; i++) forget(&counted[i]);
+    free(counted);
     policy_close(b.p);
     ok = ok && add_peaks(args, out, err);
     return ok && print_result(args, out, err);
@@ -310,7 +325,8 @@ static const Option options[] = {
     {.name = "rollouts", .kind = OPTION_CHOICE, .value = "same|int8", .help = "decode, step: products that sample (same); int8: on the CPU, with weights in 8 bits"},
     {.name = "threads", .kind = OPTION_INT, .value = "T", .help = "threads (all cores)", .low = 1, .high = 256},
     OPTION_DEVICE,
-    {.name = "warm-up", .kind = OPTION_INT, .value = "R", .help = "runs before the one that counts (1)", .low = 0, .high = 100},
+    {.name = "warm-up", .kind = OPTION_INT, .value = "R", .help = "runs before those that count (1)", .low = 0, .high = 100},
+    {.name = "runs", .kind = OPTION_INT, .value = "R", .help = "decode, train, step: runs that count, of which the median is told (1)", .low = 1, .high = 100},
     {.name = "profile", .kind = OPTION_FLAG, .help = "decode, train, step: where the time goes, by operation (CPU)"},
     {.name = "json", .kind = OPTION_FLAG, .help = "print one JSON document on stdout"},
     OPTION_END};

@@ -8,6 +8,9 @@ TINY_SETTINGS = [["--weights", w, "--adamw", a, "--warm-up", "3", *c] for w in (
                  for a, c in (("fused", []), ("foreach", ["--compile"]), ("fused", ["--compile"]))]
 
 
+RUNS = ["--runs", "3"] # of which each process tells the median, as the peers' scripts do
+
+
 @dataclass
 class Peer:
     name: str
@@ -48,7 +51,7 @@ def decode(name: str, batch: int, prompt: int, new: int, aim: float, note: str =
 
 
 def train(name: str, batch: int, length: int, aim: float, settings: list, note: str = "", **more) -> Work:
-    return Work(name, f"forward, backward and AdamW, {batch} x {length} tokens, bf16{note}", ["train"],
+    return Work(name, f"forward, backward and AdamW, {batch} x {length} tokens, bf16{note}", ["train", *RUNS],
                 shape(batch=batch, new_tokens=length), [Peer("PyTorch", "peer_torch_train.py", "hf", settings)],
                 "tokens_per_second", aim, choose=["--steps", "1"], **more)
 
@@ -69,7 +72,7 @@ def works(tiny: bool) -> list[Work]:
     rows.append(Work("prompt512", "a prompt of {3} tokens alone, bf16".format(*size), ["decode"], size, llama(), "prefill", 1.3))
     rows.append(train("train", at(8, 2), at(256, 32), 1.4, TRAIN_SETTINGS))
     size = shape(prompts=2, group=at(8, 2), prompt_tokens=prompt, new_tokens=new)
-    rows.append(Work("step", "a GRPO step, {1} prompts x {3} samples x {7} new tokens, bf16".format(*size), ["step"], size,
+    rows.append(Work("step", "a GRPO step, {1} prompts x {3} samples x {7} new tokens, bf16".format(*size), ["step", *RUNS], size,
                      [Peer("TRL", "peer_trl_step.py", "hf", [[]])], "seconds", 4.0))
     # Minutes on TRL's side, so that one step is measured from cold, on ours too.
     size = shape(prompts=at(8, 2), group=at(16, 2), prompt_tokens=at(256, 8), new_tokens=at(256, 4), flat_groups=at(4, 1), warm_up=0)
