@@ -73,11 +73,13 @@ static bool fields_reserve(const Policy *p, int layer, Kept *k, int64_t rows, bo
     KeptField fields[KEPT_FIELDS];
     kept_fields(p, layer, k, fields);
     for (int i = 0; i < KEPT_FIELDS; i++) {
-        void *memory;
+        void *memory, *fresh = NULL;
         if (!fields[i].bytes || fields[i].again != again) continue;
         memcpy(&memory, fields[i].at, sizeof memory);
-        RESERVE(memory, (size_t)rows * fields[i].bytes);
-        memcpy(fields[i].at, &memory, sizeof memory);
+        p->device->release(p->device, memory);
+        memcpy(fields[i].at, &fresh, sizeof fresh); // nothing is there should the next line fail
+        TRY(hold(p->device, (size_t)rows * fields[i].bytes + 2, "activations", &fresh, err)); // two bytes more, as RESERVE takes
+        memcpy(fields[i].at, &fresh, sizeof fresh);
     }
     return true;
 }
@@ -94,8 +96,11 @@ bool activations_reserve(Policy *p, int64_t rows, bool again, Err *err) {
     Training *t = &p->training;
     int layers = p->config.layers;
     if (!t->kept) t->kept = xcalloc((size_t)layers, sizeof(Kept));
-    for (int l = 0; again && rows > t->again_rows && l < layers; l++) TRY(fields_reserve(p, l, &t->kept[l], rows, true, err));
-    if (again && rows > t->again_rows) t->again_rows = rows;
+    if (again && rows > t->again_rows) {
+        t->again_rows = 0;
+        for (int l = 0; l < layers; l++) TRY(fields_reserve(p, l, &t->kept[l], rows, true, err));
+        t->again_rows = rows;
+    }
     if (rows <= t->kept_rows) return true;
     t->kept_rows = 0;
     for (int l = 0; l < layers; l++) {
