@@ -116,6 +116,14 @@ static inline void batch_course(Batch *b, const Completion *c) {
     ids_append(&b->tokens, all, total);
 }
 
+// As training packs a sample: its last token predicts nothing and stays out. `held`: its activations are named.
+static inline void batch_sample(Batch *b, const Completion *c, bool held) {
+    int32_t first = b->target.count;
+    batch_course(b, c);
+    PackedSequence *q = &b->sequences[b->packed.sequence_count - 1];
+    b->tokens.count--, q->length--, q->first_target = first, q->activations = held ? c->activations : 0;
+}
+
 static inline void batch_completion(Batch *b, const int32_t *ids, int32_t length, const int64_t *kept_start,
                                     const int32_t *kept_ids) {
     batch_course(b, &(Completion){.length = length, .ids = (int32_t *)(uintptr_t)ids, .kept_start = (int64_t *)(uintptr_t)kept_start,

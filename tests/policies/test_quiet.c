@@ -120,12 +120,7 @@ static void decode_and_train(void) {
     OK(policy_rollout(p, &request, 1, &(RolloutOptions){.progress = go_on, .retain = RETAIN_ALWAYS}, &out, &err));
     Batch b = {0};
     batch_prompt(&b, prompt, request.prompt_length);
-    for (int32_t s = 0; s < out.count; s++) {
-        int32_t first = b.target.count;
-        batch_course(&b, &out.completions[s]);
-        PackedSequence *q = &b.sequences[s];
-        b.tokens.count--, q->length--, q->first_target = first, q->activations = out.completions[s].activations;
-    }
+    for (int32_t s = 0; s < out.count; s++) batch_sample(&b, &out.completions[s], true);
     const Packed *batch = batch_view(&b, 1);
     float *dlogprob = xcalloc((size_t)batch->target_count, sizeof *dlogprob), *values = xcalloc((size_t)batch->target_count * 2, sizeof *values);
     for (int32_t i = 0; i < batch->target_count; i++) dlogprob[i] = (float)(i % 7 - 3) / (float)batch->target_count;

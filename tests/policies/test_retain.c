@@ -4,14 +4,6 @@
 #include "mixture_test.h"
 
 // ---- batches ---------------------------------------------------------------------------------------------
-// As training packs a sample: its last token predicts nothing and stays out.
-static void pack_sample(Batch *b, const Completion *c, bool held) {
-    int32_t first = b->target.count;
-    batch_course(b, c);
-    b->tokens.count--;
-    PackedSequence *q = &b->sequences[b->packed.sequence_count - 1];
-    q->length--, q->first_target = first, q->activations = held ? c->activations : 0;
-}
 // Every `stride`th sample from `from` on, at most `together` in a group, the requests forwards or backwards.
 typedef struct Choice {
     int32_t from, stride, together;
@@ -23,7 +15,7 @@ static void pack_samples(Batch *b, const Requests *q, const Rollout *rollout, Ch
         const Completion *c = first_completion(rollout, q, request);
         for (int32_t s = choice.from; s < q->list[request].samples; s += choice.stride) {
             if (packed++ % choice.together == 0) batch_prompt(b, q->list[request].prompt, q->list[request].prompt_length);
-            pack_sample(b, &c[s], held);
+            batch_sample(b, &c[s], held);
         }
     }
 }
@@ -294,6 +286,37 @@ static void keeps_what_is_small(void) {
     policy_close(p);
 }
 
+// Memory that a pass or a rollout asks for is refused, each allocation in its turn; what is left can be closed and used.
+static bool (*allocate)(const Device *d, size_t bytes, const char *what, void **out, Err *err);
+static int allocations_left;
+static bool refuse(const Device *d, size_t bytes, const char *what, void **out, Err *err) {
+    if (allocations_left-- == 0) return fail(err, ERR_UNAVAILABLE, what, "is refused");
+    return allocate(d, bytes, what, out, err);
+}
+static void survives_refused_memory(void) {
+    ModelConfig c = shape_config(&shapes[0]);
+    Requests q;
+    requests_stream(&q, c.vocabulary, 1, &samplings[0]);
+    for (int n = 0, refused = 1; refused; n += 3) {
+        Policy *p = policy_make(&c, NULL, PRECISION_BF16, 1);
+        Rollout rollout = {0};
+        Batch b = {0};
+        Err err = {0};
+        allocate = p->device->allocate, allocations_left = n;
+        p->device->allocate = refuse;
+        bool ok = policy_rollout(p, q.list, q.count, &(RolloutOptions){.retain = RETAIN_ALWAYS}, &rollout, &err);
+        if (ok) pack_samples(&b, &q, &rollout, (Choice){0, 1, 64, false}, n % 2);
+        float *logprob = xcalloc((size_t)b.target.count + 1, sizeof *logprob);
+        ok = ok && policy_forward(p, batch_view(&b, 1), true, logprob, NULL, &err);
+        free(logprob);
+        refused = !ok;
+        if (refused) CHECK_STR(err.msg, "is refused");
+        p->device->allocate = allocate;
+        batch_free(&b), rollout_free(&rollout);
+        policy_close(p);
+    }
+}
+
 static const Test tests[] = {
     {"restores what shapes compute", restores_shapes},
     {"restores what families compute", restores_families},
@@ -304,5 +327,6 @@ static const Test tests[] = {
     {"ends with the weights", ends_with_the_weights},
     {"keeps nothing elsewhere", keeps_nothing_elsewhere},
     {"keeps what is small", keeps_what_is_small},
+    {"survives refused memory", survives_refused_memory},
 };
 TEST_MAIN(tests)
