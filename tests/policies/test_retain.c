@@ -286,7 +286,7 @@ static void keeps_what_is_small(void) {
     policy_close(p);
 }
 
-// Memory that a pass or a rollout asks for is refused, each allocation in its turn; what is left can be closed and used.
+// Memory that a pass or a rollout asks for is refused, every third allocation in its turn; what is left can be closed.
 static bool (*allocate)(const Device *d, size_t bytes, const char *what, void **out, Err *err);
 static int allocations_left;
 static bool refuse(const Device *d, size_t bytes, const char *what, void **out, Err *err) {
