@@ -118,7 +118,8 @@ typedef struct MatmulArgs {
 size_t matmul_scratch(bool is_host, int threads, int64_t N, int64_t K, Dtype dtype);
 // For products of these sizes, and of any on the host: a piece of a panel and rows of sums for each thread.
 size_t turn_scratch(bool is_host, int threads, int64_t N, int64_t K, Dtype dtype);
-enum { TURN_STEPS = 512, TURN_ROWS = 1008 }; // of that piece: its steps, and the rows that pass over it together
+// Of that piece: its steps; of the rows that pass over it together: their bytes; and the sums of rows that wait for the next piece.
+enum { TURN_STEPS = 512, TURN_ROW_BYTES = 512 << 10, TURN_SUMS = 8192 };
 
 // Where groups begin in a range of rows. Sums over rows go group by group, so that a split into microbatches at the
 // boundaries of groups changes no bit.
@@ -146,7 +147,8 @@ typedef struct MatmulGradArgs {
     void *scratch;  // matmul_grad_scratch() bytes, of the CPU
     Products products;
 } MatmulGradArgs;
-enum { GRAD_BYTES = 1 << 19 }; // of each thread: half of a small L2
+// Of each thread: tokens laid out, of panels and of tiles, which are to stay in a small L2.
+enum { GRAD_STEPS = 512, GRAD_PANELS = 32, GRAD_TILE_BYTES = 400 << 10, GRAD_BYTES = GRAD_STEPS * GRAD_PANELS * 128 + GRAD_TILE_BYTES };
 size_t matmul_grad_scratch(int threads);
 
 // ---- embedding -------------------------------------------------------------------------------------------
@@ -475,12 +477,13 @@ typedef struct HeadArgs {
     float *scratch;            // head_scratch() bytes
 } HeadArgs;
 size_t head_scratch(int threads);
-// dlogits[m, v] (act, [M, V'], padding zero): cap' * inv_temperature * (dlogprob * (1[v = target] - p) - dentropy * p * (log p + H)).
+// dlogits[m, v] (act, [M, ld], of which V' are written, zero from V on): cap' * inv_temperature * (dlogprob * (1[v = target] - p) - dentropy * p * (log p + H)).
 typedef struct HeadGradArgs {
     HeadArgs forward; // logprob isn't used; logits, where not NULL, are those that `head` left, which saves their product
     const float *dlogprob; // [M]
     const float *dentropy; // [M] or NULL
     void *dlogits;
+    int64_t ld; // a multiple of 16, V' or more
 } HeadGradArgs;
 static inline int64_t vocab_padded(int64_t V) { return (V + VOCAB_BLOCK - 1) / VOCAB_BLOCK * VOCAB_BLOCK; }
 
@@ -504,7 +507,7 @@ typedef struct DistillGradArgs {
     DistillArgs forward;
     const float *weight; // [M] dLoss/ddivergence
     void *dlogits;
-    int64_t ld; // a multiple of 256: the student's head may have more rows than V
+    int64_t ld; // a multiple of 16, on a device of 256: the student's head may have more rows than V
 } DistillGradArgs;
 
 // Draws a token per row from what `head` left in logits and stats. Greedy takes the largest logit (the lowest id of

@@ -540,7 +540,7 @@ void head_grad_reference(const Team *team, const HeadGradArgs *g) {
                 float capped = l / (a->softcap * a->inv_temperature[m]);
                 out = out * (l == -INFINITY ? 0.0f : fmaf(0.0f - capped, capped, 1.0f));
             }
-            put(g->dlogits, m * padded + v, out, a->dtype);
+            put(g->dlogits, m * g->ld + v, out, a->dtype);
         }
 }
 

@@ -170,7 +170,7 @@ bool training_reserve(Policy *p, const Packed *b, int64_t pages, Activations act
         int64_t chunk = targets < HEAD_CHUNK ? targets : HEAD_CHUNK;
         if (chunk > t->chunk_rows) {
             t->chunk_rows = 0;
-            RESERVE(t->dlogits, act_bytes(p, chunk * vocab_padded(c->vocabulary)));
+            RESERVE(t->dlogits, act_bytes(p, chunk * dlogits_stride(p)));
             RESERVE(t->head_dx, chunk * c->width * 4);
             t->chunk_rows = chunk;
         }

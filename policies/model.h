@@ -393,6 +393,11 @@ struct Policy {
     Paging paging; // of the batch that policy_forward kept
     int32_t *choices; // [layers][T][k] where a pass notes the experts that it chose, or NULL
 };
+// Numbers from row to row of dlogits. Rows a power of two of lines apart would meet in a few sets of the processor's caches.
+static inline int64_t dlogits_stride(const Policy *p) {
+    int64_t padded = vocab_padded(p->config.vocabulary);
+    return p->device->is_host ? padded + 64 / (int64_t)dtype_size(p->dtype) : padded;
+}
 
 // One backward pass.
 typedef struct Backward {

@@ -26,7 +26,7 @@ static void head_gradient(const Backward *b, int64_t chunk, int64_t from, int64_
     Training *t = &p->training;
     const Staged *s = &t->staged;
     HeadGradArgs gradient = {.forward = training_head(p, from, count), .dlogprob = s->dlogprob + from, .dentropy = s->dentropy ? s->dentropy + from : NULL,
-                             .dlogits = (char *)t->dlogits + act_bytes(p, (from - chunk) * vocab_padded(s->vocabulary))};
+                             .dlogits = (char *)t->dlogits + act_bytes(p, (from - chunk) * dlogits_stride(p)), .ld = dlogits_stride(p)};
     if (b->with_head) {
         gradient.forward.logits = t->logits;
         d->head(d, &gradient.forward);
@@ -39,19 +39,19 @@ static void head_chunk_gradient(const Backward *b, const HeadChunk *chunk, float
     const Device *d = p->device;
     Training *t = &p->training;
     const Staged *s = &t->staged;
-    int64_t C = p->config.width, V = p->config.vocabulary, padded = vocab_padded(V), from = chunk->from, count = chunk->to - from;
+    int64_t C = p->config.width, V = p->config.vocabulary, ld = dlogits_stride(p), from = chunk->from, count = chunk->to - from;
     if (b->teacher)
         d->distill_grad(d, &(DistillGradArgs){.forward = distill_args(p, b->teacher, b->beta, from, count), .weight = s->dlogprob + from,
-                                              .dlogits = t->dlogits, .ld = padded});
+                                              .dlogits = t->dlogits, .ld = ld});
     for (int64_t at = from, step = b->with_head ? HEAD_TOGETHER : count; !b->teacher && at < chunk->to; at += step)
         head_gradient(b, from, at, chunk->to - at < step ? chunk->to - at : step);
-    MatmulArgs back = {.M = count, .N = C, .K = V, .dtype = p->dtype, .x = t->dlogits, .ldx = padded, .store = STORE_F32, .y = t->head_dx, .ldy = C};
+    MatmulArgs back = {.M = count, .N = C, .K = V, .dtype = p->dtype, .x = t->dlogits, .ldx = ld, .store = STORE_F32, .y = t->head_dx, .ldy = C};
     if (p->head->kept) back.w = p->head->packed, back.format = kept_format(p->head), back.transposed = true, back.scratch = p->block_scratch;
     else linear_back_by(p, p->head, &back);
     d->matmul(d, &back);
     d->scatter(d, &(ScatterArgs){.T = count, .C = C, .row = s->row + from, .x = t->head_dx, .y = dfinal});
     MatmulGradArgs gradient = {.T = count, .N = V, .K = C, .dtype = p->dtype, .x = (const char *)t->head_x + act_bytes(p, from * C), .ldx = C,
-                               .dy = t->dlogits, .ldy = padded, .dw = p->head->gradient, .written = gradient_begins(p->head),
+                               .dy = t->dlogits, .ldy = ld, .dw = p->head->gradient, .written = gradient_begins(p->head),
                                .segments = {chunk->count, s->chunk_segments + chunk->first, t->chunk_segments + chunk->first}, .scratch = t->scratch};
     if (p->head->trained) d->matmul_grad(d, &gradient);
 }

@@ -82,8 +82,8 @@ static Share share_of(const Team *team, const DistillArgs *a) {
 }
 static int64_t both_logits(const Team *team, const DistillArgs *a, const Share *s, int64_t block, int64_t m) {
     int64_t rows = s->m_to - m < HALF_TILE ? s->m_to - m : HALF_TILE;
-    block_logits(team, &a->student, block, m, rows, s->student, VOCAB_BLOCK);
-    block_logits(team, &a->teacher, block, m, rows, s->teacher, VOCAB_BLOCK);
+    block_logits(team, &a->student, block, m, rows, s->student, s->student, VOCAB_BLOCK);
+    block_logits(team, &a->teacher, block, m, rows, s->teacher, s->teacher, VOCAB_BLOCK);
     return rows;
 }
 

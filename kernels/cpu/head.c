@@ -77,7 +77,7 @@ void V(head)(const Team *team, const HeadArgs *a) {
         for (int64_t m = m_from; m < m_to; m += TILE) {
             int64_t rows = m_to - m < TILE ? m_to - m : TILE, ld = a->logits ? padded : VOCAB_BLOCK;
             float *tile = a->logits ? a->logits + m * padded + b * VOCAB_BLOCK : own;
-            block_logits(team, a, b, m, rows, tile, ld);
+            block_logits(team, a, b, m, rows, own, tile, ld);
             for (int64_t r = 0; r < rows; r++) {
                 float *row = tile + r * ld;
                 if (a->kept_start)
@@ -111,7 +111,7 @@ void V(head_grad)(const Team *team, const HeadGradArgs *g) {
     for (int64_t b = b_from; b < b_to; b++)
         for (int64_t m = m_from; m < m_to; m += TILE) {
             int64_t rows = m_to - m < TILE ? m_to - m : TILE, v0 = b * VOCAB_BLOCK;
-            if (!a->logits) block_logits(team, a, b, m, rows, tile, VOCAB_BLOCK);
+            if (!a->logits) block_logits(team, a, b, m, rows, tile, tile, VOCAB_BLOCK);
             for (int64_t r = m; r < m + rows; r++) {
                 float *row = tile + (r - m) * VOCAB_BLOCK;
                 const float *logits = a->logits ? a->logits + r * padded + v0 : row;
@@ -131,7 +131,7 @@ void V(head_grad)(const Team *team, const HeadGradArgs *g) {
                     row[target] = row[target] + g->dlogprob[r] * a->inv_temperature[r];
                 for (int c = 0; a->softcap != 0 && c < VOCAB_BLOCK; c += 16) v_store(row + c, v_mul(v_load(row + c), v_load(slopes + c)));
                 for (int c = 0; c < VOCAB_BLOCK; c += 16)
-                    act_store(g->dlogits, r * padded + v0 + c, v_load(row + c), half);
+                    act_store(g->dlogits, r * g->ld + v0 + c, v_load(row + c), half);
             }
         }
 }

@@ -15,8 +15,7 @@ enum { MR = 12, HALVES = 2 }; // registers of 16 columns taken at once
 #else
 enum { MR = 6, HALVES = 1 };
 #endif
-enum { GRAD_TILES = 96, GRAD_PANELS = 32 }; // of a weight gradient, the tokens laid out together
-enum { TURN_BYTES = (TURN_STEPS + TURN_ROWS) * PANEL * 4 }; // of a thread's scratch
+enum { TURN_BYTES = (TURN_STEPS + TURN_SUMS) * PANEL * 4 }; // of a thread's scratch
 
 typedef struct Tile {
     const char *x;          // first row of the tile
@@ -52,19 +51,23 @@ INLINE void tile_rows(const Tile *t, int rows, bool half) {
 #pragma GCC unroll 2
             for (int h = 0; h < HALVES; h++)
                 acc[r][h] = t->start ? v_load(t->start + r * t->start_stride + (column + h) * 16) : v_zero();
-        const char *x = t->x, *w = t->panel + column * 64, *ahead = t->prefetch;
         const int64_t row_stride = t->row_stride, step_stride = t->step_stride;
+        const char *w = t->panel + column * 64, *ahead = t->prefetch ? t->prefetch : w, *x[MR / 3];
+#pragma GCC unroll 4
+        for (int i = 0; i < MR / 3; i++) x[i] = t->x + 3 * i * row_stride;
         for (int64_t s = 0; s < t->steps; s++) {
             i16 w0 = i_load(w), w1 = HALVES == 2 ? i_load(w + 64) : w0;
 #pragma GCC unroll 12
             for (int r = 0; r < rows; r++) {
-                int32_t value = load_step(x + r * row_stride);
+                int32_t value = load_step(x[r / 3] + r % 3 * row_stride);
                 acc[r][0] = dot_step(acc[r][0], w0, value, half);
                 if (HALVES == 2) acc[r][HALVES - 1] = dot_step(acc[r][HALVES - 1], w1, value, half);
             }
-            if (ahead) __builtin_prefetch(ahead + s * 64, 0, 2);
-            x += step_stride;
+            __builtin_prefetch(ahead, 0, 2);
+            ahead += 64;
             w += PANEL * 4;
+#pragma GCC unroll 4
+            for (int i = 0; i < MR / 3; i++) x[i] += step_stride;
         }
         switch (t->store) {
         case STORE_ACT: put_sums(t, acc, column, rows, STORE_ACT, half); break;
@@ -255,14 +258,11 @@ INLINE void turn_block(const uint32_t *from, int64_t width, uint32_t *to, int64_
         memcpy(edge, from, (size_t)(width * PANEL) * 4);
         from = edge;
     }
-    for (int64_t s = 0; s < full; s += 16)
-        for (int64_t c = 0; c < PANEL; c += 16) turn16(from + s * PANEL + c, PANEL, turned + c * PANEL + s, PANEL);
-    if (!half) memcpy(to, turned, (size_t)(steps * PANEL) * 4);
-    for (int64_t s = 0; half && s < steps; s++)
-        for (int c = 0; c < PANEL; c += 16) {
-            const bf16 *even = (const bf16 *)(turned + 2 * s * PANEL) + c, *odd = (const bf16 *)(turned + (2 * s + 1) * PANEL) + c;
-            v_store((float *)(void *)(to + s * PANEL + c), i_float(i_pairs(even, odd)));
-        }
+    uint32_t *whole = steps < full ? turned : to;
+    if (half) turn_pairs(from, whole);
+    for (int64_t s = 0; !half && s < PANEL; s += 16)
+        for (int64_t c = 0; c < PANEL; c += 16) turn16(from + s * PANEL + c, PANEL, whole + c * PANEL + s, PANEL);
+    if (steps < full) memcpy(to, turned, (size_t)(steps * PANEL) * 4);
 }
 // Steps [from, from + count) of panel `panel` of the transpose of w [K, N].
 INLINE void turn_piece(const MatmulArgs *a, int64_t panel, int64_t from, int64_t count, uint32_t *to, bool half) {
@@ -274,41 +274,44 @@ INLINE void turn_piece(const MatmulArgs *a, int64_t panel, int64_t from, int64_t
         turn_block(w, width, to + s * PANEL, count - s < each ? count - s : each, half);
     }
 }
-// Rows [from, to) of panel `panel`, TURN_ROWS at most.
-INLINE void turned_rows(const MatmulArgs *a, int64_t panel, int64_t from, int64_t to, char *scratch, bool half) {
+// Rows [from, to) and panels [p0, p1): a piece of each row stays in L2 while the panels pass, and sums, [p1 - p0][rows][PANEL], come
+// and go between one piece and the next.
+INLINE void turned_block(const MatmulArgs *a, int64_t from, int64_t to, int64_t p0, int64_t p1, char *scratch, bool half) {
     int64_t size = half ? 2 : 4, steps = packed_depth(a->K, a->dtype) * size / 4, s = 0;
-    float *sums = (float *)(void *)(scratch + TURN_STEPS * PANEL * 4); // [rows][PANEL]
+    float *sums = (float *)(void *)(scratch + TURN_STEPS * PANEL * 4);
     do {
         int64_t count = steps - s < TURN_STEPS ? steps - s : TURN_STEPS;
-        turn_piece(a, panel, s, count, (uint32_t *)(void *)scratch, half);
-        for (int64_t m = from; m < to; m += MR) {
-            int rows = (int)(to - m < MR ? to - m : MR);
-            float *so_far = sums + (m - from) * PANEL;
-            Tile t = {.x = (const char *)a->x + m * a->ldx * size + s * 4, .row_stride = a->ldx * size, .step_stride = 4, .panel = scratch,
-                      .steps = count, .start = s > 0 ? so_far : NULL, .start_stride = PANEL, .store = STORE_F32, .y = so_far, .ldy = PANEL};
-            if (s + count == steps) tile_to(a, &t, m, rows, panel * PANEL, half);
-            else tile_run(&t, rows, half);
+        for (int64_t p = p0; p < p1; p++) {
+            turn_piece(a, p, s, count, (uint32_t *)(void *)scratch, half);
+            for (int64_t m = from; m < to; m += MR) {
+                int rows = (int)(to - m < MR ? to - m : MR);
+                float *so_far = sums + ((p - p0) * (to - from) + m - from) * PANEL;
+                Tile t = {.x = (const char *)a->x + m * a->ldx * size + s * 4, .row_stride = a->ldx * size, .step_stride = 4, .panel = scratch,
+                          .steps = count, .start = s > 0 ? so_far : NULL, .start_stride = PANEL, .store = STORE_F32, .y = so_far, .ldy = PANEL};
+                if (s + count == steps) tile_to(a, &t, m, rows, p * PANEL, half);
+                else tile_run(&t, rows, half);
+            }
         }
         s += count;
     } while (s < steps);
 }
-// Blocks of rows, that many as L2 holds while all panels pass over them, but enough that turning takes little; threads share blocks,
-// and where these are few, the panels too.
+// Threads share rows, and where these are few, panels. Rows are taken in blocks of which a piece fits into L2, panels in groups whose sums
+// fit into scratch.
 static void turned_product(const Team *team, const MatmulArgs *a) {
-    enum { L2_BYTES = 1 << 19, FEWEST = 21 * MR };
-    int64_t panels = (a->N + PANEL - 1) / PANEL, rows = L2_BYTES / (a->K * (int64_t)dtype_size(a->dtype)), from, to;
-    if (rows < FEWEST) rows = FEWEST;
-    if (rows > TURN_ROWS) rows = TURN_ROWS;
-    int64_t parts = (a->M + rows - 1) / rows;
-    while (panels * parts < 4 * team->count && a->M >= 16 * MR * parts) parts *= 2;
-    rows = ((a->M + parts - 1) / parts + MR - 1) / MR * MR;
+    int64_t panels = (a->N + PANEL - 1) / PANEL, m_from = 0, m_to = a->M, p_from = 0, p_to = panels;
+    if (a->M >= 8 * MR * team->count) team_share(team, a->M, MR, &m_from, &m_to);
+    else team_share(team, panels, 1, &p_from, &p_to);
+    int64_t run = packed_depth(a->K, a->dtype) * (int64_t)dtype_size(a->dtype), most = TURN_ROW_BYTES / (run < TURN_STEPS * 4 ? run : TURN_STEPS * 4);
+    if (most > TURN_SUMS) most = TURN_SUMS;
+    int64_t blocks = (m_to - m_from + most - 1) / most, rows = blocks ? ((m_to - m_from + blocks - 1) / blocks + MR - 1) / MR * MR : MR;
     char *scratch = (char *)a->scratch + (int64_t)team->thread * TURN_BYTES;
-    team_share(team, panels * parts, 1, &from, &to);
-    for (int64_t i = from; i < to; i++) {
-        int64_t first = i / panels * rows, last = first + rows < a->M ? first + rows : a->M;
-        if (first >= last) continue;
-        if (a->dtype == DTYPE_BF16) turned_rows(a, i % panels, first, last, scratch, true);
-        else turned_rows(a, i % panels, first, last, scratch, false);
+    for (int64_t m = m_from; m < m_to; m += rows) {
+        int64_t end = m + rows < m_to ? m + rows : m_to, group = run <= TURN_STEPS * 4 ? panels : TURN_SUMS / (end - m);
+        for (int64_t p = p_from; p < p_to; p += group) {
+            int64_t last = p + group < p_to ? p + group : p_to;
+            if (a->dtype == DTYPE_BF16) turned_block(a, m, end, p, last, scratch, true);
+            else turned_block(a, m, end, p, last, scratch, false);
+        }
     }
 }
 
@@ -457,25 +460,29 @@ INLINE void grad_cell(const MatmulGradArgs *a, int64_t tile, int64_t panel, cons
     tile_run(&t, rows, half);
     for (int r = 0; !full && r < rows; r++) memcpy(dw + r * a->K, edge + r * PANEL, (size_t)columns * 4);
 }
-// Cells of a strip of panels [p0, p1): those with numbers [from, to), counted through tile after tile. Tokens are laid out so many
-// at a time as stay in L2 together with the sums.
+// Cells of a strip of panels [p0, p1): those with numbers [from, to), counted through tile after tile. So many tokens are laid out at a
+// time as make a cell's chain long beside the reading and writing of its sums; of the tiles, so many as stay in L2 while panels pass.
 typedef struct Strip {
     int64_t p0, p1, from, to;
 } Strip;
-INLINE void grad_tiles(const MatmulGradArgs *a, const Strip *s, int64_t n0, int64_t n1, int64_t steps, char *scratch, bool half) {
-    int64_t width = s->p1 - s->p0, most = GRAD_BYTES / 4 / ((n1 - n0) * MR + width * PANEL), passes = (steps + most - 1) / most;
-    int64_t each = passes ? (steps + passes - 1) / passes : 1;
-    Place at = {0, a->segments.start[0]};
-    for (int64_t done = 0; done < steps; done += each) {
+INLINE void grad_strip(const MatmulGradArgs *a, const Strip *s, int64_t steps, char *scratch, bool half) {
+    int64_t width = s->p1 - s->p0, n0 = s->from / width, n1 = (s->to - 1) / width + 1, passes = (steps + GRAD_STEPS - 1) / GRAD_STEPS;
+    int64_t each = passes ? (steps + passes - 1) / passes : 1, tiles = GRAD_TILE_BYTES / (each * MR * 4), blocks = (n1 - n0 + tiles - 1) / tiles;
+    Place at = {0, a->segments.start[0]}, next;
+    for (int64_t done = 0; done < steps; done += each, at = next) {
         int64_t count = steps - done < each ? steps - done : each;
-        char *left = scratch, *right = left + (n1 - n0) * count * MR * 4;
-        pack_tokens(a, a->dy, a->ldy, a->N, MR, at, count, n0, n1, left, half);
-        at = pack_tokens(a, a->x, a->ldx, a->K, PANEL, at, count, s->p0, s->p1, right, half);
-        for (int64_t p = s->p0; p < s->p1; p++, right += count * PANEL * 4)
-            for (int64_t n = n0; n < n1; n++) {
-                int64_t i = n * width + p - s->p0;
-                if (i >= s->from && i < s->to) grad_cell(a, n, p, left + (n - n0) * count * MR * 4, right, count, a->written && done == 0, half);
-            }
+        char *right = scratch, *left = scratch + width * count * PANEL * 4;
+        next = pack_tokens(a, a->x, a->ldx, a->K, PANEL, at, count, s->p0, s->p1, right, half);
+        for (int64_t b = 0; b < blocks; b++) {
+            int64_t first = n0 + (n1 - n0) * b / blocks, last = n0 + (n1 - n0) * (b + 1) / blocks;
+            pack_tokens(a, a->dy, a->ldy, a->N, MR, at, count, first, last, left, half);
+            for (int64_t p = s->p0; p < s->p1; p++)
+                for (int64_t n = first; n < last; n++) {
+                    int64_t i = n * width + p - s->p0;
+                    if (i < s->from || i >= s->to) continue;
+                    grad_cell(a, n, p, left + (n - first) * count * MR * 4, right + (p - s->p0) * count * PANEL * 4, count, a->written && done == 0, half);
+                }
+        }
     }
 }
 // Threads share the cells, strip after strip of panels: so few or many strips that a thread has little to lay out. What two
@@ -488,12 +495,10 @@ INLINE void weight_gradient(const Team *team, const MatmulGradArgs *a, bool half
     team_share(team, tiles * panels, 1, &from, &to);
     for (int64_t i = 0; i < strips; i++) {
         Strip s = {.p0 = panels * i / strips, .p1 = panels * (i + 1) / strips};
-        int64_t before = s.p0 * tiles, width = s.p1 - s.p0;
+        int64_t before = s.p0 * tiles;
         s.from = from > before ? from - before : 0;
         s.to = (to < s.p1 * tiles ? to : s.p1 * tiles) - before;
-        int64_t first = s.from / width, count = s.from < s.to ? (s.to - 1) / width + 1 - first : 0, parts = (count + GRAD_TILES - 1) / GRAD_TILES;
-        for (int64_t part = 0; part < parts; part++)
-            grad_tiles(a, &s, first + count * part / parts, first + count * (part + 1) / parts, steps, scratch, half);
+        if (s.from < s.to) grad_strip(a, &s, steps, scratch, half);
     }
     if (a->dbias) sum_bias(team, a, half);
 }

@@ -26,6 +26,33 @@ INLINE void turn16(const uint32_t *from, int64_t stride, uint32_t *to, int64_t t
         _mm512_storeu_si512(to + (k + 12) * to_stride, _mm512_shuffle_i32x4(odd0, odd1, 0xdd));
     }
 }
+// Eight by eight values of eight bytes.
+INLINE void turn_wide(const __m512i *from, __m512i *to) {
+    __m512i pairs[8];
+#pragma GCC unroll 4
+    for (int i = 0; i < 8; i += 2) pairs[i] = _mm512_unpacklo_epi64(from[i], from[i + 1]), pairs[i + 1] = _mm512_unpackhi_epi64(from[i], from[i + 1]);
+#pragma GCC unroll 2
+    for (int k = 0; k < 2; k++) { // pairs[i + k]: column 2 q + k of rows i and i + 1, q by quarters of the register
+        __m512i even0 = _mm512_shuffle_i64x2(pairs[k], pairs[k + 2], 0x88), odd0 = _mm512_shuffle_i64x2(pairs[k], pairs[k + 2], 0xdd);
+        __m512i even1 = _mm512_shuffle_i64x2(pairs[k + 4], pairs[k + 6], 0x88), odd1 = _mm512_shuffle_i64x2(pairs[k + 4], pairs[k + 6], 0xdd);
+        to[k] = _mm512_shuffle_i64x2(even0, even1, 0x88), to[k + 2] = _mm512_shuffle_i64x2(odd0, odd1, 0x88);
+        to[k + 4] = _mm512_shuffle_i64x2(even0, even1, 0xdd), to[k + 6] = _mm512_shuffle_i64x2(odd0, odd1, 0xdd);
+    }
+}
+// Thirty-two rows by thirty-two columns of bf16: pairs of columns by rows, from[16][32], become pairs of rows by columns, to[16][32].
+INLINE void turn_pairs(const uint32_t *from, uint32_t *to) {
+    // Of two rows beside each other, the first members side by side and then the second.
+    __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
+    for (int row = 0; row < 2; row++)
+        for (int column = 0; column < 2; column++) {
+            __m512i block[8], turned[8];
+#pragma GCC unroll 8
+            for (int i = 0; i < 8; i++) block[i] = _mm512_shuffle_epi8(_mm512_loadu_si512(from + (8 * column + i) * 32 + 16 * row), order);
+            turn_wide(block, turned);
+#pragma GCC unroll 8
+            for (int i = 0; i < 8; i++) _mm512_storeu_si512(to + (8 * row + i) * 32 + 16 * column, turned[i]);
+        }
+}
 #elif defined(__AVX2__)
 INLINE void turn8(const uint32_t *from, int64_t stride, uint32_t *to, int64_t to_stride) {
     __m256 a[8], b[8];
@@ -46,6 +73,17 @@ INLINE void turn16(const uint32_t *from, int64_t stride, uint32_t *to, int64_t t
 #else
 INLINE void turn16(const uint32_t *from, int64_t stride, uint32_t *to, int64_t to_stride) {
     for (int c = 0; c < 16; c++) EACH to[c * to_stride + i] = from[i * stride + c];
+}
+#endif
+#if !defined(__AVX512F__)
+INLINE void turn_pairs(const uint32_t *from, uint32_t *to) {
+    uint32_t turned[32 * 16]; // [32 rows][16 pairs of columns]
+    for (int c = 0; c < 32; c += 16) turn16(from + c, 32, turned + c * 16, 16);
+    for (int s = 0; s < 16; s++)
+        for (int c = 0; c < 32; c += 16) {
+            const bf16 *even = (const bf16 *)(turned + 2 * s * 16) + c, *odd = even + 32;
+            v_store((float *)(void *)(to + s * 32 + c), i_float(i_pairs(even, odd)));
+        }
 }
 #endif
 

@@ -83,7 +83,7 @@ static __device__ __forceinline__ void finish_row(const HeadArgs &a, int64_t m, 
 static __device__ __forceinline__ void finish_gradient(const HeadGradArgs &g, int64_t m, const float *row, const uint32_t *keep) {
     const HeadArgs &a = g.forward;
     int lane = (int)threadIdx.x % 32, first = lane * COLUMNS; // 8 entries side by side, for wide stores
-    int64_t v0 = (int64_t)blockIdx.y * VOCAB_BLOCK, at = (m * gridDim.y + blockIdx.y) * VOCAB_BLOCK + first;
+    int64_t v0 = (int64_t)blockIdx.y * VOCAB_BLOCK, at = m * g.ld + v0 + first;
     int64_t target = a.target[m] - v0;
     float scale = a.inv_temperature[m], max = a.max[m], log_sum = a.log_sum[m], entropy = a.entropy[m];
     float dlogprob = g.dlogprob[m], dentropy = g.dentropy ? g.dentropy[m] : 0.0f;

@@ -68,7 +68,7 @@ static void head_in_blocks(void) {
         tolerate(a.max = output("max", M, KIND_F32), 2e-3, 1e-4), tolerate(a.log_sum = output("log_sum", M, KIND_F32), 2e-3, 1e-4);
         tolerate(a.stats = output("stats", M * (padded / VOCAB_BLOCK) * 3, KIND_F32), 1e-1, 1e-2);
         COMPARE_CUDA(head, &a, "head in blocks %d %s", f, dtype_name(d));
-        HeadGradArgs g = {.forward = a, .dlogprob = input("dlogprob", M, &r, PLAIN)};
+        HeadGradArgs g = {.forward = a, .dlogprob = input("dlogprob", M, &r, PLAIN), .ld = vocab_padded(a.V)};
         reference_device->head(reference_device, &g.forward);
         tolerate(g.dlogits = output("dlogits", M * padded, kind_of(d)), 5e-3, 0x1p-6);
         COMPARE_CUDA(head_grad, &g, "gradient of a head in blocks %d %s", f, dtype_name(d));

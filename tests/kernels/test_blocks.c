@@ -122,7 +122,7 @@ static void block_head(void) {
             a.max = output("max", M, KIND_F32), a.log_sum = output("log_sum", M, KIND_F32);
             COMPARE(head, &a, "head in blocks %d M %d V %d %s", f, (int)M, (int)V, dtype_name(d));
             reference_device->head(reference_device, &a);
-            HeadGradArgs g = {.forward = a, .dlogprob = input("dlogprob", M, &r, PLAIN)};
+            HeadGradArgs g = {.forward = a, .dlogprob = input("dlogprob", M, &r, PLAIN), .ld = padded};
             g.dlogits = output("dlogits", M * padded, d == DTYPE_BF16 ? KIND_BF16 : KIND_F32);
             COMPARE(head_grad, &g, "gradient of a head in blocks %d M %d V %d %s", f, (int)M, (int)V, dtype_name(d));
         }

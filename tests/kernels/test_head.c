@@ -76,7 +76,8 @@ static void head_grad_bits(void) {
             reference_device->head(reference_device, a);
             g.dlogprob = input("dlogprob", a->M, &r, PLAIN);
             if ((k + i) % 3) g.dentropy = input("dentropy", a->M, &r, PLAIN);
-            g.dlogits = output("dlogits", a->M * vocab_padded(a->V), kind_of(dtype));
+            g.ld = vocab_padded(a->V) + i % 2 * 32;
+            g.dlogits = output("dlogits", a->M * g.ld, kind_of(dtype));
             for (int given = 0; given < 2; given++) { // logits made again, then those that the head left
                 COMPARE(head_grad, &g, "M %d V %d C %d %s %s%s%s", (int)a->M, (int)a->V, (int)a->C, dtype_name(dtype), temper_name(temper), k % 2 ? " truncated" : "",
                         given ? " logits given" : "");
@@ -371,6 +372,7 @@ static void head_slopes(void) {
         g.dlogprob = input("dlogprob", s.M, &r, PLAIN);
         if (k / 2 % 2) g.dentropy = input("dentropy", s.M, &r, PLAIN);
         float *dlogits = g.dlogits = guarded("dlogits", (size_t)(s.M * padded) * 4);
+        g.ld = padded;
         Problem p = {.a = a, .z = guarded("z", (size_t)s.V * 8), .product = guarded("product", (size_t)(s.M * s.V) * 8), .dlogprob = g.dlogprob, .dentropy = g.dentropy};
         for (int64_t i = 0; i < s.M * s.V; i++) {
             p.product[i] = 0;
