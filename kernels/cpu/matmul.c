@@ -51,7 +51,9 @@ INLINE void tile_rows(const Tile *t, int rows, bool half) {
 #pragma GCC unroll 2
             for (int h = 0; h < HALVES; h++)
                 acc[r][h] = t->start ? v_load(t->start + r * t->start_stride + (column + h) * 16) : v_zero();
-        const int64_t row_stride = t->row_stride, step_stride = t->step_stride;
+        const int64_t row_stride = t->row_stride, step_stride = t->step_stride, line = half && t->store == STORE_ACT ? 2 : 4;
+        for (int r = 0; r < rows; r++) // what is written comes to this core meanwhile
+            for (int h = 0; h < HALVES; h += line == 2 ? HALVES : 1) __builtin_prefetch((char *)t->y + (r * t->ldy + (column + h) * 16) * line, 1, 3);
         const char *w = t->panel + column * 64, *ahead = t->prefetch ? t->prefetch : w, *x[MR / 3];
 #pragma GCC unroll 4
         for (int i = 0; i < MR / 3; i++) x[i] = t->x + 3 * i * row_stride;
@@ -444,9 +446,10 @@ static void sum_bias(const Team *team, const MatmulGradArgs *a, bool half) {
     }
 }
 
-// A cell of dw, a tile by a panel, grows by `steps` steps, or is made of them. The tile that comes next is asked for meanwhile.
-INLINE void grad_cell(const MatmulGradArgs *a, int64_t tile, int64_t panel, const char *left, const char *right, int64_t steps, bool from_zero,
-                      bool half) {
+// A cell of dw, a tile by a panel, grows by `steps` steps, or is made of them. The tile that comes next is asked for meanwhile, and what
+// lies from `ahead` on, a line a step.
+INLINE void grad_cell(const MatmulGradArgs *a, int64_t tile, int64_t panel, const char *left, const char *right, const char *ahead, int64_t steps,
+                      bool from_zero, bool half) {
     int64_t n = tile * MR, columns = a->K - panel * PANEL < PANEL ? a->K - panel * PANEL : PANEL;
     int rows = (int)(a->N - n < MR ? a->N - n : MR);
     float *dw = a->dw + n * a->K + panel * PANEL, edge[MR * PANEL];
@@ -455,7 +458,7 @@ INLINE void grad_cell(const MatmulGradArgs *a, int64_t tile, int64_t panel, cons
         for (int c = 0; c < PANEL; c += 16) __builtin_prefetch(dw + (MR + r) * a->K + c, 1, 2);
     if (!full) memset(edge, 0, sizeof edge);
     for (int r = 0; !full && !from_zero && r < rows; r++) memcpy(edge + r * PANEL, dw + r * a->K, (size_t)columns * 4);
-    Tile t = {.x = left, .row_stride = 4, .step_stride = MR * 4, .panel = right, .steps = steps, .start = from_zero ? NULL : full ? dw : edge,
+    Tile t = {.x = left, .row_stride = 4, .step_stride = MR * 4, .panel = right, .steps = steps, .prefetch = ahead, .start = from_zero ? NULL : full ? dw : edge,
               .start_stride = full ? a->K : PANEL, .store = STORE_F32, .y = full ? dw : edge, .ldy = full ? a->K : PANEL};
     tile_run(&t, rows, half);
     for (int r = 0; !full && r < rows; r++) memcpy(dw + r * a->K, edge + r * PANEL, (size_t)columns * 4);
@@ -471,17 +474,21 @@ INLINE void grad_strip(const MatmulGradArgs *a, const Strip *s, int64_t steps, c
     Place at = {0, a->segments.start[0]}, next;
     for (int64_t done = 0; done < steps; done += each, at = next) {
         int64_t count = steps - done < each ? steps - done : each;
-        char *right = scratch, *left = scratch + width * count * PANEL * 4;
+        int64_t panel_stride = count * PANEL * 4, tile_stride = count * MR * 4;
+        char *right = scratch, *left = scratch + width * panel_stride;
         next = pack_tokens(a, a->x, a->ldx, a->K, PANEL, at, count, s->p0, s->p1, right, half);
         for (int64_t b = 0; b < blocks; b++) {
             int64_t first = n0 + (n1 - n0) * b / blocks, last = n0 + (n1 - n0) * (b + 1) / blocks;
             pack_tokens(a, a->dy, a->ldy, a->N, MR, at, count, first, last, left, half);
-            for (int64_t p = s->p0; p < s->p1; p++)
+            for (int64_t p = s->p0; p < s->p1; p++) {
+                const char *panel = right + (p - s->p0) * panel_stride, *ahead = p + 1 < s->p1 ? panel + panel_stride : right;
                 for (int64_t n = first; n < last; n++) {
                     int64_t i = n * width + p - s->p0;
                     if (i < s->from || i >= s->to) continue;
-                    grad_cell(a, n, p, left + (n - first) * count * MR * 4, right + (p - s->p0) * count * PANEL * 4, count, a->written && done == 0, half);
+                    grad_cell(a, n, p, left + (n - first) * tile_stride, panel, n - first < 2 ? ahead + (n - first) * count * 64 : NULL, count,
+                              a->written && done == 0, half);
                 }
+            }
         }
     }
 }
