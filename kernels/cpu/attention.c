@@ -70,27 +70,36 @@ INLINE i16 seen_pairs(const bf16 *values, int64_t Dp, int position, Seen seen) {
 }
 
 // out[r] = factor[r] * out[r] + weights[r] . values, weights [rows][PAGE] steps of the chain over positions, values at
-// `values`, [32][Dp].
+// `values`, [32][Dp]: `width` registers of columns, from column c on.
+INLINE void value_columns(float (*out)[STRIDE], const uint32_t (*weights)[PAGE], const float *factor, const void *pages, int64_t values,
+                          int64_t Dp, int64_t c, int width, Seen seen, int rows, bool half) {
+    int per_step = half ? 2 : 1;
+    v16 acc[ROWS][REGISTERS];
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int i = 0; i < width; i++) acc[r][i] = v_mul(v_load(out[r] + c + 16 * i), v_set1(factor[r]));
+    for (int s = seen.begin / per_step; s * per_step < seen.end; s++) {
+        int64_t at = values + s * per_step * Dp + c;
+        i16 value[REGISTERS];
+#pragma GCC unroll 2
+        for (int i = 0; i < width; i++)
+            value[i] = half ? seen_pairs((const bf16 *)pages + at + 16 * i, Dp, s * per_step, seen) : i_load((const float *)pages + at + 16 * i);
+#pragma GCC unroll 12
+        for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+            for (int i = 0; i < width; i++) acc[r][i] = dot_step(acc[r][i], value[i], load_step(&weights[r][s]), half);
+    }
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int i = 0; i < width; i++) v_store(out[r] + c + 16 * i, acc[r][i]);
+}
 INLINE void value_rows(float (*out)[STRIDE], const uint32_t (*weights)[PAGE], const float *factor, const void *pages, int64_t values,
                        int64_t Dp, Seen seen, int rows, bool half) {
-    int per_step = half ? 2 : 1;
-    for (int64_t c = 0; c < Dp; c += 16 * REGISTERS) {
-        int width = REGISTERS == 1 || Dp - c == 16 ? 1 : REGISTERS;
-        v16 acc[ROWS][REGISTERS];
-        for (int r = 0; r < rows; r++)
-            for (int i = 0; i < width; i++) acc[r][i] = v_mul(v_load(out[r] + c + 16 * i), v_set1(factor[r]));
-        for (int s = seen.begin / per_step; s * per_step < seen.end; s++) {
-            int64_t at = values + s * per_step * Dp + c;
-            i16 value[REGISTERS];
-            for (int i = 0; i < width; i++)
-                value[i] = half ? seen_pairs((const bf16 *)pages + at + 16 * i, Dp, s * per_step, seen) : i_load((const float *)pages + at + 16 * i);
-#pragma GCC unroll 12
-            for (int r = 0; r < rows; r++)
-                for (int i = 0; i < width; i++) acc[r][i] = dot_step(acc[r][i], value[i], load_step(&weights[r][s]), half);
-        }
-        for (int r = 0; r < rows; r++)
-            for (int i = 0; i < width; i++) v_store(out[r] + c + 16 * i, acc[r][i]);
-    }
+    int64_t c = 0;
+    for (; c + 16 * REGISTERS <= Dp; c += 16 * REGISTERS) value_columns(out, weights, factor, pages, values, Dp, c, REGISTERS, seen, rows, half);
+    for (; c < Dp; c += 16) value_columns(out, weights, factor, pages, values, Dp, c, 1, seen, rows, half);
 }
 
 // ---- a tile of rows ----------------------------------------------------------------------------------------
@@ -110,7 +119,7 @@ INLINE void softmax_rows(Tile *t, int first, int rows, bool half, float *factor)
     for (int r = 0; r < rows; r++) {
         float *scores = t->scores[first + r];
         Seen seen = t->seen[first + r];
-        for (int c = 0; c < PAGE; c += 16) {
+        for (int c = 0; c < PAGE && (seen.begin > 0 || seen.end < PAGE); c += 16) {
             v16 score = v_first(v_load(scores + c), seen.end - c, nothing);
             v_store(scores + c, v_first(nothing, seen.begin - c, score));
         }
@@ -125,8 +134,8 @@ INLINE void softmax_rows(Tile *t, int first, int rows, bool half, float *factor)
     for (int r = 0; r < rows; r++) {
         float *scores = t->scores[first + r];
         v16 a = v_exp(v_sub(v_load(scores), v_set1(top[r]))), b = v_exp(v_sub(v_load(scores + 16), v_set1(top[r])));
-        act_store(t->weights[first + r], 0, a, half);
-        act_store(t->weights[first + r], 16, b, half);
+        act_store_result(t->weights[first + r], 0, a, half);
+        act_store_result(t->weights[first + r], 16, b, half);
         t->sum[first + r] = t->sum[first + r] * factor[r] + v_sum(v_add(a, b));
         t->max[first + r] = top[r];
     }
@@ -403,12 +412,14 @@ INLINE void grad_rows(const AttentionGradArgs *g_args, const Geometry *g, const 
         int64_t at = t->at[from + r];
         int begin = t->begin[from + r], valid = t->valid[from + r];
         v16 lse = v_set1(a->lse[at]), delta = v_set1(g_args->delta[at]), scale = v_set1(a->scale);
+        bool all = begin == 0 && valid == PAGE;
         for (int c = 0; c < PAGE; c += 16) {
-            v16 p = v_first(v_exp(v_sub(v_load(weights[r] + c), lse)), valid - c, v_zero());
-            v16 ds = v_mul(v_mul(p, v_sub(v_load(dscores[r] + c), delta)), scale);
-            ds = v_first(ds, valid - c, v_zero());
-            v_store(weights[r] + c, v_first(v_zero(), begin - c, p));
-            v_store(dscores[r] + c, v_first(v_zero(), begin - c, ds));
+            v16 p = v_exp(v_sub(v_load(weights[r] + c), lse)), ds = v_sub(v_load(dscores[r] + c), delta);
+            if (!all) p = v_first(v_zero(), begin - c, v_first(p, valid - c, v_zero()));
+            ds = v_mul(v_mul(p, ds), scale);
+            if (!all) ds = v_first(v_zero(), begin - c, v_first(ds, valid - c, v_zero()));
+            v_store(weights[r] + c, p);
+            v_store(dscores[r] + c, ds);
         }
     }
     Overlap o = overlap_of(t->begin + from, t->valid + from, rows);
