@@ -119,7 +119,7 @@ size_t matmul_scratch(bool is_host, int threads, int64_t N, int64_t K, Dtype dty
 // For products of these sizes, and of any on the host: a piece of a panel and rows of sums for each thread.
 size_t turn_scratch(bool is_host, int threads, int64_t N, int64_t K, Dtype dtype);
 // Of that piece: its steps; of the rows that pass over it together: their bytes; and the sums of rows that wait for the next piece.
-enum { TURN_STEPS = 512, TURN_ROW_BYTES = 512 << 10, TURN_SUMS = 8192 };
+enum { TURN_STEPS = 512, TURN_ROW_BYTES = 512 << 10, TURN_SUMS = 8192, TURN_BYTES = (TURN_STEPS + TURN_SUMS) * PANEL * 4 };
 
 // Where groups begin in a range of rows. Sums over rows go group by group, so that a split into microbatches at the
 // boundaries of groups changes no bit.
@@ -148,7 +148,7 @@ typedef struct MatmulGradArgs {
     Products products;
 } MatmulGradArgs;
 // Of each thread: tokens laid out, of panels and of tiles, which are to stay in a small L2.
-enum { GRAD_STEPS = 512, GRAD_PANELS = 32, GRAD_TILE_BYTES = 400 << 10, GRAD_BYTES = GRAD_STEPS * GRAD_PANELS * 128 + GRAD_TILE_BYTES };
+enum { GRAD_STEPS = 512, GRAD_PANELS = 32, GRAD_TILE_BYTES = 400 << 10, GRAD_BYTES = GRAD_STEPS * GRAD_PANELS * PANEL * 4 + GRAD_TILE_BYTES };
 size_t matmul_grad_scratch(int threads);
 
 // ---- embedding -------------------------------------------------------------------------------------------

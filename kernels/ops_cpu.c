@@ -178,7 +178,7 @@ size_t matmul_scratch(bool is_host, int threads, int64_t N, int64_t K, Dtype dty
 }
 size_t turn_scratch(bool is_host, int threads, int64_t N, int64_t K, Dtype dtype) {
     if (!is_host) return (size_t)packed_elements(N, K) * dtype_size(dtype);
-    return (size_t)threads * (TURN_STEPS + TURN_SUMS) * PANEL * 4;
+    return (size_t)threads * TURN_BYTES;
 }
 size_t head_scratch(int threads) { return (size_t)threads * 96 * VOCAB_BLOCK * sizeof(float); }
 size_t sample_scratch(int threads, int64_t V) { return (size_t)threads * (size_t)V * 8; }

@@ -232,15 +232,12 @@ static void tile_run(const Tile *t, int rows) {
 
 void V(int8_product)(const Team *team, const MatmulArgs *a) {
     enum { ROW_BLOCK = 16 * MR };
-    int64_t panels = (a->N + PANEL - 1) / PANEL, bytes = int8_panel_bytes(a->K), m_from = 0, m_to = a->M, p_from = 0, p_to = panels;
-    if (a->M >= 8 * MR * team->count) // as matmul.c
-        team_share(team, a->M, MR, &m_from, &m_to);
-    else
-        team_share(team, panels, 1, &p_from, &p_to);
-    for (int64_t block = m_from; block < m_to; block += ROW_BLOCK) {
-        int64_t block_end = block + ROW_BLOCK < m_to ? block + ROW_BLOCK : m_to;
-        for (int64_t p = p_from; p < p_to; p++) {
-            const char *panel = (const char *)a->w + p * bytes, *next = p + 1 < p_to ? panel + bytes : NULL;
+    int64_t bytes = int8_panel_bytes(a->K);
+    ProductShare s = share_product(team, a->M, (a->N + PANEL - 1) / PANEL, MR);
+    for (int64_t block = s.m_from; block < s.m_to; block += ROW_BLOCK) {
+        int64_t block_end = block + ROW_BLOCK < s.m_to ? block + ROW_BLOCK : s.m_to;
+        for (int64_t p = s.p_from; p < s.p_to; p++) {
+            const char *panel = (const char *)a->w + p * bytes, *next = p + 1 < s.p_to ? panel + bytes : NULL;
             for (int64_t m = block; m < block_end; m += MR) {
                 int rows = (int)(block_end - m < MR ? block_end - m : MR);
                 int64_t pass = (m - block) / MR; // each of the first two tiles brings half of the next panel

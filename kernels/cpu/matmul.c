@@ -15,7 +15,6 @@ enum { MR = 12, HALVES = 2 }; // registers of 16 columns taken at once
 #else
 enum { MR = 6, HALVES = 1 };
 #endif
-enum { TURN_BYTES = (TURN_STEPS + TURN_SUMS) * PANEL * 4 }; // of a thread's scratch
 
 typedef struct Tile {
     const char *x;          // first row of the tile
@@ -301,17 +300,16 @@ INLINE void turned_block(const MatmulArgs *a, int64_t from, int64_t to, int64_t 
 // Threads share rows, and where these are few, panels. Rows are taken in blocks of which a piece fits into L2, panels in groups whose sums
 // fit into scratch.
 static void turned_product(const Team *team, const MatmulArgs *a) {
-    int64_t panels = (a->N + PANEL - 1) / PANEL, m_from = 0, m_to = a->M, p_from = 0, p_to = panels;
-    if (a->M >= 8 * MR * team->count) team_share(team, a->M, MR, &m_from, &m_to);
-    else team_share(team, panels, 1, &p_from, &p_to);
+    int64_t panels = (a->N + PANEL - 1) / PANEL;
+    ProductShare s = share_product(team, a->M, panels, MR);
     int64_t run = packed_depth(a->K, a->dtype) * (int64_t)dtype_size(a->dtype), most = TURN_ROW_BYTES / (run < TURN_STEPS * 4 ? run : TURN_STEPS * 4);
     if (most > TURN_SUMS) most = TURN_SUMS;
-    int64_t blocks = (m_to - m_from + most - 1) / most, rows = blocks ? ((m_to - m_from + blocks - 1) / blocks + MR - 1) / MR * MR : MR;
+    int64_t blocks = (s.m_to - s.m_from + most - 1) / most, rows = blocks ? ((s.m_to - s.m_from + blocks - 1) / blocks + MR - 1) / MR * MR : MR;
     char *scratch = (char *)a->scratch + (int64_t)team->thread * TURN_BYTES;
-    for (int64_t m = m_from; m < m_to; m += rows) {
-        int64_t end = m + rows < m_to ? m + rows : m_to, group = run <= TURN_STEPS * 4 ? panels : TURN_SUMS / (end - m);
-        for (int64_t p = p_from; p < p_to; p += group) {
-            int64_t last = p + group < p_to ? p + group : p_to;
+    for (int64_t m = s.m_from; m < s.m_to; m += rows) {
+        int64_t end = m + rows < s.m_to ? m + rows : s.m_to, group = run <= TURN_STEPS * 4 ? panels : TURN_SUMS / (end - m);
+        for (int64_t p = s.p_from; p < s.p_to; p += group) {
+            int64_t last = p + group < s.p_to ? p + group : s.p_to;
             if (a->dtype == DTYPE_BF16) turned_block(a, m, end, p, last, scratch, true);
             else turned_block(a, m, end, p, last, scratch, false);
         }
@@ -341,19 +339,14 @@ void V(matmul)(const Team *team, const MatmulArgs *a) {
     enum { ROW_BLOCK = 16 * MR }; // rows of x that stay in L2 while all panels pass
     bool half = a->dtype == DTYPE_BF16;
     int64_t size = (int64_t)dtype_size(a->dtype), steps = packed_depth(a->K, a->dtype) * size / 4;
-    int64_t panels = (a->N + PANEL - 1) / PANEL, m_from = 0, m_to = a->M, p_from = 0, p_to = panels;
-    // Few rows: threads share the panels, so that each weight is read once. Many rows: they share the rows.
-    if (a->M >= 8 * MR * team->count)
-        team_share(team, a->M, MR, &m_from, &m_to);
-    else
-        team_share(team, panels, 1, &p_from, &p_to);
-    for (int64_t block = m_from; block < m_to; block += ROW_BLOCK) {
-        int64_t block_end = block + ROW_BLOCK < m_to ? block + ROW_BLOCK : m_to;
+    ProductShare s = share_product(team, a->M, (a->N + PANEL - 1) / PANEL, MR);
+    for (int64_t block = s.m_from; block < s.m_to; block += ROW_BLOCK) {
+        int64_t block_end = block + ROW_BLOCK < s.m_to ? block + ROW_BLOCK : s.m_to;
         // Tiles of equal height: with 16 rows, 12 and 4 would ask the memory for half a panel each, one in a third of the other's time.
         int64_t tiles = (block_end - block + MR - 1) / MR, height = (block_end - block + tiles - 1) / tiles;
-        for (int64_t p = p_from; p < p_to; p++) {
+        for (int64_t p = s.p_from; p < s.p_to; p++) {
             const char *panel = (const char *)a->w + p * steps * PANEL * 4;
-            const char *next = p + 1 < p_to ? panel + steps * PANEL * 4 : NULL;
+            const char *next = p + 1 < s.p_to ? panel + steps * PANEL * 4 : NULL;
             for (int64_t m = block, pass = 0; m < block_end; m += height, pass++) {
                 int rows = (int)(block_end - m < height ? block_end - m : height);
                 // Each of the first two tiles brings half of the next panel.
