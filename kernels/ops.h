@@ -664,7 +664,7 @@ typedef struct SquareSumArgs {
 // called later does nothing, and `finish` tells.
 typedef struct Device Device;
 struct Device {
-    const char *variant; // "generic", "avx2", "avx512", "avx512bf16", "reference"; "sm_90, cuBLASLt 13.1.0" and the like
+    const char *variant; // "generic", "avx2", "avx512", "avx512bf16", "reference"; "sm_90, wgmma, cuBLASLt 13.1.0" and the like
     int threads;         // of the host's pool
     int owners;
     bool is_host;        // its memory is the host's

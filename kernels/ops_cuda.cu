@@ -9,6 +9,7 @@
 // Errors stay: the first one is kept, later calls do nothing, finish() tells it.
 #include "cuda/cuda.h"
 #include "cuda/cublas.h"
+#include "cuda/tensor_map.h"
 extern "C" {
 #include "cuda/nvml.h"
 #include "slab.h"
@@ -25,7 +26,7 @@ struct Recording {
 };
 
 struct CudaState : CudaContext {
-    char variant[64]; // "sm_90, cuBLASLt 13.1.0": what fixes the bits
+    char variant[64]; // "sm_90, wgmma, cuBLASLt 13.1.0": what fixes the bits
     char where[24]; // "cuda:0"
     Slab *slab;     // NULL: pieces come from the driver
     char *memory;
@@ -292,6 +293,18 @@ static bool take_helpers(CudaState *s, Err *err) {
     return cublas_open(s, err);
 }
 
+// RECKON_CUDA_PRODUCTS=mma keeps to mma.sync on Hopper too, =wgmma insists.
+static bool choose_products(CudaState *s, Err *err) {
+    const char *wish = getenv("RECKON_CUDA_PRODUCTS");
+    bool mma = wish && !strcmp(wish, "mma"), wgmma = wish && !strcmp(wish, "wgmma");
+    if (wish && *wish && !mma && !wgmma) return fail(err, ERR_USAGE, "RECKON_CUDA_PRODUCTS", "found '%.20s', expected mma or wgmma", wish);
+    tensor_map_open(s);
+    s->wgmma = !mma && matmul_wgmma_works(s);
+    return s->wgmma || !wgmma ||
+           fail(err, ERR_UNAVAILABLE, s->where, "RECKON_CUDA_PRODUCTS asks for wgmma: compute capability %d.%d %s", s->capability / 10,
+                s->capability % 10, s->capability == 90 ? "has it, but a trial came out wrong or the driver has no tensor maps" : "has none, 9.0 does");
+}
+
 static void fill_table(Device *d) {
 #define FILL(name, Args) d->name = name##_cuda;
     RECKON_OPERATIONS(FILL)
@@ -308,14 +321,15 @@ extern "C" bool device_open_cuda(int index, int threads, Device **out, Err *err)
     d->threads = threads > 0 ? threads : 1;
     snprintf(s->where, sizeof s->where, "cuda:%d", index);
     fill_table(d);
-    if (!find_device(s, index, err) || !take_helpers(s, err) || !take_memory(s, err)) {
+    if (!find_device(s, index, err) || !take_helpers(s, err) || !choose_products(s, err) || !take_memory(s, err)) {
         cuda_close(d);
         *out = NULL;
         return false;
     }
     open_meter(s);
     const char *library = cublas_version(s);
-    snprintf(s->variant, sizeof s->variant, "sm_%d%s%s", s->capability, library ? ", " : "", library ? library : "");
+    snprintf(s->variant, sizeof s->variant, "sm_%d%s%s%s", s->capability, s->wgmma ? ", wgmma" : "", library ? ", " : "",
+             library ? library : "");
     d->variant = s->variant;
     *out = d;
     return true;

@@ -1,11 +1,13 @@
 // y = x w^T on CUDA devices, for decoding, prefill, training and input gradients alike.
 //
 // All of it is done by own kernels, none by cuBLASLt: the bits of a row must not change with the number of rows
-// (invariant 1), and a library's choice of tile, split and order does. mma.sync m16n8k16 serves sm_80 and later.
+// (invariant 1), and a library's choice of tile, split and order does. mma.sync m16n8k16 serves sm_80 and later; on sm_90 all
+// products are wgmma m64nNk16 instead, which alone reaches the peak of Hopper's tensor cores, or all are mma.sync: never both,
+// since nothing promises that they round alike. A device is told which when it is opened (matmul_wgmma_works).
 //
 // Order of sums (cuda.h): per output and per chunk of K_CHUNK one chain of mma steps from zero; chunks added in order to
-// zero; then the bias; then y's own value. Weights are always the 16 rows of the mma and tokens its 8 columns, so that one
-// token costs no more than eight, and a product is the same instruction with the same operands in every shape of tile.
+// zero; then the bias; then y's own value. Weights are always the 16 (64) rows of the mma and tokens its 8 (8 to 192) columns, so
+// that one token costs no more than eight, and an output is the same chain of 16 products a step in every shape of tile.
 // Hence the shape, and how chunks are shared out, are free to depend on the number of rows.
 //
 // A block owns ROWS weights' rows x TOKENS tokens. Stages of 64 along K come by cp.async, several under way, in rows of
@@ -16,10 +18,16 @@
 //   64 x 32 to 128 x 192: more tokens, bound by tensor cores. What limits mma.sync on Hopper is shared memory: a warp tile of 64 x 48
 //     reads 7 KiB for 48 mma, which just keeps up; 96 registers of chunk and 96 of sum leave one block of 8 warps per
 //     multiprocessor. The smaller shapes fill the machine when there are few tiles; `choose` weighs that.
+// wgmma reads the same stages where they lie (the swizzle is its 128-byte one), 64 rows a warpgroup. It runs on while the next
+// stage is waited for, so a slot is filled again one stage later. Its stages are brought by the copy engine (TMA): one thread asks
+// for the two tiles, and a barrier in shared memory counts their bytes; only rows of x that aren't aligned come by cp.async.
 // Many products: y tiles of tokens, numbered through the products where these have rows of their own, or z products.
 // Grid: x tiles of weights' rows, y tiles of tokens, z runs of chunks. Neighbouring blocks share tokens, and w stays in L2.
 #include "chain.h"
+#include "tensor_map.h"
 #include "../blocks.h"
+#include <stdlib.h>
+#include <string.h>
 
 enum { DEPTH = 64, PIECE = 8 }; // bf16 along K of a stage, and of 16 bytes
 static_assert(K_CHUNK % DEPTH == 0, "a chunk is whole stages");
@@ -32,14 +40,22 @@ typedef struct Product {
     int64_t columns;          // N rounded up to whole tiles
     unsigned *tickets;        // [tiles]
 } Product;
+// What the copy engine reads, a matrix for each product.
+typedef struct ProductMaps {
+    TensorMap w, x;
+} ProductMaps;
 
-template <int ROWS_, int TOKENS_, int ROW_WARPS_, int TOKEN_WARPS_, int STAGES_, bool VECTOR_X_ = true> struct ProductTile {
+template <int ROWS_, int TOKENS_, int ROW_WARPS_, int TOKEN_WARPS_, int STAGES_, bool VECTOR_X_ = true, bool WGMMA_ = false>
+struct ProductTile {
     enum {
         ROWS = ROWS_,
         TOKENS = TOKENS_,
         ROW_WARPS = ROW_WARPS_,
         STAGES = STAGES_,
         VECTOR_X = VECTOR_X_,  // rows of x are aligned to 16 bytes
+        WGMMA = WGMMA_,
+        COPY_ENGINE = WGMMA_ && VECTOR_X_,
+        AHEAD = WGMMA_ ? STAGES_ - 2 : STAGES_ - 1, // stages under way; a slot more is read by products that still run
         SHARED_OUT = TOKENS_ <= 64, // chunks may be shared out over blocks
         THREADS = 32 * ROW_WARPS_ * TOKEN_WARPS_,
         WARP_ROWS = ROWS_ / ROW_WARPS_,
@@ -50,9 +66,14 @@ template <int ROWS_, int TOKENS_, int ROW_WARPS_, int TOKEN_WARPS_, int STAGES_,
         OUT_STRIDE = ROWS_ + 4,            // floats: the four token columns of a warp's sums fall on different banks
         PIPELINE_BYTES = STAGES_ * STAGE * 2,
         OUT_BYTES = TOKENS_ * OUT_STRIDE * 4,
-        SHARED_BYTES = PIPELINE_BYTES > OUT_BYTES ? PIPELINE_BYTES : OUT_BYTES,
+        USED_BYTES = PIPELINE_BYTES > OUT_BYTES ? PIPELINE_BYTES : OUT_BYTES, // then the copy engine's barriers, one a stage
+        SHARED_BYTES = USED_BYTES + (COPY_ENGINE ? 8 * STAGES_ : 0) + (WGMMA_ ? WGMMA_ALIGNMENT : 0),
     };
+    static_assert(!WGMMA_ || (TOKEN_WARPS_ == 1 && WARP_ROWS == 16 && ROW_WARPS_ % 4 == 0), "64 rows a warpgroup, 16 a warp");
 };
+// A warpgroup has 64 rows and all tokens.
+template <int ROWS, int TOKENS, int STAGES, bool VECTOR_X = true>
+using WarpgroupTile = ProductTile<ROWS, TOKENS, ROWS / 16, 1, STAGES, VECTOR_X, true>;
 
 // ---- loads -----------------------------------------------------------------------------------------------
 static __device__ __forceinline__ bf16 *piece_of(bf16 *tile, int row, int piece) {
@@ -93,9 +114,21 @@ static __device__ __forceinline__ void load_stage(const Product &p, bf16 *stage,
     }
 }
 
+// Where a block's tiles begin, and which matrix of many each is.
+typedef struct TilePlace {
+    int w_row, w_matrix, x_row, x_matrix;
+} TilePlace;
+template <typename T>
+static __device__ __forceinline__ void copy_stage(const ProductMaps &maps, bf16 *stage, uint64_t *barrier, const TilePlace &place, int k0) {
+    static_assert((int)DEPTH == (int)TILE_COLUMNS, "a stage's rows are a tile's");
+    arrival_expect(barrier, T::STAGE * 2);
+    copy_tile(stage, &maps.w, k0, place.w_row, place.w_matrix, barrier);
+    copy_tile(stage + T::ROWS * DEPTH, &maps.x, k0, place.x_row, place.x_matrix, barrier);
+}
+
 // ---- products --------------------------------------------------------------------------------------------
 // One stage: sum[weights' row][token] += w x. `sum` [i][j][4] is laid as an mma's result.
-template <typename T> static __device__ __forceinline__ void multiply_stage(bf16 *stage, float sum[T::I][T::J][4]) {
+template <typename T> static __device__ __forceinline__ void multiply_stage(bf16 *stage, float (&sum)[T::I][T::J][4]) {
     int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
     int row = warp % T::ROW_WARPS * T::WARP_ROWS, token = warp / T::ROW_WARPS * T::WARP_TOKENS;
     bf16 *w_tile = stage, *x_tile = stage + T::ROWS * DEPTH;
@@ -114,6 +147,15 @@ template <typename T> static __device__ __forceinline__ void multiply_stage(bf16
             for (int j = 0; j < T::J; j++) mma_m16n8k16_bf16(sum[i][j], w, x + j * 2);
         }
     }
+}
+
+// The same by warpgroups, left under way; the chain begins where `begins`.
+template <typename T> static __device__ __forceinline__ void begin_stage(const bf16 *stage, bool begins, float (&sum)[T::J][4]) {
+    uint64_t w = wgmma_tile(stage + (int)threadIdx.x / 128 * 64 * DEPTH), x = wgmma_tile(stage + T::ROWS * DEPTH);
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < DEPTH / 16; k++) wgmma_m64k16_bf16(sum, w + k * WGMMA_STEP, x + k * WGMMA_STEP, !begins || k > 0);
+    wgmma_commit();
 }
 
 // ---- results ---------------------------------------------------------------------------------------------
@@ -206,11 +248,14 @@ static __device__ __forceinline__ void enter_product(Product *p, int i, int64_t 
     a.w = (const bf16 *)a.w + i * a.products.w_step;
 }
 
-template <typename T, bool MANY> static __global__ void __launch_bounds__(T::THREADS) matmul_kernel(Product p) {
+template <typename T, bool MANY> static __device__ __forceinline__ void multiply_tile(Product &p, const ProductMaps *maps) {
     SHARED(unsigned char, shared); // [STAGES] of [ROWS + TOKENS][DEPTH]; after the last product [TOKENS][OUT_STRIDE] floats
+    if (T::WGMMA) shared += (WGMMA_ALIGNMENT - shared_address(shared) % WGMMA_ALIGNMENT) % WGMMA_ALIGNMENT;
     bf16 *stages = (bf16 *)shared;
+    uint64_t *barriers = (uint64_t *)(shared + T::USED_BYTES); // [STAGES]
     const int64_t n0 = (int64_t)blockIdx.x * T::ROWS;
     int64_t m0 = (int64_t)blockIdx.y * T::TOKENS;
+    TilePlace place = {(int)n0, 0, (int)m0, 0};
     if (MANY && p.args.products.start) {
         const Products &all = p.args.products;
         int i;
@@ -218,29 +263,57 @@ template <typename T, bool MANY> static __global__ void __launch_bounds__(T::THR
         if (!find_product(all.start, all.every, all.count, T::TOKENS, blockIdx.y, &i, &tile)) return;
         const int32_t *rows = all.start + i * all.every;
         m0 = tile * T::TOKENS;
+        place.x_row = (int)m0 + rows[0], place.w_matrix = i, place.x_matrix = all.x_step ? i : 0;
         p.args.M = rows[all.every] - rows[0];
         enter_product(&p, i, rows[0]);
     } else if (MANY) {
+        place.w_matrix = (int)blockIdx.z, place.x_matrix = p.args.products.x_step ? (int)blockIdx.z : 0;
         enter_product(&p, blockIdx.z, 0);
     }
     const int per_chunk = K_CHUNK / DEPTH, all = (int)((p.args.K + DEPTH - 1) / DEPTH);
     const int from = MANY ? 0 : (int)blockIdx.z * p.block_chunks * per_chunk;
     const int to = from + p.block_chunks * per_chunk < all ? from + p.block_chunks * per_chunk : all;
-    for (int s = 0; s < T::STAGES - 1; s++) {
-        if (from + s < to) load_stage<T>(p, stages + s * T::STAGE, n0, m0, (int64_t)(from + s) * DEPTH);
-        cp_async_commit();
+    if (T::COPY_ENGINE) {
+        if (threadIdx.x < T::STAGES) arrival_begin(barriers + threadIdx.x, 1);
+        __syncthreads();
+    }
+    for (int s = 0; s < T::AHEAD; s++) {
+        if (!T::COPY_ENGINE) {
+            if (from + s < to) load_stage<T>(p, stages + s * T::STAGE, n0, m0, (int64_t)(from + s) * DEPTH);
+            cp_async_commit();
+        } else if (threadIdx.x == 0 && from + s < to) {
+            copy_stage<T>(*maps, stages + s * T::STAGE, barriers + s, place, (from + s) * DEPTH);
+        }
     }
     float chunk[T::I][T::J][4] = {}, sum[T::I][T::J][4] = {};
-    for (int at = from, slot = 0; at < to; at++, slot = slot + 1 == T::STAGES ? 0 : slot + 1) {
-        cp_async_wait<T::STAGES - 2>();
-        __syncthreads(); // stage `at` is there for all, and the slot before it is read by nobody any more
-        int ahead = at + T::STAGES - 1, free_slot = slot == 0 ? T::STAGES - 1 : slot - 1;
-        if (ahead < to) load_stage<T>(p, stages + free_slot * T::STAGE, n0, m0, (int64_t)ahead * DEPTH);
-        cp_async_commit();
-        multiply_stage<T>(stages + slot * T::STAGE, chunk);
-        if ((at + 1) % per_chunk != 0 && at + 1 != to) continue;
+    for (int begin = from, slot = 0, round = 0; begin < to; begin += per_chunk) {
+        const int end = begin + per_chunk < to ? begin + per_chunk : to;
+        for (int at = begin; at < end; at++) {
+            if (T::COPY_ENGINE)
+                arrival_wait(barriers + slot, round);
+            else
+                cp_async_wait<T::AHEAD - 1>();
+            if (T::WGMMA && !T::COPY_ENGINE) fence_proxy_async();
+            __syncthreads(); // stage `at` is there for all, and the slot AHEAD of it is read by nobody any more
+            int ahead = at + T::AHEAD, free_slot = slot + T::AHEAD < T::STAGES ? slot + T::AHEAD : slot + T::AHEAD - T::STAGES;
+            if (!T::COPY_ENGINE) {
+                if (ahead < to) load_stage<T>(p, stages + free_slot * T::STAGE, n0, m0, (int64_t)ahead * DEPTH);
+                cp_async_commit();
+            } else {
+                if (threadIdx.x == 0 && ahead < to) copy_stage<T>(*maps, stages + free_slot * T::STAGE, barriers + free_slot, place, ahead * DEPTH);
+                __syncwarp();
+            }
+            if constexpr (T::WGMMA) {
+                begin_stage<T>(stages + slot * T::STAGE, at == begin, chunk[0]);
+                wgmma_wait<1>(chunk[0]); // the stage before is done
+            } else {
+                multiply_stage<T>(stages + slot * T::STAGE, chunk);
+            }
+            if (++slot == T::STAGES) slot = 0, round ^= 1;
+        }
+        if constexpr (T::WGMMA) wgmma_wait<0>(chunk[0]);
         if (!MANY && T::SHARED_OUT && p.partial) {
-            float *out = p.partial + ((int64_t)(at / per_chunk) * p.args.M + m0) * p.columns + n0;
+            float *out = p.partial + ((int64_t)(begin / per_chunk) * p.args.M + m0) * p.columns + n0;
             put_sums<T>(chunk, out, p.columns, p.args.M - m0);
         }
 #pragma unroll
@@ -250,7 +323,7 @@ template <typename T, bool MANY> static __global__ void __launch_bounds__(T::THR
 #pragma unroll
                 for (int e = 0; e < 4; e++) sum[i][j][e] += chunk[i][j][e], chunk[i][j][e] = 0.0f;
     }
-    cp_async_wait<0>();
+    if (!T::COPY_ENGINE) cp_async_wait<0>();
     __syncthreads(); // the stages' memory changes its use
     if (!MANY && T::SHARED_OUT && p.partial) {
         finish_tile<T>(p, (unsigned *)shared, n0, m0);
@@ -260,23 +333,40 @@ template <typename T, bool MANY> static __global__ void __launch_bounds__(T::THR
     __syncthreads();
     put_tile<T>(p, (float *)shared, n0, m0);
 }
+template <typename T, bool MANY> static __global__ void __launch_bounds__(T::THREADS) matmul_kernel(Product p) {
+    if (!T::WGMMA || HAS_WGMMA) multiply_tile<T, MANY>(p, NULL);
+}
+template <typename T, bool MANY>
+static __global__ void __launch_bounds__(T::THREADS) matmul_copied_kernel(const __grid_constant__ ProductMaps maps, Product p) {
+    if (HAS_WGMMA) multiply_tile<T, MANY>(p, &maps);
+}
 
 // ---- the choice of a shape -------------------------------------------------------------------------------
 typedef struct Shape {
-    void (*kernel)(Product), (*many)(Product);
+    void (*kernel)(Product), (*many)(Product); // NULL where the copy engine brings the stages
+    void (*copied)(ProductMaps, Product), (*many_copied)(ProductMaps, Product);
     int rows, tokens, threads;
     size_t shared_bytes;
-    bool vector_x, shared_out;
+    bool vector_x, wgmma, shared_out;
     float rate; // products per cycle of a multiprocessor, of the largest shape's, where tensor cores are the limit
 } Shape;
 template <typename T> static constexpr Shape shape_of(float rate) {
-    return {matmul_kernel<T, false>, matmul_kernel<T, true>, T::ROWS, T::TOKENS, T::THREADS, T::SHARED_BYTES, T::VECTOR_X, T::SHARED_OUT, rate};
+    Shape s = {NULL, NULL, NULL, NULL, T::ROWS, T::TOKENS, T::THREADS, T::SHARED_BYTES, T::VECTOR_X, T::WGMMA, T::SHARED_OUT, rate};
+    if constexpr (T::COPY_ENGINE)
+        s.copied = matmul_copied_kernel<T, false>, s.many_copied = matmul_copied_kernel<T, true>;
+    else
+        s.kernel = matmul_kernel<T, false>, s.many = matmul_kernel<T, true>;
+    return s;
 }
 static const Shape shapes[] = {
     shape_of<ProductTile<64, 8, 4, 1, 6>>(0.1f),          shape_of<ProductTile<64, 16, 4, 1, 6>>(0.2f),
     shape_of<ProductTile<64, 32, 4, 1, 4>>(0.35f),        shape_of<ProductTile<64, 64, 2, 2, 4>>(0.55f),
     shape_of<ProductTile<128, 64, 2, 2, 4>>(0.7f),        shape_of<ProductTile<128, 192, 2, 4, 4>>(1.0f),
     shape_of<ProductTile<64, 64, 2, 2, 4, false>>(0.3f), // whatever isn't aligned
+    shape_of<WarpgroupTile<64, 8, 7>>(0.1f),              shape_of<WarpgroupTile<64, 16, 7>>(0.2f),
+    shape_of<WarpgroupTile<64, 32, 6>>(0.35f),            shape_of<WarpgroupTile<64, 64, 6>>(0.55f),
+    shape_of<WarpgroupTile<128, 64, 4>>(0.7f),            shape_of<WarpgroupTile<128, 192, 5>>(1.0f),
+    shape_of<WarpgroupTile<64, 64, 5, false>>(0.3f),
 };
 enum { STREAMED = 64 }; // tokens up to which one tile takes all of them, and w is read once
 
@@ -297,7 +387,7 @@ static const Shape *choose(const CudaContext *context, const MatmulArgs *a) {
     double best_time = 0;
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         const Shape *s = &shapes[i];
-        if (s->vector_x != vector_x || s->shared_bytes > shared_limit(context->capability)) continue;
+        if (s->vector_x != vector_x || s->wgmma != context->wgmma || s->shared_bytes > shared_limit(context->capability)) continue;
         if (a->M <= STREAMED) {
             if (a->M <= s->tokens) return s;
             continue;
@@ -319,8 +409,30 @@ static int split_of(const CudaContext *context, const MatmulArgs *a, int64_t til
     return (int)(split < chunks ? split : chunks);
 }
 
-static void product_bf16(const CudaContext *context, const MatmulArgs *a) {
-    const Shape *shape = choose(context, a);
+static bool maps_of(const CudaContext *context, const MatmulArgs *a, const Shape *shape, ProductMaps *maps) {
+    const Products *all = &a->products;
+    int64_t count = all->count ? all->count : 1;
+    TensorMapArgs w = {a->w, packed_stride(a->K), (a->N + PANEL - 1) / PANEL * PANEL, count, packed_stride(a->K), all->w_step, shape->rows};
+    TensorMapArgs x = {a->x, a->K, a->M, all->x_step ? count : 1, a->ldx, all->x_step, shape->tokens};
+    return tensor_map(context, &w, &maps->w) && tensor_map(context, &x, &maps->x);
+}
+static void launch(const CudaContext *context, const Product &p, const Shape *shape, dim3 grid) {
+    dim3 block((unsigned)shape->threads);
+    bool many = p.args.products.count != 0;
+    if (!shape->copied) {
+        void (*kernel)(Product) = many ? shape->many : shape->kernel;
+        allow_shared(kernel, shape->shared_bytes);
+        LAUNCH(context->stream, kernel, grid, block, shape->shared_bytes, p);
+        return;
+    }
+    ProductMaps maps;
+    void (*kernel)(ProductMaps, Product) = many ? shape->many_copied : shape->copied;
+    if (!maps_of(context, &p.args, shape, &maps)) grid = dim3(0, 1, 1); // the launch fails, which finish() tells
+    allow_shared(kernel, shape->shared_bytes);
+    LAUNCH(context->stream, kernel, grid, block, shape->shared_bytes, maps, p);
+}
+
+static void product_bf16(const CudaContext *context, const MatmulArgs *a, const Shape *shape) {
     Product p = {};
     p.args = *a;
     p.vector_y = a->ldy % 4 == 0 && is_aligned(a->y, a->store == STORE_ACT ? 8 : 16);
@@ -332,10 +444,8 @@ static void product_bf16(const CudaContext *context, const MatmulArgs *a) {
         p.partial = (float *)context->scratch;
         p.tickets = context->tickets;
     }
-    allow_shared(shape->kernel, shape->shared_bytes);
     unsigned runs = p.partial ? ceil_div(p.chunks, p.block_chunks) : 1;
-    LAUNCH(context->stream, shape->kernel, dim3(ceil_div(a->N, shape->rows), ceil_div(a->M, shape->tokens), runs),
-           dim3((unsigned)shape->threads), shape->shared_bytes, p);
+    launch(context, p, shape, dim3(ceil_div(a->N, shape->rows), ceil_div(a->M, shape->tokens), runs));
 }
 
 // Chunks aren't shared out: products are many tiles already. The shape is chosen for the mean number of rows.
@@ -349,10 +459,68 @@ static void products_bf16(const CudaContext *context, const MatmulArgs *a) {
     p.vector_y = a->ldy % 4 == 0 && all->y_step % 4 == 0 && is_aligned(a->y, a->store == STORE_ACT ? 8 : 16);
     p.chunks = p.block_chunks = (int)ceil_div(a->K, K_CHUNK);
     p.columns = (int64_t)ceil_div(a->N, shape->rows) * shape->rows;
-    allow_shared(shape->many, shape->shared_bytes);
     unsigned tiles = ceil_div(a->M, shape->tokens) + (all->start ? (unsigned)all->count : 0);
-    LAUNCH(context->stream, shape->many, dim3(ceil_div(a->N, shape->rows), tiles, all->start ? 1 : (unsigned)all->count),
-           dim3((unsigned)shape->threads), shape->shared_bytes, p);
+    launch(context, p, shape, dim3(ceil_div(a->N, shape->rows), tiles, all->start ? 1 : (unsigned)all->count));
+}
+
+// ---- whether wgmma does what it should ---------------------------------------------------------------------
+// Each shape once, on small whole numbers, whose sums are exact in any order: its results must be those of plain C. What is
+// wrong would be a descriptor, a map, a swizzle or a layout of registers, and shows here.
+enum { TRIAL_N = 123, TRIAL_K = 328, TRIAL_ROWS = 192, TRIAL_PLACE = 16 << 20 };
+typedef struct Trial {
+    float x[TRIAL_ROWS][TRIAL_K], w[TRIAL_N][TRIAL_K], y[TRIAL_ROWS * TRIAL_N];
+    bf16 held[TRIAL_ROWS * (TRIAL_K + 16)]; // either, as the device has it
+} Trial;
+static float trial_value(int row, int k) { return (float)((row * 7 + k * 3 + row * k % 11) % 5 - 2); }
+
+// rows [rows][K] in rows of `stride`.
+static bool trial_upload(const CudaContext *context, Trial *t, const float (*rows)[TRIAL_K], int count, int64_t stride, void *to) {
+    memset(t->held, 0, sizeof t->held);
+    for (int r = 0; r < count; r++)
+        for (int k = 0; k < TRIAL_K; k++) {
+            uint32_t bits;
+            memcpy(&bits, &rows[r][k], sizeof bits);
+            t->held[r * stride + k] = (bf16)(bits >> 16); // exact
+        }
+    return cudaMemcpyAsync(to, t->held, sizeof t->held, cudaMemcpyHostToDevice, context->stream) == cudaSuccess &&
+           cudaStreamSynchronize(context->stream) == cudaSuccess;
+}
+static bool trial_passes(const CudaContext *context, Trial *t, const Shape *shape) {
+    char *memory = (char *)context->scratch;
+    CudaContext rest = *context; // its scratch lies behind the operands
+    MatmulArgs a = {};
+    a.M = shape->tokens - 3, a.N = TRIAL_N, a.K = TRIAL_K, a.dtype = DTYPE_BF16, a.store = STORE_F32; // a tile that isn't full
+    a.x = memory, a.w = memory + TRIAL_PLACE, a.y = memory + 2 * TRIAL_PLACE;
+    a.ldx = TRIAL_K + (shape->vector_x ? 0 : 1), a.ldy = TRIAL_N;
+    rest.scratch = memory + 3 * TRIAL_PLACE, rest.scratch_bytes = CUDA_SCRATCH - 3 * TRIAL_PLACE;
+    if (!trial_upload(context, t, t->x, (int)a.M, a.ldx, memory) ||
+        !trial_upload(context, t, t->w, TRIAL_N, packed_stride(TRIAL_K), memory + TRIAL_PLACE))
+        return false;
+    product_bf16(&rest, &a, shape);
+    bool ran = cudaGetLastError() == cudaSuccess;
+    ran = cudaMemcpyAsync(t->y, a.y, (size_t)(a.M * a.N) * sizeof(float), cudaMemcpyDeviceToHost, context->stream) == cudaSuccess && ran;
+    if (cudaStreamSynchronize(context->stream) != cudaSuccess || !ran) return false;
+    for (int m = 0; m < a.M; m++)
+        for (int n = 0; n < TRIAL_N; n++) {
+            float want = 0;
+            for (int k = 0; k < TRIAL_K; k++) want += t->x[m][k] * t->w[n][k];
+            if (t->y[m * TRIAL_N + n] != want) return false;
+        }
+    return true;
+}
+bool matmul_wgmma_works(const CudaContext *context) {
+    if (context->capability != 90 || !context->tensor_map_encode) return false;
+    Trial *t = (Trial *)malloc(sizeof *t);
+    bool works = t != NULL;
+    for (int r = 0; works && r < TRIAL_ROWS; r++)
+        for (int k = 0; k < TRIAL_K; k++) {
+            t->x[r][k] = trial_value(r + 1000, k);
+            if (r < TRIAL_N) t->w[r][k] = trial_value(r, k);
+        }
+    for (size_t i = 0; works && i < sizeof shapes / sizeof shapes[0]; i++)
+        if (shapes[i].wgmma) works = trial_passes(context, t, &shapes[i]);
+    free(t);
+    return works;
 }
 
 // ---- weights in blocks -----------------------------------------------------------------------------------
@@ -405,7 +573,7 @@ extern "C" void matmul_cuda(const Device *device, const MatmulArgs *args) {
         if (args->products.count)
             products_bf16(context, args);
         else
-            product_bf16(context, args);
+            product_bf16(context, args, choose(context, args));
         return;
     }
     ChainArgs chain = {};

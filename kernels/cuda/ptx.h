@@ -1,5 +1,5 @@
-// The only place with PTX: tensor-core products, their loads, asynchronous copies (PTX ISA 8, sections 9.7.13 and 9.7.8).
-// The emulated device has the same functions in plain C++.
+// The only place with PTX, beside Hopper's own in ptx_hopper.h: tensor-core products, their loads, asynchronous copies (PTX
+// ISA 8, sections 9.7.13 and 9.7.8). The emulated device has the same functions in plain C++.
 #ifndef RECKON_PTX_H
 #define RECKON_PTX_H
 #include <cuda_runtime.h>
@@ -58,5 +58,6 @@ static __device__ __forceinline__ uint32_t pack_bf16x2(float low, float high) { 
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
     return r;
 }
+#include "ptx_hopper.h"
 #endif
 #endif

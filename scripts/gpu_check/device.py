@@ -53,9 +53,9 @@ class Check:
             late = True
         return Done(process.returncode, out, err, time.perf_counter() - begun, late)
 
-    def json(self, *arguments: str, limit: float | None = None) -> tuple[dict | None, str]:
+    def json(self, *arguments: str, limit: float | None = None, **environment: str) -> tuple[dict | None, str]:
         """A reckon command's JSON document, or None and why there is none."""
-        done = self.run([self.reckon, *arguments, "--json"], limit)
+        done = self.run([self.reckon, *arguments, "--json"], limit, **environment)
         if done.status != 0 or done.late:
             return None, f"reckon {arguments[0]}: " + done.why()
         try:
@@ -97,7 +97,21 @@ class Check:
 # ---- operations ------------------------------------------------------------------------------------------
 def operations(check: Check, items: set[str]) -> None:
     """Each test program of the CUDA operations, against the slow twins."""
-    check.programs_pass("ops", [p for p in check.programs(False) if not items or any(item in os.path.basename(p) for item in items)])
+    programs = [p for p in check.programs(False) if not items or any(item in os.path.basename(p) for item in items)]
+    check.programs_pass("ops", programs)
+    for program in programs:
+        if os.path.basename(program) == "gpu_test_matmul":
+            kinds_of_products(check, program)
+
+
+def kinds_of_products(check: Check, program: str) -> None:
+    """Products by either kind of tensor-core instruction, whichever the device would choose."""
+    for kind in ("wgmma", "mma"):
+        done = check.run([program], RECKON_CUDA_PRODUCTS=kind)
+        totals = TOTALS.search(done.out)
+        passed, failed, _ = (int(n) for n in totals.groups()) if totals else (0, 0, 0)
+        met = None if "has none, 9.0 does" in done.out else done.status == 0 and not done.late and passed > 0 and failed == 0
+        check.report.row("ops", f"gpu_test_matmul by {kind}", "all pass", f"{passed} passed, {failed} failed", met, "" if met else done.why())
 
 
 def sanitizers(check: Check, items: set[str]) -> None:

@@ -65,9 +65,9 @@ class Speed:
         done = check.run([check.python, "-c", "import torch, transformers; print(torch.cuda.is_available())"], 120)
         self.no_peer = "" if done.status == 0 and "True" in done.out else "this python has no torch and transformers that see the device"
 
-    def ours(self, *arguments: str) -> tuple[dict | None, str]:
+    def ours(self, *arguments: str, **environment: str) -> tuple[dict | None, str]:
         with PeakMemory() as memory:
-            out, why = self.check.json("bench", *arguments, "--device", "cuda")
+            out, why = self.check.json("bench", *arguments, "--device", "cuda", **environment)
         if out:
             out["peak_device_bytes"] = memory.bytes
             self.results.append({"command": ["bench", *arguments], "result": out})
@@ -163,6 +163,8 @@ def gemm(s: Speed) -> None:
             continue
         s.beside(f"{name}, beside cuBLAS's free choice", 0.9, out["flops_per_second"] / 1e12,
                  s.peer("gemm", batch=rows, columns=columns, depth=depth), "TFLOP/s")
+        other, why = s.ours("gemm", "--batch", str(rows), "--columns", str(columns), "--depth", str(depth), RECKON_CUDA_PRODUCTS="mma")
+        s.row(f"{name}, by mma.sync", "a figure", f"{other['flops_per_second'] / 1e12:.4g} TFLOP/s" if other else "-", None, why)
 
 
 def operations(s: Speed) -> None:

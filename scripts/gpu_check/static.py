@@ -36,7 +36,7 @@ def parse(text: str) -> tuple[list[dict], list[str]]:
     kernels: dict[tuple[str, str], dict] = {}
     complaints, current, architecture, entry = [], None, "", None
     for line in text.splitlines():
-        if re.search(r"\b(warning|error|fatal)\b", line, re.IGNORECASE):
+        if re.search(r"\b(warning|error|fatal|potential performance loss)\b", line, re.IGNORECASE):
             complaints.append(line.strip())
         if found := ENTRY.search(line):
             entry, architecture = found.groups()

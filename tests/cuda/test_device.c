@@ -67,6 +67,38 @@ static void the_environment_names_it(void) {
     unsetenv("RECKON_DEVICE");
 }
 
+// Which tensor-core instruction multiplies is told, since it fixes the bits: wgmma where there is one that stands its trial.
+static void expect_variant(const char *want) {
+    Err err = {0};
+    Device *d;
+    OK(device_open("cuda", 1, &d, &err));
+    CHECK(strncmp(d->variant, want, strlen(want)) == 0);
+    device_close(d);
+}
+static void products_by_wgmma(void) {
+    emulation_reset();
+    emulation_machine()->major = 9;
+    expect_variant("sm_90, wgmma, cuBLASLt ");
+    setenv("RECKON_CUDA_PRODUCTS", "mma", 1);
+    expect_variant("sm_90, cuBLASLt ");
+    setenv("RECKON_CUDA_PRODUCTS", "wgmma", 1);
+    expect_variant("sm_90, wgmma, cuBLASLt ");
+    emulation_machine()->wrong_wgmma = true;
+    expect_refusal("cuda", ERR_UNAVAILABLE, "cuda:0", "compute capability 9.0 has it, but a trial came out wrong");
+    unsetenv("RECKON_CUDA_PRODUCTS");
+    expect_variant("sm_90, cuBLASLt ");
+    emulation_machine()->wrong_wgmma = false;
+    emulation_take_away("libcuda");
+    expect_variant("sm_90, cuBLASLt ");
+    emulation_reset();
+    setenv("RECKON_CUDA_PRODUCTS", "wgmma", 1);
+    expect_refusal("cuda", ERR_UNAVAILABLE, "cuda:0", "compute capability 8.0 has none, 9.0 does");
+    setenv("RECKON_CUDA_PRODUCTS", "tensor", 1);
+    expect_refusal("cuda", ERR_USAGE, "RECKON_CUDA_PRODUCTS", "found 'tensor', expected mma or wgmma");
+    unsetenv("RECKON_CUDA_PRODUCTS");
+    CHECK_INT(emulation_allocations(), 0);
+}
+
 // Pieces of one allocation: moved data is what was sent, cleared memory is zero, and what doesn't fit is told with figures.
 static void memory_of_one_allocation(void) {
     Err err = {0};
@@ -150,6 +182,7 @@ static void an_error_stays(void) {
 static const Test tests[] = {
     {"refusals", refusals},
     {"the environment names it", the_environment_names_it},
+    {"products by wgmma", products_by_wgmma},
     {"memory of one allocation", memory_of_one_allocation},
     {"a policy that doesn't fit", a_policy_that_does_not_fit},
     {"an error stays", an_error_stays},

@@ -38,6 +38,10 @@ unsigned char *shared_base() {
     }
     return shared_window + SHARED_BAND;
 }
+// As the device numbers its shared memory: not from 0, and no better aligned than the window.
+constexpr uint32_t SHARED_NUMBER = 0x480;
+uint32_t shared_number(const void *p) { return (uint32_t)((const unsigned char *)p - shared_base()) + SHARED_NUMBER; }
+const void *shared_pointer(uint32_t number) { return shared_base() + ((ptrdiff_t)number - (ptrdiff_t)SHARED_NUMBER); }
 bool in_shared(const void *p) {
     return shared_window && (size_t)((const unsigned char *)p - shared_base()) < block.shared_bytes;
 }
@@ -151,6 +155,7 @@ static void finish(Thread *t) {
     block.finished++;
     Warp *w = &block.warps[t->warp];
     w->finished |= 1u << t->lane;
+    hopper_thread_finished(t);
     if (w->waiting) warp_thread_finished(t);
     if (block.arrived)
         kernel_failure(cudaErrorLaunchFailure, NULL,
@@ -225,6 +230,7 @@ bool block_run(uint3 index, uint64_t seed) {
     for (Warp &w : block.warps) w.finished = w.waiting = 0;
     shared_open();
     checker_block_begins(block.shared_bytes);
+    hopper_block_begins();
     kernel_failed = false;
     kernel_runner = pthread_self(), kernel_active = true;
     run(pick(), main_fiber());
@@ -241,6 +247,7 @@ std::string waiting_threads() {
         std::string what;
         if (t.state == State::finished) what = "exited";
         if (t.state == State::at_barrier) what = text("wait in __syncthreads at %s:%d", block.barrier_file, block.barrier_line);
+        if (t.state == State::at_arrivals) what = "wait for an mbarrier whose phase doesn't end";
         if (t.state == State::in_collective) {
             uint32_t missing = lanes_missing(&t);
             if (!places.count(t.request.place)) places[t.request.place] = place_name(t.request.place);

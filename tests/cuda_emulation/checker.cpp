@@ -41,6 +41,14 @@ struct Published {
     uint32_t begin, end, release; // times of a block of this launch, and up to when it is published
 };
 static std::vector<Published> published;
+// When a thread's writes to shared memory were last shown to the tensor cores, and the same before the last barrier.
+static uint32_t proxy_fence[MAX_THREADS], settled_fence[MAX_THREADS];
+// The writer of a cell is the copy engine: beyond all threads, by the barrier it reports to.
+constexpr uint32_t ENGINE = 0x4000;
+struct Observed {
+    uint32_t by[MAX_THREADS]; // when each thread was last told that a phase had ended
+};
+static std::map<size_t, Observed> observed; // by barrier, in this block
 static bool fenced, acquired;
 static const unsigned char *allowed;
 static size_t allowed_bytes;
@@ -113,6 +121,7 @@ void checker_block_begins(size_t shared_bytes) {
     block_time = barrier_time = now++;
     published.push_back({block_time, UINT32_MAX, 0});
     fenced = acquired = false;
+    observed.clear();
 }
 void checker_barrier() {
     if (instrumented) barrier_time = now++;
@@ -130,6 +139,13 @@ void checker_warp_barrier(uint32_t warp, uint32_t mask) {
     now++;
 }
 void checker_fence() { fenced = true; }
+void checker_proxy_fence() {
+    if (!instrumented) return;
+    uint32_t *last = &proxy_fence[current->number];
+    if (*last <= barrier_time) settled_fence[current->number] = *last;
+    *last = now++;
+}
+uint32_t checker_now() { return instrumented ? now++ : 0; }
 static void atomic_on_device() {
     acquired = true;
     if (fenced && !published.empty()) published.back().release = now;
@@ -141,9 +157,31 @@ static bool was_published(uint32_t time) {
 }
 
 // ---- races -----------------------------------------------------------------------------------------------
+void checker_tile_landed(void *to, size_t bytes, size_t barrier) {
+    if (!instrumented) return;
+    checker_mark(to, bytes, BYTE_WRITTEN);
+    Cell *cells = shared_shadow.cells + ((const unsigned char *)to - shared_shadow.base);
+    for (size_t i = 0; i < bytes; i++) cells[i] = Cell{now, 0, 0, 0, (uint16_t)(ENGINE + barrier)};
+    now++;
+}
+void checker_observed(size_t barrier) {
+    if (instrumented) observed[barrier].by[current->number] = now++;
+}
+static bool engine_ordered(const Thread *me, uint32_t writer, uint32_t time) {
+    const Observed &o = observed[writer - ENGINE];
+    if (o.by[me->number] > time) return true;
+    for (uint32_t told : o.by) // somebody was told, and a barrier of the block came after
+        if (told > time && told <= barrier_time) return true;
+    return false;
+}
 static bool ordered(const Thread *me, uint32_t thread, uint32_t time) {
+    if (thread >= ENGINE) return engine_ordered(me, thread, time);
     if (time <= barrier_time || thread == me->number) return true;
     return thread / 32 == me->warp && time <= seen[me->number][thread % 32];
+}
+void checker_begun(uint32_t time, uint32_t thread, const void *place) {
+    if (instrumented && !ordered(current, thread, time))
+        kernel_failure(cudaErrorLaunchFailure, place, "mbarrier: no barrier of the block since its mbarrier.init");
 }
 // Whether an access of another block, at this time, isn't ordered before the present block.
 static bool foreign(uint32_t time) { return time > launch_time && time <= block_time && !was_published(time); }
@@ -153,7 +191,9 @@ static bool foreign(uint32_t time) { return time > launch_time && time <= block_
     kernel_failure(cudaErrorLaunchFailure, place,
                    text("data race: %s ", mine) + what + ", " + theirs + " by " + who + " with no barrier in between");
 }
-static std::string thread_text(uint32_t number) { return text("thread %u of the block", number & ~(uint32_t)ATOMIC); }
+static std::string thread_text(uint32_t number) {
+    return (number & ~(uint32_t)ATOMIC) >= ENGINE ? "the copy engine" : text("thread %u of the block", number & ~(uint32_t)ATOMIC);
+}
 
 // `floor`: what is older is of no concern; the launch for device memory, the block for shared memory.
 static void check_written(const Cell *c, uint32_t floor, const void *p, const void *place, const char *mine, bool atomic) {
@@ -265,12 +305,33 @@ static void check(Shadow *s, const unsigned char *p, size_t bytes, Access access
     }
 }
 
+void checker_async_read(const void *p, size_t bytes, const void *place) {
+    if (!instrumented || !(settings.checks & EMULATION_CHECK_RACES)) return;
+    const Cell *cells = shared_shadow.cells + ((const unsigned char *)p - shared_shadow.base);
+    for (size_t i = 0; i < bytes; i++) {
+        if (cells[i].writer >= ENGINE) continue; // not by ordinary writes
+        uint32_t writer = cells[i].writer & ~(uint32_t)ATOMIC, fence = proxy_fence[writer];
+        if (!ordered(current, writer, fence)) fence = settled_fence[writer];
+        if (cells[i].write_time > block_time && fence < cells[i].write_time)
+            kernel_failure(cudaErrorLaunchFailure, place,
+                           text("byte %td of shared memory, written by ", (const unsigned char *)p + i - shared_base()) + thread_text(writer) +
+                               ", is read by the tensor cores with no fence.proxy.async of that thread and barrier in between");
+    }
+}
 void checker_access(const void *p, size_t bytes, Access access, const void *place) {
     if (!instrumented) return;
     Shadow *s = shadow_of(p);
     if (!s) return;
     if (access == Access::atomic && s != &shared_shadow) atomic_on_device();
     check(s, (const unsigned char *)p, bytes, access, place);
+}
+void checker_unchanged(const void *p, size_t bytes, uint32_t since, const void *place) {
+    if (!instrumented || !(settings.checks & EMULATION_CHECK_RACES)) return;
+    size_t offset = (size_t)((const unsigned char *)p - shared_shadow.base);
+    for (size_t i = offset; i < offset + bytes; i++)
+        if (shared_shadow.cells[i].write_time > since || shared_shadow.flags[i] == BYTE_PENDING)
+            kernel_failure(cudaErrorLaunchFailure, place,
+                           text("byte %td of shared memory is written while a product under way reads it", shared_shadow.base + i - shared_base()));
 }
 void checker_copy_issued(void *to, size_t bytes, const void *) { checker_mark(to, bytes, BYTE_PENDING); }
 void checker_copy_landed(void *to, size_t bytes) { checker_mark(to, bytes, BYTE_WRITTEN); }

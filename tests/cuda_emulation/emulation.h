@@ -47,10 +47,11 @@ bool emulation_checker_active(void); // whether any file of this program is inst
 // ---- the machine -----------------------------------------------------------------------------------------
 typedef struct EmulationMachine {
     int devices;      // default 1
-    int major, minor; // compute capability, default 8.0
+    int major, minor; // compute capability, default 8.0, or RECKON_EMULATION_CAPABILITY, such as 90
     int multiprocessors;
     size_t memory_bytes; // of each device, default 256 MiB
     int driver_version;  // default 13000
+    bool wrong_wgmma;    // products of warpgroups come out wrong
 } EmulationMachine;
 EmulationMachine *emulation_machine(void);
 
@@ -72,9 +73,9 @@ void emulation_host_access_begin(void);
 void emulation_host_access_end(void);
 
 // ---- libraries that are opened at run time ----------------------------------------------------------------
-// What dlsym would find: cuBLASLt, NVML; NULL for the rest and for libraries taken away.
+// What dlsym would find: cuBLASLt, NVML, the driver; NULL for the rest and for libraries taken away.
 void *emulation_symbol(const char *library, const char *name);
-void emulation_take_away(const char *library_part); // "cublasLt", "nvidia-ml"; NULL gives all back
+void emulation_take_away(const char *library_part); // "cublasLt", "nvidia-ml", "libcuda"; NULL gives all back
 
 typedef struct EmulationNvml {
     double joules;           // total energy; grows with each kernel by joules_per_launch

@@ -4,6 +4,7 @@
 //   fibers.cpp   stacks and the switch between them
 //   block.cpp    a block: which thread runs next, barriers
 //   warp.cpp     collectives of a warp, tensor cores, asynchronous copies, atomics
+//   hopper.cpp   products of warpgroups, the copy engine
 //   memory.cpp   device and pinned memory, the host's guard, what a kernel wrote
 //   checker.cpp  the compiler's calls at each access of instrumented files
 //   launch.cpp   a launch: limits, order of blocks, repeats
@@ -79,7 +80,7 @@ bool on_fiber_stack(const void *p);
 bool in_fiber_guard(const void *p); // below a stack that overflowed
 
 // ---- block.cpp -------------------------------------------------------------------------------------------
-enum class State : uint8_t { fresh, ready, running, at_barrier, in_collective, finished };
+enum class State : uint8_t { fresh, ready, running, at_barrier, at_arrivals, in_collective, finished };
 
 struct Request {
     EmulatedCollective kind;
@@ -142,7 +143,23 @@ void thread_ready(uint32_t number);
 void thread_yield();
 unsigned char *shared_base();
 bool in_shared(const void *p); // in the launched part
+uint32_t shared_number(const void *p); // its address as instructions name it, and back
+const void *shared_pointer(uint32_t number);
 std::string waiting_threads();  // who waits where
+
+// ---- hopper.cpp ------------------------------------------------------------------------------------------
+struct WgmmaRequest {
+    float *d;
+    uint64_t a, b;
+    uint32_t columns;
+    bool add;
+};
+void hopper_block_begins();
+void hopper_issue(uint32_t warp, const void *place);
+void hopper_fence(uint32_t warp);
+void hopper_commit(uint32_t warp);
+void hopper_wait(uint32_t warp, int groups);
+void hopper_thread_finished(const Thread *t); // the last lane of a warp takes nothing with it
 
 // ---- warp.cpp --------------------------------------------------------------------------------------------
 void warp_thread_finished(Thread *t); // a lane that others wait for has exited
@@ -203,13 +220,25 @@ enum class Access { read, write, atomic };
 void checker_access(const void *p, size_t bytes, Access access, const void *place);
 void checker_copy_issued(void *to, size_t bytes, const void *place);
 void checker_copy_landed(void *to, size_t bytes);
+void checker_proxy_fence();
+// What the copy engine wrote, for barrier number `barrier`, may be read by whom the end of that barrier's phase was told.
+void checker_tile_landed(void *to, size_t bytes, size_t barrier);
+void checker_observed(size_t barrier);
+void checker_begun(uint32_t time, uint32_t thread, const void *place); // that thread's work of that time is ordered before now
+// Shared memory that tensor cores read by themselves: its writers have fenced, and a barrier came after.
+void checker_async_read(const void *p, size_t bytes, const void *place);
+uint32_t checker_now(); // what happens from now on is later
+void checker_unchanged(const void *p, size_t bytes, uint32_t since, const void *place); // still as at that time
 void checker_allow(const void *p, size_t bytes); // the arguments of the present launch
 
 // ---- launch.cpp ------------------------------------------------------------------------------------------
+struct alignas(64) Line { // as aligned as any argument may ask for
+    char bytes[64];
+};
 struct Launch {
     std::string name;
     EmulatedLaunch what;
-    std::shared_ptr<std::vector<max_align_t>> arguments;
+    std::shared_ptr<std::vector<Line>> arguments;
 };
 cudaError_t launch_check(const EmulatedLaunch *launch);
 Launch launch_copy(const EmulatedLaunch *launch);
@@ -224,6 +253,7 @@ void nvml_reset();
 void nvml_count_launch();
 void *nvml_symbol(const char *name);
 void *cublaslt_symbol(const char *name);
+void *driver_symbol(const char *name); // hopper.cpp
 void enqueue(struct EmulatedStream *stream, std::function<cudaError_t()> run); // for cublaslt.cpp; takes the lock
 cudaError_t api_enter();                      // what any call may have to answer first: no device, a sticky error
 cudaError_t api_result(cudaError_t error);    // remembered for cudaGetLastError

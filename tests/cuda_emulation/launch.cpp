@@ -41,7 +41,7 @@ Launch launch_copy(const EmulatedLaunch *l) {
     Launch copy;
     copy.name = l->name;
     copy.what = *l;
-    copy.arguments = std::make_shared<std::vector<max_align_t>>(l->arguments_size / sizeof(max_align_t) + 1);
+    copy.arguments = std::make_shared<std::vector<Line>>(l->arguments_size / sizeof(Line) + 1);
     l->copy(copy.arguments->data(), l->arguments);
     copy.what.arguments = copy.arguments->data();
     return copy;

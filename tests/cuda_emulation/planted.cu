@@ -128,6 +128,79 @@ bool async_copies(AsyncBug bug) {
     return true;
 }
 
+// y [128, 16] = a [128, depth] b [16, depth]^T by two warpgroups: a comes by the copy engine, b by ordinary stores. a is the number of
+// row and column, b that of its own.
+enum WarpgroupBug { WARPGROUP_RIGHT, NO_PROXY_FENCE, NO_STORE_BARRIER, NO_PRODUCT_WAIT, OVERWRITTEN, NO_REGISTER_FENCE, OTHER_TILE, MISALIGNED,
+                    NO_TILE_WAIT, WRONG_PARITY, TOO_MANY_BYTES, NO_BEGIN_BARRIER };
+struct alignas(64) Map {
+    uint64_t opaque[16];
+};
+enum { TILE_A = 128 * 128, TILE_B = 16 * 128, ROOM = TILE_A + TILE_B + 1024 + 64 };
+__global__ void warpgroup_kernel(const __grid_constant__ Map map, float *y, int depth, WarpgroupBug bug) {
+    SHARED(unsigned char, shared);
+    shared += (1024 - shared_address(shared) % 1024) % 1024;
+    uint16_t *a = (uint16_t *)shared, *b = (uint16_t *)(shared + TILE_A);
+    uint64_t *barrier = (uint64_t *)(shared + TILE_A + TILE_B);
+    int t = (int)threadIdx.x, lane = t % 32, group = t / 128;
+    float sums[2][4] = {};
+    if (t == 0) arrival_begin(barrier, 1);
+    if (bug != NO_BEGIN_BARRIER) __syncthreads();
+    for (int k0 = 0, parity = 0; k0 < depth; k0 += 64, parity ^= 1) {
+        if (t == (bug == NO_BEGIN_BARRIER ? 32 : 0)) {
+            arrival_expect(barrier, bug == TOO_MANY_BYTES ? TILE_A + 16 : TILE_A);
+            copy_tile(a, &map, k0, 0, 0, barrier);
+        }
+        for (int i = t; i < 16 * 64; i += 256) { // whole numbers up to 256 are exact in bf16
+            int row = i / 64, k = i % 64;
+            b[row * 64 + (k / 8 ^ (row & 7)) * 8 + k % 8] = k0 + k < depth ? (uint16_t)(__float_as_uint((float)((row + 3 * (k0 + k)) % 7)) >> 16) : 0;
+        }
+        if (bug != NO_PROXY_FENCE) fence_proxy_async();
+        if (bug != NO_TILE_WAIT) arrival_wait(barrier, bug == WRONG_PARITY ? parity ^ 1 : parity);
+        if (bug != NO_STORE_BARRIER) __syncthreads();
+        if (bug != NO_REGISTER_FENCE) wgmma_fence();
+        uint64_t tile_a = wgmma_tile(a + (bug == MISALIGNED ? 64 : bug == OTHER_TILE && t < 32 ? 16 : group * 64 * 64)), tile_b = wgmma_tile(b);
+        for (int k = 0; k < 4; k++) wgmma_m64k16_bf16(sums, tile_a + k * WGMMA_STEP, tile_b + k * WGMMA_STEP, k0 + k > 0);
+        wgmma_commit();
+        if (bug == OVERWRITTEN) {
+            __syncthreads();
+            b[t] = 0;
+        }
+        if (bug == NO_PRODUCT_WAIT && k0 + 64 >= depth)
+            for (int e = 0; e < 8; e++) y[(group * 64 + t % 128 / 32 * 16 + lane / 4 + e % 4 / 2 * 8) * 16 + e / 4 * 8 + lane % 4 * 2 + e % 2] = sums[e / 4][e % 4];
+        wgmma_wait<0>(sums);
+        __syncthreads();
+    }
+    for (int e = 0; e < 8 && bug != NO_PRODUCT_WAIT; e++)
+        y[(group * 64 + t % 128 / 32 * 16 + lane / 4 + e % 4 / 2 * 8) * 16 + e / 4 * 8 + lane % 4 * 2 + e % 2] = sums[e / 4][e % 4];
+}
+bool warpgroup(WarpgroupBug bug, int capability) {
+    typedef int (*Encode)(void *, int, uint32_t, void *, const uint64_t *, const uint64_t *, const uint32_t *, const uint32_t *, int, int, int, int);
+    const int rows = 100, depth = 160; // the tile reaches beyond both
+    EmulationMachine *m = emulation_machine();
+    int major = m->major, minor = m->minor;
+    m->major = capability / 10, m->minor = capability % 10;
+    std::vector<uint16_t> host((size_t)(rows * depth));
+    for (int i = 0; i < rows * depth; i++) host[(size_t)i] = (uint16_t)(__float_as_uint((float)((i / depth * 5 + i % depth) % 11)) >> 16);
+    Array<uint16_t> a(host.size());
+    Array<float> y(128 * 16);
+    cudaMemcpy(a.p, host.data(), host.size() * 2, cudaMemcpyHostToDevice);
+    const uint64_t sizes[] = {depth, rows, 1}, strides[] = {depth * 2, depth * 2};
+    const uint32_t box[] = {64, 128, 1}, ones[] = {1, 1, 1};
+    Map map;
+    bool right = ((Encode)emulation_symbol("libcuda", "cuTensorMapEncodeTiled"))(&map, 9, 3, a.p, sizes, strides, box, ones, 0, 3, 3, 0) == 0;
+    LAUNCH(0, warpgroup_kernel, 1, 256, ROOM, map, y.p, depth, bug);
+    right = done() && right;
+    m->major = major, m->minor = minor;
+    if (!right) return false;
+    std::vector<float> h = y.host();
+    for (int i = 0; i < 128 * 16; i++) {
+        int row = i / 16, column = i % 16, want = 0;
+        for (int k = 0; k < depth && row < rows; k++) want += (row * 5 + k) % 11 * ((column + 3 * k) % 7);
+        if (h[(size_t)i] != (float)want) return false;
+    }
+    return true;
+}
+
 enum BoundsBug { SHARED_READ, SHARED_WRITE, DEVICE_READ, DEVICE_WRITE, DEVICE_FAR, LOCAL, STACK, TRAP };
 __device__ __attribute__((noinline)) int deep(int *p, int depth) {
     int frame[64];
@@ -511,6 +584,18 @@ bool order_of_atomics(void) {
 }
 bool stack_overflow(void) { return bounds(STACK); }
 bool trap(void) { return bounds(TRAP); }
+bool product_reads_unfenced(void) { return warpgroup(NO_PROXY_FENCE, 90); }
+bool product_reads_without_barrier(void) { return warpgroup(NO_STORE_BARRIER, 90); }
+bool product_not_awaited(void) { return warpgroup(NO_PRODUCT_WAIT, 90); }
+bool product_operands_overwritten(void) { return warpgroup(OVERWRITTEN, 90); }
+bool product_registers_unfenced(void) { return warpgroup(NO_REGISTER_FENCE, 90); }
+bool product_warps_differ(void) { return warpgroup(OTHER_TILE, 90); }
+bool product_tile_misaligned(void) { return warpgroup(MISALIGNED, 90); }
+bool product_on_older_device(void) { return warpgroup(WARPGROUP_RIGHT, 80); }
+bool tile_not_awaited(void) { return warpgroup(NO_TILE_WAIT, 90); }
+bool tile_of_wrong_parity(void) { return warpgroup(WRONG_PARITY, 90); }
+bool tile_of_too_many_bytes(void) { return warpgroup(TOO_MANY_BYTES, 90); }
+bool arrivals_begun_without_barrier(void) { return warpgroup(NO_BEGIN_BARRIER, 90); }
 bool missing_synchronization(void) {
     Array<float> x(64, 1, 0), y(64, 0, 0);
     float *pinned;
@@ -556,6 +641,7 @@ bool right_transposed_loads(void) {
         if (v) return false;
     return true;
 }
+bool right_warpgroup_product(void) { return warpgroup(WARPGROUP_RIGHT, 90); }
 bool right_ticket(void) { return tickets(TICKET_RIGHT); }
 bool right_atomics(void) {
     Array<int> counts(7, 0, 0);

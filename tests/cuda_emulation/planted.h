@@ -44,6 +44,18 @@ extern "C" {
     X(order_of_atomics)                                                                                      \
     X(stack_overflow)                                                                                        \
     X(trap)                                                                                                  \
+    X(product_reads_unfenced)                                                                                \
+    X(product_reads_without_barrier)                                                                         \
+    X(product_not_awaited)                                                                                   \
+    X(product_operands_overwritten)                                                                          \
+    X(product_registers_unfenced)                                                                            \
+    X(product_warps_differ)                                                                                  \
+    X(product_tile_misaligned)                                                                               \
+    X(product_on_older_device)                                                                               \
+    X(tile_not_awaited)                                                                                      \
+    X(tile_of_wrong_parity)                                                                                  \
+    X(tile_of_too_many_bytes)                                                                                \
+    X(arrivals_begun_without_barrier)                                                                        \
     X(missing_synchronization)                                                                               \
     X(copy_out_of_bounds)
 #define RIGHT(X)                                                                                             \
@@ -55,6 +67,7 @@ extern "C" {
     X(right_async_copies)                                                                                    \
     X(right_matrix_product)                                                                                  \
     X(right_transposed_loads)                                                                                \
+    X(right_warpgroup_product)                                                                               \
     X(right_ticket)                                                                                          \
     X(right_atomics)                                                                                         \
     X(right_barrier_votes)                                                                                   \

@@ -13,9 +13,29 @@ void cp_async_16(void *shared, const void *global, bool valid);
 void cp_async_4(void *shared, const void *global, bool valid);
 void cp_async_commit(void);
 void emulation_async_wait(int groups);
+uint32_t shared_address(const void *p);
+void emulation_wgmma(float *d, uint64_t a, uint64_t b, int columns, int add);
+void wgmma_fence(void);
+void wgmma_commit(void);
+void emulation_wgmma_wait(int groups);
+void fence_proxy_async(void);
+void arrival_begin(uint64_t *barrier, int arrivals);
+void arrival_expect(uint64_t *barrier, int bytes);
+void arrival_wait(uint64_t *barrier, int parity);
+void copy_tile(void *tile, const void *map, int column, int row, int matrix, uint64_t *barrier);
 float exp2_approx(float x);
 uint32_t pack_bf16x2(float low, float high);
 }
 template <int N> static inline void cp_async_wait(void) { emulation_async_wait(N); }
+
+constexpr bool HAS_WGMMA = true; // asked of the machine when it is used
+enum { WGMMA_STEP = 32 >> 4, WGMMA_ALIGNMENT = 1024 };
+static inline uint64_t wgmma_tile(const void *tile) {
+    return (uint64_t)((shared_address(tile) & 0x3ffff) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
+}
+template <int COUNT> static inline void wgmma_m64k16_bf16(float (&d)[COUNT][4], uint64_t a, uint64_t b, bool add) {
+    emulation_wgmma(d[0], a, b, 8 * COUNT, add);
+}
+template <int N, int COUNT> static inline void wgmma_wait(float (&)[COUNT][4]) { emulation_wgmma_wait(N); }
 
 #endif

@@ -84,7 +84,8 @@ static void defaults() {
     settings.repeats = (int)from_environment("RECKON_EMULATION_REPEATS", 1);
     settings.guard = true;
     settings.checks = EMULATION_CHECK_UNWRITTEN | EMULATION_CHECK_RACES;
-    machine = EmulationMachine{1, 8, 0, 4, (size_t)256 << 20, 13000};
+    int capability = (int)from_environment("RECKON_EMULATION_CAPABILITY", 80);
+    machine = EmulationMachine{1, capability / 10, capability % 10, 4, (size_t)256 << 20, 13000, false};
 }
 static struct Start {
     Start() { defaults(), nvml_reset(); }
@@ -125,5 +126,6 @@ void *emulation_symbol(const char *library, const char *name) {
         if (strstr(library, part.c_str())) return NULL;
     if (strstr(library, "cublasLt")) return cublaslt_symbol(name);
     if (strstr(library, "nvidia-ml")) return nvml_symbol(name);
+    if (strstr(library, "libcuda")) return driver_symbol(name);
     return NULL;
 }

@@ -12,7 +12,7 @@ const char *collective_name(EmulatedCollective kind) {
         "__syncwarp",        "__shfl_sync",       "__shfl_up_sync",    "__shfl_down_sync",  "__shfl_xor_sync",   "__ballot_sync",
         "__any_sync",        "__all_sync",        "__match_any_sync",  "__reduce_add_sync", "__reduce_min_sync", "__reduce_max_sync",
         "__reduce_min_sync", "__reduce_max_sync", "__reduce_and_sync", "__reduce_or_sync",  "__reduce_xor_sync", "mma",
-        "ldmatrix"};
+        "ldmatrix",          "wgmma",             "wgmma.fence",       "wgmma.commit_group", "wgmma.wait_group"};
     return names[kind];
 }
 
@@ -138,6 +138,14 @@ static void complete(EmulatedCollective kind, uint32_t warp, uint32_t mask, cons
         mma(warp);
     } else if (kind == EMULATED_LDMATRIX) {
         ldmatrix(warp, current->request.operand, current->request.width != 0, place);
+    } else if (kind == EMULATED_WGMMA) {
+        hopper_issue(warp, place);
+    } else if (kind == EMULATED_WGMMA_FENCE) {
+        hopper_fence(warp);
+    } else if (kind == EMULATED_WGMMA_COMMIT) {
+        hopper_commit(warp);
+    } else if (kind == EMULATED_WGMMA_WAIT) {
+        hopper_wait(warp, (int)current->request.operand);
     } else if (kind >= EMULATED_REDUCE_ADD && kind <= EMULATED_REDUCE_XOR) {
         uint64_t result = reduced(kind, warp, mask);
         FOR_LANES(lane, mask) lane_of(warp, lane)->request.value = result;
@@ -279,6 +287,14 @@ void mma_m16n8k16_bf16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
     MmaOperands operands = {d, a, b};
     collective(EMULATED_MMA, ~0u, (uint64_t)(uintptr_t)&operands, 0, 0, __builtin_return_address(0));
 }
+// Of warpgroups (hopper.cpp), warp by warp.
+void emulation_wgmma(float *d, uint64_t a, uint64_t b, int columns, int add) {
+    WgmmaRequest request = {d, a, b, (uint32_t)columns, add != 0};
+    collective(EMULATED_WGMMA, ~0u, (uint64_t)(uintptr_t)&request, 0, 32, __builtin_return_address(0));
+}
+void wgmma_fence(void) { collective(EMULATED_WGMMA_FENCE, ~0u, 0, 0, 32, __builtin_return_address(0)); }
+void wgmma_commit(void) { collective(EMULATED_WGMMA_COMMIT, ~0u, 0, 0, 32, __builtin_return_address(0)); }
+void emulation_wgmma_wait(int groups) { collective(EMULATED_WGMMA_WAIT, ~0u, 0, (uint32_t)groups, 32, __builtin_return_address(0)); }
 // `width` says whether transposed, so that lanes that differ in form are told apart by the operand.
 #define LDMATRIX(name, matrices, transposed)                                                                 \
     void name(uint32_t r[matrices], const void *row) {                                                       \
