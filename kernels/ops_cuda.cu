@@ -299,7 +299,7 @@ static bool choose_products(CudaState *s, Err *err) {
     bool mma = wish && !strcmp(wish, "mma"), wgmma = wish && !strcmp(wish, "wgmma");
     if (wish && *wish && !mma && !wgmma) return fail(err, ERR_USAGE, "RECKON_CUDA_PRODUCTS", "found '%.20s', expected mma or wgmma", wish);
     tensor_map_open(s);
-    s->wgmma = !mma && matmul_wgmma_works(s);
+    s->wgmma = !mma && wgmma_works(s);
     return s->wgmma || !wgmma ||
            fail(err, ERR_UNAVAILABLE, s->where, "RECKON_CUDA_PRODUCTS asks for wgmma: compute capability %d.%d %s", s->capability / 10,
                 s->capability % 10, s->capability == 90 ? "has it, but a trial came out wrong or the driver has no tensor maps" : "has none, 9.0 does");

@@ -399,7 +399,7 @@ INLINE void put_step_lanes(const void *x, int64_t ld, int64_t t, bool has_odd, i
     }
 }
 
-enum { PACK_STEPS = 4 }; // at a time: their lines are read once, though a block takes part of a line
+enum { PACK_STEPS = 4, PACK_AHEAD = 16 }; // at a time: their lines are read once, though a block takes part of a line; tokens asked for beforehand
 typedef struct Place { // of the next step: a segment, and a token of it
     int segment;
     int64_t token;
@@ -412,6 +412,9 @@ INLINE Place pack_tokens(const MatmulGradArgs *a, const void *x, int64_t ld, int
         int64_t end = a->segments.start[at.segment + 1], count = (end - at.token + per_step - 1) / per_step;
         if (count > PACK_STEPS) count = PACK_STEPS;
         if (count > steps - done) count = steps - done;
+        for (int64_t t = at.token + PACK_AHEAD; t < at.token + PACK_AHEAD + count * per_step && t < last; t++)
+            for (int64_t c = (t * ld + from * width) * 4 / per_step; c < (t * ld + (to * width < C ? to * width : C)) * 4 / per_step; c += 64)
+                __builtin_prefetch((const char *)x + c, 0, 3);
         for (int64_t b = from; b < to; b++) {
             int64_t c0 = b * width, columns = C - c0 < width ? C - c0 : width;
             char *step = out + ((b - from) * steps + done) * width * 4;

@@ -46,7 +46,7 @@ struct CudaContext {
     size_t scratch_bytes; // CUDA_SCRATCH
     unsigned *tickets;    // [CUDA_TICKETS] zero when an operation begins, and zero again when it ends
     struct CublasLt *blas; // NULL where the library isn't there: own kernels do its work
-    bool wgmma;           // matmul.cu's products are wgmma; otherwise mma.sync
+    bool wgmma;           // products of matmul.cu and the head are wgmma; otherwise mma.sync
     void *tensor_map_encode; // of the driver, or NULL (tensor_map.cu)
 };
 enum { CUDA_SCRATCH = 64 << 20, CUDA_TICKETS = 4096 };
@@ -102,8 +102,8 @@ static inline __device__ float warp_max(float x) { // NaN wins
 RECKON_OPERATIONS(DECLARE_CUDA)
 #undef DECLARE_CUDA
 
-// Whether this device can be given `wgmma`: it is of sm_90, and its products come out right. Uses scratch and waits.
-bool matmul_wgmma_works(const CudaContext *context);
+// Whether this device can be given `wgmma`: it is of sm_90, and products come out right (trial.cu). Takes memory for a while, and waits.
+bool wgmma_works(const CudaContext *context);
 // matmul.cu: w of such a product, in blocks, into its scratch in the packed form.
 void decode_blocks(const Device *device, const MatmulArgs *args);
 // The packed form of the transpose of args->w, [K, N], into args->scratch (pack.cu).

@@ -104,9 +104,11 @@ static __device__ __forceinline__ void clear_columns(const DistillTileArgs &t, i
 
 template <class Product, bool GRADIENT> __global__ void __launch_bounds__(THREADS, 1) distill_kernel(DistillTileArgs t) {
     constexpr int EACH = Product::TOKENS / WARPS;
-    static_assert(Product::GROUPS == 1 && Product::TOKENS * OUT_STRIDE * (int)sizeof(float) <= STAGES * HeadStage<Product>::BYTES,
+    static_assert(Product::GROUPS == 1 && Product::TOKENS * OUT_STRIDE * (int)sizeof(float) <= HeadStage<Product>::ALL_BYTES,
                   "a tile's logits fit into the stages");
+    if (Product::BY_WARPGROUP && !HAS_WGMMA) return;
     SHARED(unsigned char, shared);
+    shared = HeadStage<Product>::place(shared);
     const DistillArgs &a = t.grad.forward;
     float *out = (float *)shared, teacher[EACH][COLUMNS], student[COLUMNS];
     int64_t m0 = (int64_t)blockIdx.x * Product::TOKENS;
@@ -151,7 +153,7 @@ __global__ void __launch_bounds__(THREADS) merge_distill_kernel(DistillArgs a) {
 }
 
 template <class Product, bool GRADIENT> static void launch_distill_tiles(const CudaContext *context, const DistillTileArgs &t, int64_t columns) {
-    size_t shared = (size_t)STAGES * HeadStage<Product>::BYTES;
+    size_t shared = (size_t)HeadStage<Product>::SHARED_BYTES;
     dim3 grid(ceil_div(t.student.M, Product::TOKENS), ceil_div(columns, VOCAB_BLOCK));
     auto *kernel = distill_kernel<Product, GRADIENT>;
     allow_shared(kernel, shared);
@@ -167,6 +169,8 @@ template <bool GRADIENT> static void launch_distill(const Device *device, const 
                          (float)log_double((double)(1.0f - a.beta))};
     if (a.student.dtype == DTYPE_F32)
         launch_distill_tiles<FloatProduct, GRADIENT>(context, t, columns);
+    else if (context->wgmma)
+        launch_distill_tiles<WarpgroupProduct<32, 1>, GRADIENT>(context, t, columns);
     else
         launch_distill_tiles<HalfProduct<32, 1>, GRADIENT>(context, t, columns);
 }

@@ -11,6 +11,7 @@
 //     of a logit can't depend on the tile. Few rows make narrow tiles (8, 32): then the weights are streamed at the speed
 //     of memory, with 50 to 200 KiB under way per multiprocessor. Many rows make tiles of 64 or 96: with the chunk's sums
 //     and the totals, 96 tokens are what 255 registers hold, and each weight read from L2 serves 96 products.
+//     Where products are wgmma (cuda.h) they are m64nNk16 instead, which reads the stages where they lie.
 //   fp32: 8 entries by 4 tokens per thread, fused multiply-adds; tiles of 32 tokens.
 //   Kept sets become a bitmap in shared memory before the product; a tile without any kept entry skips the product.
 // merge_kernel: a warp per row merges the blocks (vocabulary.h).
@@ -113,9 +114,11 @@ static __device__ __forceinline__ void finish_gradient(const HeadGradArgs &g, in
 // Shared memory: the stages, later a group's logits in their place; the kept bits [TOKENS][8]; first [TOKENS].
 template <class Product, bool GRADIENT>
 __global__ void __launch_bounds__(THREADS, Product::RESIDENT) tile_kernel(HeadTileArgs t) {
-    constexpr int EACH = Product::TOKENS / Product::GROUPS, STAGES_BYTES = STAGES * HeadStage<Product>::BYTES;
+    constexpr int EACH = Product::TOKENS / Product::GROUPS, STAGES_BYTES = HeadStage<Product>::ALL_BYTES;
     static_assert(EACH * OUT_STRIDE * (int)sizeof(float) <= STAGES_BYTES, "a group's logits fit into the stages");
+    if (Product::BY_WARPGROUP && !HAS_WGMMA) return;
     SHARED(unsigned char, shared);
+    shared = HeadStage<Product>::place(shared);
     const HeadArgs &a = t.grad.forward;
     uint32_t *keep = (uint32_t *)(shared + STAGES_BYTES);
     float *out = (float *)shared;
@@ -152,7 +155,7 @@ __global__ void __launch_bounds__(MERGE_WARPS * 32) merge_kernel(HeadArgs a) {
 // ---- the operations --------------------------------------------------------------------------------------
 template <class Product, bool GRADIENT> static void launch_tiles(const CudaContext *context, const HeadTileArgs &t) {
     const HeadArgs &a = t.grad.forward;
-    size_t shared = (size_t)STAGES * HeadStage<Product>::BYTES + (size_t)Product::TOKENS * 9 * sizeof(uint32_t);
+    size_t shared = (size_t)HeadStage<Product>::SHARED_BYTES + (size_t)Product::TOKENS * 9 * sizeof(uint32_t);
     dim3 grid(ceil_div(a.M, Product::TOKENS), ceil_div(a.V, VOCAB_BLOCK));
     auto *kernel = tile_kernel<Product, GRADIENT>;
     allow_shared(kernel, shared);
@@ -160,6 +163,18 @@ template <class Product, bool GRADIENT> static void launch_tiles(const CudaConte
 }
 
 // Rows alone choose the width of the tiles; it changes no bit.
+template <class Of8, class Of32, class Of64, class Of96, bool GRADIENT>
+static void launch_by_rows(const CudaContext *context, const HeadTileArgs &t) {
+    int64_t M = t.grad.forward.M;
+    if (M <= 8)
+        launch_tiles<Of8, GRADIENT>(context, t);
+    else if (M <= 32)
+        launch_tiles<Of32, GRADIENT>(context, t);
+    else if (ceil_div(M, 64) == ceil_div(M, 96))
+        launch_tiles<Of64, GRADIENT>(context, t);
+    else
+        launch_tiles<Of96, GRADIENT>(context, t);
+}
 template <bool GRADIENT> static void launch_head(const Device *device, const HeadGradArgs &given) {
     const CudaContext *context = cuda_context(device);
     HeadGradArgs grad = given;
@@ -168,14 +183,10 @@ template <bool GRADIENT> static void launch_head(const Device *device, const Hea
     HeadTileArgs t = {grad, head_side(a)};
     if (a.dtype == DTYPE_F32)
         launch_tiles<FloatProduct, GRADIENT>(context, t);
-    else if (a.M <= 8)
-        launch_tiles<HalfProduct<8, 3>, GRADIENT>(context, t);
-    else if (a.M <= 32)
-        launch_tiles<HalfProduct<32, 2>, GRADIENT>(context, t);
-    else if (ceil_div(a.M, 64) == ceil_div(a.M, 96))
-        launch_tiles<HalfProduct<64, 1>, GRADIENT>(context, t);
+    else if (context->wgmma)
+        launch_by_rows<WarpgroupProduct<8, 2>, WarpgroupProduct<32, 2>, WarpgroupProduct<64, 1>, WarpgroupProduct<96, 1>, GRADIENT>(context, t);
     else
-        launch_tiles<HalfProduct<96, 1>, GRADIENT>(context, t);
+        launch_by_rows<HalfProduct<8, 3>, HalfProduct<32, 2>, HalfProduct<64, 1>, HalfProduct<96, 1>, GRADIENT>(context, t);
 }
 
 extern "C" void head_cuda(const Device *device, const HeadArgs *args) {

@@ -4,7 +4,7 @@
 #define RECKON_HEAD_TILE_H
 #include "vocabulary.h"
 
-enum { THREADS = 256, WARPS = THREADS / 32, STAGES = 4, ROW_BYTES = 64, PARTS = ROW_BYTES / 16 };
+enum { THREADS = 256, WARPS = THREADS / 32, ROW_BYTES = 64, PARTS = ROW_BYTES / 16 };
 enum { OUT_STRIDE = VOCAB_BLOCK + 4 }; // of a token's logits in shared memory: writes by columns meet in no bank
 
 // What a product is made of: rows x [M, C] and vocabulary w [V, C].
@@ -34,12 +34,13 @@ static __device__ __forceinline__ int part_offset(int row, int part) { return ro
 
 // ---- products --------------------------------------------------------------------------------------------
 // A product holds the sums of [256, TOKENS] in registers. Its stage in shared memory: 256 rows of weights, then TOKENS
-// rows of x. It hands the result over in GROUPS parts of TOKENS / GROUPS tokens.
+// rows of x. It hands the result over in GROUPS parts of TOKENS / GROUPS tokens. Of its STAGES, AHEAD are under way.
 
 // Warps lie 8 by 1, or 4 by 2 over wide tiles; each has ROWS x 16 entries by TILES x 8 tokens.
 template <int N, int PER_MULTIPROCESSOR> struct HalfProduct {
     typedef bf16 Element;
-    static constexpr int TOKENS = N, GROUPS = N >= 64 ? 2 : 1, RESIDENT = PER_MULTIPROCESSOR;
+    static constexpr bool BY_WARPGROUP = false;
+    static constexpr int TOKENS = N, GROUPS = N >= 64 ? 2 : 1, RESIDENT = PER_MULTIPROCESSOR, STAGES = 4, AHEAD = STAGES - 1;
     static constexpr int ROWS = VOCAB_BLOCK / (WARPS / GROUPS) / 16, TILES = N / GROUPS / 8;
     float chunk[ROWS][TILES][4], total[ROWS][TILES][4];
 
@@ -56,7 +57,7 @@ template <int N, int PER_MULTIPROCESSOR> struct HalfProduct {
     static __device__ __forceinline__ int first_row(void) { return (int)threadIdx.x / 32 / GROUPS * ROWS * 16; }
     static __device__ __forceinline__ int group(void) { return (int)threadIdx.x / 32 % GROUPS; }
 
-    __device__ __forceinline__ void multiply(const unsigned char *stage) {
+    __device__ __forceinline__ void multiply(const unsigned char *stage, bool) {
         int lane = (int)threadIdx.x % 32, token = VOCAB_BLOCK + group() * TILES * 8 + lane % 8;
 #pragma unroll
         for (int part = 0; part < PARTS; part += 2) {
@@ -93,10 +94,57 @@ template <int N, int PER_MULTIPROCESSOR> struct HalfProduct {
     }
 };
 
+// The same by wgmma (ptx_hopper.h), which a device has for all its products or for none (CudaContext.wgmma): a warpgroup has 128
+// entries, in two halves of 64. A stage's products run on while the next is waited for.
+template <int N, int PER_MULTIPROCESSOR> struct WarpgroupProduct {
+    typedef bf16 Element;
+    static constexpr bool BY_WARPGROUP = true;
+    static constexpr int TOKENS = N, GROUPS = N >= 64 ? 2 : 1, RESIDENT = PER_MULTIPROCESSOR, STAGES = 5, AHEAD = STAGES - 2;
+    static constexpr int HALVES = 2, TILES = N / 8;
+    float chunk[HALVES][TILES][4], total[HALVES][TILES][4];
+
+    __device__ __forceinline__ void clear(void) {
+        for (int h = 0; h < HALVES; h++)
+            for (int t = 0; t < TILES; t++)
+                for (int i = 0; i < 4; i++) chunk[h][t][i] = total[h][t][i] = 0;
+    }
+    __device__ __forceinline__ void end_chunk(void) {
+        wgmma_wait<0>(chunk[0], chunk[1]);
+        for (int h = 0; h < HALVES; h++)
+            for (int t = 0; t < TILES; t++)
+                for (int i = 0; i < 4; i++) total[h][t][i] += chunk[h][t][i];
+    }
+    __device__ __forceinline__ void multiply(const unsigned char *stage, bool begins) {
+        const unsigned char *rows = stage + (int)threadIdx.x / 128 * 128 * ROW_BYTES;
+        uint64_t low = wgmma_narrow_tile(rows), high = wgmma_narrow_tile(rows + 64 * ROW_BYTES), x = wgmma_narrow_tile(stage + VOCAB_BLOCK * ROW_BYTES);
+        wgmma_fence();
+#pragma unroll
+        for (int k = 0; k < PARTS / 2; k++) {
+            wgmma_m64k16_bf16(chunk[0], low + k * WGMMA_STEP, x + k * WGMMA_STEP, !begins || k > 0);
+            wgmma_m64k16_bf16(chunk[1], high + k * WGMMA_STEP, x + k * WGMMA_STEP, !begins || k > 0);
+        }
+        wgmma_commit();
+        wgmma_wait<1>(chunk[0], chunk[1]); // the stage before is done
+    }
+    // out [TOKENS / GROUPS][OUT_STRIDE]
+    __device__ __forceinline__ void hand_over(float *out, int group) const {
+        int lane = (int)threadIdx.x % 32, row = (int)threadIdx.x / 128 * 128 + (int)threadIdx.x % 128 / 32 * 16 + lane / 4;
+#pragma unroll
+        for (int h = 0; h < HALVES; h++)
+#pragma unroll
+            for (int t = 0; t < TILES; t++)
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    if (t / (TILES / GROUPS) == group)
+                        out[(t % (TILES / GROUPS) * 8 + lane % 4 * 2 + i % 2) * OUT_STRIDE + h * 64 + row + i / 2 * 8] = total[h][t][i];
+    }
+};
+
 // A warp has 4 tokens, a lane 8 entries of each.
 struct FloatProduct {
     typedef float Element;
-    static constexpr int TOKENS = 32, GROUPS = 1, RESIDENT = 2, EACH = TOKENS / WARPS;
+    static constexpr bool BY_WARPGROUP = false;
+    static constexpr int TOKENS = 32, GROUPS = 1, RESIDENT = 2, EACH = TOKENS / WARPS, STAGES = 4, AHEAD = STAGES - 1;
     float chunk[COLUMNS][EACH], total[COLUMNS][EACH];
 
     __device__ __forceinline__ void clear(void) {
@@ -107,7 +155,7 @@ struct FloatProduct {
         for (int c = 0; c < COLUMNS; c++)
             for (int t = 0; t < EACH; t++) total[c][t] += chunk[c][t], chunk[c][t] = 0;
     }
-    __device__ __forceinline__ void multiply(const unsigned char *stage) {
+    __device__ __forceinline__ void multiply(const unsigned char *stage, bool) {
         int lane = (int)threadIdx.x % 32, token = VOCAB_BLOCK + (int)threadIdx.x / 32 * EACH;
 #pragma unroll 1 // more would spill
         for (int part = 0; part < PARTS; part++) {
@@ -144,7 +192,12 @@ template <class T> static __device__ uint4 gathered(const unsigned char *row, in
 }
 
 template <class Product> struct HeadStage {
-    static constexpr int BYTES = (VOCAB_BLOCK + Product::TOKENS) * ROW_BYTES;
+    static constexpr int BYTES = (VOCAB_BLOCK + Product::TOKENS) * ROW_BYTES, ALL_BYTES = Product::STAGES * BYTES;
+    static constexpr int SHARED_BYTES = ALL_BYTES + (Product::BY_WARPGROUP ? WGMMA_ALIGNMENT : 0); // of the launch
+    // Where they begin in the launch's shared memory.
+    static __device__ __forceinline__ unsigned char *place(unsigned char *shared) {
+        return Product::BY_WARPGROUP ? wgmma_aligned(shared) : shared;
+    }
 };
 
 // Bytes [at, at + 64) of the block's rows of weights and of the tile's tokens; zeros beyond vocabulary, M and rows.
@@ -172,18 +225,22 @@ template <class Product> static __device__ __forceinline__ void load_stage(const
 template <class Product> static __device__ __forceinline__ void walk(const HeadSide &t, unsigned char *stages, Product &product) {
     const int64_t steps = (t.w_bytes + ROW_BYTES - 1) / ROW_BYTES;
     const int chunk_steps = K_CHUNK * (int)sizeof(typename Product::Element) / ROW_BYTES;
-    for (int s = 0; s < STAGES - 1; s++) {
+    for (int s = 0; s < Product::AHEAD; s++) {
         if (s < steps) load_stage<Product>(t, stages + s * HeadStage<Product>::BYTES, (int64_t)s * ROW_BYTES);
         cp_async_commit();
     }
-    for (int64_t step = 0; step < steps; step++) {
-        cp_async_wait<STAGES - 2>();
-        __syncthreads(); // the stage has come, and all have left the one that is filled next
-        int64_t next = step + STAGES - 1;
-        if (next < steps) load_stage<Product>(t, stages + (int)(next % STAGES) * HeadStage<Product>::BYTES, next * ROW_BYTES);
-        cp_async_commit();
-        product.multiply(stages + (int)(step % STAGES) * HeadStage<Product>::BYTES);
-        if ((step + 1) % chunk_steps == 0 || step + 1 == steps) product.end_chunk();
+    for (int64_t begin = 0; begin < steps; begin += chunk_steps) {
+        int64_t end = begin + chunk_steps < steps ? begin + chunk_steps : steps;
+        for (int64_t step = begin; step < end; step++) {
+            cp_async_wait<Product::AHEAD - 1>();
+            if (Product::BY_WARPGROUP) fence_proxy_async();
+            __syncthreads(); // the stage has come, and all have left the one that is filled next
+            int64_t next = step + Product::AHEAD;
+            if (next < steps) load_stage<Product>(t, stages + (int)(next % Product::STAGES) * HeadStage<Product>::BYTES, next * ROW_BYTES);
+            cp_async_commit();
+            product.multiply(stages + (int)(step % Product::STAGES) * HeadStage<Product>::BYTES, step == begin);
+        }
+        product.end_chunk();
     }
     cp_async_wait<0>();
 }

@@ -3,7 +3,7 @@
 // All of it is done by own kernels, none by cuBLASLt: the bits of a row must not change with the number of rows
 // (invariant 1), and a library's choice of tile, split and order does. mma.sync m16n8k16 serves sm_80 and later; on sm_90 all
 // products are wgmma m64nNk16 instead, which alone reaches the peak of Hopper's tensor cores, or all are mma.sync: never both,
-// since nothing promises that they round alike. A device is told which when it is opened (matmul_wgmma_works).
+// since nothing promises that they round alike. A device is told which when it is opened (trial.cu).
 //
 // Order of sums (cuda.h): per output and per chunk of K_CHUNK one chain of mma steps from zero; chunks added in order to
 // zero; then the bias; then y's own value. Weights are always the 16 (64) rows of the mma and tokens its 8 (8 to 192) columns, so
@@ -26,8 +26,6 @@
 #include "chain.h"
 #include "tensor_map.h"
 #include "../blocks.h"
-#include <stdlib.h>
-#include <string.h>
 
 enum { DEPTH = 64, PIECE = 8 }; // bf16 along K of a stage, and of 16 bytes
 static_assert(K_CHUNK % DEPTH == 0, "a chunk is whole stages");
@@ -250,7 +248,7 @@ static __device__ __forceinline__ void enter_product(Product *p, int i, int64_t 
 
 template <typename T, bool MANY> static __device__ __forceinline__ void multiply_tile(Product &p, const ProductMaps *maps) {
     SHARED(unsigned char, shared); // [STAGES] of [ROWS + TOKENS][DEPTH]; after the last product [TOKENS][OUT_STRIDE] floats
-    if (T::WGMMA) shared += (WGMMA_ALIGNMENT - shared_address(shared) % WGMMA_ALIGNMENT) % WGMMA_ALIGNMENT;
+    if (T::WGMMA) shared = wgmma_aligned(shared);
     bf16 *stages = (bf16 *)shared;
     uint64_t *barriers = (uint64_t *)(shared + T::USED_BYTES); // [STAGES]
     const int64_t n0 = (int64_t)blockIdx.x * T::ROWS;
@@ -432,7 +430,8 @@ static void launch(const CudaContext *context, const Product &p, const Shape *sh
     LAUNCH(context->stream, kernel, grid, block, shape->shared_bytes, maps, p);
 }
 
-static void product_bf16(const CudaContext *context, const MatmulArgs *a, const Shape *shape) {
+static void product_bf16(const CudaContext *context, const MatmulArgs *a) {
+    const Shape *shape = choose(context, a);
     Product p = {};
     p.args = *a;
     p.vector_y = a->ldy % 4 == 0 && is_aligned(a->y, a->store == STORE_ACT ? 8 : 16);
@@ -461,66 +460,6 @@ static void products_bf16(const CudaContext *context, const MatmulArgs *a) {
     p.columns = (int64_t)ceil_div(a->N, shape->rows) * shape->rows;
     unsigned tiles = ceil_div(a->M, shape->tokens) + (all->start ? (unsigned)all->count : 0);
     launch(context, p, shape, dim3(ceil_div(a->N, shape->rows), tiles, all->start ? 1 : (unsigned)all->count));
-}
-
-// ---- whether wgmma does what it should ---------------------------------------------------------------------
-// Each shape once, on small whole numbers, whose sums are exact in any order: its results must be those of plain C. What is
-// wrong would be a descriptor, a map, a swizzle or a layout of registers, and shows here.
-enum { TRIAL_N = 123, TRIAL_K = 328, TRIAL_ROWS = 192, TRIAL_PLACE = 16 << 20 };
-typedef struct Trial {
-    float x[TRIAL_ROWS][TRIAL_K], w[TRIAL_N][TRIAL_K], y[TRIAL_ROWS * TRIAL_N];
-    bf16 held[TRIAL_ROWS * (TRIAL_K + 16)]; // either, as the device has it
-} Trial;
-static float trial_value(int row, int k) { return (float)((row * 7 + k * 3 + row * k % 11) % 5 - 2); }
-
-// rows [rows][K] in rows of `stride`.
-static bool trial_upload(const CudaContext *context, Trial *t, const float (*rows)[TRIAL_K], int count, int64_t stride, void *to) {
-    memset(t->held, 0, sizeof t->held);
-    for (int r = 0; r < count; r++)
-        for (int k = 0; k < TRIAL_K; k++) {
-            uint32_t bits;
-            memcpy(&bits, &rows[r][k], sizeof bits);
-            t->held[r * stride + k] = (bf16)(bits >> 16); // exact
-        }
-    return cudaMemcpyAsync(to, t->held, sizeof t->held, cudaMemcpyHostToDevice, context->stream) == cudaSuccess &&
-           cudaStreamSynchronize(context->stream) == cudaSuccess;
-}
-static bool trial_passes(const CudaContext *context, Trial *t, const Shape *shape) {
-    char *memory = (char *)context->scratch;
-    CudaContext rest = *context; // its scratch lies behind the operands
-    MatmulArgs a = {};
-    a.M = shape->tokens - 3, a.N = TRIAL_N, a.K = TRIAL_K, a.dtype = DTYPE_BF16, a.store = STORE_F32; // a tile that isn't full
-    a.x = memory, a.w = memory + TRIAL_PLACE, a.y = memory + 2 * TRIAL_PLACE;
-    a.ldx = TRIAL_K + (shape->vector_x ? 0 : 1), a.ldy = TRIAL_N;
-    rest.scratch = memory + 3 * TRIAL_PLACE, rest.scratch_bytes = CUDA_SCRATCH - 3 * TRIAL_PLACE;
-    if (!trial_upload(context, t, t->x, (int)a.M, a.ldx, memory) ||
-        !trial_upload(context, t, t->w, TRIAL_N, packed_stride(TRIAL_K), memory + TRIAL_PLACE))
-        return false;
-    product_bf16(&rest, &a, shape);
-    bool ran = cudaGetLastError() == cudaSuccess;
-    ran = cudaMemcpyAsync(t->y, a.y, (size_t)(a.M * a.N) * sizeof(float), cudaMemcpyDeviceToHost, context->stream) == cudaSuccess && ran;
-    if (cudaStreamSynchronize(context->stream) != cudaSuccess || !ran) return false;
-    for (int m = 0; m < a.M; m++)
-        for (int n = 0; n < TRIAL_N; n++) {
-            float want = 0;
-            for (int k = 0; k < TRIAL_K; k++) want += t->x[m][k] * t->w[n][k];
-            if (t->y[m * TRIAL_N + n] != want) return false;
-        }
-    return true;
-}
-bool matmul_wgmma_works(const CudaContext *context) {
-    if (context->capability != 90 || !context->tensor_map_encode) return false;
-    Trial *t = (Trial *)malloc(sizeof *t);
-    bool works = t != NULL;
-    for (int r = 0; works && r < TRIAL_ROWS; r++)
-        for (int k = 0; k < TRIAL_K; k++) {
-            t->x[r][k] = trial_value(r + 1000, k);
-            if (r < TRIAL_N) t->w[r][k] = trial_value(r, k);
-        }
-    for (size_t i = 0; works && i < sizeof shapes / sizeof shapes[0]; i++)
-        if (shapes[i].wgmma) works = trial_passes(context, t, &shapes[i]);
-    free(t);
-    return works;
 }
 
 // ---- weights in blocks -----------------------------------------------------------------------------------
@@ -573,7 +512,7 @@ extern "C" void matmul_cuda(const Device *device, const MatmulArgs *args) {
         if (args->products.count)
             products_bf16(context, args);
         else
-            product_bf16(context, args, choose(context, args));
+            product_bf16(context, args);
         return;
     }
     ChainArgs chain = {};

@@ -10,7 +10,15 @@
 static __device__ __forceinline__ uint64_t wgmma_tile(const void *tile) {
     return (uint64_t)((shared_address(tile) & 0x3ffff) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
 }
+// The same in rows of 64 bytes, whose pieces are swizzled by half of the row's number, groups of 8 rows 512 bytes apart.
+static __device__ __forceinline__ uint64_t wgmma_narrow_tile(const void *tile) {
+    return (uint64_t)((shared_address(tile) & 0x3ffff) >> 4) | 1ull << 16 | 32ull << 32 | 2ull << 62;
+}
 enum { WGMMA_STEP = 32 >> 4, WGMMA_ALIGNMENT = 1024 };
+// The first place in shared memory where a tile may begin; up to WGMMA_ALIGNMENT bytes are passed over.
+static __device__ __forceinline__ unsigned char *wgmma_aligned(unsigned char *shared) {
+    return shared + (WGMMA_ALIGNMENT - shared_address(shared) % WGMMA_ALIGNMENT) % WGMMA_ALIGNMENT;
+}
 
 // Writes of this thread to shared memory become visible to products; a barrier comes after it.
 static __device__ __forceinline__ void fence_proxy_async(void) { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
@@ -47,12 +55,15 @@ static __device__ __forceinline__ void copy_tile(void *tile, const void *map, in
 // Before the first product after the sums' registers were touched otherwise.
 static __device__ __forceinline__ void wgmma_fence(void) { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 static __device__ __forceinline__ void wgmma_commit(void) { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-// Waits until at most N groups of this warpgroup are under way; `sums` may be read and written again where their group is done.
-template <int N, int COUNT> static __device__ __forceinline__ void wgmma_wait(float (&sums)[COUNT][4]) {
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+template <int COUNT> static __device__ __forceinline__ void wgmma_sums(float (&sums)[COUNT][4]) { // aren't read before, nor written after
 #pragma unroll
     for (int j = 0; j < COUNT; j++)
         asm volatile("" : "+f"(sums[j][0]), "+f"(sums[j][1]), "+f"(sums[j][2]), "+f"(sums[j][3])::"memory");
+}
+// Waits until at most N groups of this warpgroup are under way; `sums` may be read and written again where their group is done.
+template <int N, class... Sums> static __device__ __forceinline__ void wgmma_wait(Sums &...sums) {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+    (wgmma_sums(sums), ...);
 }
 
 // d[64, N] = a[64, 16] b[16, N] (+ d where `add`), by the 128 threads of a warpgroup. A warp has 16 rows of d; d[j] of a lane are
@@ -67,12 +78,12 @@ template <int COUNT> static __device__ __forceinline__ void wgmma_m64k16_bf16(fl
 #define WGMMA_SUMS_4 WGMMA_SUMS_2, WGMMA_D(2), WGMMA_D(3)
 #define WGMMA_NAMES_8 WGMMA_NAMES_4 ",%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
 #define WGMMA_SUMS_8 WGMMA_SUMS_4, WGMMA_D(4), WGMMA_D(5), WGMMA_D(6), WGMMA_D(7)
-#define WGMMA_NAMES_24 WGMMA_NAMES_8 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56" \
-    ",%57,%58,%59,%60,%61,%62,%63,%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81" \
-    ",%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95"
-#define WGMMA_SUMS_24 WGMMA_SUMS_8, WGMMA_D(8), WGMMA_D(9), WGMMA_D(10), WGMMA_D(11), WGMMA_D(12), WGMMA_D(13), WGMMA_D(14), WGMMA_D(15) \
-    , WGMMA_D(16), WGMMA_D(17), WGMMA_D(18), WGMMA_D(19), WGMMA_D(20), WGMMA_D(21), WGMMA_D(22) \
-    , WGMMA_D(23)
+#define WGMMA_NAMES_12 WGMMA_NAMES_8 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
+#define WGMMA_SUMS_12 WGMMA_SUMS_8, WGMMA_D(8), WGMMA_D(9), WGMMA_D(10), WGMMA_D(11)
+#define WGMMA_NAMES_24 WGMMA_NAMES_12 ",%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63,%64,%65,%66,%67,%68,%69,%70,%71,%72" \
+    ",%73,%74,%75,%76,%77,%78,%79,%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95"
+#define WGMMA_SUMS_24 WGMMA_SUMS_12, WGMMA_D(12), WGMMA_D(13), WGMMA_D(14), WGMMA_D(15), WGMMA_D(16), WGMMA_D(17), WGMMA_D(18) \
+    , WGMMA_D(19), WGMMA_D(20), WGMMA_D(21), WGMMA_D(22), WGMMA_D(23)
 #define WGMMA(count, tokens, a_name, b_name, add_name)                                                        \
     template <> __device__ __forceinline__ void wgmma_m64k16_bf16<count>(float (&d)[count][4], uint64_t a, uint64_t b, bool add) { \
         asm volatile("{.reg .pred p;\n setp.ne.b32 p, %" add_name ", 0;\n"                                     \
@@ -86,6 +97,7 @@ WGMMA(1, "8", "4", "5", "6")
 WGMMA(2, "16", "8", "9", "10")
 WGMMA(4, "32", "16", "17", "18")
 WGMMA(8, "64", "32", "33", "34")
+WGMMA(12, "96", "48", "49", "50")
 WGMMA(24, "192", "96", "97", "98")
 #undef WGMMA
 #else
@@ -96,7 +108,7 @@ static __device__ __forceinline__ void arrival_wait(uint64_t *, int) { __trap();
 static __device__ __forceinline__ void copy_tile(void *, const void *, int, int, int, uint64_t *) { __trap(); }
 static __device__ __forceinline__ void wgmma_fence(void) { __trap(); }
 static __device__ __forceinline__ void wgmma_commit(void) { __trap(); }
-template <int N, int COUNT> static __device__ __forceinline__ void wgmma_wait(float (&)[COUNT][4]) { __trap(); }
+template <int N, class... Sums> static __device__ __forceinline__ void wgmma_wait(Sums &...) { __trap(); }
 template <int COUNT> static __device__ __forceinline__ void wgmma_m64k16_bf16(float (&)[COUNT][4], uint64_t, uint64_t, bool) { __trap(); }
 #endif
 #endif

@@ -130,22 +130,26 @@ static const WgmmaRequest &request_of(uint32_t warp, uint32_t lane) {
     return *(const WgmmaRequest *)(uintptr_t)block.threads[warp * 32 + lane].request.value;
 }
 
-// The 16 bf16 of a row, as the swizzle has them: bits 4 to 6 of an address are changed by bits 7 to 9.
+// The 16 bf16 of a row, as the swizzle has them: bits 4 to 6 of an address are changed by bits 7 to 9, or, of rows of 64 bytes, bits
+// 4 and 5 by bits 7 and 8.
+static bool is_wide(uint64_t descriptor) { return descriptor >> 62 == 1; }
+static uint64_t pattern_bits(uint64_t descriptor) { return is_wide(descriptor) ? 7 : 3; }
 static void row_of(uint64_t descriptor, uint32_t row, const uint16_t *piece[2]) {
     uint64_t start = (descriptor & 0x3fff) << 4, group = (descriptor >> 32 & 0x3fff) << 4;
     for (uint32_t half = 0; half < 2; half++) {
-        uint64_t at = start + row / 8 * group + row % 8 * 128 + half * 16;
-        piece[half] = (const uint16_t *)shared_pointer((uint32_t)(at ^ (at >> 7 & 7) << 4));
+        uint64_t at = start + row / 8 * group + row % 8 * (is_wide(descriptor) ? 128 : 64) + half * 16;
+        piece[half] = (const uint16_t *)shared_pointer((uint32_t)(at ^ (at >> 7 & pattern_bits(descriptor)) << 4));
     }
 }
 static void check_descriptor(uint64_t descriptor, const char *name, const void *place) {
-    if (descriptor >> 62 != 1 || (descriptor >> 49 & 7) || (descriptor & ~(3ull << 62 | 0x3fffull << 32 | 0x3fffull << 16 | 0x3fffull)))
+    uint64_t kind = descriptor >> 62;
+    if ((kind != 1 && kind != 2) || (descriptor >> 49 & 7) || (descriptor & ~(3ull << 62 | 0x3fffull << 32 | 0x3fffull << 16 | 0x3fffull)))
         kernel_failure(cudaErrorIllegalInstruction, place,
-                       text("wgmma: descriptor of %s is %#llx; only the swizzle of 128 bytes is known here", name, (unsigned long long)descriptor));
-    if ((descriptor & 0x3fff) << 4 & 0x380)
+                       text("wgmma: descriptor of %s is %#llx; only the swizzles of 128 and 64 bytes are known here", name, (unsigned long long)descriptor));
+    if ((descriptor & 0x3fff) << 4 & pattern_bits(descriptor) << 7)
         kernel_failure(cudaErrorMisalignedAddress, place,
-                       text("wgmma: %s begins at shared address %#llx, whose swizzle doesn't begin at a multiple of 1024 bytes", name,
-                            (unsigned long long)((descriptor & 0x3fff) << 4)));
+                       text("wgmma: %s begins at shared address %#llx, whose swizzle doesn't begin at a multiple of %d bytes", name,
+                            (unsigned long long)((descriptor & 0x3fff) << 4), is_wide(descriptor) ? 1024 : 512));
 }
 static void visit_rows(uint64_t descriptor, uint32_t first, uint32_t count, const char *name, const void *place,
                        const std::function<void(uint32_t, const uint16_t *const *)> &visit) {

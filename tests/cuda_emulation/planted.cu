@@ -138,7 +138,7 @@ struct alignas(64) Map {
 enum { TILE_A = 128 * 128, TILE_B = 16 * 128, ROOM = TILE_A + TILE_B + 1024 + 64 };
 __global__ void warpgroup_kernel(const __grid_constant__ Map map, float *y, int depth, WarpgroupBug bug) {
     SHARED(unsigned char, shared);
-    shared += (1024 - shared_address(shared) % 1024) % 1024;
+    shared = wgmma_aligned(shared);
     uint16_t *a = (uint16_t *)shared, *b = (uint16_t *)(shared + TILE_A);
     uint64_t *barrier = (uint64_t *)(shared + TILE_A + TILE_B);
     int t = (int)threadIdx.x, lane = t % 32, group = t / 128;
