@@ -237,13 +237,26 @@ template <typename T> static __device__ __forceinline__ void put_tile(const Prod
     }
 }
 
-// Product `i` of many as the only one. Its rows begin at `from`.
-static __device__ __forceinline__ void enter_product(Product *p, int i, int64_t from) {
-    MatmulArgs &a = p->args;
-    int64_t at = from * a.ldy + i * a.products.y_step;
-    a.x = (const bf16 *)a.x + from * a.ldx + i * a.products.x_step;
+// What this block makes of many products: p becomes that product alone, *m0 its first token. False where there is nothing left.
+static __device__ __forceinline__ bool enter_products(Product &p, int tokens, int64_t *m0, TilePlace *place) {
+    const Products &all = p.args.products;
+    int i = (int)blockIdx.z;
+    int64_t first = 0;
+    if (all.start) {
+        int64_t tile;
+        if (!find_product(all.start, all.every, all.count, tokens, blockIdx.y, &i, &tile)) return false;
+        const int32_t *rows = all.start + i * all.every;
+        first = rows[0];
+        *m0 = tile * tokens;
+        p.args.M = rows[all.every] - first;
+    }
+    place->x_row = (int)(*m0 + first), place->w_matrix = i, place->x_matrix = all.x_step ? i : 0;
+    MatmulArgs &a = p.args;
+    int64_t at = first * a.ldy + i * all.y_step;
+    a.x = (const bf16 *)a.x + first * a.ldx + i * all.x_step;
     a.y = a.store == STORE_ACT ? (void *)((bf16 *)a.y + at) : (void *)((float *)a.y + at);
-    a.w = (const bf16 *)a.w + i * a.products.w_step;
+    a.w = (const bf16 *)a.w + i * all.w_step;
+    return true;
 }
 
 template <typename T, bool MANY> static __device__ __forceinline__ void multiply_tile(Product &p, const ProductMaps *maps) {
@@ -254,20 +267,7 @@ template <typename T, bool MANY> static __device__ __forceinline__ void multiply
     const int64_t n0 = (int64_t)blockIdx.x * T::ROWS;
     int64_t m0 = (int64_t)blockIdx.y * T::TOKENS;
     TilePlace place = {(int)n0, 0, (int)m0, 0};
-    if (MANY && p.args.products.start) {
-        const Products &all = p.args.products;
-        int i;
-        int64_t tile;
-        if (!find_product(all.start, all.every, all.count, T::TOKENS, blockIdx.y, &i, &tile)) return;
-        const int32_t *rows = all.start + i * all.every;
-        m0 = tile * T::TOKENS;
-        place.x_row = (int)m0 + rows[0], place.w_matrix = i, place.x_matrix = all.x_step ? i : 0;
-        p.args.M = rows[all.every] - rows[0];
-        enter_product(&p, i, rows[0]);
-    } else if (MANY) {
-        place.w_matrix = (int)blockIdx.z, place.x_matrix = p.args.products.x_step ? (int)blockIdx.z : 0;
-        enter_product(&p, blockIdx.z, 0);
-    }
+    if (MANY && !enter_products(p, T::TOKENS, &m0, &place)) return;
     const int per_chunk = K_CHUNK / DEPTH, all = (int)((p.args.K + DEPTH - 1) / DEPTH);
     const int from = MANY ? 0 : (int)blockIdx.z * p.block_chunks * per_chunk;
     const int to = from + p.block_chunks * per_chunk < all ? from + p.block_chunks * per_chunk : all;
