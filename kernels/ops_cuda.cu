@@ -5,7 +5,9 @@
 // nothing is allocated while work goes on and running out is an error with figures, not a fault. RECKON_CUDA_MEMORY=MIB
 // bounds it (two programs on one device), RECKON_CUDA_SLAB=0 takes every piece from the driver, which lets
 // compute-sanitizer see each array's end, as the emulated device does unless it is told RECKON_CUDA_SLAB=1.
-// Copies to the device go through pinned memory in two halves, so that the host may go on at once.
+// Copies to the device go through pinned memory in two halves, so that the host may go on at once. They share the one stream of
+// the kernels: what is large (weights) is needed before anything can run, and what comes while the device works, ids and page
+// tables of a round of decoding or of a microbatch, is some KB, which a second stream's events would cost as much as.
 // Errors stay: the first one is kept, later calls do nothing, finish() tells it.
 #include "cuda/cuda.h"
 #include "cuda/cublas.h"

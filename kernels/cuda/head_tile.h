@@ -224,23 +224,30 @@ template <class Product> static __device__ __forceinline__ void load_stage(const
 // The whole sum over C.
 template <class Product> static __device__ __forceinline__ void walk(const HeadSide &t, unsigned char *stages, Product &product) {
     const int64_t steps = (t.w_bytes + ROW_BYTES - 1) / ROW_BYTES;
-    const int chunk_steps = K_CHUNK * (int)sizeof(typename Product::Element) / ROW_BYTES;
+    constexpr int chunk_steps = K_CHUNK * (int)sizeof(typename Product::Element) / ROW_BYTES;
     for (int s = 0; s < Product::AHEAD; s++) {
         if (s < steps) load_stage<Product>(t, stages + s * HeadStage<Product>::BYTES, (int64_t)s * ROW_BYTES);
         cp_async_commit();
     }
-    for (int64_t begin = 0; begin < steps; begin += chunk_steps) {
-        int64_t end = begin + chunk_steps < steps ? begin + chunk_steps : steps;
-        for (int64_t step = begin; step < end; step++) {
-            cp_async_wait<Product::AHEAD - 1>();
-            if (Product::BY_WARPGROUP) fence_proxy_async();
-            __syncthreads(); // the stage has come, and all have left the one that is filled next
-            int64_t next = step + Product::AHEAD;
-            if (next < steps) load_stage<Product>(t, stages + (int)(next % Product::STAGES) * HeadStage<Product>::BYTES, next * ROW_BYTES);
-            cp_async_commit();
-            product.multiply(stages + (int)(step % Product::STAGES) * HeadStage<Product>::BYTES, step == begin);
+    auto multiply = [&](int64_t step) {
+        cp_async_wait<Product::AHEAD - 1>();
+        if (Product::BY_WARPGROUP) fence_proxy_async();
+        __syncthreads(); // the stage has come, and all have left the one that is filled next
+        int64_t next = step + Product::AHEAD;
+        if (next < steps) load_stage<Product>(t, stages + (int)(next % Product::STAGES) * HeadStage<Product>::BYTES, next * ROW_BYTES);
+        cp_async_commit();
+        product.multiply(stages + (int)(step % Product::STAGES) * HeadStage<Product>::BYTES, step % chunk_steps == 0);
+    };
+    if constexpr (Product::BY_WARPGROUP) { // a loop for each chunk, as in matmul.cu
+        for (int64_t step = 0; step < steps; product.end_chunk()) {
+            do multiply(step++);
+            while (step < steps && step % chunk_steps != 0);
         }
-        product.end_chunk();
+    } else {
+        for (int64_t step = 0; step < steps; step++) {
+            multiply(step);
+            if ((step + 1) % chunk_steps == 0 || step + 1 == steps) product.end_chunk();
+        }
     }
     cp_async_wait<0>();
 }

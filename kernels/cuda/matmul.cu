@@ -284,34 +284,33 @@ template <typename T, bool MANY> static __device__ __forceinline__ void multiply
         }
     }
     float chunk[T::I][T::J][4] = {}, sum[T::I][T::J][4] = {};
-    for (int begin = from, slot = 0, round = 0; begin < to; begin += per_chunk) {
-        const int end = begin + per_chunk < to ? begin + per_chunk : to;
-        for (int at = begin; at < end; at++) {
-            if (T::COPY_ENGINE)
-                arrival_wait(barriers + slot, round);
-            else
-                cp_async_wait<T::AHEAD - 1>();
-            if (T::WGMMA && !T::COPY_ENGINE) fence_proxy_async();
-            __syncthreads(); // stage `at` is there for all, and the slot AHEAD of it is read by nobody any more
-            int ahead = at + T::AHEAD, free_slot = slot + T::AHEAD < T::STAGES ? slot + T::AHEAD : slot + T::AHEAD - T::STAGES;
-            if (!T::COPY_ENGINE) {
-                if (ahead < to) load_stage<T>(p, stages + free_slot * T::STAGE, n0, m0, (int64_t)ahead * DEPTH);
-                cp_async_commit();
-            } else {
-                if (threadIdx.x == 0 && ahead < to) copy_stage<T>(*maps, stages + free_slot * T::STAGE, barriers + free_slot, place, ahead * DEPTH);
-                __syncwarp();
-            }
-            if constexpr (T::WGMMA) {
-                begin_stage<T>(stages + slot * T::STAGE, at == begin, chunk[0]);
-                wgmma_wait<1>(chunk[0]); // the stage before is done
-            } else {
-                multiply_stage<T>(stages + slot * T::STAGE, chunk);
-            }
-            if (++slot == T::STAGES) slot = 0, round ^= 1;
+    int slot = 0, round = 0;
+    auto multiply = [&](int at) { // stage `at`
+        if (T::COPY_ENGINE)
+            arrival_wait(barriers + slot, round);
+        else
+            cp_async_wait<T::AHEAD - 1>();
+        if (T::WGMMA && !T::COPY_ENGINE) fence_proxy_async();
+        __syncthreads(); // the stage is there for all, and the slot AHEAD of it is read by nobody any more
+        int ahead = at + T::AHEAD, free_slot = slot + T::AHEAD < T::STAGES ? slot + T::AHEAD : slot + T::AHEAD - T::STAGES;
+        if (!T::COPY_ENGINE) {
+            if (ahead < to) load_stage<T>(p, stages + free_slot * T::STAGE, n0, m0, (int64_t)ahead * DEPTH);
+            cp_async_commit();
+        } else {
+            if (threadIdx.x == 0 && ahead < to) copy_stage<T>(*maps, stages + free_slot * T::STAGE, barriers + free_slot, place, ahead * DEPTH);
+            __syncwarp();
         }
-        if constexpr (T::WGMMA) wgmma_wait<0>(chunk[0]);
+        if constexpr (T::WGMMA) {
+            begin_stage<T>(stages + slot * T::STAGE, at % per_chunk == 0, chunk[0]);
+            wgmma_wait<1>(chunk[0]); // the stage before is done
+        } else {
+            multiply_stage<T>(stages + slot * T::STAGE, chunk);
+        }
+        if (++slot == T::STAGES) slot = 0, round ^= 1;
+    };
+    auto end_chunk = [&](int at) { // whose last stage is `at`
         if (!MANY && T::SHARED_OUT && p.partial) {
-            float *out = p.partial + ((int64_t)(begin / per_chunk) * p.args.M + m0) * p.columns + n0;
+            float *out = p.partial + ((int64_t)(at / per_chunk) * p.args.M + m0) * p.columns + n0;
             put_sums<T>(chunk, out, p.columns, p.args.M - m0);
         }
 #pragma unroll
@@ -320,6 +319,19 @@ template <typename T, bool MANY> static __device__ __forceinline__ void multiply
             for (int j = 0; j < T::J; j++)
 #pragma unroll
                 for (int e = 0; e < 4; e++) sum[i][j][e] += chunk[i][j][e], chunk[i][j][e] = 0.0f;
+    };
+    if constexpr (T::WGMMA) { // a loop for each chunk: one that touches sums between products would have them wait for each other
+        for (int at = from; at < to;) {
+            do multiply(at++);
+            while (at < to && at % per_chunk != 0);
+            wgmma_wait<0>(chunk[0]);
+            end_chunk(at - 1);
+        }
+    } else {
+        for (int at = from; at < to; at++) {
+            multiply(at);
+            if ((at + 1) % per_chunk == 0 || at + 1 == to) end_chunk(at);
+        }
     }
     if (!T::COPY_ENGINE) cp_async_wait<0>();
     __syncthreads(); // the stages' memory changes its use
