@@ -129,7 +129,7 @@ static bool check_room(const ModelConfig *c, const Recipe *r, const PlanLength *
 static size_t program_bytes(const Recipe *r) {
     bool samples = false;
     for (int i = 0; i < r->stage_count; i++) samples |= stage_row(&r->stages[i])->samples;
-    return (size_t)(samples ? 9 : 2) << 19;
+    return (size_t)(samples ? 8 : 2) << 19;
 }
 
 bool plan_make(const Recipe *r, json_t **out, Err *err) {
