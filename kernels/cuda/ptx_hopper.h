@@ -4,22 +4,6 @@
 #ifndef RECKON_PTX_HOPPER_H
 #define RECKON_PTX_HOPPER_H
 
-// A tile of bf16 in rows of 128 bytes along K, as a product reads it ("matrix descriptor"): 16-byte pieces swizzled by the row's
-// number, groups of 8 rows 1024 bytes apart. The tile begins at a multiple of 1024 bytes. The next 16 of K lie
-// WGMMA_STEP further on.
-static __device__ __forceinline__ uint64_t wgmma_tile(const void *tile) {
-    return (uint64_t)((shared_address(tile) & 0x3ffff) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
-}
-// The same in rows of 64 bytes, whose pieces are swizzled by half of the row's number, groups of 8 rows 512 bytes apart.
-static __device__ __forceinline__ uint64_t wgmma_narrow_tile(const void *tile) {
-    return (uint64_t)((shared_address(tile) & 0x3ffff) >> 4) | 1ull << 16 | 32ull << 32 | 2ull << 62;
-}
-enum { WGMMA_STEP = 32 >> 4, WGMMA_ALIGNMENT = 1024 };
-// The first place in shared memory where a tile may begin; up to WGMMA_ALIGNMENT bytes are passed over.
-static __device__ __forceinline__ unsigned char *wgmma_aligned(unsigned char *shared) {
-    return shared + (WGMMA_ALIGNMENT - shared_address(shared) % WGMMA_ALIGNMENT) % WGMMA_ALIGNMENT;
-}
-
 // Writes of this thread to shared memory become visible to products; a barrier comes after it.
 static __device__ __forceinline__ void fence_proxy_async(void) { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 

@@ -29,19 +29,9 @@ uint32_t pack_bf16x2(float low, float high);
 template <int N> static inline void cp_async_wait(void) { emulation_async_wait(N); }
 
 constexpr bool HAS_WGMMA = true; // asked of the machine when it is used
-enum { WGMMA_STEP = 32 >> 4, WGMMA_ALIGNMENT = 1024 };
-static inline uint64_t wgmma_tile(const void *tile) {
-    return (uint64_t)((shared_address(tile) & 0x3ffff) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
-}
 template <int COUNT> static inline void wgmma_m64k16_bf16(float (&d)[COUNT][4], uint64_t a, uint64_t b, bool add) {
     emulation_wgmma(d[0], a, b, 8 * COUNT, add);
 }
 template <int N, class... Sums> static inline void wgmma_wait(Sums &...) { emulation_wgmma_wait(N); }
-static inline uint64_t wgmma_narrow_tile(const void *tile) {
-    return (uint64_t)((shared_address(tile) & 0x3ffff) >> 4) | 1ull << 16 | 32ull << 32 | 2ull << 62;
-}
-static inline unsigned char *wgmma_aligned(unsigned char *shared) {
-    return shared + (WGMMA_ALIGNMENT - shared_address(shared) % WGMMA_ALIGNMENT) % WGMMA_ALIGNMENT;
-}
 
 #endif
