@@ -547,9 +547,13 @@ typedef struct DecodeRow {
     uint32_t step, prompt, sample;
     int32_t length, max_tokens; // tokens drawn so far, and at most
     int32_t position;           // of the row that is computed now
-    int32_t recorded;           // steps recorded since the host looked
+    int32_t recorded;           // steps recorded since the host sent this row
     bool ignore_stop, ended;
 } DecodeRow;
+typedef struct DrawRecord { // of one row, of one step
+    int32_t token;
+    float logprob, entropy;
+} DrawRecord;
 typedef struct AdvanceArgs {
     int64_t M;
     SampleRow *rows;      // [M] as `sample` left them; uniform is set
@@ -560,8 +564,8 @@ typedef struct AdvanceArgs {
     int32_t stop_count;
     int32_t *tokens, *position; // [M] of the next pass; NULL where the host sets it up
     int64_t *slot;              // [M]
-    int32_t *token;             // [steps][M] records, row `recorded` is written
-    float *logprob, *entropy;   // [steps][M]
+    DrawRecord *record;         // [ring][M]: step number `recorded` goes to recorded % ring
+    int32_t ring;               // > 0
 } AdvanceArgs;
 
 // Rows of act arrays: y[i] = x[row[i]].
@@ -660,9 +664,10 @@ typedef struct SquareSumArgs {
     X(square_sum, SquareSumArgs)
 
 // A device: memory and the table. Calls on one device come from one thread. On the CPU they are done when they return; on
-// CUDA they are queued in order, and only `download` and `finish` wait. An error on the device stays with it: whatever is
+// CUDA they are queued in order, and only `download`, `fetched` and `finish` wait. An error on the device stays with it: whatever is
 // called later does nothing, and `finish` tells.
 typedef struct Device Device;
+enum { FETCHES = 2 };
 struct Device {
     const char *variant; // "generic", "avx2", "avx512", "avx512bf16", "reference"; "sm_90, wgmma, cuBLASLt 13.1.0" and the like
     int threads;         // of the host's pool
@@ -676,6 +681,12 @@ struct Device {
     size_t (*available)(const Device *device); // bytes that one allocation could have now; SIZE_MAX: not known (the CPU)
     void (*upload)(const Device *device, void *to, const void *host, size_t bytes); // `host` may change afterwards
     void (*download)(const Device *device, void *host, const void *from, size_t bytes);
+    // Rows that begin `pitch` bytes apart on the device, one behind the other on the host.
+    void (*download_rows)(const Device *device, void *host, const void *from, size_t pitch, size_t bytes, int64_t rows);
+    // A download that later work needn't wait for: it brings what `from` holds once all that is queued now is done. `fetched` waits for it;
+    // before that, neither the host may read `host` nor the device write `from`. FETCHES may be under way, each in a slot of its own.
+    void (*fetch)(const Device *device, int slot, void *host, const void *from, size_t bytes);
+    bool (*fetched)(const Device *device, int slot, Err *err); // ERR_IO where the device failed
     void (*copy)(const Device *device, void *to, const void *from, size_t bytes);
     void (*zero)(const Device *device, void *to, size_t bytes);
     bool (*finish)(const Device *device, Err *err); // waits; ERR_IO where the device failed

@@ -5,9 +5,10 @@
 // nothing is allocated while work goes on and running out is an error with figures, not a fault. RECKON_CUDA_MEMORY=MIB
 // bounds it (two programs on one device), RECKON_CUDA_SLAB=0 takes every piece from the driver, which lets
 // compute-sanitizer see each array's end, as the emulated device does unless it is told RECKON_CUDA_SLAB=1.
-// Copies to the device go through pinned memory in two halves, so that the host may go on at once. They share the one stream of
+// Copies to the device go through pinned memory in two halves, so that the host may go on at once. They share the stream of
 // the kernels: what is large (weights) is needed before anything can run, and what comes while the device works, ids and page
-// tables of a round of decoding or of a microbatch, is some KB, which a second stream's events would cost as much as.
+// tables of new rows or of a microbatch, is some KB, which a second stream's events would cost as much as. What is fetched from the
+// device while it works goes by a stream of its own, into pinned memory too.
 // Errors stay: the first one is kept, later calls do nothing, finish() tells it.
 #include "cuda/cuda.h"
 #include "cuda/cublas.h"
@@ -27,6 +28,14 @@ struct Recording {
     cudaGraphExec_t graph;
 };
 
+// A copy to the host beside the kernels.
+struct Fetch {
+    cudaEvent_t ready, done; // what it brings is there; it is on the host
+    char *pinned;
+    size_t capacity, bytes;
+    void *host;
+};
+
 struct CudaState : CudaContext {
     char variant[64]; // "sm_90, wgmma, cuBLASLt 13.1.0": what fixes the bits
     char where[24]; // "cuda:0"
@@ -35,6 +44,8 @@ struct CudaState : CudaContext {
     char *pinned[2]; // [UPLOAD_HALF]
     cudaEvent_t uploaded[2];
     int half;
+    cudaStream_t copies; // of what is fetched
+    Fetch fetches[FETCHES];
     Nvml *nvml; // NULL: no meter
     Recording recordings[RECORDINGS];
     int recording_count;
@@ -144,6 +155,48 @@ static void cuda_download(const Device *d, void *host, const void *from, size_t 
     if (s->error != cudaSuccess) memset(host, 0, bytes);
 }
 
+static void cuda_download_rows(const Device *d, void *host, const void *from, size_t pitch, size_t bytes, int64_t rows) {
+    CudaState *s = state_of(d);
+    if (bytes == 0 || rows <= 0) return;
+    if (s->error == cudaSuccess) note(s, cudaGetLastError(), "starting a kernel");
+    if (s->error == cudaSuccess)
+        note(s, cudaMemcpy2DAsync(host, bytes, from, pitch, bytes, (size_t)rows, cudaMemcpyDeviceToHost, s->stream), "copying from the device");
+    if (s->error == cudaSuccess) note(s, cudaStreamSynchronize(s->stream), "waiting for the device");
+    if (s->error != cudaSuccess) memset(host, 0, bytes * (size_t)rows);
+}
+
+// Pinned memory for a fetch; it grows with the largest one.
+static bool fetch_room(CudaState *s, Fetch *f, size_t bytes) {
+    if (f->capacity >= bytes) return true;
+    if (f->pinned) cudaFreeHost(f->pinned);
+    f->pinned = NULL, f->capacity = 0;
+    if (!note(s, cudaMallocHost((void **)&f->pinned, bytes), "pinned memory")) return false;
+    f->capacity = bytes;
+    return true;
+}
+
+static void cuda_fetch(const Device *d, int slot, void *host, const void *from, size_t bytes) {
+    CudaState *s = state_of(d);
+    Fetch *f = &s->fetches[slot];
+    f->host = host, f->bytes = bytes;
+    if (s->error != cudaSuccess || !note(s, cudaGetLastError(), "starting a kernel") || !fetch_room(s, f, bytes)) return;
+    note(s, cudaEventRecord(f->ready, s->stream), "copying from the device");
+    note(s, cudaStreamWaitEvent(s->copies, f->ready, 0), "copying from the device");
+    note(s, cudaMemcpyAsync(f->pinned, from, bytes, cudaMemcpyDeviceToHost, s->copies), "copying from the device");
+    note(s, cudaEventRecord(f->done, s->copies), "copying from the device");
+}
+
+static bool cuda_fetched(const Device *d, int slot, Err *err) {
+    CudaState *s = state_of(d);
+    const Fetch *f = &s->fetches[slot];
+    if (s->error == cudaSuccess) note(s, cudaEventSynchronize(f->done), "waiting for the device");
+    if (s->error == cudaSuccess)
+        memcpy(f->host, f->pinned, f->bytes);
+    else
+        memset(f->host, 0, f->bytes);
+    return s->error == cudaSuccess || cuda_finish(d, err);
+}
+
 static void cuda_copy(const Device *d, void *to, const void *from, size_t bytes) {
     CudaState *s = state_of(d);
     if (bytes && s->error == cudaSuccess) note(s, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, s->stream), "copying");
@@ -218,16 +271,23 @@ static void cuda_close(Device *d) {
     if (s) {
         cuda_forget(d);
         if (s->stream) cudaStreamSynchronize(s->stream);
+        if (s->copies) cudaStreamSynchronize(s->copies);
         cublas_close(s);
         nvml_close(s->nvml);
         for (int i = 0; i < 2; i++) {
             if (s->uploaded[i]) cudaEventDestroy(s->uploaded[i]);
             if (s->pinned[i]) cudaFreeHost(s->pinned[i]);
         }
+        for (Fetch &f : s->fetches) {
+            if (f.ready) cudaEventDestroy(f.ready);
+            if (f.done) cudaEventDestroy(f.done);
+            if (f.pinned) cudaFreeHost(f.pinned);
+        }
         if (s->scratch) cudaFree(s->scratch);
         if (s->tickets) cudaFree(s->tickets);
         if (s->memory) cudaFree(s->memory);
         slab_close(s->slab);
+        if (s->copies) cudaStreamDestroy(s->copies);
         if (s->stream) cudaStreamDestroy(s->stream);
         delete s;
     }
@@ -284,6 +344,7 @@ static bool take_memory(CudaState *s, Err *err) {
 
 static bool take_helpers(CudaState *s, Err *err) {
     bool ok = note(s, cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking), "stream") &&
+              note(s, cudaStreamCreateWithFlags(&s->copies, cudaStreamNonBlocking), "stream") &&
               note(s, cudaMalloc(&s->scratch, CUDA_SCRATCH), "scratch") &&
               note(s, cudaMalloc((void **)&s->tickets, CUDA_TICKETS * sizeof(unsigned)), "tickets") &&
               note(s, cudaMemsetAsync(s->tickets, 0, CUDA_TICKETS * sizeof(unsigned), s->stream), "tickets");
@@ -291,6 +352,9 @@ static bool take_helpers(CudaState *s, Err *err) {
     for (int i = 0; ok && i < 2; i++)
         ok = note(s, cudaMallocHost((void **)&s->pinned[i], UPLOAD_HALF), "pinned memory") &&
              note(s, cudaEventCreateWithFlags(&s->uploaded[i], cudaEventDisableTiming), "event");
+    for (int i = 0; ok && i < FETCHES; i++)
+        ok = note(s, cudaEventCreateWithFlags(&s->fetches[i].ready, cudaEventDisableTiming), "event") &&
+             note(s, cudaEventCreateWithFlags(&s->fetches[i].done, cudaEventDisableTiming), "event");
     if (!ok) return fail(err, ERR_UNAVAILABLE, s->where, "can't be opened: %s", s->what);
     return cublas_open(s, err);
 }
@@ -312,6 +376,7 @@ static void fill_table(Device *d) {
     RECKON_OPERATIONS(FILL)
 #undef FILL
     d->allocate = cuda_allocate, d->release = cuda_release, d->available = cuda_available, d->upload = cuda_upload, d->download = cuda_download;
+    d->download_rows = cuda_download_rows, d->fetch = cuda_fetch, d->fetched = cuda_fetched;
     d->copy = cuda_copy, d->zero = cuda_zero, d->finish = cuda_finish, d->replay = cuda_replay, d->forget = cuda_forget;
     d->meter = cuda_meter, d->peaks = cuda_peaks, d->close = cuda_close;
 }

@@ -626,8 +626,7 @@ void advance_reference(const Team *team, const AdvanceArgs *a) {
     for (int64_t m = 0; m < a->M; m++) {
         DecodeRow *s = &a->state[m];
         if (s->ended) continue;
-        int64_t at = s->recorded++ * a->M + m;
-        a->token[at] = a->rows[m].token, a->logprob[at] = a->rows[m].logprob, a->entropy[at] = a->rows[m].entropy;
+        a->record[s->recorded++ % a->ring * a->M + m] = (DrawRecord){a->rows[m].token, a->rows[m].logprob, a->rows[m].entropy};
         s->length++;
         s->ended = s->length >= s->max_tokens;
         for (int i = 0; i < a->stop_count && !s->ignore_stop; i++) s->ended |= a->stop[i] == a->rows[m].token;

@@ -76,24 +76,27 @@ void completion_end(Scheduler *s, const Place *place) {
     if (c->kept_ids == kept_of(s, place)) c->kept_ids = grow(a, c->kept_ids, kept, kept);
 }
 
-// Takes record `at` of the round, drawn for row `row`.
-static void completion_push(Scheduler *s, Place *place, int64_t at, int64_t row) {
+// Takes what was drawn for row `row`.
+static void completion_push(Scheduler *s, Place *place, const DrawRecord *record, int64_t row) {
     Completion *c = completion_of(s, place);
     const SampleRow *drawn = &s->rows[row];
     int32_t kept = drawn->kept ? drawn->kept_count : 0;
     if (kept) kept_reserve(s, place, kept);
-    c->ids[c->length] = s->token_read[at];
-    c->logprob[c->length] = s->logprob_read[at];
-    c->entropy[c->length] = s->entropy_read[at];
+    c->ids[c->length] = record->token;
+    c->logprob[c->length] = record->logprob;
+    c->entropy[c->length] = record->entropy;
     if (kept) {
         int64_t start = c->kept_start[c->length];
-        s->p->device->download(s->p->device, c->kept_ids + start, drawn->kept, (size_t)kept * 4);
+        if (kept <= s->kept_width)
+            memcpy(c->kept_ids + start, s->kept_read + row * s->kept_width, (size_t)kept * 4);
+        else
+            s->p->device->download(s->p->device, c->kept_ids + start, drawn->kept, (size_t)kept * 4);
         c->kept_start[c->length + 1] = start + kept;
     }
     if (s->retains)
         s->p->retained.samples[completion_index(s, place)].record[completion_total(c)] =
-            (TokenRecord){s->logprob_read[at], s->entropy_read[at], s->max[row], s->log_sum[row]};
-    if (c->given) c->all[c->total++] = s->token_read[at];
+            (TokenRecord){record->logprob, record->entropy, s->max[row], s->log_sum[row]};
+    if (c->given) c->all[c->total++] = record->token;
     c->length++;
 }
 
@@ -167,12 +170,12 @@ static bool watch_text(Scheduler *s, Place *place, const Sampling *sampling, int
     return ok;
 }
 
-bool place_advance(Scheduler *s, Place *place, int64_t at, int64_t row, bool *ended, Err *err) {
+bool place_advance(Scheduler *s, Place *place, const DrawRecord *record, int64_t row, bool *ended, Err *err) {
     const Sampling *sampling = &s->requests[place->request].sampling;
     Completion *c = completion_of(s, place);
     bool stop = false;
-    completion_push(s, place, at, row);
-    place->last = s->token_read[at];
+    completion_push(s, place, record, row);
+    place->last = record->token;
     place->length++;
     s->out->new_tokens++;
     TRY(watch_text(s, place, sampling, place->last, &stop, err));

@@ -9,15 +9,13 @@
 // pass behind its last one, into the same pages, and it decodes on. While it waits for them the others decode. Which of
 // them is ready first changes no number: a row depends on its own tokens and places only.
 //
-// The host is the place of record: it knows every sample's tokens. For a round of decoding it sends the rows' state to the
-// device, queues a number of steps (one on the CPU, STEPS where the device works on its own), and then reads the tokens
-// that they recorded. A sample that ended early in the round costs the rest of the round's steps and nothing else.
+// The host is the place of record: it knows every sample's tokens, places and pages. What is sent to the device and read back, and
+// how far the device goes on by itself, is in rounds.c. Pages of a sample that has ended may be given to another while the device
+// still writes into them: whatever reads them next queues behind that.
 #include "scheduler_parts.h"
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { STEPS = 16 }; // of decoding on a device between two looks of the host
 
 static bool thinks_within_budgets(const Scheduler *s) {
     for (int32_t i = 0; i < s->request_count; i++)
@@ -41,7 +39,7 @@ static bool retained_pages(Scheduler *s, Err *err) {
 static bool scheduler_alloc(Scheduler *s, Err *err) {
     Policy *p = s->p;
     const Device *d = p->device;
-    int64_t V = p->config.vocabulary, padded = vocab_padded(V), places = s->capacity, rows = s->row_capacity;
+    int64_t padded = vocab_padded(p->config.vocabulary), places = s->capacity, rows = s->row_capacity;
     int64_t table = rows > places ? rows : places;
     if (s->options.cache) TRY(prompt_cache_take(s, err));
     else if (s->retains) TRY(retained_pages(s, err));
@@ -50,13 +48,7 @@ static bool scheduler_alloc(Scheduler *s, Err *err) {
     TRY(d->allocate(d, (size_t)(places * (padded / VOCAB_BLOCK)) * sizeof(VocabStats), "head", (void **)&s->stats, err));
     TRY(d->allocate(d, act_bytes(p, places * p->config.width) + 2, "head", &s->head_x, err)); // read in pairs
     TRY(d->allocate(d, (size_t)places * 4, "head", (void **)&s->entropy, err));
-    TRY(d->allocate(d, (size_t)(STEPS * places) * 4, "records", (void **)&s->record_token, err));
-    TRY(d->allocate(d, (size_t)(STEPS * places) * 4, "records", (void **)&s->record_logprob, err));
-    TRY(d->allocate(d, (size_t)(STEPS * places) * 4, "records", (void **)&s->record_entropy, err));
-    if (s->truncates) {
-        TRY(d->allocate(d, (size_t)(places * V) * 4, "kept sets", (void **)&s->kept, err));
-        if (d->is_host) TRY(d->allocate(d, sample_scratch(d->threads, V), "kept sets", &s->order, err));
-    }
+    TRY(rounds_alloc(s, err));
     TRY(workspace_reserve(p, rows, err));
     TRY(rope_reserve(p, (int64_t)s->table_capacity * PAGE, err));
     s->free_pages = xmalloc((size_t)s->total_pages * 4 + 4);
@@ -72,8 +64,6 @@ static bool scheduler_alloc(Scheduler *s, Err *err) {
     s->slot = xmalloc((size_t)(rows + places * PAGE) * 8);
     s->inv_temperature = xmalloc((size_t)rows * 4);
     s->rows = xcalloc((size_t)places, sizeof *s->rows), s->state = xcalloc((size_t)places, sizeof *s->state);
-    s->token_read = xmalloc((size_t)(STEPS * places) * 4);
-    s->logprob_read = xmalloc((size_t)(STEPS * places) * 4), s->entropy_read = xmalloc((size_t)(STEPS * places) * 4);
     size_t drawn = (size_t)places * (size_t)s->most_tokens * 4 + 4;
     s->ids = xmalloc(drawn), s->logprob = xmalloc(drawn), s->sampled_entropy = xmalloc(drawn);
     if (s->truncates) s->kept_start = xmalloc(2 * drawn + (size_t)places * 8), s->kept_ids = xmalloc((size_t)(places * s->kept_room) * 4 + 4);
@@ -95,108 +85,20 @@ static void scheduler_free(Scheduler *s) {
     const Device *d = s->p->device;
     for (int32_t i = 0; s->places && i < s->capacity; i++) place_clear(&s->places[i]);
     for (int32_t i = 0; s->groups && i < s->request_count; i++) free(s->groups[i].pages);
+    rounds_free(s);
     d->forget(d);
-    void *const memory[] = {s->options.cache || s->retains ? NULL : s->page_memory, s->max, s->log_sum, s->logits, s->stats, s->head_x, s->entropy, s->kept, s->order,
-                            s->record_token, s->record_logprob, s->record_entropy};
+    void *const memory[] = {s->options.cache || s->retains ? NULL : s->page_memory, s->max, s->log_sum, s->logits, s->stats, s->head_x, s->entropy};
     for (int i = 0; i < COUNT(memory); i++) d->release(d, memory[i]);
     stage_free(s->p, &s->stage);
     ids_free(&s->stop), ids_free(&s->think_end);
     free(s->row_place), free(s->free_pages), free(s->places), free(s->groups), free(s->tokens), free(s->position), free(s->table_start);
     free(s->head_row), free(s->table), free(s->slot_start), free(s->slot), free(s->inv_temperature), free(s->rows);
-    free(s->slot_row), free(s->ids), free(s->logprob), free(s->sampled_entropy), free(s->kept_start), free(s->kept_ids), free(s->state), free(s->token_read), free(s->logprob_read), free(s->entropy_read), free(s->first), free(s->ticks), free(s->requests);
+    free(s->slot_row), free(s->ids), free(s->logprob), free(s->sampled_entropy), free(s->kept_start), free(s->kept_ids), free(s->state), free(s->first), free(s->ticks), free(s->requests);
 }
 
 static void count_flops(Policy *p, int64_t rows, double context, int64_t draws) {
     p->flops += (double)rows * config_flops(&p->config, context / (double)rows, false) +
                 2.0 * (double)draws * p->config.width * p->config.vocabulary;
-}
-
-// ---- passes ----------------------------------------------------------------------------------------------
-// What the draw after a row needs: row `i` of a round belongs to place number `index`, and is computed at `position`.
-static void draw_row(Scheduler *s, int32_t i, int32_t index, int32_t position) {
-    Place *place = &s->places[index];
-    const RolloutRequest *r = &s->requests[place->request];
-    const Sampling *g = &r->sampling;
-    s->row_place[i] = index;
-    place->limit = place_limit(s, place);
-    RandomKey key = random_key(r->seed, STREAM_TOKENS);
-    s->inv_temperature[i] = g->temperature > 0 ? (float)(1.0 / g->temperature) : 1.0f;
-    s->state[i] = (DecodeRow){.key = key, .step = r->step, .prompt = r->prompt_index, .sample = (uint32_t)place->sample,
-                              .length = place->length, .max_tokens = place->limit, .position = position, .ignore_stop = g->ignore_eos};
-    s->rows[i] = (SampleRow){.greedy = g->temperature <= 0, .top_k = g->top_k, .top_p = (float)g->top_p, .min_p = (float)g->min_p,
-                             .uniform = random_uniform(key, r->step, r->prompt_index, (uint32_t)place->sample, (uint32_t)place->length),
-                             .kept = is_truncated(g) ? s->kept + (int64_t)i * s->p->config.vocabulary : NULL};
-}
-
-// A row that only fills up the round: it belongs to no sample, and writes into the page that nobody reads.
-static void filler_row(Scheduler *s, int32_t i) {
-    s->tokens[i] = s->position[i] = 0;
-    s->table[(int64_t)i * s->table_capacity] = s->total_pages;
-    s->slot[i] = (int64_t)s->total_pages * PAGE;
-    s->inv_temperature[i] = 1;
-    s->rows[i] = (SampleRow){.greedy = true, .top_p = 1};
-    s->state[i] = (DecodeRow){.ended = true};
-}
-
-// Sends the rows of a pass, and what the draws of `draws` places need.
-static bool send_rows(Scheduler *s, int32_t rows, int64_t table, int64_t slots, int32_t draws, Err *err) {
-    Policy *p = s->p;
-    Round *r = &s->round;
-    *r = (Round){.p = p, .s = s, .rows = draws,
-                 .pass = {.T = rows, .pages = s->page_memory, .layer_bytes = (size_t)(s->total_pages + 1) * page_bytes(p),
-                          .retains = s->retains, .slots = slots}};
-    STAGE_ADD(&s->stage, s->tokens, rows, &r->pass.tokens);
-    STAGE_ADD(&s->stage, s->position, rows, &r->pass.position);
-    STAGE_ADD(&s->stage, s->table_start, rows, &r->pass.table_start);
-    STAGE_ADD(&s->stage, s->table, table, &r->pass.table);
-    STAGE_ADD(&s->stage, s->slot_start, rows + 1, &r->pass.slot_start);
-    STAGE_ADD(&s->stage, s->slot, slots, &r->pass.slot);
-    STAGE_ADD(&s->stage, s->slot_row, s->retains ? slots : 0, &r->pass.slot_row);
-    STAGE_ADD(&s->stage, s->head_row, draws, &r->head_row);
-    STAGE_ADD(&s->stage, s->inv_temperature, draws, &r->inv_temperature);
-    STAGE_ADD(&s->stage, s->rows, draws, &r->sample);
-    STAGE_ADD(&s->stage, s->state, draws, &r->state);
-    STAGE_ADD(&s->stage, s->stop.data, s->stop.count, &r->stop);
-    r->table = r->pass.table;
-    return stage_send(p, &s->stage, err);
-}
-
-// Logits of rows x [rows, C], a token for each, its record, and the rows of the next step.
-static void head_and_draw(const Round *r, const void *x, bool next) {
-    const Policy *p = r->p;
-    const Scheduler *s = r->s;
-    const Device *d = p->device;
-    bool bytes = in_int8(p, p->head);
-    d->head(d, &(HeadArgs){.M = r->rows, .V = p->config.vocabulary, .C = p->config.width, .dtype = p->dtype, .x = x,
-                           .w = bytes ? p->head->int8 : p->head->packed, .format = bytes ? WEIGHT_INT8 : kept_format(p->head),
-                           .blocks = bytes ? p->work.int8_x : p->block_scratch, .inv_temperature = r->inv_temperature,
-                           .softcap = (float)p->config.logit_softcap, .logits = s->logits,
-                           .entropy = s->entropy, .max = s->max, .log_sum = s->log_sum, .stats = s->stats, .scratch = p->head_scratch});
-    d->sample(d, &(SampleArgs){.M = r->rows, .V = p->config.vocabulary, .logits = s->logits, .stats = s->stats,
-                               .entropy = s->entropy, .rows = r->sample, .order = s->order, .truncated = s->truncates});
-    // The arrays of a round are this scheduler's own; only a pass reads them as constants.
-    d->advance(d, &(AdvanceArgs){.M = r->rows, .rows = r->sample, .state = r->state, .table = r->pass.table,
-                                 .table_stride = s->table_capacity, .stop = r->stop, .stop_count = s->stop.count,
-                                 .tokens = next ? (int32_t *)(uintptr_t)r->pass.tokens : NULL,
-                                 .position = next ? (int32_t *)(uintptr_t)r->pass.position : NULL,
-                                 .slot = next ? (int64_t *)(uintptr_t)r->pass.slot : NULL, .token = s->record_token,
-                                 .logprob = s->record_logprob, .entropy = s->record_entropy});
-}
-
-static void decode_step(void *context) {
-    const Round *r = context;
-    transformer_forward(r->p, &r->pass, NULL);
-    head_and_draw(r, r->p->work.final, true);
-}
-
-static bool read_records(Scheduler *s, int32_t steps, int64_t rows, Err *err) {
-    const Device *d = s->p->device;
-    size_t bytes = (size_t)(steps * rows) * 4;
-    d->download(d, s->token_read, s->record_token, bytes);
-    d->download(d, s->logprob_read, s->record_logprob, bytes);
-    d->download(d, s->entropy_read, s->record_entropy, bytes);
-    if (s->truncates) d->download(d, s->rows, s->round.sample, (size_t)rows * sizeof *s->rows);
-    return d->finish(d, err);
 }
 
 // ---- the end of a turn, of a sample ----------------------------------------------------------------------
@@ -259,10 +161,20 @@ static void place_end(Scheduler *s, Place *place) {
     }
 }
 
-// What `steps` steps recorded for the first `count` rows of a round `rows` wide is taken by their places.
-static bool places_advance(Scheduler *s, int32_t count, int32_t steps, int64_t rows, Err *err) {
+// Tokens that samples took from a round.
+typedef struct Taken {
+    int64_t tokens;
+    double context; // that they attended to, summed up
+} Taken;
+
+// What the oldest round recorded for its first `count` rows is taken by their places.
+static bool places_advance(Scheduler *s, int32_t count, Taken *taken, Err *err) {
+    const DrawRecord *records;
+    int32_t steps;
+    TRY(round_read(s, &records, &steps, err));
     for (int32_t i = 0; i < count; i++) {
         bool ended = false;
+        if (!row_decodes(s, i)) continue;
         Place *place = &s->places[s->row_place[i]];
         if (place->carried) {
             bool room;
@@ -272,10 +184,13 @@ static bool places_advance(Scheduler *s, int32_t count, int32_t steps, int64_t r
             place_leave(s, place);
             continue;
         }
-        place->state = PLACE_DECODES;
-        place->pending = 0;
-        for (int32_t step = 0; step < steps && !ended; step++) TRY(place_advance(s, place, step * rows + i, i, &ended, err));
-        if (ended) place_end(s, place);
+        for (int32_t step = 0; step < steps && !ended; step++) {
+            taken->tokens++, taken->context += s->requests[place->request].prompt_length + place->length;
+            TRY(place_advance(s, place, &records[step * s->round.rows + i], i, &ended, err));
+        }
+        if (!ended) continue;
+        s->row_place[i] = -1;
+        place_end(s, place);
     }
     return true;
 }
@@ -399,7 +314,7 @@ static void prompt_rows(Scheduler *s, const RolloutRequest *r, Rows *rows) {
 
 // Rows of a sample that goes on: the last token of its own, which no pass has computed yet, and those given to it.
 static void given_rows(Scheduler *s, int32_t index, Rows *rows) {
-    const Place *place = &s->places[index];
+    Place *place = &s->places[index];
     const Completion *c = completion_of(s, place);
     const int32_t *all = completion_all(c) + completion_total(c);
     int32_t count = place->pending + 1, position = s->requests[place->request].prompt_length + place->length - count;
@@ -412,6 +327,13 @@ static void given_rows(Scheduler *s, int32_t index, Rows *rows) {
     end_run(rows, count, pages);
     s->head_row[rows->draws] = rows->count - 1;
     draw_row(s, rows->draws++, index, position - 1);
+    place->state = PLACE_DECODES;
+    place->pending = 0;
+}
+
+bool can_admit(const Scheduler *s) {
+    const RolloutRequest *r = &s->requests[s->next];
+    return s->next < s->request_count && s->place_count + live_samples(r) <= s->capacity && request_pages(r) <= s->free_count;
 }
 
 // Everything that goes on, and the next requests that have room.
@@ -426,8 +348,7 @@ static void gather_rows(Scheduler *s, Rows *rows) {
             s->next++;
             continue;
         }
-        bool fits = s->place_count + live_samples(r) <= s->capacity && request_pages(r) <= s->free_count;
-        if (!fits || (rows->count > 0 && rows->count + r->prompt_length > s->row_capacity)) break;
+        if (!can_admit(s) || (rows->count > 0 && rows->count + r->prompt_length > s->row_capacity)) break;
         admit(s, s->next++, rows->draws);
         prompt_rows(s, r, rows);
     }
@@ -441,79 +362,32 @@ static bool prefill(Scheduler *s, Err *err) {
     double start = clock_seconds();
     gather_rows(s, &rows);
     if (rows.count == 0) return true;
-    TRY(send_rows(s, rows.count, rows.table, rows.slot, rows.draws, err));
+    s->series = (Series){0};
+    TRY(rows_send(s, rows.count, rows.table, rows.slot, rows.draws, err));
     s->round.pass.max_position = rows.last_position;
     s->round.pass.max_run = rows.longest_run;
     transformer_forward(p, &s->round.pass, NULL);
     d->gather(d, &(GatherArgs){.T = rows.draws, .C = p->config.width, .dtype = p->dtype, .row = s->round.head_row, .x = p->work.final, .y = s->head_x});
     head_and_draw(&s->round, s->head_x, false);
+    round_fetch(s, 1);
     count_flops(p, rows.count, rows.context, rows.draws);
-    TRY(read_records(s, 1, rows.draws, err));
+    Taken ignored = {0};
+    bool ok = places_advance(s, rows.draws, &ignored, err);
     s->out->prefill_seconds += clock_seconds() - start;
-    return places_advance(s, rows.draws, 1, rows.draws, err);
+    return ok;
 }
 
-// ---- decoding --------------------------------------------------------------------------------------------
-// Rows of a round: as many as there are samples, rounded up where a recording is made for each width.
-static int32_t round_width(const Scheduler *s, int32_t n) {
-    int32_t step = n <= 8 ? 1 : n <= 64 ? 8 : n <= 256 ? 32 : 64;
-    if (s->p->device->is_host) return n;
-    while (n <= 8 && n & (n - 1)) n++;
-    n = (n + step - 1) / step * step;
-    return n < s->capacity ? n : s->capacity;
-}
-
-static int32_t round_steps(const Scheduler *s) {
-    int32_t most = 1;
-    if (s->p->device->is_host || s->truncates) return 1;
-    for (int32_t i = 0; i < s->capacity; i++) {
-        const Place *place = &s->places[i];
-        int32_t left = place->state == PLACE_DECODES ? place_limit(s, place) - place->length : 0;
-        if (left > most) most = left;
-    }
-    return most < STEPS ? most : STEPS;
-}
-
-// Row `i` of the round decodes place number `index`; returns its position.
-static int32_t decode_row(Scheduler *s, int32_t i, int32_t index) {
-    const Place *place = &s->places[index];
-    int32_t position = s->requests[place->request].prompt_length + place->length - 1;
-    s->tokens[i] = place->last;
-    s->position[i] = position;
-    memcpy(s->table + (int64_t)i * s->table_capacity, place->table, (size_t)(place->shared + place->owned) * 4);
-    s->slot[i] = (int64_t)place->table[position / PAGE] * PAGE + position % PAGE;
-    if (s->slot_row) s->slot_row[i] = i;
-    draw_row(s, i, index, position);
-    return position;
-}
-
+// One round of decoding is read; others are queued before that.
 static bool decode(Scheduler *s, Err *err) {
-    Policy *p = s->p;
     double start = clock_seconds();
-    int32_t count = 0, steps = round_steps(s), longest = 0;
-    double context = 0;
-    for (int32_t i = 0; i < s->capacity; i++) {
-        if (s->places[i].state != PLACE_DECODES) continue;
-        int32_t position = decode_row(s, count++, i);
-        if (position > longest) longest = position;
-        context += position + 1;
-    }
-    if (count == 0) return true;
-    int32_t rows = round_width(s, count);
-    for (int32_t i = count; i < rows; i++) filler_row(s, i);
-    for (int32_t i = 0; i < rows; i++) s->table_start[i] = i * s->table_capacity, s->slot_start[i] = i;
-    s->slot_start[rows] = rows;
-    TRY(send_rows(s, rows, (int64_t)rows * s->table_capacity, rows, rows, err));
-    // The bound on positions is part of a recording: it moves in steps, so that recordings serve again.
-    int32_t bound = (longest + steps + 255) / 256 * 256, most = s->table_capacity * PAGE;
-    s->round.pass.max_position = (bound < most ? bound : most) - 1;
-    s->round.pass.max_run = 1;
-    for (int32_t step = 0; step < steps; step++)
-        p->device->replay(p->device, (uint64_t)(uint32_t)rows << 32 | (uint32_t)s->round.pass.max_position, decode_step, &s->round);
-    count_flops(p, (int64_t)count * steps, steps * (context + 0.5 * count * (steps - 1)), (int64_t)count * steps);
-    TRY(read_records(s, steps, rows, err));
+    Taken taken = {0};
+    if (!rounds_go_on(s)) TRY(series_begin(s, err));
+    series_queue(s);
+    if (!rounds_go_on(s)) return true;
+    bool ok = places_advance(s, s->series.count, &taken, err);
+    if (taken.tokens > 0) count_flops(s->p, taken.tokens, taken.context, taken.tokens);
     s->out->decode_seconds += clock_seconds() - start;
-    return places_advance(s, count, steps, rows, err);
+    return ok;
 }
 
 // Whether a sample decodes or has tokens to compute: something to do that waits for nobody.
@@ -604,9 +478,9 @@ bool policy_rollout(Policy *p, const RolloutRequest *requests, int32_t count, co
     if (s.options.int8) TRY(int8_begin(p, options, err));
     bool ok = scheduler_start(&s, requests, count, err);
     while (ok && !is_over(&s)) {
-        ok = next_turns(&s, false, err) && more_requests(&s, false, err) && prefill(&s, err);
+        ok = next_turns(&s, false, err) && more_requests(&s, false, err) && (rounds_go_on(&s) || prefill(&s, err));
         if (ok) pause_places(&s);
-        ok = ok && (has_work(&s) ? policy_leave_file(p, err) && decode(&s, err) : is_over(&s) || wait_for_work(&s, err)) && report_progress(&s, err);
+        ok = ok && (has_work(&s) || rounds_go_on(&s) ? policy_leave_file(p, err) && decode(&s, err) : is_over(&s) || wait_for_work(&s, err)) && report_progress(&s, err);
         if (ok) pause_places(&s);
     }
     if (ok) scheduler_end(&s);

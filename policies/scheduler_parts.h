@@ -1,5 +1,5 @@
-// Inside continuous batching: what the scheduler (scheduler.c: places, pages, passes) and one sample's course (course.c: what
-// it has sampled and been given, its text, its budgets) share.
+// Inside continuous batching: what the scheduler (scheduler.c: places, pages, admission), the rounds on the device (rounds.c) and one
+// sample's course (course.c: what it has sampled and been given, its text, its budgets) share.
 #ifndef RECKON_SCHEDULER_PARTS_H
 #define RECKON_SCHEDULER_PARTS_H
 #include "model.h"
@@ -13,7 +13,7 @@ typedef struct Place { // one admitted sample
     int32_t owned;       // pages after them
     int32_t length;      // tokens of the completion so far, given ones included
     int32_t last;        // token
-    int32_t limit;       // the length at which the round in progress ends it
+    int32_t limit;       // the length at which the series of rounds in progress ends it
     int32_t turn_start;  // length when its turn began
     int32_t pending;     // PLACE_GIVEN: last tokens of the completion that no pass has computed
     bool thinks;         // has a budget for thinking, and has not closed it
@@ -37,7 +37,7 @@ typedef struct RolloutMemory {
     Arena arena;
 } RolloutMemory;
 
-typedef struct Round { // of decoding, or the draws after a prefill
+typedef struct Round { // the rows that were sent last: of decoding, or of a prefill with the draws after it
     Policy *p;
     struct Scheduler *s;
     Pass pass;
@@ -47,6 +47,15 @@ typedef struct Round { // of decoding, or the draws after a prefill
     SampleRow *sample;
     DecodeRow *state;
 } Round;
+
+// Rounds of decoding that are queued behind each other, over the same rows.
+typedef struct Series {
+    int32_t count;          // samples among its rows
+    int32_t queued, read;   // rounds
+    int32_t steps[FETCHES]; // of the rounds between these two
+    int32_t left;           // steps that are not queued and that a row may need
+    int32_t position;       // of the furthest row at the next step that is queued
+} Series;
 
 typedef struct Scheduler {
     Policy *p;
@@ -60,7 +69,7 @@ typedef struct Scheduler {
     Group *groups; // [requests]
     Place *places;       // [capacity]
     int32_t place_count, capacity, waiting; // places in use, places, those that wait
-    int32_t *row_place;  // [capacity] whose draws the rows of a round are
+    int32_t *row_place;  // [capacity] whose draws the rows of a round are; -1: the sample's turn, or a budget, has ended
     int32_t *ticks, tick_count; // of complete requests, ascending
     int32_t due_left, due_tick; // requests that are due and not complete; the last tick of those that are
     int32_t end_tick;           // at which all others pause; INT32_MAX: not known yet
@@ -69,7 +78,7 @@ typedef struct Scheduler {
     int32_t *free_pages, free_count, total_pages, table_capacity;
     int32_t kept_rows; // of the only prompt, whose keys and values are there (prompt_cache.c)
     bool retains;      // passes keep their activations, pages are nobody else's afterwards (retain.c)
-    char *page_memory; // one page more than total_pages: rows that fill up a round write there
+    char *page_memory; // one page more than total_pages: rows that fill up a round read there, nobody writes
     // rows of one pass, on the host
     int32_t row_capacity;
     int32_t *tokens, *position, *table_start, *table, *head_row;
@@ -80,15 +89,15 @@ typedef struct Scheduler {
     Ids stop;
     Stage stage;
     Round round; // the same, as operations read and write them
+    Series series;
     // what the head gives for them
     float *logits, *entropy, *max, *log_sum; // the last two where activations are kept
     VocabStats *stats;
     void *head_x, *order;
-    int32_t *kept; // [places][V] where anything is truncated
-    int32_t *record_token;                  // [STEPS][places] on the device
-    float *record_logprob, *record_entropy;
-    int32_t *token_read; // the same on the host
-    float *logprob_read, *entropy_read;
+    DrawRecord *record, *record_read; // [record_steps][rows] on the device, and on the host
+    int32_t record_steps;             // a FETCHES-th of them for each round
+    int32_t *kept;                    // [places][V] where anything is truncated
+    int32_t *kept_read, kept_width;   // [rows][kept_width]: sets of no more ids, of another device's `kept`
     bool truncates;
     // what samples have drawn while they are decoded: [places][most_tokens], one more of kept_start where anything is truncated
     int32_t *ids;
@@ -120,6 +129,31 @@ bool request_check(const Policy *p, const RolloutRequest *r, int32_t index, Err 
 // Checks the first requests, and sets the scheduler's capacities by them and the options.
 bool scheduler_sizes(Scheduler *s, Err *err) MUST_CHECK;
 
+// ---- scheduler.c -----------------------------------------------------------------------------------------
+bool can_admit(const Scheduler *s); // the next request, if there is one
+
+// ---- rounds.c --------------------------------------------------------------------------------------------
+enum { KEPT_READ = 1024 };
+bool rounds_alloc(Scheduler *s, Err *err) MUST_CHECK;
+void rounds_free(Scheduler *s); // waits for what is under way
+// What the draw after a row needs: row `i` of a round belongs to place number `index`, and is computed at `position`.
+void draw_row(Scheduler *s, int32_t i, int32_t index, int32_t position);
+// Sends the rows of a pass, and what the draws of `draws` places need.
+bool rows_send(Scheduler *s, int32_t rows, int64_t table, int64_t slots, int32_t draws, Err *err) MUST_CHECK;
+// Logits of rows x [rows, C], a token for each, its record, and the rows of the next step.
+void head_and_draw(const Round *r, const void *x, bool next);
+// What the steps queued last have recorded will be read.
+void round_fetch(Scheduler *s, int32_t steps);
+// Reads the oldest round that was fetched: records [steps][round.rows].
+bool round_read(Scheduler *s, const DrawRecord **records, int32_t *steps, Err *err) MUST_CHECK;
+// Whether row `i` of the rounds under way is still a sample's that decodes.
+static inline bool row_decodes(const Scheduler *s, int32_t i) { return s->row_place[i] >= 0 && s->places[s->row_place[i]].state == PLACE_DECODES; }
+static inline bool rounds_go_on(const Scheduler *s) { return s->series.read < s->series.queued; }
+// Sends the rows of all that decodes now; series.count 0: nothing does.
+bool series_begin(Scheduler *s, Err *err) MUST_CHECK;
+// Queues further rounds of the series, as many as may be under way, while its rows are the right ones.
+void series_queue(Scheduler *s);
+
 #define THINK_END "</think>"
 
 // ---- course.c --------------------------------------------------------------------------------------------
@@ -133,8 +167,8 @@ void completion_begin(Scheduler *s, Place *place);
 void completion_end(Scheduler *s, const Place *place);
 // The length at which a sample's turn, its thinking or all of it must end.
 int32_t place_limit(const Scheduler *s, const Place *place);
-// Takes the token of record `at`, drawn for row `row`; *ended where the turn ends with it, or a budget is used up.
-bool place_advance(Scheduler *s, Place *place, int64_t at, int64_t row, bool *ended, Err *err) MUST_CHECK;
+// Takes what was drawn for row `row`; *ended where the turn ends with it, or a budget is used up.
+bool place_advance(Scheduler *s, Place *place, const DrawRecord *record, int64_t row, bool *ended, Err *err) MUST_CHECK;
 // Gives tokens to a sample, for the next pass to compute; thinking that they leave open beyond its budget is closed too.
 // False where one more sampled token has no room after them: nothing is given then.
 bool place_give(Scheduler *s, Place *place, const int32_t *ids, int32_t count);

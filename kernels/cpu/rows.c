@@ -298,10 +298,7 @@ void V(advance)(const Team *team, const AdvanceArgs *a) {
         DecodeRow *s = &a->state[m];
         SampleRow *row = &a->rows[m];
         if (s->ended) continue;
-        int64_t record = s->recorded++ * a->M + m;
-        a->token[record] = row->token;
-        a->logprob[record] = row->logprob;
-        a->entropy[record] = row->entropy;
+        a->record[s->recorded++ % a->ring * a->M + m] = (DrawRecord){row->token, row->logprob, row->entropy};
         s->ended = ++s->length >= s->max_tokens || (!s->ignore_stop && is_stop(a, row->token));
         if (s->ended || !a->tokens) continue;
         int32_t position = ++s->position;

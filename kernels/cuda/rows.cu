@@ -581,10 +581,7 @@ static __global__ void advance_kernel(AdvanceArgs a) {
     if (state.ended) return;
     SampleRow *row = &a.rows[m];
     int32_t token = row->token;
-    int64_t record = state.recorded++ * a.M + m;
-    a.token[record] = token;
-    a.logprob[record] = row->logprob;
-    a.entropy[record] = row->entropy;
+    a.record[state.recorded++ % a.ring * a.M + m] = DrawRecord{token, row->logprob, row->entropy};
     state.ended = ++state.length >= state.max_tokens;
     for (int i = 0; i < a.stop_count && !state.ignore_stop; i++) state.ended |= a.stop[i] == token;
     if (!state.ended && a.tokens) {

@@ -220,11 +220,16 @@ def golden(check: Check, items: set[str]) -> None:
     """Logprobs and gradient norms of small checkpoints against transformers in double precision, as on the CPU."""
     scratch = os.path.join(check.report.folder, "golden")
     os.makedirs(scratch, exist_ok=True)
-    for name in ("llama-tied", "qwen2"):
-        folder = os.path.join(check.root, "tests", "data", "models", name)
+    for config in sorted(glob.glob(os.path.join(check.root, "tests", "data", "models", "*", "config.json"))):
+        folder = os.path.dirname(config)
+        name = os.path.basename(folder)
+        if not os.path.exists(os.path.join(folder, "cases.json")):
+            continue
         with open(os.path.join(folder, "cases.json")) as f:
             cases = json.load(f)
-        for precision, tolerance, gradient_tolerance in (("fp32", 1e-4, 1e-3), ("bf16", 0.15, 0.1)):
+        with open(config) as f:
+            routed = "expert" in f.read()  # in bf16 a token on a border goes to another expert
+        for precision, tolerance, gradient_tolerance in (("fp32", 1e-4, 1e-3), ("bf16", 0.3, 0.25) if routed else ("bf16", 0.15, 0.1)):
             if not items or name in items:
                 golden_model(check, f"{name} {precision}", folder, cases, precision, tolerance, gradient_tolerance, scratch)
 

@@ -11,7 +11,7 @@ class Report:
     def __init__(self, folder: str, machine: dict) -> None:
         self.folder, self.machine, self.parts = folder, machine, {}
         self.path = os.path.join(folder, "gpu-check.json")
-        self.touched = []
+        self.of_this_call = []
         try:
             with open(self.path) as f:
                 earlier = json.load(f)
@@ -20,14 +20,19 @@ class Report:
         same = all(earlier.get("machine", {}).get(key) == machine.get(key) for key in ("commit", "device"))
         self.parts = earlier.get("parts", {}) if same else {}
 
-    def begin(self, part: str) -> None:
-        """Forgets what an earlier call said about this part."""
-        self.parts[part] = {"rows": []}
-        self.touched.append(part)
+    def begin(self, part: str, whole: bool = True) -> None:
+        """Forgets what an earlier call said about this part; of one that was narrowed down, only rows that come again."""
+        if whole or part not in self.parts:
+            self.parts[part] = {"rows": []}
 
     def row(self, part: str, name: str, expected: str, found: str, met: bool | None, why: str = "") -> None:
         verdict = "not run" if met is None else "met" if met else "missed"
-        self.parts[part]["rows"].append({"name": name, "expected": expected, "found": found, "verdict": verdict, "why": why})
+        row = {"name": name, "expected": expected, "found": found, "verdict": verdict, "why": why}
+        rows = self.parts[part]["rows"]
+        new = {id(other) for other in self.of_this_call}
+        at = next((i for i, other in enumerate(rows) if other["name"] == name and id(other) not in new), len(rows))
+        rows[at:at + 1] = [row]
+        self.of_this_call.append(row)
         print(f"{verdict:8} {part}: {name}: {found}{' (' + why + ')' if why else ''}", flush=True)
 
     def attach(self, part: str, key: str, value) -> None:
@@ -35,7 +40,8 @@ class Report:
         self.parts[part][key] = value
 
     def count(self, verdict: str) -> int:
-        return sum(row["verdict"] == verdict for part in self.touched for row in self.parts[part]["rows"])
+        """Rows of this call."""
+        return sum(row["verdict"] == verdict for row in self.of_this_call)
 
     def save(self) -> None:
         os.makedirs(self.folder, exist_ok=True)

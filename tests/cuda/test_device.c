@@ -133,6 +133,46 @@ static void memory_of_one_allocation(void) {
     unsetenv("RECKON_CUDA_MEMORY"), unsetenv("RECKON_CUDA_SLAB");
 }
 
+// What is fetched is what was there when it was asked for, not before and not after; rows that lie apart come together.
+static void fetched_beside_the_kernels(void) {
+    enum { COUNT_OF = 3000, PITCH = 100, ROW = 36, ROWS = 9 };
+    Err err = {0};
+    emulation_reset();
+    Device *d;
+    OK(device_open("cuda", 1, &d, &err));
+    float *x, *y, sent[COUNT_OF], got[FETCHES][COUNT_OF];
+    OK(d->allocate(d, sizeof sent, "x", (void **)&x, &err));
+    OK(d->allocate(d, sizeof sent, "y", (void **)&y, &err));
+    for (int turn = 0; turn < 5; turn++) {
+        size_t bytes = turn ? sizeof sent : sizeof sent / 3; // pinned memory grows
+        int slot = turn % FETCHES;
+        for (int i = 0; i < COUNT_OF; i++) sent[i] = (float)(i + 10000 * turn);
+        d->upload(d, x, sent, sizeof sent);
+        d->convert(d, &(ConvertArgs){.count = COUNT_OF, .dtype = DTYPE_F32, .x = x, .y = y});
+        memset(got[slot], 0, sizeof sent);
+        d->fetch(d, slot, got[slot], y, bytes);
+        d->zero(d, x, sizeof sent); // goes on
+        if (turn % 2) d->copy(d, x, y, sizeof sent);
+        OK(d->fetched(d, slot, &err));
+        CHECK(memcmp(got[slot], sent, bytes) == 0);
+        if (!turn) CHECK(got[slot][COUNT_OF / 3] == 0);
+    }
+    char rows[ROWS][ROW];
+    d->download_rows(d, rows, y, PITCH, ROW, ROWS);
+    OK(d->finish(d, &err));
+    for (int i = 0; i < ROWS; i++) CHECK(memcmp(rows[i], (char *)sent + i * PITCH, ROW) == 0);
+    emulation_fail_launch(1, 700);
+    d->convert(d, &(ConvertArgs){.count = COUNT_OF, .dtype = DTYPE_BF16, .x = x, .y = y});
+    d->fetch(d, 0, got[0], y, sizeof sent);
+    CHECK(!d->fetched(d, 0, &err));
+    CHECK_INT(err.code, ERR_IO);
+    CHECK(got[0][7] == 0);
+    d->release(d, x), d->release(d, y);
+    device_close(d);
+    emulation_reset();
+    CHECK_INT(emulation_allocations(), 0);
+}
+
 static void a_policy_that_does_not_fit(void) {
     Err err = {0};
     emulation_reset();
@@ -184,6 +224,7 @@ static const Test tests[] = {
     {"the environment names it", the_environment_names_it},
     {"products by wgmma", products_by_wgmma},
     {"memory of one allocation", memory_of_one_allocation},
+    {"fetched beside the kernels", fetched_beside_the_kernels},
     {"a policy that doesn't fit", a_policy_that_does_not_fit},
     {"an error stays", an_error_stays},
 };

@@ -206,6 +206,83 @@ static void greedy_as_on_the_cpu(void) {
     free(q);
 }
 
+// ---- rounds ----------------------------------------------------------------------------------------------
+#ifdef RECKON_CUDA_EMULATION
+// The rows of samples that decode on are sent once; a sample that ends changes nothing for the others.
+static void rows_are_sent_once(void) {
+    Err err = {0};
+    Rollout first, again;
+    ModelConfig c = shape_config(&shapes[0]);
+    Policy *p = policy_make_on("cuda", &c, NULL, PRECISION_FP32, 1);
+    Requests *q = xcalloc(1, sizeof *q);
+    requests_add(q, c.vocabulary, 30, 4, 53, &samplings[0]);
+    q->list[0].sampling.ignore_eos = true;
+    OK(policy_rollout(p, q->list, 1, NULL, &first, &err)); // tables of angles are sent too
+    int before = emulation_uploads();
+    OK(policy_rollout(p, q->list, 1, NULL, &again, &err));
+    CHECK_INT(emulation_uploads() - before, 2); // the prompt's rows, and those that decode
+    CHECK_INT(again.new_tokens, 4 * 53);
+    for (int s = 0; s < 4; s++) check_same(&again.completions[s], &first.completions[s], 0, s);
+    rollout_free(&first), rollout_free(&again);
+    policy_close(p);
+    free(q);
+}
+#endif
+
+// Ends that the device sees (ids, budgets) and requests that wait for places, in rounds that are queued ahead: the same samples as with
+// room for all, and alone.
+static void ends_in_rounds(void) {
+    need_device();
+    Err err = {0};
+    ModelConfig c = stopping_config(&shapes[0]);
+    Policy *p = policy_make_on("cuda", &c, NULL, PRECISION_BF16, 1);
+    Requests *q = xcalloc(1, sizeof *q);
+    Rollout rollout;
+    for (int i = 0; i < 5; i++) requests_add(q, c.vocabulary, 9 + 7 * i, 1 + 2 * i, 61 - 12 * i, &samplings[i % 2]);
+    for (int i = 1; i < 5; i += 2) q->list[i].sampling.ignore_eos = true;
+    OK(policy_rollout(p, q->list, q->count, NULL, &rollout, &err));
+    int stopped = 0;
+    for (int i = 0; i < rollout.count; i++) stopped += rollout.completions[i].finish == FINISH_STOP;
+    CHECK(stopped > 1 && stopped < rollout.count);
+    snprintf(context, sizeof context, "ends in rounds");
+    for (int places = 9; places < 20; places += 5) check_again(p, q, &rollout, 2, places);
+    check_alone(p, q, &rollout, 4);
+    rollout_free(&rollout);
+    policy_close(p);
+    free(q);
+}
+
+// Kept sets of more ids than are read together.
+static void large_kept_sets(void) {
+    need_device();
+    Err err = {0};
+    ModelConfig c = shape_config(&shapes[0]);
+    c.vocabulary = 2100;
+    Policy *p = policy_make_on("cuda", &c, NULL, PRECISION_FP32, 1);
+    Requests *q = xcalloc(1, sizeof *q);
+    Rollout rollout;
+    requests_add(q, c.vocabulary, 5, 2, 3, &(Sampling){.temperature = 1.3, .top_k = 2000, .top_p = 1});
+    requests_add(q, c.vocabulary, 3, 2, 4, &(Sampling){.temperature = 1.3, .top_k = 7, .top_p = 1});
+    OK(policy_rollout(p, q->list, q->count, NULL, &rollout, &err));
+    for (int i = 0; i < 4; i++) {
+        const Completion *o = &rollout.completions[i];
+        for (int32_t t = 0; t < o->length; t++) {
+            int64_t from = o->kept_start[t], to = o->kept_start[t + 1];
+            bool drawn = false;
+            CHECK_INT(to - from, i < 2 ? 2000 : 7);
+            for (int64_t k = from; k < to; k++) {
+                drawn |= o->kept_ids[k] == o->ids[t];
+                CHECK(o->kept_ids[k] >= 0 && o->kept_ids[k] < 2100 && (k == from || o->kept_ids[k] > o->kept_ids[k - 1]));
+            }
+            CHECK(drawn);
+        }
+    }
+    check_forward(p, q, &rollout, false, INT32_MAX, true);
+    rollout_free(&rollout);
+    policy_close(p);
+    free(q);
+}
+
 // ---- saving ----------------------------------------------------------------------------------------------
 static void saved_and_opened(void) {
     need_device();
@@ -261,6 +338,11 @@ static const Test tests[] = {
     {"invariant 1: several turns", turns},
     {"invariant 2: microbatches", weights_of_splits},
     {"greedy tokens as on the CPU", greedy_as_on_the_cpu},
+#ifdef RECKON_CUDA_EMULATION
+    {"rounds ahead: rows are sent once", rows_are_sent_once},
+#endif
+    {"rounds ahead: ends", ends_in_rounds},
+    {"large kept sets", large_kept_sets},
     {"saved, opened, gone on", saved_and_opened},
     {"8 bits are refused", no_8_bits},
 };

@@ -338,7 +338,7 @@ static void set_up(AdvanceArgs *a, Random *r) {
         uint32_t kind = random_below(r, 6);
         a->state[m] = (DecodeRow){.key = random_key(7, STREAM_TOKENS), .step = 3, .prompt = random_below(r, 9), .sample = (uint32_t)m,
                                   .length = (int32_t)random_below(r, 5), .max_tokens = 6, .position = (int32_t)random_below(r, 120),
-                                  .recorded = (int32_t)random_below(r, STEPS), .ignore_stop = kind == 1, .ended = kind == 0};
+                                  .recorded = (int32_t)random_below(r, 3 * STEPS), .ignore_stop = kind == 1, .ended = kind == 0};
         if (a->state[m].position % 2) a->state[m].position = PAGE - 1; // the next one is on another page
         a->rows[m] = (SampleRow){.token = (int32_t)random_below(r, 8), .logprob = -any_float(r, PLAIN), .entropy = any_float(r, PLAIN),
                                  .uniform = random_double(r), .top_p = 1};
@@ -375,9 +375,8 @@ static void advance_bits(void) {
     a.tokens = output("tokens", ROWS * 4, KIND_BYTES);
     a.position = output("position", ROWS * 4, KIND_BYTES);
     a.slot = output("slot", ROWS * 8, KIND_BYTES);
-    a.token = output("token", STEPS * ROWS * 4, KIND_BYTES);
-    a.logprob = output("logprob", STEPS * ROWS, KIND_F32);
-    a.entropy = output("entropy", STEPS * ROWS, KIND_F32);
+    a.record = output("record", STEPS * ROWS * sizeof(DrawRecord), KIND_BYTES);
+    a.ring = STEPS;
     set_up(&a, &r);
     COMPARE_CUDA(advance, &a, "%d rows", ROWS);
     check_state(&a);

@@ -61,6 +61,9 @@ void emulation_fail_host_allocation(int nth);           // pinned memory
 void emulation_fail_launch(int nth, int cuda_error);    // the kernel doesn't run, the device fails with this error
 void emulation_fail_synchronize(int nth, int cuda_error); // the device fails with this error at a synchronisation
 
+// ---- copies ----------------------------------------------------------------------------------------------
+int emulation_uploads(void); // from the host to a device, since the last emulation_reset
+
 // ---- memory ----------------------------------------------------------------------------------------------
 size_t emulation_allocated_bytes(void); // device memory in use, of all devices
 int emulation_allocations(void);        // device and pinned

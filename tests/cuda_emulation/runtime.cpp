@@ -51,11 +51,12 @@ static bool in_host_function;
 static std::vector<cudaStream_t> streams;
 static Generator query_random = {1};
 static int captures; // under way
+static int uploads;
 
 void runtime_reset() {
     for (cudaStream_t s : streams) s->queue.clear(), s->capture = NULL;
     sticky = last = cudaSuccess;
-    device_index = captures = 0;
+    device_index = captures = uploads = 0;
     in_host_function = false;
     query_random.state = 1;
     memory_reset();
@@ -86,7 +87,8 @@ static double seconds() {
 // ---- queues ----------------------------------------------------------------------------------------------
 static void execute(const Operation &operation) {
     if (sticky) return;
-    sticky = operation();
+    cudaError_t error = operation();
+    if (!sticky) sticky = error; // it may have run what it waits for
 }
 static void step(cudaStream_t stream) {
     Operation operation = std::move(stream->queue.front());
@@ -174,6 +176,7 @@ static cudaError_t copy(void *to, const void *from, size_t bytes, cudaMemcpyKind
     if (!to || !from) return result(cudaErrorInvalidValue);
     if (cudaError_t error = check_kind(to, from, kind)) return result(error);
     if (!check_range("a copy to", to, bytes) || !check_range("a copy from", from, bytes)) return result(cudaErrorInvalidValue);
+    uploads += in_device_arena(to) && !in_device_arena(from);
     bool capturing = stream && stream->capture;
     bool from_plain = !in_device_arena(from) && !is_pinned(from), to_plain = !in_device_arena(to) && !is_pinned(to);
     if (from_plain && !capturing) { // staged before the call returns
@@ -194,6 +197,15 @@ static cudaError_t copy(void *to, const void *from, size_t bytes, cudaMemcpyKind
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
     ENTER();
     return copy(to, from, bytes, kind, stream, false);
+}
+cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width, size_t height, cudaMemcpyKind kind,
+                              cudaStream_t stream) {
+    ENTER();
+    if (width > to_pitch || width > from_pitch) return result(cudaErrorInvalidPitchValue);
+    cudaError_t error = cudaSuccess;
+    for (size_t i = 0; i < height && error == cudaSuccess; i++)
+        error = copy((char *)to + i * to_pitch, (const char *)from + i * from_pitch, width, kind, stream, false);
+    return error;
 }
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind) {
     ENTER();
@@ -509,3 +521,4 @@ cudaError_t api_enter() { return enter(); }
 cudaError_t api_result(cudaError_t error) { return result(error); }
 int *api_device() { return &device_index; }
 } // namespace emulation
+extern "C" int emulation_uploads(void) { return emulation::uploads; }

@@ -155,6 +155,14 @@ def reports_grow():
     for line in ("| rows | pass | 4 passed | met |", "| decode | 55 % | 40 % | missed: slow |", "| train | 50 % | - | not run: no torch |"):
         assert line in text, text
     equal(list(new_report("grows", "another commit").parts), [])
+    third = new_report("grows")  # narrowed down: the other rows stay, in their places
+    third.begin("speed", False)
+    silently(third.row, "speed", "decode", "55 %", "60 %", True)
+    silently(third.row, "speed", "gemm", "0.9", "0.95", True)
+    equal([(row["name"], row["verdict"]) for row in third.parts["speed"]["rows"]], [("decode", "met"), ("train", "not run"), ("gemm", "met")])
+    equal([third.count(v) for v in ("met", "missed", "not run")], [2, 0, 0])
+    third.begin("ops")
+    equal(third.parts["ops"]["rows"], [])
 
 
 # ---- parts for the device, on the CPU --------------------------------------------------------------------
