@@ -166,7 +166,6 @@ static int32_t round_width(const Scheduler *s, int32_t n) {
     return n < s->capacity ? n : s->capacity;
 }
 
-
 bool series_begin(Scheduler *s, Err *err) {
     Series *r = &s->series;
     *r = (Series){0};
@@ -202,7 +201,7 @@ static bool is_stale(const Scheduler *s) {
 void series_queue(Scheduler *s) {
     Policy *p = s->p;
     Series *r = &s->series;
-    bool alone = p->device->is_host || s->truncates;
+    bool alone = s->record_steps == 1;
     while (r->count > 0 && r->left > 0 && r->queued - r->read < FETCHES) {
         if (r->queued > 0 && (alone || is_stale(s))) return;
         int32_t steps = alone ? 1 : r->left < STEPS ? r->left : STEPS;
