@@ -316,6 +316,8 @@ static Overlap overlap_of(const int *begin, const int *valid, int rows) {
     return o;
 }
 
+INLINE bool sees_position(const GradTile *t, int r, int j) { return j >= t->begin[r] && j < t->valid[r]; }
+
 // Rows of `sum` [32][Dp] grow by weights[r][j] * x[r], rows ascending. A row adds nothing to positions it doesn't see,
 // not even zero times an infinity. `width` registers of columns at a time, from column c on; the rows' stay in registers.
 INLINE void outer_columns(float *sum, const float (*weights)[PAGE], const float (*x)[STRIDE], const GradTile *t, int from, const Overlap *o,
@@ -337,10 +339,11 @@ INLINE void outer_columns(float *sum, const float (*weights)[PAGE], const float 
                 for (int i = 0; i < width; i++) acc[i] = v_fma(v_set1(weights[r][j]), row[r][i], acc[i]);
         } else {
 #pragma GCC unroll 8
-            for (int r = 0; r < rows; r++)
-                if (j >= t->begin[from + r] && j < t->valid[from + r])
+            for (int r = 0; r < rows; r++) {
+                bool sees = sees_position(t, from + r, j);
 #pragma GCC unroll 2
-                    for (int i = 0; i < width; i++) acc[i] = v_fma(v_set1(weights[r][j]), row[r][i], acc[i]);
+                for (int i = 0; i < width; i++) acc[i] = v_fma_if(sees, v_set1(weights[r][j]), row[r][i], acc[i]);
+            }
         }
 #pragma GCC unroll 2
         for (int i = 0; i < width; i++) v_store(at + 16 * i, acc[i]);
@@ -353,52 +356,43 @@ INLINE void add_outer(float *sum, const float (*weights)[PAGE], const float (*x)
     for (; c < Dp; c += 16) outer_columns(sum, weights, x, t, from, o, Dp, c, 1, rows);
 }
 
-// dq of one row grows by weights[j] * keys[j], j ascending in [from, to).
-static void add_keys_row(float *dq, const float *weights, const float *keys, int from, int to, const Geometry *g) {
-    if (from >= to) return;
-    FOR_LANES(g->D) {
-        v16 acc = lanes_load(dq, c, n, false);
-        for (int j = from; j < to; j++) acc = v_fma(v_set1(weights[j]), v_load(keys + j * g->Dp + c), acc);
-        lanes_store(dq, c, acc, n, false);
-    }
-}
-// The same of all rows: what they see together at once.
-INLINE void keys_columns(float *dq, const int64_t *at, const float (*weights)[PAGE], const float *keys, const Overlap *o, const Geometry *g, int64_t c,
-                         int width, int rows) {
+// dq of each row grows by weights[r][j] * keys[j], j ascending over what it sees; `count` columns of each register, from column c on.
+INLINE void keys_columns(float *dq, const GradTile *t, int from, const float (*weights)[PAGE], const float *keys, const Overlap *o, const Geometry *g,
+                         int64_t c, int64_t count, int width, int rows) {
     v16 acc[GRAD_ROWS][REGISTERS], key[REGISTERS];
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
-        for (int i = 0; i < width; i++) acc[r][i] = v_load(dq + at[r] * g->D + c + 16 * i);
-    for (int j = o->all_from; j < o->least; j++) {
+        for (int i = 0; i < width; i++) acc[r][i] = lanes_load(dq, t->at[from + r] * g->D + c + 16 * i, count, false);
+    for (int j = o->first; j < o->most; j++) {
+        bool all = j >= o->all_from && j < o->least;
 #pragma GCC unroll 2
         for (int i = 0; i < width; i++) key[i] = v_load(keys + j * g->Dp + c + 16 * i);
+        if (all) {
 #pragma GCC unroll 8
-        for (int r = 0; r < rows; r++)
+            for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
-            for (int i = 0; i < width; i++) acc[r][i] = v_fma(v_set1(weights[r][j]), key[i], acc[r][i]);
+                for (int i = 0; i < width; i++) acc[r][i] = v_fma(v_set1(weights[r][j]), key[i], acc[r][i]);
+        } else {
+#pragma GCC unroll 8
+            for (int r = 0; r < rows; r++) {
+                bool sees = sees_position(t, from + r, j);
+#pragma GCC unroll 2
+                for (int i = 0; i < width; i++) acc[r][i] = v_fma_if(sees, v_set1(weights[r][j]), key[i], acc[r][i]);
+            }
+        }
     }
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
-        for (int i = 0; i < width; i++) v_store(dq + at[r] * g->D + c + 16 * i, acc[r][i]);
+        for (int i = 0; i < width; i++) lanes_store(dq, t->at[from + r] * g->D + c + 16 * i, acc[r][i], count, false);
 }
 INLINE void add_keys(float *dq, const GradTile *t, int from, const float (*weights)[PAGE], const float *keys, const Overlap *o, const Geometry *g,
                      int rows) {
-    const int64_t *at = t->at + from;
-    const int *first = t->begin + from, *valid = t->valid + from;
-    bool whole = g->D % 16 == 0;
-    int begin = whole ? o->all_from : PAGE, end = whole && o->least > begin ? o->least : begin;
-    for (int r = 0; r < rows; r++)
-        add_keys_row(dq + at[r] * g->D, weights[r], keys, first[r], valid[r] < begin ? valid[r] : begin, g);
-    if (begin == end) {
-        for (int r = 0; r < rows; r++) add_keys_row(dq + at[r] * g->D, weights[r], keys, begin > first[r] ? begin : first[r], valid[r], g);
-        return;
-    }
     int64_t c = 0;
-    for (; c + 16 * REGISTERS <= g->D; c += 16 * REGISTERS) keys_columns(dq, at, weights, keys, o, g, c, REGISTERS, rows);
-    for (; c < g->D; c += 16) keys_columns(dq, at, weights, keys, o, g, c, 1, rows);
-    for (int r = 0; r < rows; r++) add_keys_row(dq + at[r] * g->D, weights[r], keys, end, valid[r], g);
+    for (; c + 16 * REGISTERS <= g->D; c += 16 * REGISTERS) keys_columns(dq, t, from, weights, keys, o, g, c, 16, REGISTERS, rows);
+    for (; c + 16 <= g->D; c += 16) keys_columns(dq, t, from, weights, keys, o, g, c, 16, 1, rows);
+    if (c < g->D) keys_columns(dq, t, from, weights, keys, o, g, c, g->D - c, 1, rows);
 }
 
 // Rows [from, from + rows) of a tile.
@@ -500,27 +494,38 @@ static void grad_page(const AttentionGradArgs *g_args, const Geometry *g, int un
     }
 }
 
+// delta = dy . y of the unit's rows, and dq from zero. Heads of one kv head lie apart, where the hardware doesn't look
+// ahead; from here on the unit's rows are in L2, where each of its pages meets them.
+static void begin_unit(const AttentionGradArgs *b, const Geometry *g, int unit, int kv_head) {
+    enum { AHEAD = 4 };
+    const AttentionArgs *a = &b->forward;
+    bool half = a->dtype == DTYPE_BF16;
+    int64_t row = g->group * g->D, last = b->unit[unit + 1] - 1;
+    for (int64_t t = b->unit[unit]; t <= last; t++) {
+        int64_t first = t * a->heads + kv_head * g->group, next = ((t + AHEAD < last ? t + AHEAD : last) * a->heads + kv_head * g->group) * g->D;
+        act_prefetch(b->dy, next, row, false), act_prefetch(b->dq, next, row, false);
+        act_prefetch(a->y, next, row, half), act_prefetch(a->q, next, row, half);
+        for (int64_t i = first; i < first + g->group; i++) {
+            v16 sum = v_zero();
+            FOR_LANES(g->D) {
+                sum = v_fma(lanes_load(b->dy, i * g->D + c, n, false), lanes_load(a->y, i * g->D + c, n, half), sum);
+                lanes_store(b->dq, i * g->D + c, v_zero(), n, false);
+            }
+            b->delta[i] = v_sum(sum);
+        }
+    }
+}
+
 void V(attention_grad)(const Team *team, const AttentionGradArgs *b) {
     const AttentionArgs *a = &b->forward;
     Geometry g = geometry_of(a);
-    bool half = a->dtype == DTYPE_BF16;
-    int64_t from, to;
-    team_share(team, a->T, 1, &from, &to);
-    for (int64_t i = from * a->heads; i < to * a->heads; i++) {
-        v16 sum = v_zero();
-        FOR_LANES(g.D) {
-            sum = v_fma(lanes_load(b->dy, i * g.D + c, n, false), lanes_load(a->y, i * g.D + c, n, half), sum);
-            lanes_store(b->dq, i * g.D + c, v_zero(), n, false);
-        }
-        b->delta[i] = v_sum(sum);
-    }
-    team_wait(team);
     PageScratch scratch;
     GradTile tile;
     memset(&scratch, 0, sizeof scratch); // columns D..D' stay zero
     memset(&tile, 0, sizeof tile);
     for (int64_t i = team->thread; i < (int64_t)b->unit_count * a->kv_heads; i += team->count) {
         int unit = (int)(i / a->kv_heads), kv_head = (int)(i % a->kv_heads);
+        begin_unit(b, &g, unit, kv_head);
         for (int32_t page = b->unit_page[unit]; page < b->unit_page[unit + 1]; page++)
             grad_page(b, &g, unit, kv_head, page, &tile, &scratch);
     }

@@ -210,7 +210,6 @@ INLINE v16 gate_slope(Gate gate, v16 x, v16 s) {
 // Narrow rows of gate and up end before the processor sees where they lead: the next row's lines are asked for meanwhile, so many
 // elements further on; 0: there is none, or rows are long.
 INLINE int64_t next_row(int64_t t, int64_t to, int64_t F) { return t + 1 < to && F <= 4096 ? 2 * F : 0; }
-INLINE void ask_for(const void *x, int64_t index, bool half) { __builtin_prefetch((const char *)x + index * (half ? 2 : 4), 0, 3); }
 
 void V(swiglu)(const Team *team, const SwigluArgs *a) {
     bool half = is_half(a->dtype);
@@ -219,7 +218,7 @@ void V(swiglu)(const Team *team, const SwigluArgs *a) {
     for (int64_t t = from; t < to; t++) {
         int64_t gate = t * 2 * a->F, up = gate + a->F, ahead = next_row(t, to, a->F);
         FOR_LANES(a->F) {
-            ask_for(a->gate_up, gate + c + ahead, half), ask_for(a->gate_up, up + c + ahead, half);
+            act_prefetch(a->gate_up, gate + c + ahead, n, half), act_prefetch(a->gate_up, up + c + ahead, n, half);
             v16 g = lanes_load(a->gate_up, gate + c, n, half), u = lanes_load(a->gate_up, up + c, n, half);
             lanes_store_result(a->y, t * a->F + c, v_mul(v_mul(g, v_sigmoid(gate_argument(a->gate, g))), u), n, half);
         }
@@ -234,7 +233,7 @@ void V(swiglu_grad)(const Team *team, const SwigluGradArgs *a) {
     for (int64_t t = from; t < to; t++) {
         int64_t gate = t * 2 * a->F, up = gate + a->F, ahead = next_row(t, to, a->F);
         FOR_LANES(a->F) {
-            ask_for(a->gate_up, gate + c + ahead, half), ask_for(a->gate_up, up + c + ahead, half);
+            act_prefetch(a->gate_up, gate + c + ahead, n, half), act_prefetch(a->gate_up, up + c + ahead, n, half);
             v16 g = lanes_load(a->gate_up, gate + c, n, half), u = lanes_load(a->gate_up, up + c, n, half);
             v16 dy = lanes_load(a->dy, t * a->F + c, n, false), s = v_sigmoid(gate_argument(a->gate, g)), value = v_mul(g, s);
             lanes_store_result(a->dgate_up, gate + c, v_mul(v_mul(dy, u), gate_slope(a->gate, g, s)), n, half);

@@ -37,6 +37,7 @@ INLINE v16 v_sub(v16 a, v16 b) { return _mm512_sub_ps(a, b); }
 INLINE v16 v_mul(v16 a, v16 b) { return _mm512_mul_ps(a, b); }
 INLINE v16 v_div(v16 a, v16 b) { return _mm512_div_ps(a, b); }
 INLINE v16 v_fma(v16 a, v16 b, v16 c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE v16 v_fma_if(bool yes, v16 a, v16 b, v16 c) { return _mm512_mask3_fmadd_ps(a, b, c, (__mmask16)-(int)yes); } // else c
 INLINE v16 v_max(v16 a, v16 b) { return _mm512_max_ps(a, b); } // b where either is NaN
 INLINE v16 v_min(v16 a, v16 b) { return _mm512_min_ps(a, b); }
 INLINE v16 v_sqrt(v16 a) { return _mm512_sqrt_ps(a); }
@@ -153,6 +154,9 @@ INLINE v16 v_whole(i16 a) { v16 r; EACH r.f[i] = (float)(int32_t)a.u[i]; return 
 #endif
 
 INLINE v16 v_zero(void) { return v_set1(0.0f); }
+#if !defined(__AVX512F__)
+INLINE v16 v_fma_if(bool yes, v16 a, v16 b, v16 c) { return yes ? v_fma(a, b, c) : c; }
+#endif
 
 // ---- bf16 ------------------------------------------------------------------------------------------------
 INLINE v16 v_load_bf16(const bf16 *p) { return i_float(i_shl(i_widen(p), 16)); }
@@ -235,6 +239,11 @@ INLINE void act_put(void *p, int64_t index, float x, bool half) {
         ((bf16 *)p)[index] = to_bf16(x);
     else
         ((float *)p)[index] = x;
+}
+// Asks for the lines of `count` elements ahead of their use.
+INLINE void act_prefetch(const void *p, int64_t index, int64_t count, bool half) {
+    int64_t size = half ? 2 : 4;
+    for (int64_t at = 0; at < count * size; at += 64) __builtin_prefetch((const char *)p + index * size + at, 0, 3);
 }
 // The first n (< 16) lanes from memory, zero beyond; and back.
 INLINE v16 act_load_part(const void *p, int64_t index, int n, bool half) {

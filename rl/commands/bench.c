@@ -62,21 +62,34 @@ static bool bench_decode(Bench *b, Err *err) {
     return true;
 }
 
+// One microbatch: the passes over what is packed.
+static bool train_microbatch(Bench *b, Packing *packing, float weight, Err *err) {
+    const Packed *batch = packing_view(packing);
+    float *logprob = xcalloc((size_t)batch->target_count, 4), *dlogprob = xcalloc((size_t)batch->target_count, 4);
+    for (int32_t i = 0; i < batch->target_count; i++) dlogprob[i] = weight;
+    bool ok = policy_forward_backward(b->p, batch, dlogprob, NULL, logprob, NULL, err);
+    free(logprob), free(dlogprob);
+    packing_reset(packing, 1.0);
+    return ok;
+}
+
+// A step as `reckon train` makes it, in microbatches of the size that it takes.
 static bool bench_train(Bench *b, Err *err) {
     int n = b->new_tokens;
+    int64_t limit = microbatch_limit(&(Stage){0}, policy_on_host(b->p));
     int32_t *ids = random_ids(b->p, b->batch * n, 2);
+    float weight = -1.0f / (float)((int64_t)b->batch * (n - 1));
     Packing packing = {0};
     packing_reset(&packing, 1.0);
-    for (int i = 0; i < b->batch; i++) {
+    double start = clock_seconds(), flops = policy_flops(b->p), passed;
+    policy_zero_gradients(b->p);
+    bool ok = true;
+    for (int i = 0; ok && i < b->batch; i++) {
+        if (packing_is_full(&packing, n - 1, limit)) ok = train_microbatch(b, &packing, weight, err);
         packing_prompt(&packing, ids + i * n, 1);
         packing_completion(&packing, &(Completion){.ids = ids + i * n + 1, .length = n - 1});
     }
-    const Packed *batch = packing_view(&packing);
-    float *logprob = xcalloc((size_t)batch->target_count, 4), *dlogprob = xcalloc((size_t)batch->target_count, 4);
-    for (int32_t i = 0; i < batch->target_count; i++) dlogprob[i] = -1.0f / (float)batch->target_count;
-    double start = clock_seconds(), flops = policy_flops(b->p), passed;
-    policy_zero_gradients(b->p);
-    bool ok = policy_forward_backward(b->p, batch, dlogprob, NULL, logprob, NULL, err);
+    ok = ok && train_microbatch(b, &packing, weight, err);
     passed = clock_seconds();
     if (ok) {
         double norm = policy_gradient_norm(b->p);
@@ -88,7 +101,7 @@ static bool bench_train(Bench *b, Err *err) {
     b->flops = policy_flops(b->p) - flops;
     b->bytes = (double)policy_bytes(b->p);
     b->stages = json_pack("{s:f,s:f}", "passes", passed - start, "optimizer", end - passed);
-    free(logprob), free(dlogprob), free(ids);
+    free(ids);
     packing_free(&packing);
     return ok;
 }
@@ -336,7 +349,7 @@ const Command command_bench = {
     .summary = "measure decoding, training, a GRPO step, matrix products, tokenizing, and what this machine could do at best",
     .usage = "decode|train|step|gemm|tokenize|machine --model MODEL [--batch B] [--prompt-tokens P] [--new-tokens N] [--threads T] --json",
     .detail = "decode: B sequences share a prompt of P tokens, N new tokens each, sampling and log-probabilities counted. train: forward, "
-              "backward and optimizer on B sequences of N tokens. step: rollout and update of Q prompts with G samples each. "
+              "backward and optimizer on B sequences of N tokens, in microbatches as training has them. step: rollout and update of Q prompts with G samples each. "
               "tokenize: FILE in pieces of 4 KiB on one thread, CPU time. machine: the processor's peaks, which stand beside every "
               "other figure: products that never leave the registers, and memory read from one end to the other.",
     .example = "reckon bench decode --model models/SmolLM2-135M-Instruct.Q4_1.gguf --batch 64 --json",

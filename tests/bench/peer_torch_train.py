@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--weights", choices=("bf16", "autocast", "fp32"), default="bf16")
     parser.add_argument("--adamw", choices=("foreach", "fused"), default="foreach")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--microbatch", type=int, default=0, help="sequences of a pass; 0: all")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--warm-up", type=int, default=1)
     a = parser.parse_args()
@@ -33,21 +34,24 @@ def main() -> None:
     model.config.use_cache = False
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, **{a.adamw: True})
     tokens = torch.randint(0, model.config.vocab_size, (a.batch, a.new_tokens))
+    parts = tokens.split(a.microbatch or a.batch)
 
-    def passes() -> torch.Tensor:
+    def loss_of(ids: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=a.weights == "autocast"):
-            return model(input_ids=tokens, labels=tokens).loss
+            return model(input_ids=ids, labels=ids).loss * (len(ids) / a.batch)
 
-    forward = torch.compile(passes) if a.compile else passes
+    forward = torch.compile(loss_of) if a.compile else loss_of
     update = torch.compile(optimizer.step, fullgraph=False) if a.compile and a.adamw == "foreach" else optimizer.step
 
     def step() -> float:
         begun = time.perf_counter()
-        loss = forward()
-        loss.backward()
+        losses = []
+        for ids in parts:
+            losses.append(forward(ids))
+            losses[-1].backward()
         update()
         optimizer.zero_grad(set_to_none=True)
-        loss.item()
+        sum(loss.item() for loss in losses)
         return time.perf_counter() - begun
 
     for _ in range(a.warm_up):
@@ -57,7 +61,7 @@ def main() -> None:
         "tokens_per_second": a.batch * a.new_tokens / seconds,
         "seconds": seconds,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "settings": f"weights {a.weights}, sdpa, {a.adamw} AdamW, {'torch.compile' if a.compile else 'eager'}",
+        "settings": f"weights {a.weights}, sdpa, {a.adamw} AdamW, {'torch.compile' if a.compile else 'eager'}, {len(parts[0])} sequences a pass",
         "program": f"torch {torch.__version__}, transformers {transformers.__version__}",
     }))
 
