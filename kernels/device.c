@@ -1,6 +1,6 @@
 // Opens a device by its name. The CUDA side is a library of its own, linked where the toolkit was there at build time; the
 // reference to it is weak, so that everything else links without.
-#include "ops.h"
+#include "device.h"
 #include <stdlib.h>
 #include <string.h>
 

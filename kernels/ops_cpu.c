@@ -1,4 +1,5 @@
 // Fills the table of operations for the CPU: one instruction variant, chosen by CPUID or by name, run on the pool.
+#include "device.h"
 #include "peak.h"
 #include <math.h>
 #include <stdlib.h>

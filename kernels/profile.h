@@ -3,7 +3,7 @@
 // that isn't profiled pays nothing. Only for devices whose calls are done when they return: the CPU.
 #ifndef RECKON_PROFILE_H
 #define RECKON_PROFILE_H
-#include "ops.h"
+#include "device.h"
 
 typedef struct ProfileRow {
     const char *operation; // of the table, or "copy", "zero"

@@ -3,7 +3,7 @@
 #define RECKON_MODEL_H
 #include "family.h"
 #include "lora_files.h"
-#include "ops.h"
+#include "device.h"
 #include "policy.h"
 #include "weights.h"
 

@@ -20,7 +20,7 @@
 #include <math.h>
 extern "C" {
 #include "exact.h"
-#include "ops.h"
+#include "device.h"
 }
 #include "ptx.h"
 

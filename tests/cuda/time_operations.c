@@ -3,7 +3,7 @@
 // (tests/bench/peer_gpu.py). Shapes are Qwen2.5-0.5B's. scripts/gpu-check judges; on the emulated device this means nothing.
 //
 // A call is queued often between two waits, so the host's part doesn't count; arrays are larger than the second-level cache.
-#include "ops.h"
+#include "device.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -6,7 +6,7 @@
 #ifndef RECKON_OPS_TEST_H
 #define RECKON_OPS_TEST_H
 #include "../test.h"
-#include "ops.h"
+#include "device.h"
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #else

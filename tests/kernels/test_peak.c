@@ -1,5 +1,5 @@
 // What a processor could do at best is measured for every variant but the reference, which is slow on purpose.
-#include "ops.h"
+#include "device.h"
 #include "../test.h"
 #include <math.h>
 
