@@ -12,6 +12,7 @@ typedef struct Piece {
 struct Slab {
     Piece *pieces;
     int count, capacity;
+    size_t taken, peak;
 };
 
 Slab *slab_open(size_t bytes) {
@@ -51,6 +52,8 @@ bool slab_take(Slab *s, size_t bytes, size_t *offset) {
         *offset = p->offset;
         p->bytes = padded;
         p->taken = true;
+        s->taken += padded;
+        if (s->taken > s->peak) s->peak = s->taken;
         if (rest.bytes) insert(s, i + 1, rest);
         return true;
     }
@@ -61,6 +64,7 @@ void slab_give(Slab *s, size_t offset) {
     for (int i = 0; i < s->count; i++) {
         if (s->pieces[i].offset != offset || !s->pieces[i].taken) continue;
         s->pieces[i].taken = false;
+        s->taken -= s->pieces[i].bytes;
         if (i + 1 < s->count && !s->pieces[i + 1].taken) {
             s->pieces[i].bytes += s->pieces[i + 1].bytes;
             remove_piece(s, i + 1);
@@ -91,3 +95,5 @@ size_t slab_largest_hole(const Slab *s) {
         if (!s->pieces[i].taken && s->pieces[i].bytes > bytes) bytes = s->pieces[i].bytes;
     return bytes;
 }
+
+size_t slab_peak_bytes(const Slab *s) { return s->peak; }

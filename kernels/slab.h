@@ -13,5 +13,6 @@ void slab_give(Slab *s, size_t offset);                           // an offset t
 size_t slab_piece_bytes(const Slab *s, size_t offset);            // of an offset that was taken, rounded up
 size_t slab_free_bytes(const Slab *s);                            // in all holes together
 size_t slab_largest_hole(const Slab *s);
+size_t slab_peak_bytes(const Slab *s);                            // taken at the same time, at most so far
 
 #endif

@@ -1,6 +1,7 @@
 // Whether wgmma does on this device what matmul.cu and head_tile.h take it to do: each of their shapes once, on small whole numbers,
 // whose sums are exact in any order. The results must be those of plain C; a wrong descriptor, map, swizzle or layout of
-// registers shows in them. Where they aren't, or a launch fails, mma.sync serves.
+// registers shows in them. Where they aren't, mma.sync serves. A fault within a kernel is more than a trial can bear: the process
+// can't use the device after it. Then RECKON_CUDA_PRODUCTS=mma leaves wgmma out, the trial included (scripts/gpu-check tries both).
 #include "cuda.h"
 #include <stdlib.h>
 #include <string.h>

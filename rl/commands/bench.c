@@ -152,6 +152,7 @@ static json_t *result(const Bench *b, const char *kind) {
                      "flops_per_second", b->flops / b->seconds, "bytes_per_second", b->bytes / b->seconds, "total_seconds", b->seconds,
                      "peak_bytes", (json_int_t)memory_peak_bytes(), "seconds", b->stages);
     if (b->profile) json_object_set(out, "profile", b->profile);
+    if (policy_device_peak(b->p)) json_object_set_new(out, "peak_device_bytes", json_integer((json_int_t)policy_device_peak(b->p)));
     return out;
 }
 
@@ -211,7 +212,7 @@ static bool bench_machine(const Args *args, Err *err) {
     else if (number(out, "machine_flops_per_second") > 0)
         printf("%s products in registers: %.1f GFLOP/s; memory read: %.2f GB/s\n", args_text(args, "precision", "bf16"),
                number(out, "machine_flops_per_second") / 1e9, number(out, "machine_bytes_per_second") / 1e9);
-    else printf("the peaks of this device aren't measured here; scripts/gpu-check measures a GPU's\n");
+    else printf("the peaks of this device aren't measured\n");
     json_decref(out);
     return ok;
 }

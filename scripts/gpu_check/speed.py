@@ -4,8 +4,6 @@ where a python with torch is at hand. Targets are stated for one H100; on other 
 import ctypes
 import json
 import os
-import subprocess
-import threading
 
 from . import models
 
@@ -33,29 +31,6 @@ def bandwidth() -> float | None:
     return clock.value * 1e3 * 2 * width.value / 8 or None
 
 
-class PeakMemory:
-    """The most device memory in use while a block runs, bytes, by asking nvidia-smi; None where it can't be asked."""
-
-    def __enter__(self):
-        self.bytes, self.over = None, threading.Event()
-        self.thread = threading.Thread(target=self.watch, daemon=True)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.over.set()
-        self.thread.join()
-
-    def watch(self) -> None:
-        command = ["nvidia-smi", "--id=0", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-        while not self.over.wait(0.2):
-            try:
-                now = int(subprocess.run(command, capture_output=True, text=True).stdout) << 20
-            except (OSError, ValueError):
-                return
-            self.bytes = max(self.bytes or 0, now)
-
-
 class Speed:
     def __init__(self, check) -> None:
         self.check, self.bandwidth, self.flops = check, bandwidth(), peak_flops(check.device)
@@ -66,10 +41,8 @@ class Speed:
         self.no_peer = "" if done.status == 0 and "True" in done.out else "this python has no torch and transformers that see the device"
 
     def ours(self, *arguments: str, **environment: str) -> tuple[dict | None, str]:
-        with PeakMemory() as memory:
-            out, why = self.check.json("bench", *arguments, "--device", "cuda", **environment)
+        out, why = self.check.json("bench", *arguments, "--device", "cuda", **environment)
         if out:
-            out["peak_device_bytes"] = memory.bytes
             self.results.append({"command": ["bench", *arguments], "result": out})
         return out, why
 
@@ -99,29 +72,38 @@ class Speed:
             self.row(name, target, "-", None, why or "ours didn't run")
             return
         ratio = ours / theirs["figure"]
-        self.row(name, target, f"{ratio:.2f} times: {ours:.4g} {unit} beside {theirs['figure']:.4g} ({theirs['settings']})", ratio >= factor)
+        self.row(name, target, f"{ratio:.2f} times: {ours:.4g} {unit} beside {theirs['figure']:.4g} ({theirs['settings']}{memory_text(theirs)})",
+                 ratio >= factor)
+
+    def roofline(self, out: dict, steps: int, counted: int) -> float | None:
+        """The least time that `steps` of the `counted` steps of decoding could take, by bytes or by FLOPs, as a share of what they took."""
+        if not self.bandwidth or not self.flops:
+            return None
+        least = max(out["bytes_per_second"] / self.bandwidth, out["flops_per_second"] / self.flops) * out["total_seconds"]
+        return least * steps / counted / out["seconds"]["decode"]
 
 
 def memory_text(out: dict) -> str:
+    """What was held of the device's memory at most, ours and PyTorch's counted by their own allocators."""
     return f", {out['peak_device_bytes'] / 2**30:.1f} GiB" if out.get("peak_device_bytes") else ""
 
 
 # ---- decoding --------------------------------------------------------------------------------------------
+NEW = 256  # tokens a sequence; the first comes from the prompt's pass
+
+
 def decode(s: Speed) -> None:
     for size, batch, share, factor in (("0.5B", 1, 0.40, None), ("0.5B", 64, None, 10), ("0.5B", 256, 0.55, 10), ("0.5B", 1024, 0.55, None),
                                        ("1.5B", 1, 0.60, None), ("1.5B", 256, None, None)):
         model, name = models.random_model(s.folder, size), f"decode {size}, {batch} sequences"
-        out, why = s.ours("decode", "--model", model, "--batch", str(batch), "--prompt-tokens", "256", "--new-tokens", "256")
+        out, why = s.ours("decode", "--model", model, "--batch", str(batch), "--prompt-tokens", "256", "--new-tokens", str(NEW))
         if not out:
             s.row(name, "runs", "-", False, why)
             continue
-        seconds = out["seconds"]["decode"]
-        rate, reached = batch * 256 / seconds, out["bytes_per_second"] * out["total_seconds"] / seconds
-        found = f"{rate:.0f} tokens/s{memory_text(out)}"
-        if s.bandwidth:
-            found += f", {100 * reached / s.bandwidth:.0f} % of the roofline"
-        s.row(name, f"at least {100 * share:.0f} % of the roofline" if share else "a figure", found,
-              reached / s.bandwidth >= share if share and s.bandwidth else None, "" if s.bandwidth or not share else "the bandwidth isn't known")
+        rate, reached = batch * (NEW - 1) / out["seconds"]["decode"], s.roofline(out, NEW - 1, NEW)
+        found = f"{rate:.0f} tokens/s{memory_text(out)}" + (f", {100 * reached:.0f} % of the roofline" if reached else "")
+        s.row(name, f"at least {100 * share:.0f} % of the roofline" if share else "a figure", found, reached >= share if share and reached else None,
+              "" if reached or not share else "this device's bandwidth or peak isn't known")
         if factor:
             s.beside(f"{name}, beside transformers' generate", factor, rate,
                      s.peer("decode", config=os.path.join(model, "config.json"), batch=batch, prompt_tokens=256, new_tokens=64), "tokens/s")
@@ -168,16 +150,16 @@ def gemm(s: Speed) -> None:
         s.row(f"{name}, by mma.sync", "a figure", f"{other['flops_per_second'] / 1e12:.4g} TFLOP/s" if other else "-", None, why)
 
 
-def operations(s: Speed) -> None:
+def operations(s: Speed, name: str = "gpu_time_operations", *arguments: str) -> None:
     """Each operation alone: share of the bandwidth where memory bounds it; attention beside PyTorch's."""
-    program = os.path.join(s.check.root, "build", "tests", "gpu_time_operations")
-    done = s.check.run([program]) if os.path.exists(program) else None
+    program = os.path.join(os.path.dirname(s.check.reckon), "tests", name)
+    done = s.check.run([program, *arguments]) if os.path.exists(program) else None
     if not done or done.status != 0 or done.late:
-        s.row("operations alone", "runs", "-", None if not done else False, done.why() if done else "build/tests has no gpu_time_operations")
+        s.row("operations alone", "runs", "-", None if not done else False, done.why() if done else f"{program} isn't there")
         return
     for line in done.out.splitlines():
         timed = json.loads(line)
-        s.results.append({"command": ["gpu_time_operations"], "result": timed})
+        s.results.append({"command": [os.path.basename(program)], "result": timed})
         name = f"{timed['name']}, {timed['shape']}"
         if timed["flops"]:
             peer = s.peer("attention", **timed["peer"]) if timed.get("peer") else (None, "no peer")

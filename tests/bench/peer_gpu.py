@@ -115,7 +115,7 @@ def main() -> None:
     a = parser.parse_args()
     a.backward = bool(a.backward)
     figure, settings = works[a.kind](a)
-    print(json.dumps({"figure": figure, "settings": settings, "peak_bytes": torch.cuda.max_memory_allocated()}))
+    print(json.dumps({"figure": figure, "settings": settings, "peak_device_bytes": torch.cuda.max_memory_allocated()}))
 
 
 if __name__ == "__main__":

@@ -41,8 +41,8 @@ static void beside_the_cpu(void) {
     compares_numbers();
     need_device();
     scratch_file("ones.lua", ones);
-    TrainedRun host = train_run("host", RECIPE, (const char *[]){"device=cpu", NULL}, 3),
-               device = train_run("device", RECIPE, (const char *[]){"device=cuda", NULL}, 3);
+    TrainedRun host = train_run("host", RECIPE, (const char *[]){"device=cpu", "model.precision=fp32", NULL}, 3),
+               device = train_run("device", RECIPE, (const char *[]){"device=cuda", "model.precision=fp32", NULL}, 3);
     TRAINED(host);
     TRAINED(device);
     static const char *const exact[] = {"SELECT sum(reward) FROM samples", "SELECT count(*) FROM samples", "SELECT sum(new_tokens) FROM steps"};

@@ -1,27 +1,37 @@
 // Single operations on a GPU, timed: one JSON object a line, {"name", "shape", "seconds", "bytes", "flops", "peer"}. Bytes are
 // those that must move once; for attention, flops that must be done, and the options of the peer's program for the same work
-// (tests/bench/peer_gpu.py). Shapes are Qwen2.5-0.5B's. scripts/gpu-check judges; on the emulated device this means nothing.
+// (tests/bench/peer_gpu.py). Shapes are Qwen2.5-0.5B's. scripts/gpu-check judges. With the argument `small` shapes are small, for the
+// emulated device, where seconds mean nothing.
 //
 // A call is queued often between two waits, so the host's part doesn't count; arrays are larger than the second-level cache.
 #include "device.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-enum { ROWS = 32768, WIDTH = 896, FEED = 4864, VOCABULARY = 151936, HEADS = 14, KV_HEADS = 2, HEAD = 64, SEQUENCE = 1024, SEQUENCES = 8,
-       DECODING = 256, DECODED = 512, MEMORY = 12 };
+enum { HEADS = 14, KV_HEADS = 2, HEAD = 64, MEMORY = 12 };
+typedef struct Sizes {
+    int rows, width, feed, vocabulary, sequences, sequence, decoding, decoded;
+    int64_t parameters;
+} Sizes;
+static const Sizes full = {32768, 896, 4864, 151936, 8, 1024, 256, 512, 200 << 20}, small = {64, 64, 96, 300, 2, 40, 4, 40, 70000};
 
 typedef void (*Call)(const Device *device, const void *args);
 #define CALL(name, Args)                                                                                     \
-    static void call_##name(const Device *d, const void *args) { d->name(d, (const Args *)args); }
+    static inline void call_##name(const Device *d, const void *args) { d->name(d, (const Args *)args); }
 RECKON_OPERATIONS(CALL)
 #undef CALL
 typedef struct Timing {
-    const char *name, *shape, *peer; // peer: a JSON object, or NULL
+    const char *name;
+    char shape[64];
+    const char *peer; // a JSON object, or NULL
     double bytes, flops;
 } Timing;
 typedef struct Bench {
     Device *d;
+    const Sizes *n;
+    double round_seconds; // of the calls between two waits
     void *memory[MEMORY];
     int used;
 } Bench;
@@ -57,7 +67,7 @@ static void clear(Bench *b) {
     while (b->used) b->d->release(b->d, b->memory[--b->used]);
 }
 
-// The best of five rounds of calls that take about 50 ms together.
+// The best of five rounds of calls.
 static void timed(const Bench *b, Call call, const void *args, Timing t) {
     double best = INFINITY;
     int calls = 1;
@@ -67,50 +77,63 @@ static void timed(const Bench *b, Call call, const void *args, Timing t) {
         for (int i = 0; i < calls; i++) call(b->d, args);
         wait(b);
         double seconds = (clock_seconds() - start) / calls;
-        if (round == -1) calls = seconds < 0.05 / 1000 ? 1000 : seconds > 0.05 ? 1 : (int)(0.05 / seconds);
+        if (round == -1) calls = seconds < b->round_seconds / 1000 ? 1000 : seconds > b->round_seconds ? 1 : (int)(b->round_seconds / seconds);
         if (round >= 0 && seconds < best) best = seconds;
     }
     printf("{\"name\": \"%s\", \"shape\": \"%s\", \"seconds\": %.9g, \"bytes\": %.17g, \"flops\": %.17g, \"peer\": %s}\n", t.name, t.shape, best,
            t.bytes, t.flops, t.peer ? t.peer : "null");
     fflush(stdout);
 }
-#define TIMED(b, operation, args, ...) timed((b), call_##operation, (args), (Timing){.name = #operation, __VA_ARGS__})
+#define TIMED(b, operation, args, format, numbers, ...)                                                      \
+    do {                                                                                                     \
+        Timing timing = {.name = #operation, __VA_ARGS__};                                                   \
+        snprintf(timing.shape, sizeof timing.shape, format, UNPACK numbers);                                 \
+        timed((b), call_##operation, (args), timing);                                                        \
+    } while (0)
+#define UNPACK(...) __VA_ARGS__
 
 // ---- rows ------------------------------------------------------------------------------------------------
 static void rows(Bench *b) {
-    double wide = (double)ROWS * WIDTH, feed = (double)ROWS * FEED;
-    const char *shape = "32768 x 896";
-    int32_t start[] = {0, ROWS / 4, ROWS / 2, ROWS / 4 * 3, ROWS};
-    int32_t *tokens = ids(b, ROWS, VOCABULARY);
-    float *x = zeros(b, (size_t)wide * 4), *y = zeros(b, (size_t)wide * 4), *weight = zeros(b, WIDTH * 4), *rstd = zeros(b, ROWS * 4);
-    void *table = zeros(b, (size_t)packed_elements(VOCABULARY, WIDTH) * 2), *act = zeros(b, (size_t)wide * 2);
-    float *dtable = zeros(b, (size_t)VOCABULARY * WIDTH * 4);
-    TIMED(b, embed, (&(EmbedArgs){ROWS, WIDTH, tokens, DTYPE_BF16, table, y}), .shape = shape, .bytes = wide * 6);
-    TIMED(b, embed_grad, (&(EmbedGradArgs){ROWS, WIDTH, tokens, x, dtable}), .shape = shape, .bytes = wide * 12);
-    TIMED(b, rmsnorm, (&(RmsnormArgs){ROWS, WIDTH, x, weight, 1e-6f, DTYPE_BF16, act, rstd}), .shape = shape, .bytes = wide * 6);
-    RmsnormGradArgs norm = {.T = ROWS, .C = WIDTH, .x = x, .weight = weight, .rstd = rstd, .dy = y, .dx = zeros(b, (size_t)wide * 4)};
-    norm.dweight = zeros(b, WIDTH * 4);
-    norm.segments = (Segments){4, sent(b, start, sizeof start), start};
-    TIMED(b, rmsnorm_grad, &norm, .shape = "32768 x 896, 4 groups", .bytes = wide * 16);
-    TIMED(b, convert, (&(ConvertArgs){(int64_t)wide, DTYPE_BF16, x, act}), .shape = shape, .bytes = wide * 6);
-    TIMED(b, gather, (&(GatherArgs){ROWS, WIDTH, DTYPE_BF16, tokens, table, act}), .shape = shape, .bytes = wide * 4);
-    TIMED(b, rmsnorm, (&(RmsnormArgs){DECODING, WIDTH, x, weight, 1e-6f, DTYPE_BF16, act, rstd}), .shape = "256 x 896", .bytes = DECODING * WIDTH * 6.0);
+    int T = b->n->rows, C = b->n->width, F = b->n->feed, V = b->n->vocabulary, some = b->n->decoding;
+    double wide = (double)T * C, feed = (double)T * F;
+    int32_t start[] = {0, T / 4, T / 2, T / 4 * 3, T};
+    int32_t *tokens = ids(b, T, (uint32_t)V);
+    float *x = zeros(b, (size_t)wide * 4), *y = zeros(b, (size_t)wide * 4), *weight = zeros(b, (size_t)C * 4), *rstd = zeros(b, (size_t)T * 4);
+    void *table = zeros(b, (size_t)packed_elements(V, C) * 2), *act = zeros(b, (size_t)wide * 2);
+    float *dtable = zeros(b, (size_t)V * (size_t)C * 4);
+    EmbedArgs embed = {.T = T, .C = C, .tokens = tokens, .dtype = DTYPE_BF16, .table = table, .y = y};
+    TIMED(b, embed, &embed, "%d x %d", (T, C), .bytes = wide * 6);
+    EmbedGradArgs embed_grad = {.T = T, .C = C, .tokens = tokens, .dy = x, .dtable = dtable};
+    TIMED(b, embed_grad, &embed_grad, "%d x %d", (T, C), .bytes = wide * 12);
+    RmsnormArgs norm = {.T = T, .C = C, .x = x, .weight = weight, .eps = 1e-6f, .dtype = DTYPE_BF16, .y = act, .rstd = rstd};
+    TIMED(b, rmsnorm, &norm, "%d x %d", (T, C), .bytes = wide * 6);
+    norm.T = some;
+    TIMED(b, rmsnorm, &norm, "%d x %d", (some, C), .bytes = some * C * 6.0);
+    RmsnormGradArgs norm_grad = {.T = T, .C = C, .x = x, .weight = weight, .rstd = rstd, .dy = y, .dx = zeros(b, (size_t)wide * 4)};
+    norm_grad.dweight = zeros(b, (size_t)C * 4);
+    norm_grad.segments = (Segments){.count = 4, .start = sent(b, start, sizeof start), .host = start};
+    TIMED(b, rmsnorm_grad, &norm_grad, "%d x %d, 4 groups", (T, C), .bytes = wide * 16);
+    ConvertArgs convert = {.count = (int64_t)wide, .dtype = DTYPE_BF16, .x = x, .y = act};
+    TIMED(b, convert, &convert, "%d x %d", (T, C), .bytes = wide * 6);
+    GatherArgs gather = {.T = T, .C = C, .dtype = DTYPE_BF16, .row = tokens, .x = table, .y = act};
+    TIMED(b, gather, &gather, "%d x %d", (T, C), .bytes = wide * 4);
     clear(b);
     void *gate_up = zeros(b, (size_t)feed * 4), *dgate_up = zeros(b, (size_t)feed * 4);
-    float *dy = zeros(b, (size_t)feed * 4);
-    TIMED(b, swiglu, (&(SwigluArgs){ROWS, FEED, DTYPE_BF16, gate_up, dgate_up}), .shape = "32768 x 4864", .bytes = feed * 6);
-    TIMED(b, swiglu_grad, (&(SwigluGradArgs){ROWS, FEED, DTYPE_BF16, gate_up, dy, dgate_up}), .shape = "32768 x 4864", .bytes = feed * 12);
+    SwigluArgs swiglu = {.T = T, .F = F, .dtype = DTYPE_BF16, .gate_up = gate_up, .y = dgate_up};
+    TIMED(b, swiglu, &swiglu, "%d x %d", (T, F), .bytes = feed * 6);
+    SwigluGradArgs swiglu_grad = {.T = T, .F = F, .dtype = DTYPE_BF16, .gate_up = gate_up, .dy = zeros(b, (size_t)feed * 4), .dgate_up = dgate_up};
+    TIMED(b, swiglu_grad, &swiglu_grad, "%d x %d", (T, F), .bytes = feed * 12);
     clear(b);
 }
 
 static void optimizer(Bench *b) {
-    const int64_t count = 200 << 20;
+    const int64_t count = b->n->parameters, blocks = (count + NORM_BLOCK - 1) / NORM_BLOCK;
     float *w = zeros(b, (size_t)count * 4), *m = zeros(b, (size_t)count * 4), *v = zeros(b, (size_t)count * 4), *g = zeros(b, (size_t)count * 4);
     AdamwArgs a = {.count = count, .w = w, .m = m, .v = v, .gradient = g, .scale = 1, .learning_rate = 1e-6f, .beta1 = 0.9f, .beta2 = 0.999f,
                    .eps = 1e-8f, .correction1 = 0.1f, .correction2 = 0.001f};
-    TIMED(b, adamw, &a, .shape = "200 Mi parameters", .bytes = (double)count * 28);
-    SquareSumArgs s = {.count = count, .a = g, .partial = zeros(b, (size_t)(count / NORM_BLOCK) * 8)};
-    TIMED(b, square_sum, &s, .shape = "200 Mi parameters", .bytes = (double)count * 4);
+    TIMED(b, adamw, &a, "%lld parameters", ((long long)count), .bytes = (double)count * 28);
+    SquareSumArgs s = {.count = count, .a = g, .partial = zeros(b, (size_t)blocks * 8)};
+    TIMED(b, square_sum, &s, "%lld parameters", ((long long)count), .bytes = (double)count * 4);
     clear(b);
 }
 
@@ -144,35 +167,39 @@ static Layout layout(Bench *b, int sequences, int length, bool only_last) {
 }
 
 static void attention(Bench *b) {
-    double pairs = SEQUENCES * (SEQUENCE * (SEQUENCE + 1) / 2.0), cache = (double)DECODING * DECODED * KV_HEADS * 2 * HEAD * 2;
-    Layout l = layout(b, SEQUENCES, SEQUENCE, false);
+    int sequences = b->n->sequences, sequence = b->n->sequence, decoding = b->n->decoding, decoded = b->n->decoded;
+    double pairs = sequences * (sequence * (sequence + 1) / 2.0), cache = (double)decoding * decoded * KV_HEADS * 2 * HEAD * 2;
+    Layout l = layout(b, sequences, sequence, false);
     size_t wide = (size_t)l.T * HEADS * HEAD, elements = (size_t)(l.pages * page_elements(KV_HEADS, HEAD));
     AttentionGradArgs g = {.forward = {.T = l.T, .heads = HEADS, .kv_heads = KV_HEADS, .D = HEAD, .dtype = DTYPE_BF16, .scale = 0.125f,
-                                       .position = l.position, .table_start = l.table_start, .table = l.table, .max_position = SEQUENCE - 1}};
+                                       .position = l.position, .table_start = l.table_start, .table = l.table, .max_position = sequence - 1}};
     void *acts = zeros(b, wide * 4), *sums = zeros(b, wide * 8 + (size_t)l.T * HEADS * 8);
     g.forward.q = acts, g.forward.y = (char *)acts + wide * 2, g.forward.pages = zeros(b, elements * 2);
     float *dy = sums, *lse = dy + 2 * wide;
     g.forward.lse = lse, g.delta = lse + l.T * HEADS, g.dy = dy, g.dq = dy + wide;
     g.dpages = zeros(b, elements * 4);
-    g.unit_count = SEQUENCES, g.unit = l.unit, g.unit_page = l.unit_page, g.page_first_row = l.first_row, g.page_last_row = l.last_row;
+    g.unit_count = sequences, g.unit = l.unit, g.unit_page = l.unit_page, g.page_first_row = l.first_row, g.page_last_row = l.last_row;
     g.page_count = (int32_t)l.pages;
-    TIMED(b, attention, &g.forward, .shape = "8 sequences of 1024, 14 heads of 64", .flops = 4 * pairs * HEADS * HEAD,
-          .peer = "{\"batch\": 8, \"new_tokens\": 1024, \"heads\": 14, \"kv_heads\": 2, \"width\": 64}");
-    TIMED(b, attention_grad, &g, .shape = "8 sequences of 1024, 14 heads of 64", .flops = 10 * pairs * HEADS * HEAD,
-          .peer = "{\"batch\": 8, \"new_tokens\": 1024, \"heads\": 14, \"kv_heads\": 2, \"width\": 64, \"backward\": 1}");
+    char peer[2][128];
+    for (int backward = 0; backward < 2; backward++)
+        snprintf(peer[backward], sizeof peer[backward], "{\"batch\": %d, \"new_tokens\": %d, \"heads\": %d, \"kv_heads\": %d, \"width\": %d%s}", sequences,
+                 sequence, HEADS, KV_HEADS, HEAD, backward ? ", \"backward\": 1" : "");
+    TIMED(b, attention, &g.forward, "%d sequences of %d, %d heads of %d", (sequences, sequence, HEADS, HEAD), .flops = 4 * pairs * HEADS * HEAD, .peer = peer[0]);
+    TIMED(b, attention_grad, &g, "%d sequences of %d, %d heads of %d", (sequences, sequence, HEADS, HEAD), .flops = 10 * pairs * HEADS * HEAD, .peer = peer[1]);
     clear(b);
-    l = layout(b, DECODING, DECODED, true);
+    l = layout(b, decoding, decoded, true);
     wide = (size_t)l.T * HEADS * HEAD;
     AttentionArgs a = {.T = l.T, .heads = HEADS, .kv_heads = KV_HEADS, .D = HEAD, .dtype = DTYPE_BF16, .scale = 0.125f, .position = l.position,
-                       .table_start = l.table_start, .table = l.table, .max_position = DECODED - 1, .max_run = 1};
+                       .table_start = l.table_start, .table = l.table, .max_position = decoded - 1, .max_run = 1};
     a.q = zeros(b, wide * 2), a.y = zeros(b, wide * 2), a.pages = zeros(b, (size_t)(l.pages * page_elements(KV_HEADS, HEAD)) * 2);
-    TIMED(b, attention, &a, .shape = "256 decoding sequences at 512", .bytes = cache + (double)wide * 4);
+    TIMED(b, attention, &a, "%d decoding sequences at %d", (decoding, decoded), .bytes = cache + (double)wide * 4);
     clear(b);
 }
 
-int main(void) {
+int main(int count, char **arguments) {
     Err err = {0};
-    Bench b = {0};
+    bool is_small = count > 1 && !strcmp(arguments[1], "small");
+    Bench b = {.n = is_small ? &small : &full, .round_seconds = is_small ? 0 : 0.05};
     if (!device_open_cuda(0, 1, &b.d, &err)) die(&err);
     rows(&b);
     optimizer(&b);

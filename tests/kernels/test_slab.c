@@ -15,10 +15,13 @@ static void pieces_and_holes(void) {
     CHECK_INT(slab_piece_bytes(s, c), 2 * SLAB_ALIGNMENT);
     CHECK(!slab_take(s, 6 * SLAB_ALIGNMENT, &d));
     CHECK(!slab_take(s, SIZE_MAX - 3, &d));
+    CHECK_INT(slab_peak_bytes(s), 5 * SLAB_ALIGNMENT);
     slab_give(s, a), slab_give(s, c), slab_give(s, b);
+    CHECK_INT(slab_peak_bytes(s), 5 * SLAB_ALIGNMENT); // what is given back stays counted
     CHECK_INT(slab_largest_hole(s), 10 * SLAB_ALIGNMENT);
     CHECK(slab_take(s, 10 * SLAB_ALIGNMENT, &d) && d == 0);
     CHECK(!slab_take(s, 0, &a));
+    CHECK_INT(slab_peak_bytes(s), 10 * SLAB_ALIGNMENT);
     slab_close(s);
 }
 
