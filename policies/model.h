@@ -426,6 +426,11 @@ static inline int64_t qkv_width(const ModelConfig *c) {
     return (int64_t)(c->latent.R ? c->heads : c->heads + 2 * c->kv_heads) * c->head_width;
 }
 static inline int64_t attention_width(const ModelConfig *c) { return (int64_t)c->heads * (c->latent.R ? c->latent.V : c->head_width); }
+// Of a sequence in flight, beside its pages: logits, what the head gathers, and the ids that it may draw.
+static inline size_t place_bytes(const ModelConfig *c, bool truncates) {
+    int64_t padded = vocab_padded(c->vocabulary);
+    return (size_t)padded * 4 + (size_t)(padded / VOCAB_BLOCK) * sizeof(VocabStats) + (truncates ? (size_t)c->vocabulary * 4 : 0);
+}
 static inline int64_t cache_page_elements(const ModelConfig *c) {
     return c->latent.R ? latent_page_elements(c->latent.R + c->latent.P) : page_elements(c->kv_heads, c->head_width);
 }

@@ -46,7 +46,7 @@ bool policy_reserve(Policy *p, const PlanShape *shape, Err *err) {
 static bool count_policy(const Device *host, const ModelConfig *c, const Weights *w, const PolicyOptions *o, const PlanShape *shape, PlanBytes *out, Err *err) {
     CountingDevice counting = {.device = *host};
     Device *d = &counting.device;
-    d->owners = 1 << 20;
+    d->owners = 1 << 20, d->is_host = !shape->on_device;
     d->allocate = count_allocate, d->release = count_release, d->upload = count_upload, d->zero = count_zero, d->forget = count_forget;
     Policy beside = {.device = d}, *p = NULL;
     PolicyOptions mine = *o;
@@ -75,8 +75,7 @@ bool plan_policy(const char *path, const ModelConfig *config, const PolicyOption
          count_policy(host, w ? weights_config(w) : config, w, &mine, shape, out, err);
     const ModelConfig *c = w ? weights_config(w) : config;
     if (ok && shape->places > 0) {
-        size_t row = (size_t)vocab_padded(c->vocabulary) * 4 + (size_t)(vocab_padded(c->vocabulary) / VOCAB_BLOCK) * sizeof(VocabStats);
-        out->rollout = plan_cache_bytes(c, o->precision, shape->rollout_pages * PAGE) + (size_t)shape->places * row;
+        out->rollout = plan_cache_bytes(c, o->precision, shape->rollout_pages * PAGE) + (size_t)shape->places * place_bytes(c, shape->truncates);
     }
     if (w) weights_close(w);
     free(base);

@@ -104,6 +104,8 @@ typedef struct Sampling {
     int32_t think_tokens;
     int32_t turn_tokens; // 0: off. Sampled in one turn, where the caller goes on with samples (RolloutOptions)
 } Sampling;
+// Whether it draws from a part of the vocabulary, which is then kept with the token.
+static inline bool is_truncated(const Sampling *s) { return s->temperature > 0 && (s->top_k > 0 || s->top_p < 1 || s->min_p > 0); }
 
 // Paused: neither; a later rollout goes on with it (RolloutOptions.complete, RolloutRequest.carried).
 typedef enum Finish { FINISH_STOP, FINISH_LENGTH, FINISH_PAUSED } Finish;
@@ -291,6 +293,8 @@ json_t *policy_take_profile(Policy *p);
 bool probe_peaks(const char *device, Precision precision, int threads, double *flops, double *bytes, Err *err) MUST_CHECK;
 // Rows of prompts in a pass of sampling, beside the sequences in flight.
 static inline int64_t policy_prefill_rows(bool on_host) { return on_host ? 1024 : 8192; }
+// Sequences in flight at most, where neither memory nor RolloutOptions says less.
+static inline int64_t policy_places(bool on_host) { return on_host ? 512 : 1024; }
 // Whether rollouts of such a model can keep their activations (RolloutOptions.retain), on the CPU.
 bool config_can_retain(const ModelConfig *c);
 // Of the cache of `tokens` positions.
@@ -302,6 +306,8 @@ typedef struct PlanShape {
     int64_t rollout_rows, rollout_pages, places; // of sampling: rows of a pass, pages, sequences in flight
     Retain retain;                              // of the rollout with most pages in all
     int64_t retained_pages;
+    bool truncates; // some samples are drawn from a part of the vocabulary
+    bool on_device; // a GPU, whose memory holds other forms and scratch than the CPU's
 } PlanShape;
 // Takes the memory of passes of this shape; larger ones still grow it.
 bool policy_reserve(Policy *p, const PlanShape *shape, Err *err) MUST_CHECK;

@@ -24,8 +24,6 @@ typedef struct Place { // one admitted sample
     Buf text;
 } Place;
 
-static inline bool is_truncated(const Sampling *s) { return s->temperature > 0 && (s->top_k > 0 || s->top_p < 1 || s->min_p > 0); }
-
 typedef struct Group { // one admitted request
     int32_t *pages; // whole pages of its prompt
     int32_t page_count, alive;

@@ -39,13 +39,10 @@ bool request_check(const Policy *p, const RolloutRequest *r, int32_t index, Err 
            fail(err, ERR_DATA, where, "stop strings need a tokenizer, this model has none");
 }
 
-enum { DEFAULT_PLACES = 512, DEVICE_PLACES = 1024 };
 // A device that knows what it has left bounds how many sequences are decoded at once; the others wait.
 static int64_t places_that_fit(const Scheduler *s, int64_t places, int64_t longest) {
     const Policy *p = s->p;
-    int64_t padded = vocab_padded(p->config.vocabulary);
-    size_t place = (size_t)longest * page_bytes(p) * (size_t)p->config.layers + (size_t)padded * (s->truncates ? 8 : 4) +
-                   (size_t)(padded / VOCAB_BLOCK) * sizeof(VocabStats);
+    size_t place = (size_t)longest * page_bytes(p) * (size_t)p->config.layers + place_bytes(&p->config, s->truncates);
     size_t room = p->device->available(p->device) / 10 * 9; // the rest: rows in flight, records
     return (size_t)places > room / place ? (int64_t)(room / place) : places;
 }
@@ -89,7 +86,7 @@ bool scheduler_sizes(Scheduler *s, Err *err) {
     samples += more * most_samples;
     if (samples > INT32_MAX / 2) return fail(err, ERR_DATA, "rollout", "too many samples");
     if (more && more_pages > most_pages) most_pages = more_pages; // whose prompts aren't known yet
-    int64_t places = s->options.max_sequences > 0 ? s->options.max_sequences : s->p->device->is_host ? DEFAULT_PLACES : DEVICE_PLACES;
+    int64_t places = s->options.max_sequences > 0 ? s->options.max_sequences : policy_places(s->p->device->is_host);
     places = places_that_fit(s, places, longest);
     if (places < most_samples) places = most_samples; // a group is admitted whole
     if (places > samples) places = samples;

@@ -4,7 +4,7 @@
 #include "stages.h"
 #include <stdlib.h>
 
-enum { LOOKED_AT = 16, PLACES = 512 }; // the scheduler's own bound of what is in flight
+enum { LOOKED_AT = 16 };
 
 // ---- lengths ---------------------------------------------------------------------------------------------
 static bool open_tokenizer(const Recipe *r, Tokenizer **out, Err *err) {
@@ -69,7 +69,7 @@ static void pass_shape(const Stage *s, const PlanLength *l, const PlanChoice *ch
     out->positions = larger(out->positions, l->prompt + l->answer);
 }
 static void rollout_shape(int64_t requests, int64_t samples, int64_t prompt, int64_t answer, const PlanChoice *choice, PlanShape *out) {
-    int64_t places = smaller(PLACES, requests * samples), shared = prompt / 32;
+    int64_t places = smaller(policy_places(choice->on_host), requests * samples), shared = prompt / 32;
     int64_t pages = smaller(places * pages_of(prompt + answer), requests * (shared + samples * (pages_of(prompt + answer) - shared)));
     out->places = larger(out->places, larger(places, samples));
     out->rollout_pages = larger(out->rollout_pages, pages);
@@ -108,9 +108,10 @@ static bool teacher_memory(const Recipe *r, const PlanShape *shape, Precision pr
 
 // The largest batches of a run.
 static void plan_shape(const Recipe *r, const PlanLength *lengths, const PlanChoice *choice, PlanShape *out) {
-    *out = (PlanShape){0};
+    *out = (PlanShape){.on_device = !choice->on_host, .truncates = is_truncated(&r->evaluate_sampling)};
     for (int i = 0; i < r->stage_count; i++) {
         const Stage *s = &r->stages[i];
+        out->truncates |= stage_row(s)->samples && is_truncated(&s->sampling);
         if (stage_row(s)->trains) pass_shape(s, &lengths[i], choice, out);
         if (s->kind == STAGE_GRPO) retained_shape(s, &lengths[i], out);
         if (stage_row(s)->samples && !teacher_is_endpoint(s)) rollout_shape(s->batch, s->group_size, lengths[i].prompt, lengths[i].answer, choice, out);
@@ -150,7 +151,7 @@ bool plan_memory(const ModelConfig *c, const Recipe *r, const PlanLength *length
     TRY(teacher_memory(r, &shape, precision, out, err));
     if (!reference || r->lora.rank > 0) return true; // an adapter's reference is the base that is there anyway
     PolicyOptions frozen = {.precision = precision, .threads = r->threads};
-    PlanShape forward = {.tokens = shape.tokens, .targets = shape.targets, .groups = shape.groups, .sequences = shape.sequences, .positions = shape.positions};
+    PlanShape forward = {.tokens = shape.tokens, .targets = shape.targets, .groups = shape.groups, .sequences = shape.sequences, .positions = shape.positions, .on_device = shape.on_device};
     TRY(plan_policy(r->model_path, c, &frozen, &forward, &bytes, err));
     out->weights += bytes.weights;
     out->pass += plan_cache_bytes(c, precision, shape.tokens);

@@ -102,7 +102,7 @@ static void no_8_bits(void) {
     scratch_remove();
 }
 
-// A device with 64 MiB. What the refusal advises fits, and the run learns the same as with room for all.
+// A device with 64 MiB. What the refusal advises is what the plan then takes.
 static void too_little_memory(void) {
     need_device();
     setenv("RECKON_CUDA_SLAB", "1", 1), setenv("RECKON_CUDA_MEMORY", "64", 1);
@@ -129,6 +129,37 @@ static void too_little_memory(void) {
     free(path);
     unsetenv("RECKON_CUDA_SLAB"), unsetenv("RECKON_CUDA_MEMORY");
     scratch_remove();
+}
+
+// The plan of a policy on a GPU is what its device is then asked for, each piece rounded up.
+static void the_plan_is_what_is_taken(void) {
+    need_device();
+    setenv("RECKON_CUDA_SLAB", "1", 1), setenv("RECKON_CUDA_MEMORY", "64", 1);
+    static const char path[] = TEST_DATA "/models/llama-tied";
+    static const struct {
+        Precision precision;
+        bool trainable;
+        int64_t tokens;
+    } cases[] = {{PRECISION_BF16, true, 2000}, {PRECISION_FP32, true, 300}, {PRECISION_BF16, false, 0}};
+    for (int i = 0; i < COUNT(cases); i++) {
+        Err err = {0};
+        Policy *p;
+        PlanBytes planned, host;
+        PolicyOptions o = {.precision = cases[i].precision, .trainable = cases[i].trainable, .threads = 1, .device = "cuda"};
+        PlanShape shape = {.tokens = cases[i].tokens, .targets = cases[i].tokens / 2, .groups = cases[i].tokens ? 4 : 0, .sequences = cases[i].tokens ? 8 : 0,
+                           .positions = 64, .rollout_rows = 700, .on_device = true};
+        OK(plan_policy(path, NULL, &o, &shape, &planned, &err));
+        OK(policy_open(path, &o, &p, &err));
+        OK(policy_reserve(p, &shape, &err));
+        size_t taken = policy_device_peak(p), expected = planned.weights + planned.pass;
+        printf("     %zu bytes planned, %zu taken\n", expected, taken);
+        CHECK(taken >= expected && taken - expected < 512 * 256);
+        policy_close(p);
+        shape.on_device = false;
+        OK(plan_policy(path, NULL, &o, &shape, &host, &err));
+        CHECK(host.weights + host.pass != expected); // the CPU's would be another
+    }
+    unsetenv("RECKON_CUDA_SLAB"), unsetenv("RECKON_CUDA_MEMORY");
 }
 
 #ifdef RECKON_CUDA_EMULATION
@@ -163,6 +194,7 @@ static const Test tests[] = {
     {"beside the CPU", beside_the_cpu},
     {"the same bits", the_same_bits},
     {"too little memory", too_little_memory},
+    {"the plan is what is taken", the_plan_is_what_is_taken},
 #ifdef RECKON_CUDA_EMULATION
     {"a device that fails", a_device_that_fails},
 #endif

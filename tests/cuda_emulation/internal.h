@@ -181,6 +181,7 @@ size_t arena_bytes(bool device);
 bool in_device_arena(const void *p);
 bool in_pinned_arena(const void *p);
 std::string address_name(const void *p); // "byte 12 of a device allocation of 64 bytes"
+void drain_all();                        // runs what is queued
 void device_memory_open();               // nests
 void device_memory_close();
 bool bands_check(const char *who);      // false: reported

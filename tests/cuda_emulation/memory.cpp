@@ -325,6 +325,8 @@ void emulation_check_bands(void) {
     bands_check("somebody");
 }
 void emulation_close_memory(void *p, size_t bytes) {
+    Lock lock;
+    drain_all(); // what is queued may still use it
     ASAN_POISON_MEMORY_REGION(p, bytes);
     checker_mark(p, bytes, BYTE_CLOSED);
 }

@@ -104,7 +104,7 @@ static void drain_blocking() {
     for (size_t i = 0; i < streams.size(); i++)
         if (streams[i]->blocking) drain(streams[i]);
 }
-static void drain_all() {
+void drain_all() {
     for (size_t i = 0; i < streams.size(); i++) drain(streams[i]);
 }
 static bool known(cudaStream_t stream) {
