@@ -618,10 +618,11 @@ typedef struct AdamwArgs {
 } AdamwArgs;
 // Sum of squares of a (+ b): blocks of 65,536 in order, each in double.
 enum { NORM_BLOCK = 65536 };
+static inline int64_t norm_blocks(int64_t count) { return (count + NORM_BLOCK - 1) / NORM_BLOCK; }
 typedef struct SquareSumArgs {
     int64_t count;
     const float *a, *b; // b may be NULL
-    double *partial;    // [ceil(count / NORM_BLOCK)]
+    double *partial;    // [norm_blocks(count)]
 } SquareSumArgs;
 
 // ---- the table -------------------------------------------------------------------------------------------

@@ -111,13 +111,15 @@ void gradients_settle(Policy *p) {
     lookups_forget(l);
 }
 
-static double square_sum(const Policy *p, const float *a, const float *b, int64_t count) {
-    const Device *d = p->device;
-    size_t blocks = (size_t)((count + NORM_BLOCK - 1) / NORM_BLOCK);
-    double *host = p->norm_host, *partial = p->norm_partial, sum = 0;
-    d->square_sum(d, &(SquareSumArgs){.count = count, .a = a, .b = b, .partial = partial});
-    d->download(d, host, partial, blocks * sizeof *host);
-    for (size_t i = 0; i < blocks; i++) sum += host[i];
+static void queue_square_sum(const Policy *p, const float *a, const float *b, int64_t count, int64_t from) {
+    p->device->square_sum(p->device, &(SquareSumArgs){.count = count, .a = a, .b = b, .partial = p->norm_partial + from});
+}
+static void read_square_sums(const Policy *p, int64_t blocks) {
+    p->device->download(p->device, p->norm_host, p->norm_partial, (size_t)blocks * sizeof *p->norm_host);
+}
+static double square_sum(const Policy *p, int64_t count, int64_t from) {
+    double sum = 0;
+    for (int64_t i = from; i < from + norm_blocks(count); i++) sum += p->norm_host[i];
     return sum;
 }
 
@@ -125,9 +127,15 @@ static double square_sum(const Policy *p, const float *a, const float *b, int64_
 static double gradient_factor(const Parameter *q) { return q->scale == 0 ? 1 : (double)q->scale; }
 double policy_gradient_norm(Policy *p) {
     double sum = 0;
+    int64_t at = 0;
     const Parameter *q;
     gradients_settle(p);
-    for (int i = 0; (q = trained_parameter(p, i)); i++) sum += gradient_factor(q) * gradient_factor(q) * square_sum(p, q->gradient, q->gradient2, q->N * q->K);
+    for (int i = 0; (q = trained_parameter(p, i)); at += norm_blocks(q->N * q->K), i++)
+        queue_square_sum(p, q->gradient, q->gradient2, q->N * q->K, at);
+    read_square_sums(p, at); // one wait for a GPU, whatever the number of parameters
+    at = 0;
+    for (int i = 0; (q = trained_parameter(p, i)); at += norm_blocks(q->N * q->K), i++)
+        sum += gradient_factor(q) * gradient_factor(q) * square_sum(p, q->N * q->K, at);
     return sqrt(sum);
 }
 
@@ -157,8 +165,10 @@ double policy_parameter_gradient_norm(Policy *p, int index) {
     const Parameter *q;
     gradients_settle(p);
     const ParameterPart *part = part_at(p, index, &q);
-    int64_t at = part->row * q->K;
-    return gradient_factor(q) * sqrt(square_sum(p, q->gradient + at, q->gradient2 ? q->gradient2 + at : NULL, part->rows * q->K));
+    int64_t at = part->row * q->K, count = part->rows * q->K;
+    queue_square_sum(p, q->gradient + at, q->gradient2 ? q->gradient2 + at : NULL, count, 0);
+    read_square_sums(p, norm_blocks(count));
+    return gradient_factor(q) * sqrt(square_sum(p, count, 0));
 }
 
 bool policy_update(Policy *p, const AdamW *a, Err *err) {

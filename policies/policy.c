@@ -159,14 +159,14 @@ bool parameter_get(const Policy *p, const Parameter *q, float *host, Err *err) {
 }
 
 // ---- opening and closing ---------------------------------------------------------------------------------
-// Partial sums of the largest gradient's norm.
+// Partial sums of all gradients' norms.
 static bool norm_reserve(Policy *p, Err *err) {
-    int64_t largest = 0;
+    int64_t blocks = 0;
     for (int i = 0, all = p->parameter_count + (p->trained ? p->trained->count : 0); i < all; i++) {
         const Parameter *q = i < p->parameter_count ? &p->parameters[i] : &p->trained->parameters[i - p->parameter_count];
-        largest = q->N * q->K > largest ? q->N * q->K : largest;
+        blocks += norm_blocks(q->N * q->K);
     }
-    size_t bytes = (size_t)(largest / NORM_BLOCK + 1) * sizeof(double);
+    size_t bytes = (size_t)blocks * sizeof(double);
     p->device->release(p->device, p->norm_partial);
     p->norm_partial = NULL;
     p->norm_host = xrealloc(p->norm_host, bytes);

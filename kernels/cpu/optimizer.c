@@ -23,7 +23,7 @@ void V(adamw)(const Team *team, const AdamwArgs *a) {
 }
 
 void V(square_sum)(const Team *team, const SquareSumArgs *a) {
-    int64_t from, to, blocks = (a->count + NORM_BLOCK - 1) / NORM_BLOCK;
+    int64_t from, to, blocks = norm_blocks(a->count);
     team_share(team, blocks, 1, &from, &to);
     for (int64_t b = from; b < to; b++) {
         double lanes[16] = {0};

@@ -39,7 +39,7 @@ static void square_sum_near(void) {
             cuda_case();
             SquareSumArgs a = {.count = counts[i], .a = input("a", counts[i], &r, (Temper)(k % 3))};
             if (k / 3) a.b = input("b", counts[i], &r, (Temper)(k % 3));
-            tolerate(a.partial = output("partial", (a.count + NORM_BLOCK - 1) / NORM_BLOCK, KIND_F64), 0, 1e-13);
+            tolerate(a.partial = output("partial", norm_blocks(a.count), KIND_F64), 0, 1e-13);
             COMPARE_CUDA(square_sum, &a, "count %d %s arrays %d", (int)a.count, temper_name((Temper)(k % 3)), k / 3 + 1);
         }
 }

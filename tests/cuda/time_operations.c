@@ -127,7 +127,7 @@ static void rows(Bench *b) {
 }
 
 static void optimizer(Bench *b) {
-    const int64_t count = b->n->parameters, blocks = (count + NORM_BLOCK - 1) / NORM_BLOCK;
+    const int64_t count = b->n->parameters, blocks = norm_blocks(count);
     float *w = zeros(b, (size_t)count * 4), *m = zeros(b, (size_t)count * 4), *v = zeros(b, (size_t)count * 4), *g = zeros(b, (size_t)count * 4);
     AdamwArgs a = {.count = count, .w = w, .m = m, .v = v, .gradient = g, .scale = 1, .learning_rate = 1e-6f, .beta1 = 0.9f, .beta2 = 0.999f,
                    .eps = 1e-8f, .correction1 = 0.1f, .correction2 = 0.001f};

@@ -43,7 +43,7 @@ static void square_sum_bits(void) {
             blocks_free();
             SquareSumArgs a = {.count = counts[i], .a = input("a", counts[i], &r, (Temper)(k % 3))};
             if (k / 3) a.b = input("b", counts[i], &r, (Temper)(k % 3));
-            a.partial = output("partial", (a.count + NORM_BLOCK - 1) / NORM_BLOCK, KIND_F64);
+            a.partial = output("partial", norm_blocks(a.count), KIND_F64);
             COMPARE(square_sum, &a, "count %d %s arrays %d", (int)a.count, temper_name((Temper)(k % 3)), k / 3 + 1);
         }
 }
