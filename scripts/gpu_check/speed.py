@@ -1,5 +1,6 @@
 """The part of gpu-check that measures: decoding, training, a GRPO step, single operations, each beside PyTorch in the same run
-where a python with torch is at hand. Targets are stated for one H100, and an H200 is held to them too; on other devices figures are told and not judged.
+where a python with torch is at hand. Targets are stated for one H100, and an H200 is held to them too; on other devices figures
+are told and not judged.
 """
 import ctypes
 import json

@@ -1,7 +1,10 @@
 // cuBLASLt's matrix product, plainly: D = alpha op(A) op(B) + beta C, bf16 or fp32 in, one fp32 chain over k ascending for
 // each output, bf16 or fp32 out, rows or columns first, batches by a stride, a bias per row of D. Layouts, descriptors and
-// the algorithm are copied at the call, as the library does; the product runs when the stream gets there.
+// the algorithm are copied at the call, as the library does; the product runs when the stream gets there. Of the algorithms that it
+// proposes only the last sums in one order: one splits k and adds the parts as they come, one does so by way of a workspace, and
+// both begin elsewhere at every call. Without an algorithm the first is taken.
 #include "internal.h"
+#include <atomic>
 #include "cublasLt.h"
 
 struct EmulatedLtHandle {
@@ -64,7 +67,11 @@ struct Product {
     const void *A, *B, *C;
     void *D;
     float alpha, beta;
+    int kind;
 };
+enum { SPLITS, TAKES_WORKSPACE, ONE_ORDER, KINDS };
+constexpr size_t WORKSPACE = 1 << 20;
+std::atomic<uint64_t> calls; // of those without an order of their own
 
 // The library reads and writes what the layouts span, so all of it has to lie in one allocation.
 bool spans(const char *name, const void *p, const EmulatedLtLayout &l) {
@@ -81,7 +88,7 @@ cudaError_t run(const Product &p) {
     if (!spans("A", p.A, p.a) || !spans("B", p.B, p.b) || !spans("D", p.D, p.d)) return cudaErrorIllegalAddress;
     if (p.beta != 0 && !spans("C", p.C, p.c)) return cudaErrorIllegalAddress;
     device_memory_open();
-    uint64_t depth = p.desc.transpose_a ? p.a.rows : p.a.cols;
+    uint64_t depth = p.desc.transpose_a ? p.a.rows : p.a.cols, start = p.kind == ONE_ORDER || !depth ? 0 : ++calls * 7 % depth;
     for (int batch = 0; batch < p.d.batches; batch++) {
         auto base = [&](const void *q, const EmulatedLtLayout &l) {
             return (unsigned char *)q + (size_t)batch * (size_t)l.batch_stride * element_bytes(l.type);
@@ -91,7 +98,7 @@ cudaError_t run(const Product &p) {
         for (uint64_t m = 0; m < p.d.rows; m++)
             for (uint64_t n = 0; n < p.d.cols; n++) {
                 float sum = 0;
-                for (uint64_t k = 0; k < depth; k++)
+                for (uint64_t i = 0, k = start; i < depth; i++, k = k + 1 < depth ? k + 1 : 0)
                     sum += load(A, p.a.type, p.desc.transpose_a ? place_of(p.a, k, m) : place_of(p.a, m, k)) *
                            load(B, p.b.type, p.desc.transpose_b ? place_of(p.b, n, k) : place_of(p.b, k, n));
                 sum *= p.alpha;
@@ -208,7 +215,7 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t prefer
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
                                                     cublasLtMatmulPreferenceAttributes_t attribute, const void *value, size_t bytes) {
     if (attribute == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES) return set(&preference->workspace, value, bytes);
-    return CUBLAS_STATUS_SUCCESS; // the other preferences choose among algorithms; there is one here
+    return CUBLAS_STATUS_SUCCESS; // the others are wishes, which aren't heard here
 }
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
                                               cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
@@ -217,18 +224,25 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
     *found = 0;
     if (!handle) return CUBLAS_STATUS_NOT_INITIALIZED;
     if (requested < 1) return CUBLAS_STATUS_INVALID_VALUE;
-    Product p = {*desc, *a, *b, *c, *d, NULL, NULL, NULL, NULL, 1, 0};
+    Product p = {*desc, *a, *b, *c, *d, NULL, NULL, NULL, NULL, 1, 0, ONE_ORDER};
     if (cublasStatus_t status = check(p)) return status;
-    results[0] = cublasLtMatmulHeuristicResult_t{};
-    results[0].algo.data[0] = ALGORITHM;
-    results[0].wavesCount = 1;
-    *found = 1;
+    for (; *found < KINDS && *found < requested; ++*found) {
+        cublasLtMatmulHeuristicResult_t *r = &results[*found];
+        *r = cublasLtMatmulHeuristicResult_t{};
+        r->algo.data[0] = ALGORITHM, r->algo.data[1] = (uint64_t)*found;
+        r->workspaceSize = *found == TAKES_WORKSPACE ? WORKSPACE : 0;
+        r->wavesCount = 1;
+    }
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t *algo, cublasLtMatmulAlgoConfigAttributes_t attribute,
                                                     void *value, size_t bytes, size_t *written) {
     if (algo->data[0] != ALGORITHM || bytes != 4) return CUBLAS_STATUS_INVALID_VALUE;
-    uint32_t answer = attribute == CUBLASLT_ALGO_CONFIG_SPLITK_NUM || attribute == CUBLASLT_ALGO_CONFIG_ID;
+    bool splits = algo->data[1] == SPLITS;
+    uint32_t answer = attribute == CUBLASLT_ALGO_CONFIG_ID                 ? 1 + (uint32_t)algo->data[1]
+                      : attribute == CUBLASLT_ALGO_CONFIG_SPLITK_NUM        ? (splits ? 4 : 1)
+                      : attribute == CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME  ? splits
+                                                                            : 0;
     memcpy(value, &answer, 4);
     if (written) *written = 4;
     return CUBLAS_STATUS_SUCCESS;
@@ -239,7 +253,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
                               const cublasLtMatmulAlgo_t *algo, void *workspace, size_t workspace_bytes, cudaStream_t stream) {
     if (!handle) return CUBLAS_STATUS_NOT_INITIALIZED;
     if (algo && algo->data[0] != ALGORITHM) return CUBLAS_STATUS_INVALID_VALUE;
-    Product p = {*desc, *Adesc, *Bdesc, *Cdesc, *Ddesc, A, B, C, D, 0, 0};
+    Product p = {*desc, *Adesc, *Bdesc, *Cdesc, *Ddesc, A, B, C, D, 0, 0, algo ? (int)algo->data[1] : SPLITS};
+    if (p.kind == TAKES_WORKSPACE && workspace_bytes < WORKSPACE) return CUBLAS_STATUS_NOT_SUPPORTED;
     memcpy(&p.alpha, alpha, 4);
     memcpy(&p.beta, beta, 4);
     if (cublasStatus_t status = check(p)) return status;
