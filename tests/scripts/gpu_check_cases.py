@@ -1,10 +1,12 @@
 """The cases of tests/scripts/test_gpu_check: python3 gpu_check_cases.py RECKON. No GPU and no nvcc are needed: the assembler's
 account is a recorded one, and the parts that need a device run their comparisons on the CPU."""
 import contextlib
+import glob
 import importlib.machinery
 import importlib.util
 import io
 import os
+import subprocess
 import sys
 import tempfile
 
@@ -104,6 +106,21 @@ def the_kernels_of_this_build():
     silently(static.report_accounts, judged, accounts, static.cuda_sources(ROOT))
     missed = [row for row in judged.parts["static"]["rows"] if row["verdict"] != "met"]
     equal(missed, [])
+
+
+def the_programs_for_a_gpu_link():
+    """Where nvcc built the kernels: what gpu-check runs on a device is there, and says so where there is none."""
+    build = os.path.dirname(reckon)
+    if not static.read_accounts(os.path.join(build, "kernels")):
+        raise Skip("this build has no CUDA kernels (nvcc wasn't found)")
+    done = subprocess.run(["cmake", "--build", build, "--target", "gpu_tests"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    programs = glob.glob(os.path.join(build, "tests", "gpu_test_*"))
+    equal(sorted(os.path.basename(p) for p in programs),
+          sorted("gpu_" + os.path.basename(p)[:-2] for p in glob.glob(os.path.join(ROOT, "tests", "cuda", "test_*.c"))))
+    if command.find_device()[0] is None:
+        done = subprocess.run([os.path.join(build, "tests", "gpu_time_operations"), "small"], capture_output=True, text=True)
+        assert done.returncode == 69 and "driver" in done.stderr, (done.returncode, done.stderr)
 
 
 # ---- the command -----------------------------------------------------------------------------------------
@@ -312,7 +329,8 @@ def a_device_that_hangs_on_wgmma():
             os.environ["RECKON_CUDA_PRODUCTS"] = kept
 
 
-CASES = [reads_the_account, an_error_is_a_complaint, spills_are_judged, names_are_short, the_kernels_of_this_build, without_a_gpu, static_without_nvcc, wrong_calls,
+CASES = [reads_the_account, an_error_is_a_complaint, spills_are_judged, names_are_short, the_kernels_of_this_build,
+         the_programs_for_a_gpu_link, without_a_gpu, static_without_nvcc, wrong_calls,
          parts_are_narrowed, reports_grow, invariants_hold_on_the_cpu, golden_models_on_the_cpu, a_missing_program_is_a_failure,
          random_weights_are_a_model, shapes_have_their_sizes, peaks_are_found, speed_is_judged,
          operations_are_timed, a_device_that_hangs_on_wgmma]
