@@ -298,9 +298,11 @@ static void cuda_close(Device *d) {
     free(d);
 }
 
+static __global__ void any_kernel() {}
 static bool find_device(CudaState *s, int index, Err *err) {
     int count = 0, driver = 0, runtime = 0;
     cudaDeviceProp p;
+    cudaFuncAttributes code;
     cudaDriverGetVersion(&driver);
     cudaRuntimeGetVersion(&runtime);
     cudaError_t e = cudaGetDeviceCount(&count);
@@ -318,8 +320,11 @@ static bool find_device(CudaState *s, int index, Err *err) {
     s->index = index;
     s->capability = p.major * 10 + p.minor;
     s->multiprocessors = p.multiProcessorCount;
-    return s->capability >= LOWEST_CAPABILITY ||
-           fail(err, ERR_UNAVAILABLE, s->where, "%s has compute capability %d.%d, expected 8.0 or newer", p.name, p.major, p.minor);
+    if (s->capability < LOWEST_CAPABILITY)
+        return fail(err, ERR_UNAVAILABLE, s->where, "%s has compute capability %d.%d, expected 8.0 or newer", p.name, p.major, p.minor);
+    return cudaFuncGetAttributes(&code, any_kernel) == cudaSuccess ||
+           fail(err, ERR_UNAVAILABLE, s->where, "%s has compute capability %d.%d, for which this program was not built (%s); RECKON_CUDA_ARCHITECTURES adds it",
+                p.name, p.major, p.minor, cudaGetErrorString(cudaGetLastError()));
 }
 
 // Most of what is free, or what RECKON_CUDA_MEMORY says; some stays for the driver, graphs and libraries.

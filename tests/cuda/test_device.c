@@ -31,6 +31,9 @@ static void refusals(void) {
     emulation_machine()->major = 7, emulation_machine()->minor = 5;
     expect_refusal("cuda", ERR_UNAVAILABLE, "cuda:0", "compute capability 7.5, expected 8.0 or newer");
     emulation_reset();
+    emulation_machine()->major = 10, emulation_machine()->minor = 3, emulation_machine()->without_code = true;
+    expect_refusal("cuda", ERR_UNAVAILABLE, "cuda:0", "compute capability 10.3, for which this program was not built");
+    emulation_reset();
     emulation_machine()->memory_bytes = 16 << 20;
     expect_refusal("cuda", ERR_UNAVAILABLE, "cuda:0", "can't be opened: scratch");
     emulation_reset();
@@ -65,6 +68,28 @@ static void the_environment_names_it(void) {
     CHECK(d->is_host);
     device_close(d);
     unsetenv("RECKON_DEVICE");
+}
+
+static void the_second_device(void) {
+    Err err = {0};
+    emulation_reset();
+    emulation_machine()->devices = 2;
+    Device *d;
+    OK(device_open("cuda:1", 1, &d, &err));
+    float values[100], back[100] = {0};
+    void *a, *b;
+    for (int i = 0; i < 100; i++) values[i] = (float)i;
+    OK(d->allocate(d, sizeof values, "values", &a, &err) && d->allocate(d, sizeof values, "rounded", &b, &err));
+    d->upload(d, a, values, sizeof values);
+    d->convert(d, &(ConvertArgs){.count = 100, .dtype = DTYPE_F32, .x = a, .y = b});
+    d->download(d, back, b, sizeof back);
+    OK(d->finish(d, &err));
+    for (int i = 0; i < 100; i++) CHECK(back[i] == values[i]);
+    d->release(d, a), d->release(d, b);
+    device_close(d);
+    CHECK_INT(emulation_allocations(), 0);
+    expect_refusal("cuda:2", ERR_UNAVAILABLE, "cuda:2", "found 2 devices, expected 0 to 1");
+    emulation_reset();
 }
 
 // Which tensor-core instruction multiplies is told, since it fixes the bits: wgmma where there is one that stands its trial.
@@ -222,6 +247,7 @@ static void an_error_stays(void) {
 static const Test tests[] = {
     {"refusals", refusals},
     {"the environment names it", the_environment_names_it},
+    {"the second device", the_second_device},
     {"products by wgmma", products_by_wgmma},
     {"memory of one allocation", memory_of_one_allocation},
     {"fetched beside the kernels", fetched_beside_the_kernels},

@@ -49,6 +49,9 @@ enum cudaMemcpyKind {
     cudaMemcpyDeviceToDevice = 3,
     cudaMemcpyDefault = 4,
 };
+struct cudaFuncAttributes { // of which only this is filled
+    int maxThreadsPerBlock;
+};
 enum cudaFuncAttribute {
     cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
     cudaFuncAttributePreferredSharedMemoryCarveout = 9,
@@ -172,6 +175,7 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 cudaError_t emulation_malloc(void **p, size_t bytes);
 cudaError_t emulation_malloc_host(void **p, size_t bytes);
 cudaError_t emulation_function_attribute(const void *function, cudaFuncAttribute attribute, int value);
+cudaError_t emulation_function_attributes(cudaFuncAttributes *out, const void *function);
 }
 
 template <typename T> static inline cudaError_t cudaMalloc(T **p, size_t bytes) { return emulation_malloc((void **)p, bytes); }
@@ -180,6 +184,9 @@ template <typename T> static inline cudaError_t cudaMallocHost(T **p, size_t byt
 }
 template <typename T> static inline cudaError_t cudaHostAlloc(T **p, size_t bytes, unsigned) {
     return emulation_malloc_host((void **)p, bytes);
+}
+template <typename T> static inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *out, T *function) {
+    return emulation_function_attributes(out, (const void *)function);
 }
 template <typename T>
 static inline cudaError_t cudaFuncSetAttribute(T *function, cudaFuncAttribute attribute, int value) {

@@ -52,6 +52,7 @@ typedef struct EmulationMachine {
     size_t memory_bytes; // of each device, default 256 MiB
     int driver_version;  // default 13000
     bool wrong_wgmma;    // products of warpgroups come out wrong
+    bool without_code;   // the program was built for other devices
 } EmulationMachine;
 EmulationMachine *emulation_machine(void);
 

@@ -85,7 +85,7 @@ static void defaults() {
     settings.guard = true;
     settings.checks = EMULATION_CHECK_UNWRITTEN | EMULATION_CHECK_RACES;
     int capability = (int)from_environment("RECKON_EMULATION_CAPABILITY", 80);
-    machine = EmulationMachine{1, capability / 10, capability % 10, 4, (size_t)256 << 20, 13000, false};
+    machine = EmulationMachine{1, capability / 10, capability % 10, 4, (size_t)256 << 20, 13000, false, false};
 }
 static struct Start {
     Start() { defaults(), nvml_reset(); }

@@ -290,6 +290,12 @@ void emulation_launch(cudaStream_t stream, const EmulatedLaunch *what) {
     auto launch = std::make_shared<Launch>(launch_copy(what));
     add(stream, [launch] { return launch_run(*launch); });
 }
+cudaError_t emulation_function_attributes(cudaFuncAttributes *out, const void *function) {
+    ENTER();
+    if (!function) return result(cudaErrorInvalidDeviceFunction);
+    out->maxThreadsPerBlock = MAX_THREADS;
+    return result(machine.without_code ? cudaErrorNoKernelImageForDevice : cudaSuccess);
+}
 cudaError_t emulation_function_attribute(const void *function, cudaFuncAttribute attribute, int value) {
     ENTER();
     return result(function_attribute(function, attribute, value));
