@@ -14,13 +14,13 @@ static void exact(const void *array) { tolerate(array, 5e-38, 0); }
 #define COMPARE_CASE(name, args)                                                                             \
     COMPARE_CUDA(name, args, "T %d heads %d N %d P %d R %d %s", (int)l.T, f->heads, f->N, f->P, f->R, dtype_name(dtype))
 
-static LatentRopeArgs rope_args(const Layout *l, const Form *f, Dtype dtype, Random *r) {
+static LatentRopeArgs rope_args(const Layout *l, const Form *f, Dtype dtype, Random *r, Temper temper) {
     LatentRopeArgs a = {.T = l->T, .heads = f->heads, .N = f->N, .P = f->P, .R = f->R, .dtype = dtype, .interleaved = f->interleaved,
                         .position = l->position, .slot_start = l->slot_start, .slot = l->slot, .cos_sin = cosines(160, f->P)};
-    a.q = input("q", l->T * f->heads * (f->N + f->P), r, PLAIN);
-    a.latent = input_act("latent", l->T * f->R, dtype, r, PLAIN);
+    a.q = input("q", l->T * f->heads * (f->N + f->P), r, temper);
+    a.latent = input_act("latent", l->T * f->R, dtype, r, temper);
     a.ldkey = f->P + 3;
-    a.key = input("key", l->T * a.ldkey, r, PLAIN);
+    a.key = input("key", l->T * a.ldkey, r, temper);
     return a;
 }
 static void rope(void) {
@@ -30,7 +30,7 @@ static void rope(void) {
         const Form *f = &forms[i / 2];
         Dtype dtype = (Dtype)(i % 2);
         Layout l = i % 3 ? layout_of(groups_small, 2) : layout_of(groups_large, 3);
-        LatentRopeArgs a = rope_args(&l, f, dtype, &r);
+        LatentRopeArgs a = rope_args(&l, f, dtype, &r, i / 2 % 2 ? HOSTILE : PLAIN);
         int64_t full = l.T * f->heads * (f->R + f->P), pages = l.pages * latent_page_elements(f->R + f->P);
         a.q_plain = output("q_plain", l.T * f->heads * f->N, kind_of(dtype));
         a.q_full = output("q_full", full, kind_of(dtype));
@@ -50,9 +50,10 @@ static void rope_back(void) {
         Layout l = i % 3 ? layout_of(groups_small, 2) : layout_of(groups_large, 3);
         LatentRopeGradArgs a = {.T = l.T, .heads = f->heads, .N = f->N, .P = f->P, .R = f->R, .dtype = dtype, .interleaved = f->interleaved,
                                 .position = l.position, .slot_start = l.slot_start, .slot = l.slot, .cos_sin = cosines(160, f->P)};
-        a.dq_plain = input("dq_plain", l.T * f->heads * f->N, &r, PLAIN);
-        a.dq_full = input("dq_full", l.T * f->heads * W, &r, PLAIN);
-        a.dpages = input("dpages", l.pages * latent_page_elements(W), &r, PLAIN);
+        Temper temper = i / 2 % 2 ? HOSTILE : PLAIN;
+        a.dq_plain = input("dq_plain", l.T * f->heads * f->N, &r, temper);
+        a.dq_full = input("dq_full", l.T * f->heads * W, &r, temper);
+        a.dpages = input("dpages", l.pages * latent_page_elements(W), &r, temper);
         a.dq = output("dq", l.T * f->heads * (f->N + f->P), kind_of(dtype));
         a.dlatent = output("dlatent", l.T * f->R, KIND_F32);
         a.ldkey = f->P + 1;
@@ -63,19 +64,21 @@ static void rope_back(void) {
     }
 }
 
+static void put(void *array, int64_t i, Dtype dtype, float value) {
+    if (dtype == DTYPE_F32)
+        memcpy((char *)array + i * 4, &value, 4);
+    else
+        ((bf16 *)array)[i] = float_bf16(value);
+}
 // Pages hold NaN wherever no token was stored; the columns that pad W are zero.
 static LatentAttentionArgs attention_args(const Layout *l, const Form *f, Dtype dtype, Random *r) {
     int64_t W = f->R + f->P, count = l->pages * latent_page_elements(W);
     LatentAttentionArgs a = {.T = l->T, .heads = f->heads, .W = (int32_t)W, .R = f->R, .dtype = dtype, .scale = 1.0f / sqrtf((float)W),
                              .position = l->position, .table_start = l->table_start, .table = l->table};
-    LatentRopeArgs to_pages = rope_args(l, f, dtype, r);
+    LatentRopeArgs to_pages = rope_args(l, f, dtype, r, PLAIN);
     char *pages = guarded("pages", (size_t)count * dtype_size(dtype));
     for (int64_t i = 0; i < count; i++) {
-        float value = i % latent_page_elements(W) / PAGE < W ? NAN : 0.0f;
-        if (dtype == DTYPE_F32)
-            memcpy(pages + i * 4, &value, 4);
-        else
-            ((bf16 *)(void *)pages)[i] = float_bf16(value);
+        put(pages, i, dtype, i % latent_page_elements(W) / PAGE < W ? NAN : 0.0f);
     }
     to_pages.q_plain = guarded("q_plain", (size_t)(l->T * f->heads * f->N) * dtype_size(dtype));
     to_pages.q_full = input_act("q_full", l->T * f->heads * W, dtype, r, PLAIN);
@@ -86,6 +89,14 @@ static LatentAttentionArgs attention_args(const Layout *l, const Form *f, Dtype 
     for (int64_t t = 0; t < l->T; t++) a.max_position = l->position[t] > a.max_position ? l->position[t] : a.max_position;
     return a;
 }
+// A query of NaN, one of infinity, and a token whose latent has an infinity: whoever sees it, and nobody else, has no numbers.
+static void spoil(const LatentAttentionArgs *a) {
+    int64_t row = a->heads * a->W;
+    put((void *)(uintptr_t)a->q, row + 1, a->dtype, NAN);
+    put((void *)(uintptr_t)a->q, 2 * row, a->dtype, INFINITY);
+    int64_t last = a->T - 1, page = a->table[a->table_start[last] + a->position[last] / PAGE];
+    put((void *)(uintptr_t)a->pages, page * latent_page_elements(a->W) + a->position[last] % PAGE, a->dtype, INFINITY);
+}
 static double tolerance_of(Dtype dtype) { return dtype == DTYPE_F32 ? 5e-6 : 1.2e-2; }
 static void attention(void) {
     Random r = random_start(3, STREAM_TEST, 0);
@@ -95,6 +106,7 @@ static void attention(void) {
         Dtype dtype = (Dtype)(i % 2);
         Layout l = i % 3 ? layout_of(groups_small, 2) : layout_of(groups_large, 3);
         LatentAttentionArgs a = attention_args(&l, f, dtype, &r);
+        if (i / 2 % 2) spoil(&a);
         a.y = output("y", l.T * f->heads * f->R, kind_of(dtype));
         a.lse = output("lse", l.T * f->heads, KIND_F32);
         tolerate(a.y, tolerance_of(dtype), 0), tolerate(a.lse, 1e-5, 0);
