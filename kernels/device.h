@@ -19,7 +19,7 @@ struct Device {
     bool (*allocate)(const Device *device, size_t bytes, const char *what, void **out, Err *err);
     void (*release)(const Device *device, void *memory);
     size_t (*available)(const Device *device); // bytes that one allocation could have now; SIZE_MAX: not known (the CPU)
-    size_t (*peak)(const Device *device);      // bytes allocated at the same time, at most so far; 0: not counted (the CPU)
+    size_t (*peak_bytes)(const Device *device); // bytes allocated at the same time, at most so far; 0: not counted (the CPU)
     void (*upload)(const Device *device, void *to, const void *host, size_t bytes); // `host` may change afterwards
     void (*download)(const Device *device, void *host, const void *from, size_t bytes);
     // Rows that begin `pitch` bytes apart on the device, one behind the other on the host.

@@ -123,7 +123,7 @@ static void host_replay(const Device *d, uint64_t key, void (*body)(void *), voi
     body(context);
 }
 static void host_forget(const Device *d) { (void)d; }
-static size_t host_peak(const Device *d) {
+static size_t host_peak_bytes(const Device *d) {
     (void)d;
     return 0;
 }
@@ -174,7 +174,7 @@ bool device_open_cpu(const char *variant, int threads, Device **out, Err *err) {
     v->fill(d);
     d->variant = v->name;
     d->is_host = true;
-    d->allocate = host_allocate, d->release = host_release, d->available = host_available, d->peak = host_peak;
+    d->allocate = host_allocate, d->release = host_release, d->available = host_available, d->peak_bytes = host_peak_bytes;
     d->upload = d->download = d->copy = host_move, d->zero = host_zero;
     d->download_rows = host_download_rows, d->fetch = host_fetch, d->fetched = host_fetched;
     d->finish = host_finish, d->replay = host_replay, d->forget = host_forget, d->meter = host_meter, d->peaks = host_peaks;

@@ -125,7 +125,7 @@ static void cuda_release(const Device *d, void *memory) {
     }
 }
 
-static size_t cuda_peak(const Device *d) {
+static size_t cuda_peak_bytes(const Device *d) {
     CudaState *s = state_of(d);
     return s->slab ? slab_peak_bytes(s->slab) : 0;
 }
@@ -384,7 +384,7 @@ static void fill_table(Device *d) {
 #define FILL(name, Args) d->name = name##_cuda;
     RECKON_OPERATIONS(FILL)
 #undef FILL
-    d->allocate = cuda_allocate, d->release = cuda_release, d->available = cuda_available, d->peak = cuda_peak, d->upload = cuda_upload, d->download = cuda_download;
+    d->allocate = cuda_allocate, d->release = cuda_release, d->available = cuda_available, d->peak_bytes = cuda_peak_bytes, d->upload = cuda_upload, d->download = cuda_download;
     d->download_rows = cuda_download_rows, d->fetch = cuda_fetch, d->fetched = cuda_fetched;
     d->copy = cuda_copy, d->zero = cuda_zero, d->finish = cuda_finish, d->replay = cuda_replay, d->forget = cuda_forget;
     d->meter = cuda_meter, d->peaks = cuda_peaks, d->close = cuda_close;

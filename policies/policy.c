@@ -453,7 +453,7 @@ static size_t parameter_bytes(const Policy *p, const Parameter *q) {
     for (int j = 0; j < COUNT(fp32); j++) bytes += fp32[j] ? floats : 0;
     return bytes;
 }
-size_t policy_device_peak(const Policy *p) { return p->device->peak(p->device); }
+size_t policy_peak_device_bytes(const Policy *p) { return p->device->peak_bytes(p->device); }
 size_t policy_bytes(const Policy *p) {
     size_t bytes = (size_t)(p->lookups.capacity * p->config.width) * 4;
     for (int a = -1; a < p->adapter_count; a++) {

@@ -77,7 +77,7 @@ bool policy_failed(const Policy *p);            // its device has failed: nothin
 // The meter of the device that this policy is on; false where it has none (the CPU: see rl/energy.c). Joules since it was opened,
 // NaN: not counted. `held` tells why its clock was held down since the call before, empty where it wasn't.
 bool policy_energy(const Policy *p, double *joules, char held[128]);
-size_t policy_device_peak(const Policy *p);     // bytes of a GPU's memory that were held at the same time, at most so far; 0 on the CPU
+size_t policy_peak_device_bytes(const Policy *p); // bytes of a GPU's memory that were held at the same time, at most so far; 0 on the CPU
 size_t policy_bytes(const Policy *p);           // memory held by weights, gradients, moments and packs
 double policy_flops(const Policy *p);           // FLOPs done so far by this policy, multiply-adds as two
 void policy_forget_flops(Policy *p);            // from here on they are counted from 0: a sum's last bits depend on where it began

@@ -1,11 +1,11 @@
 // Attention over pages of 32 positions, forward and backward; a page is walked as one chunk of the softmax.
 //
 // Rows of the forward pass are tiled: query heads that share a kv head, of tokens that follow each other. Those that see the same
-// page (a sequence's own, a prompt that samples share) meet it together, and its keys and values are read once for
-// them, but for the last positions of a page that is still growing, where each row ends at a place of its own. Scores are chains over D for 32 keys at once (keys lie transposed), outputs
-// chains over positions for columns of 16 at once; in bf16 both go in pairs, as matrix products do, the weights rounded
-// to bf16. A row's numbers depend on its own position and pages only: decoding one token, prefilling a prompt and
-// training all give the same bits.
+// page (a sequence's own, a prompt that samples share) meet it together, and its keys and values are read once for them, but for
+// the last positions of a page that is still growing, where each row ends at a place of its own. Scores are chains over D for 32
+// keys at once (keys lie transposed), outputs chains over positions for columns of 16 at once; in bf16 both go in pairs, as matrix
+// products do, the weights rounded to bf16. A row's numbers depend on its own position and pages only: decoding one token,
+// prefilling a prompt and training all give the same bits.
 #include "turn.h"
 #include <stdlib.h>
 
@@ -502,7 +502,7 @@ static void begin_unit(const AttentionGradArgs *b, const Geometry *g, int unit, 
     bool half = a->dtype == DTYPE_BF16;
     int64_t row = g->group * g->D, last = b->unit[unit + 1] - 1;
     for (int64_t t = b->unit[unit]; t <= last; t++) {
-        int64_t first = t * a->heads + kv_head * g->group, next = ((t + AHEAD < last ? t + AHEAD : last) * a->heads + kv_head * g->group) * g->D;
+        int64_t first = t * a->heads + kv_head * g->group, ahead = t + AHEAD < last ? AHEAD : last - t, next = (first + ahead * a->heads) * g->D;
         act_prefetch(b->dy, next, row, false), act_prefetch(b->dq, next, row, false);
         act_prefetch(a->y, next, row, half), act_prefetch(a->q, next, row, half);
         for (int64_t i = first; i < first + g->group; i++) {

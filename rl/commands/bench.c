@@ -152,7 +152,7 @@ static json_t *result(const Bench *b, const char *kind) {
                      "flops_per_second", b->flops / b->seconds, "bytes_per_second", b->bytes / b->seconds, "total_seconds", b->seconds,
                      "peak_bytes", (json_int_t)memory_peak_bytes(), "seconds", b->stages);
     if (b->profile) json_object_set(out, "profile", b->profile);
-    if (policy_device_peak(b->p)) json_object_set_new(out, "peak_device_bytes", json_integer((json_int_t)policy_device_peak(b->p)));
+    if (policy_peak_device_bytes(b->p)) json_object_set_new(out, "peak_device_bytes", json_integer((json_int_t)policy_peak_device_bytes(b->p)));
     return out;
 }
 
@@ -350,9 +350,9 @@ const Command command_bench = {
     .summary = "measure decoding, training, a GRPO step, matrix products, tokenizing, and what this machine could do at best",
     .usage = "decode|train|step|gemm|tokenize|machine --model MODEL [--batch B] [--prompt-tokens P] [--new-tokens N] [--threads T] --json",
     .detail = "decode: B sequences share a prompt of P tokens, N new tokens each, sampling and log-probabilities counted. train: forward, "
-              "backward and optimizer on B sequences of N tokens, in microbatches as training has them. step: rollout and update of Q prompts with G samples each. "
-              "tokenize: FILE in pieces of 4 KiB on one thread, CPU time. machine: the processor's peaks, which stand beside every "
-              "other figure: products that never leave the registers, and memory read from one end to the other.",
+              "backward and optimizer on B sequences of N tokens, in microbatches as training has them. step: rollout and update of Q prompts with "
+              "G samples each. tokenize: FILE in pieces of 4 KiB on one thread, CPU time. machine: the processor's peaks, which stand "
+              "beside every other figure: products that never leave the registers, and memory read from one end to the other.",
     .example = "reckon bench decode --model models/SmolLM2-135M-Instruct.Q4_1.gguf --batch 64 --json",
     .positional_min = 1,
     .positional_max = 1,

@@ -90,18 +90,18 @@ def memory_text(out: dict) -> str:
 
 
 # ---- decoding --------------------------------------------------------------------------------------------
-NEW = 256  # tokens a sequence; the first comes from the prompt's pass
+NEW_TOKENS = 256  # tokens a sequence; the first comes from the prompt's pass
 
 
 def decode(s: Speed) -> None:
     for size, batch, share, factor in (("0.5B", 1, 0.40, None), ("0.5B", 64, None, 10), ("0.5B", 256, 0.55, 10), ("0.5B", 1024, 0.55, None),
                                        ("1.5B", 1, 0.60, None), ("1.5B", 256, None, None)):
         model, name = models.random_model(s.folder, size), f"decode {size}, {batch} sequences"
-        out, why = s.ours("decode", "--model", model, "--batch", str(batch), "--prompt-tokens", "256", "--new-tokens", str(NEW))
+        out, why = s.ours("decode", "--model", model, "--batch", str(batch), "--prompt-tokens", "256", "--new-tokens", str(NEW_TOKENS))
         if not out:
             s.row(name, "runs", "-", False, why)
             continue
-        rate, reached = batch * (NEW - 1) / out["seconds"]["decode"], s.roofline(out, NEW - 1, NEW)
+        rate, reached = batch * (NEW_TOKENS - 1) / out["seconds"]["decode"], s.roofline(out, NEW_TOKENS - 1, NEW_TOKENS)
         found = f"{rate:.0f} tokens/s{memory_text(out)}" + (f", {100 * reached:.0f} % of the roofline" if reached else "")
         s.row(name, f"at least {100 * share:.0f} % of the roofline" if share else "a figure", found, reached >= share if share and reached else None,
               "" if reached or not share else "this device's bandwidth or peak isn't known")

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 LLAMA_SETTINGS = [["--flash", f, "--kv", k] for f in ("on", "off") for k in ("separate", "unified")]
 # A step at once, or in microbatches, as ours are made.
 TRAIN_SETTINGS = [["--weights", w, *m] for w in ("bf16", "autocast") for m in ([], ["--microbatch", "4"])]
-# Eager and compiled, in each precision. The first passes of compiled code compile it.
+# Eager and compiled, in each precision, the fastest of them in microbatches too. The first passes of compiled code compile it.
 TINY_SETTINGS = [["--weights", w, "--adamw", a, "--warm-up", "3", *c] for w in ("bf16", "fp32")
                  for a, c in (("fused", []), ("foreach", ["--compile"]), ("fused", ["--compile"]))]
 TINY_SETTINGS += [["--weights", "bf16", "--adamw", "fused", "--warm-up", "3", "--compile", "--microbatch", m] for m in ("8", "16")]

@@ -15,7 +15,10 @@ typedef struct Sizes {
     int rows, width, feed, vocabulary, sequences, sequence, decoding, decoded;
     int64_t parameters;
 } Sizes;
-static const Sizes full = {32768, 896, 4864, 151936, 8, 1024, 256, 512, 200 << 20}, small = {64, 64, 96, 300, 2, 40, 4, 40, 70000};
+static const Sizes full = {.rows = 32768, .width = 896, .feed = 4864, .vocabulary = 151936, .sequences = 8, .sequence = 1024, .decoding = 256,
+                           .decoded = 512, .parameters = 200 << 20};
+static const Sizes small = {.rows = 64, .width = 64, .feed = 96, .vocabulary = 300, .sequences = 2, .sequence = 40, .decoding = 4, .decoded = 40,
+                            .parameters = 70000};
 
 typedef void (*Call)(const Device *device, const void *args);
 #define CALL(name, Args)                                                                                     \
@@ -30,7 +33,7 @@ typedef struct Timing {
 } Timing;
 typedef struct Bench {
     Device *d;
-    const Sizes *n;
+    const Sizes *sizes;
     double round_seconds; // of the calls between two waits
     void *memory[MEMORY];
     int used;
@@ -94,7 +97,7 @@ static void timed(const Bench *b, Call call, const void *args, Timing t) {
 
 // ---- rows ------------------------------------------------------------------------------------------------
 static void rows(Bench *b) {
-    int T = b->n->rows, C = b->n->width, F = b->n->feed, V = b->n->vocabulary, some = b->n->decoding;
+    int T = b->sizes->rows, C = b->sizes->width, F = b->sizes->feed, V = b->sizes->vocabulary, some = b->sizes->decoding;
     double wide = (double)T * C, feed = (double)T * F;
     int32_t start[] = {0, T / 4, T / 2, T / 4 * 3, T};
     int32_t *tokens = ids(b, T, (uint32_t)V);
@@ -127,7 +130,7 @@ static void rows(Bench *b) {
 }
 
 static void optimizer(Bench *b) {
-    const int64_t count = b->n->parameters, blocks = norm_blocks(count);
+    const int64_t count = b->sizes->parameters, blocks = norm_blocks(count);
     float *w = zeros(b, (size_t)count * 4), *m = zeros(b, (size_t)count * 4), *v = zeros(b, (size_t)count * 4), *g = zeros(b, (size_t)count * 4);
     AdamwArgs a = {.count = count, .w = w, .m = m, .v = v, .gradient = g, .scale = 1, .learning_rate = 1e-6f, .beta1 = 0.9f, .beta2 = 0.999f,
                    .eps = 1e-8f, .correction1 = 0.1f, .correction2 = 0.001f};
@@ -167,7 +170,7 @@ static Layout layout(Bench *b, int sequences, int length, bool only_last) {
 }
 
 static void attention(Bench *b) {
-    int sequences = b->n->sequences, sequence = b->n->sequence, decoding = b->n->decoding, decoded = b->n->decoded;
+    int sequences = b->sizes->sequences, sequence = b->sizes->sequence, decoding = b->sizes->decoding, decoded = b->sizes->decoded;
     double pairs = sequences * (sequence * (sequence + 1) / 2.0), cache = (double)decoding * decoded * KV_HEADS * 2 * HEAD * 2;
     Layout l = layout(b, sequences, sequence, false);
     size_t wide = (size_t)l.T * HEADS * HEAD, elements = (size_t)(l.pages * page_elements(KV_HEADS, HEAD));
@@ -199,7 +202,7 @@ static void attention(Bench *b) {
 int main(int count, char **arguments) {
     Err err = {0};
     bool is_small = count > 1 && !strcmp(arguments[1], "small");
-    Bench b = {.n = is_small ? &small : &full, .round_seconds = is_small ? 0 : 0.05};
+    Bench b = {.sizes = is_small ? &small : &full, .round_seconds = is_small ? 0 : 0.05};
     if (!device_open_cuda(0, 1, &b.d, &err)) die(&err);
     rows(&b);
     optimizer(&b);
