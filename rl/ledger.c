@@ -78,6 +78,8 @@ static bool connect(const char *path, int flags, Ledger **out, Err *err) {
     Ledger *l = xcalloc(1, sizeof *l);
     l->path = xstrdup(path);
     l->writable = flags & SQLITE_OPEN_READWRITE;
+    l->insert = xcalloc(TABLES, sizeof *l->insert);
+    l->beside = xcalloc(1, sizeof *l->beside);
     *out = l;
     if (sqlite3_open_v2(path, &l->db, flags, NULL) != SQLITE_OK)
         return ledger_failed(l, "opening", err);
@@ -178,14 +180,16 @@ bool ledger_open_read(const char *run_folder, Ledger **out, Err *err) {
 
 void ledger_close(Ledger *l) {
     if (!l) return;
+    Err lost;
+    if (!ledger_settle(l, &lost)) log_line(LOG_WARN, "reckon: a step could not be put on its ledger: %s", lost.msg);
     for (int i = 0; i < TABLES; i++) sqlite3_finalize(l->insert[i]);
     sqlite3_close(l->db);
-    free(l->path);
+    free(l->insert), free(l->beside), free(l->path);
     free(l);
 }
 
 // ---- writing ---------------------------------------------------------------------------------------------
-bool ledger_begin(Ledger *l, Err *err) { return run_sql(l, "BEGIN IMMEDIATE", "writing", err); }
+bool ledger_begin(Ledger *l, Err *err) { return ledger_settle(l, err) && run_sql(l, "BEGIN IMMEDIATE", "writing", err); }
 bool ledger_finish(Ledger *l, bool ok, Err *err) {
     if (ok) ok = run_sql(l, "COMMIT", "writing", err);
     if (!ok && !sqlite3_get_autocommit(l->db)) sqlite3_exec(l->db, "ROLLBACK", NULL, NULL, NULL);

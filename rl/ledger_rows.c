@@ -78,6 +78,7 @@ bool ledger_failed(const Ledger *l, const char *doing, Err *err) {
 
 bool ledger_query(const Ledger *l, const char *sql, int64_t first, int64_t second, sqlite3_stmt **out, Err *err) {
     *out = NULL;
+    TRY(ledger_settle(l, err));
     if (sqlite3_prepare_v2(l->db, sql, -1, out, NULL) != SQLITE_OK) return ledger_failed(l, "reading", err);
     int wanted = sqlite3_bind_parameter_count(*out);
     if (wanted > 0) sqlite3_bind_int64(*out, 1, first);

@@ -45,16 +45,20 @@ typedef struct Table {
 } Table;
 extern const Table ledger_tables[TABLES];
 
+struct StepWriting; // a step that a thread of its own writes (ledger_step.c)
 struct Ledger {
     sqlite3 *db;
     char *path;
     bool writable;
-    sqlite3_stmt *insert[TABLES];
+    sqlite3_stmt **insert;       // [TABLES]
+    struct StepWriting **beside; // *beside: what is under way, or NULL. The copy of this that the thread writes with has no such place
 };
 
 // ---- statements ------------------------------------------------------------------------------------------
 // Turns SQLite's last error into ours: ERR_IO (disk full, I/O), ERR_TEMPFAIL (busy), ERR_DATA (damaged content).
 bool ledger_failed(const Ledger *l, const char *doing, Err *err);
+// Waits for the step that is being written beside, if any, and gives its error. All that reads or writes comes by here.
+bool ledger_settle(const Ledger *l, Err *err) MUST_CHECK;
 // Prepares `sql`, binding up to two integers (the count of '?' decides).
 bool ledger_query(const Ledger *l, const char *sql, int64_t first, int64_t second, sqlite3_stmt **out, Err *err) MUST_CHECK;
 // From here to ledger_close every query sees one and the same state, whatever a training run writes meanwhile.

@@ -4,6 +4,9 @@
 #include "files.h"
 #include "flight.h"
 #include <math.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 
 static bool insert_step(Ledger *l, const StepReport *r, Err *err) {
@@ -170,4 +173,52 @@ static bool write_step(Ledger *l, const StepReport *r, const Batch *b, Err *err)
 bool ledger_step(Ledger *l, const StepReport *r, const Batch *batch, Err *err) {
     TRY(ledger_begin(l, err));
     return ledger_finish(l, write_step(l, r, batch, err), err);
+}
+
+// ---- beside the next step --------------------------------------------------------------------------------
+typedef struct StepWriting {
+    pthread_t thread;
+    Ledger ledger; // the same connection, used by one thread at a time
+    StepReport report;
+    Batch batch;
+    bool samples, ok;
+    Err err;
+} StepWriting;
+
+static void *write_beside(void *argument) {
+    StepWriting *w = argument;
+    w->ok = ledger_step(&w->ledger, &w->report, w->samples ? &w->batch : NULL, &w->err);
+    return NULL;
+}
+
+bool ledger_step_beside(Ledger *l, StepReport *r, Batch *batch, Err *err) {
+    TRY(ledger_settle(l, err));
+    StepWriting *w = xcalloc(1, sizeof *w);
+    *w = (StepWriting){.ledger = *l, .report = *r, .batch = batch ? *batch : (Batch){0}, .samples = batch};
+    w->ledger.beside = NULL;
+    r->experts = (ExpertLoad){0}, r->levels = (LevelCounts){0};
+    if (batch) *batch = (Batch){0};
+    sigset_t all, before; // signals are for the threads that look after them
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    int e = pthread_create(&w->thread, NULL, write_beside, w);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    *l->beside = w;
+    if (e == 0) return true;
+    w->thread = pthread_self(); // no thread to be had: written here and now
+    write_beside(w);
+    return ledger_settle(l, err);
+}
+
+bool ledger_settle(const Ledger *l, Err *err) {
+    StepWriting *w = l->beside ? *l->beside : NULL;
+    if (!w) return true;
+    if (!pthread_equal(w->thread, pthread_self())) pthread_join(w->thread, NULL);
+    *l->beside = NULL;
+    bool ok = w->ok;
+    if (!ok) *err = w->err;
+    expert_load_free(&w->report.experts), level_counts_free(&w->report.levels);
+    batch_free(&w->batch);
+    free(w);
+    return ok;
 }

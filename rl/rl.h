@@ -461,6 +461,9 @@ void ledger_close(Ledger *l);
 bool ledger_run(Ledger *l, const json_t *replayable, const json_t *measured, Err *err) MUST_CHECK;
 // One step with its samples in one transaction. `batch` may be NULL (sft).
 bool ledger_step(Ledger *l, const StepReport *step, const Batch *batch, Err *err) MUST_CHECK;
+// The same on a thread of its own, beside whatever comes next: takes the report's lists and the batch, which are left empty. The
+// next call with this ledger waits for it; where it failed, that call fails with its error and does nothing.
+bool ledger_step_beside(Ledger *l, StepReport *step, Batch *batch, Err *err) MUST_CHECK;
 // An evaluation's result: `replayable` enters the chain at its step, `measured` doesn't.
 bool ledger_evaluation(Ledger *l, int64_t step, const char *name, const json_t *replayable, const json_t *measured,
                        Err *err) MUST_CHECK;

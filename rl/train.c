@@ -1,8 +1,8 @@
 // The run. The loop in run_stage reads like the design's sentence: prompts, rollout, rewards, advantage, update, ledger.
 // Around it: the run's folder and its lock, resuming, evaluations, checkpoints, signals, and what a person sees.
 //
-// Nothing is lost: a step counts once its row is on the ledger; a run resumes from the newest whole checkpoint, and
-// later rows move to the table of repeated work.
+// Nothing is lost: a step counts once its row is on the ledger, which is written beside the next rollout; a run resumes from the
+// newest whole checkpoint, and later rows move to the table of repeated work.
 #include "data.h"
 #include "accounts.h"
 #include "compare_run.h"
@@ -245,20 +245,21 @@ static bool take_step(Run *run, const Stage *stage, StepReport *report, Err *err
     report->measured.joules = spent.joules, report->measured.device_joules = spent.device_joules;
     report->measured.peak_bytes = memory_peak_bytes();
     if (ok) curriculum_step(run->trainer.curriculum, &report->levels);
-    ok = ok && ledger_step(run->ledger, report, row->samples ? &batch : NULL, err) && board_step(run->board, report, err);
+    ok = ok && board_step(run->board, report, err);
+    if (ok) {
+        run->state.step = report->step;
+        run->state.stage_index = report->stage_index;
+        run->state.stage_step = report->stage_step;
+        run->done_flops += step_flops(run, stage);
+        run->stage_seconds += report->measured.seconds;
+        run->stage_done++;
+        run->stage_left = stage->steps - report->stage_step;
+        tell_step(run, stage, report);
+        show_bar(run, stage->name, 0);
+        ok = ledger_step_beside(run->ledger, report, row->samples ? &batch : NULL, err);
+    }
     batch_free(&batch);
-    TRY(ok);
-    TRY(note_held_clock(run, report->step, err));
-    run->state.step = report->step;
-    TRY(note_lost_replay(run, "a step", err));
-    run->state.stage_index = report->stage_index;
-    run->state.stage_step = report->stage_step;
-    run->done_flops += step_flops(run, stage);
-    run->stage_seconds += report->measured.seconds;
-    run->stage_done++;
-    run->stage_left = stage->steps - report->stage_step;
-    tell_step(run, stage, report);
-    show_bar(run, stage->name, 0);
+    TRY(ok && note_held_clock(run, report->step, err) && note_lost_replay(run, "a step", err));
     run->skipped_in_a_row = report->skipped ? run->skipped_in_a_row + 1 : 0;
     if (run->skipped_in_a_row >= SKIPS_IN_A_ROW)
         return fail(err, ERR_FAILED, stage->name, "the gradient was NaN or infinite in %d steps in a row; lower the learning rate and go on from "
