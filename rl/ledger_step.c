@@ -194,7 +194,8 @@ static void *write_beside(void *argument) {
 bool ledger_step_beside(Ledger *l, StepReport *r, Batch *batch, Err *err) {
     TRY(ledger_settle(l, err));
     StepWriting *w = xcalloc(1, sizeof *w);
-    *w = (StepWriting){.ledger = *l, .report = *r, .batch = batch ? *batch : (Batch){0}, .samples = batch};
+    w->ledger = *l, w->report = *r, w->samples = batch;
+    if (batch) w->batch = *batch;
     w->ledger.beside = NULL;
     r->experts = (ExpertLoad){0}, r->levels = (LevelCounts){0};
     if (batch) *batch = (Batch){0};

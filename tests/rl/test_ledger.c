@@ -210,6 +210,46 @@ static void rewind_returns_to_the_same_head(void) {
     remove_folder();
 }
 
+// A step written beside: the same head, and every later call waits for it; what failed is the next call's error, once.
+static void step_written_beside(void) {
+    char whole[65], head[65];
+    Err err = {0};
+    Ledger *l;
+    int64_t step;
+    new_folder();
+    make_run(0, head);
+    OK(ledger_open(folder, true, &l, &err));
+    for (int64_t i = 1; i <= 3; i++) {
+        StepReport s = made_report(NULL, i, 0);
+        OK(ledger_step(l, &s, NULL, &err));
+    }
+    OK(ledger_head(l, &step, whole, &err));
+    OK(ledger_rewind(l, 0, &err));
+    for (int64_t i = 1; i <= 3; i++) {
+        StepReport s = made_report(NULL, i, 0);
+        OK(ledger_step_beside(l, &s, NULL, &err));
+    }
+    OK(ledger_head(l, &step, head, &err));
+    CHECK_INT(step, 3);
+    CHECK_STR(head, whole);
+
+    Batch b = made_batch(5);
+    StepReport wrong = made_report(&b, 5, 1);
+    b.groups = NULL; // they are of its arena, and no batch of a run has them there
+    OK(ledger_step_beside(l, &wrong, &b, &err));
+    CHECK(b.prompts == NULL);
+    CHECK(!ledger_event(l, "lost", NULL, &err) && err.code == ERR_SOFTWARE && strstr(err.msg, "step 5"));
+    OK(ledger_event(l, "kept", NULL, &err));
+    StepReport last = made_report(NULL, 4, 0);
+    OK(ledger_step_beside(l, &last, NULL, &err));
+    ledger_close(l); // waits
+    OK(verifies(&err));
+    OK(ledger_open_read(folder, &l, &err) && ledger_head(l, &step, head, &err));
+    CHECK_INT(step, 4);
+    ledger_close(l);
+    remove_folder();
+}
+
 static void late_evaluation_takes_its_place(void) {
     char first[65], second[65];
     Err err = {0};
@@ -479,6 +519,7 @@ static const Test tests[] = {
     {"every_changed_cell_is_found", every_changed_cell_is_found},
     {"rows_taken_or_added_are_found", rows_taken_or_added_are_found},
     {"rewind_returns_to_the_same_head", rewind_returns_to_the_same_head},
+    {"step_written_beside", step_written_beside},
     {"late_evaluation_takes_its_place", late_evaluation_takes_its_place},
     {"other_facts_are_refused", other_facts_are_refused},
     {"two_openers", two_openers},
