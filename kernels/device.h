@@ -22,8 +22,6 @@ struct Device {
     size_t (*peak_bytes)(const Device *device); // bytes allocated at the same time, at most so far; 0: not counted (the CPU)
     void (*upload)(const Device *device, void *to, const void *host, size_t bytes); // `host` may change afterwards
     void (*download)(const Device *device, void *host, const void *from, size_t bytes);
-    // Rows that begin `pitch` bytes apart on the device, one behind the other on the host.
-    void (*download_rows)(const Device *device, void *host, const void *from, size_t pitch, size_t bytes, int64_t rows);
     // A download that later work needn't wait for: it brings what `from` holds once all that is queued now is done. `fetched` waits for it;
     // before that, neither the host may read `host` nor the device write `from`. FETCHES may be under way, each in a slot of its own.
     void (*fetch)(const Device *device, int slot, void *host, const void *from, size_t bytes);

@@ -14,6 +14,7 @@
 #ifndef RECKON_OPS_H
 #define RECKON_OPS_H
 #include "base.h"
+#include "exact.h"
 
 typedef uint16_t bf16; // the high half of a float
 
@@ -542,6 +543,8 @@ size_t sample_scratch(int threads, int64_t V);
 // draw: the token is recorded, the sequence ends with a stop id (unless it ignores them) or at max_tokens, and otherwise
 // its next row is set up: token, position, slot, and the next draw, a function of (seed, step, prompt, sample, length).
 // A sequence that has ended keeps its row as it is, records nothing, and so writes the same numbers into the same slot.
+// Where the draw kept a set, its ids go into the record; one that has more of them than there is room for is left to the host: the
+// sequence stands still, as one that has ended does, and SampleRow.kept holds the set for as long.
 typedef struct DecodeRow {
     RandomKey key;
     uint32_t step, prompt, sample;
@@ -550,10 +553,15 @@ typedef struct DecodeRow {
     int32_t recorded;           // steps recorded since the host sent this row
     bool ignore_stop, ended;
 } DecodeRow;
-typedef struct DrawRecord { // of one row, of one step
+typedef struct DrawRecord { // of one row, of one step; behind it the ids of its kept set, as far as there is room for all
     int32_t token;
     float logprob, entropy;
+    int32_t kept_count; // 0 where nothing was truncated
 } DrawRecord;
+// Record number i of those with room for so many ids.
+ON_BOTH DrawRecord *record_at(const DrawRecord *records, int32_t kept_room, int64_t i) {
+    return (DrawRecord *)((char *)(uintptr_t)records + i * (int64_t)(sizeof(DrawRecord) + (size_t)kept_room * 4));
+}
 typedef struct AdvanceArgs {
     int64_t M;
     SampleRow *rows;      // [M] as `sample` left them; uniform is set
@@ -564,8 +572,8 @@ typedef struct AdvanceArgs {
     int32_t stop_count;
     int32_t *tokens, *position; // [M] of the next pass; NULL where the host sets it up
     int64_t *slot;              // [M]
-    DrawRecord *record;         // [ring][M]: step number `recorded` goes to recorded % ring
-    int32_t ring;               // > 0
+    DrawRecord *record;         // [ring][M], each with kept_room ids: step number `recorded` goes to recorded % ring
+    int32_t kept_room, ring;    // ring > 0
 } AdvanceArgs;
 
 // Rows of act arrays: y[i] = x[row[i]].

@@ -99,9 +99,6 @@ static void host_move(const Device *d, void *to, const void *from, size_t bytes)
     (void)d;
     if (bytes && to != from) memcpy(to, from, bytes);
 }
-static void host_download_rows(const Device *d, void *host, const void *from, size_t pitch, size_t bytes, int64_t rows) {
-    for (int64_t i = 0; i < rows; i++) host_move(d, (char *)host + (size_t)i * bytes, (const char *)from + (size_t)i * pitch, bytes);
-}
 static void host_fetch(const Device *d, int slot, void *host, const void *from, size_t bytes) { // nothing is queued here
     (void)slot;
     host_move(d, host, from, bytes);
@@ -176,7 +173,7 @@ bool device_open_cpu(const char *variant, int threads, Device **out, Err *err) {
     d->is_host = true;
     d->allocate = host_allocate, d->release = host_release, d->available = host_available, d->peak_bytes = host_peak_bytes;
     d->upload = d->download = d->copy = host_move, d->zero = host_zero;
-    d->download_rows = host_download_rows, d->fetch = host_fetch, d->fetched = host_fetched;
+    d->fetch = host_fetch, d->fetched = host_fetched;
     d->finish = host_finish, d->replay = host_replay, d->forget = host_forget, d->meter = host_meter, d->peaks = host_peaks;
     d->close = host_close;
     if (!pool_open(threads, &d->pool, err)) {

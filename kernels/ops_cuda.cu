@@ -159,16 +159,6 @@ static void cuda_download(const Device *d, void *host, const void *from, size_t 
     if (s->error != cudaSuccess) memset(host, 0, bytes);
 }
 
-static void cuda_download_rows(const Device *d, void *host, const void *from, size_t pitch, size_t bytes, int64_t rows) {
-    CudaState *s = state_of(d);
-    if (bytes == 0 || rows <= 0) return;
-    if (s->error == cudaSuccess) note(s, cudaGetLastError(), "starting a kernel");
-    if (s->error == cudaSuccess)
-        note(s, cudaMemcpy2DAsync(host, bytes, from, pitch, bytes, (size_t)rows, cudaMemcpyDeviceToHost, s->stream), "copying from the device");
-    if (s->error == cudaSuccess) note(s, cudaStreamSynchronize(s->stream), "waiting for the device");
-    if (s->error != cudaSuccess) memset(host, 0, bytes * (size_t)rows);
-}
-
 // Pinned memory for a fetch; it grows with the largest one.
 static bool fetch_room(CudaState *s, Fetch *f, size_t bytes) {
     if (f->capacity >= bytes) return true;
@@ -385,7 +375,7 @@ static void fill_table(Device *d) {
     RECKON_OPERATIONS(FILL)
 #undef FILL
     d->allocate = cuda_allocate, d->release = cuda_release, d->available = cuda_available, d->peak_bytes = cuda_peak_bytes, d->upload = cuda_upload, d->download = cuda_download;
-    d->download_rows = cuda_download_rows, d->fetch = cuda_fetch, d->fetched = cuda_fetched;
+    d->fetch = cuda_fetch, d->fetched = cuda_fetched;
     d->copy = cuda_copy, d->zero = cuda_zero, d->finish = cuda_finish, d->replay = cuda_replay, d->forget = cuda_forget;
     d->meter = cuda_meter, d->peaks = cuda_peaks, d->close = cuda_close;
 }

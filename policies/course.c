@@ -79,18 +79,15 @@ void completion_end(Scheduler *s, const Place *place) {
 // Takes what was drawn for row `row`.
 static void completion_push(Scheduler *s, Place *place, const DrawRecord *record, int64_t row) {
     Completion *c = completion_of(s, place);
-    const SampleRow *drawn = &s->rows[row];
-    int32_t kept = drawn->kept ? drawn->kept_count : 0;
+    int32_t kept = record->kept_count;
     if (kept) kept_reserve(s, place, kept);
     c->ids[c->length] = record->token;
     c->logprob[c->length] = record->logprob;
     c->entropy[c->length] = record->entropy;
     if (kept) {
         int64_t start = c->kept_start[c->length];
-        if (kept <= s->kept_width)
-            memcpy(c->kept_ids + start, s->kept_read + row * s->kept_width, (size_t)kept * 4);
-        else
-            s->p->device->download(s->p->device, c->kept_ids + start, drawn->kept, (size_t)kept * 4);
+        if (stands_still(s, record)) s->p->device->download(s->p->device, c->kept_ids + start, s->rows[row].kept, (size_t)kept * 4);
+        else memcpy(c->kept_ids + start, record + 1, (size_t)kept * 4);
         c->kept_start[c->length + 1] = start + kept;
     }
     if (s->retains)

@@ -426,10 +426,15 @@ static inline int64_t qkv_width(const ModelConfig *c) {
     return (int64_t)(c->latent.R ? c->heads : c->heads + 2 * c->kv_heads) * c->head_width;
 }
 static inline int64_t attention_width(const ModelConfig *c) { return (int64_t)c->heads * (c->latent.R ? c->latent.V : c->head_width); }
-// Of a sequence in flight, beside its pages: logits, what the head gathers, and the ids that it may draw.
-static inline size_t place_bytes(const ModelConfig *c, bool truncates) {
+// Of a sequence in flight: records of what it draws, with room for so many ids of each kept set, in FETCHES rounds of ROUND_STEPS.
+enum { ROUND_STEPS = 16, USUAL_KEPT = 256 };
+static inline size_t record_bytes(int32_t kept_room) { return sizeof(DrawRecord) + (size_t)kept_room * 4; }
+static inline size_t place_record_bytes(bool on_host, int32_t kept_room) { return (size_t)(on_host ? 1 : FETCHES * ROUND_STEPS) * record_bytes(kept_room); }
+// Of a sequence in flight, beside its pages: logits, what the head gathers, the ids that it may draw, and the records.
+static inline size_t place_bytes(const ModelConfig *c, bool on_host, bool truncates) {
     int64_t padded = vocab_padded(c->vocabulary);
-    return (size_t)padded * 4 + (size_t)(padded / VOCAB_BLOCK) * sizeof(VocabStats) + (truncates ? (size_t)c->vocabulary * 4 : 0);
+    return (size_t)padded * 4 + (size_t)(padded / VOCAB_BLOCK) * sizeof(VocabStats) + (truncates ? (size_t)c->vocabulary * 4 : 0) +
+           place_record_bytes(on_host, truncates && !on_host ? USUAL_KEPT : 0);
 }
 static inline int64_t cache_page_elements(const ModelConfig *c) {
     return c->latent.R ? latent_page_elements(c->latent.R + c->latent.P) : page_elements(c->kv_heads, c->head_width);

@@ -1,30 +1,31 @@
 // What the device does for a rollout: rows are sent to it, it computes a pass over them, draws a token of each, and records it.
 //
 // Decoding goes in series of rounds. The rows of a series are sent once; after that the device goes on by itself (it draws, sees where a
-// sequence ends, sets up its next row), in rounds of STEPS steps that are recorded once and replayed. Two rounds are queued: while
+// sequence ends, sets up its next row), in rounds of ROUND_STEPS steps that are recorded once and replayed. Two rounds are queued: while
 // the host reads what the first one drew, by a copy of its own, the device computes the second. A series ends where other rows
 // would serve better: enough samples have ended that it could be narrower, one needs a pass of its own, or a request can be admitted.
 // A sample whose end only the host can see (a string, the end of thinking) is computed to the end of what is queued, and nobody reads
-// that. On the CPU, and where sets of kept ids have to be read after each step, a series is one step.
+// that. On the CPU a series is one step.
+//
+// A record has room for a kept set of the usual size. A sequence with a larger one stands still until the series ends; the host takes the
+// set from where it was drawn, and sends the row again. That costs the others nothing and this one what is queued, so after it
+// rounds are of one step, and twice as long from series to series.
 #include "scheduler_parts.h"
 #include <stdlib.h>
 #include <string.h>
 
-enum { STEPS = 16 };
 
 bool rounds_alloc(Scheduler *s, Err *err) {
     const Device *d = s->p->device;
-    bool ahead = !d->is_host && !s->truncates;
     int64_t places = s->capacity, V = s->p->config.vocabulary;
-    s->record_steps = ahead ? FETCHES * STEPS : 1;
-    size_t bytes = (size_t)(s->record_steps * places) * sizeof(DrawRecord);
+    size_t bytes = (size_t)places * place_record_bytes(d->is_host, s->record_room);
+    s->record_steps = d->is_host ? 1 : FETCHES * ROUND_STEPS;
+    s->steps = d->is_host ? 1 : ROUND_STEPS;
     TRY(d->allocate(d, bytes, "records", (void **)&s->record, err));
     s->record_read = xmalloc(bytes);
     if (!s->truncates) return true;
     TRY(d->allocate(d, (size_t)(places * V) * 4, "kept sets", (void **)&s->kept, err));
-    if (d->is_host) return d->allocate(d, sample_scratch(d->threads, V), "kept sets", &s->order, err);
-    s->kept_read = xmalloc((size_t)places * KEPT_READ * 4);
-    return true;
+    return !d->is_host || d->allocate(d, sample_scratch(d->threads, V), "kept sets", &s->order, err);
 }
 
 void rounds_free(Scheduler *s) {
@@ -32,7 +33,7 @@ void rounds_free(Scheduler *s) {
     for (Err ignored = {0}; s->series.read < s->series.queued; s->series.read++)
         if (!d->fetched(d, s->series.read % FETCHES, &ignored)) break; // the rollout has failed already
     d->release(d, s->record), d->release(d, s->kept), d->release(d, s->order);
-    free(s->record_read), free(s->kept_read);
+    free(s->record_read);
 }
 
 // ---- rows ------------------------------------------------------------------------------------------------
@@ -115,7 +116,7 @@ void head_and_draw(const Round *r, const void *x, bool next) {
                                  .tokens = next ? (int32_t *)(uintptr_t)r->pass.tokens : NULL,
                                  .position = next ? (int32_t *)(uintptr_t)r->pass.position : NULL,
                                  .slot = next ? (int64_t *)(uintptr_t)r->pass.slot : NULL, .record = s->record,
-                                 .ring = s->record_steps});
+                                 .kept_room = s->record_room, .ring = s->record_steps});
 }
 
 static void decode_step(void *context) {
@@ -124,36 +125,28 @@ static void decode_step(void *context) {
     head_and_draw(r, r->p->work.final, true);
 }
 
-// Sets of kept ids, brought over together as far as they are of ordinary size.
-static void fetch_kept(Scheduler *s) {
-    const Device *d = s->p->device;
-    int32_t most = 0;
-    d->download(d, s->rows, s->round.sample, (size_t)s->round.rows * sizeof *s->rows);
-    if (d->is_host) return;
-    for (int64_t i = 0; i < s->round.rows; i++)
-        if (s->rows[i].kept && s->rows[i].kept_count > most) most = s->rows[i].kept_count;
-    s->kept_width = most < KEPT_READ ? most : KEPT_READ;
-    d->download_rows(d, s->kept_read, s->kept, (size_t)s->p->config.vocabulary * 4, (size_t)s->kept_width * 4, s->round.rows);
+// Rounds of one series have the same number of steps, a part of the ring, but for the last: none lies across the ring's end.
+static DrawRecord *round_records(const Scheduler *s, DrawRecord *records, int32_t round) {
+    return record_at(records, s->record_room, (int64_t)(round * s->series.each % s->record_steps) * s->round.rows);
 }
 
 void round_fetch(Scheduler *s, int32_t steps) {
     const Device *d = s->p->device;
     Series *r = &s->series;
-    int slot = r->queued++ % FETCHES;
-    size_t first = (size_t)(slot * (s->record_steps / FETCHES) * s->round.rows);
-    r->steps[slot] = steps;
-    d->fetch(d, slot, s->record_read + first, s->record + first, (size_t)(steps * s->round.rows) * sizeof *s->record);
+    int32_t round = r->queued++;
+    r->steps[round % FETCHES] = steps;
+    d->fetch(d, round % FETCHES, round_records(s, s->record_read, round), round_records(s, s->record, round),
+             (size_t)(steps * s->round.rows) * record_bytes(s->record_room));
 }
 
 bool round_read(Scheduler *s, const DrawRecord **records, int32_t *steps, Err *err) {
     const Device *d = s->p->device;
     Series *r = &s->series;
-    int slot = r->read++ % FETCHES;
-    TRY(d->fetched(d, slot, err));
-    if (s->truncates) fetch_kept(s);
-    *records = s->record_read + slot * (s->record_steps / FETCHES) * s->round.rows;
-    *steps = r->steps[slot];
-    return !s->truncates || d->finish(d, err);
+    int32_t round = r->read++;
+    TRY(d->fetched(d, round % FETCHES, err));
+    *records = round_records(s, s->record_read, round);
+    *steps = r->steps[round % FETCHES];
+    return true;
 }
 
 // ---- series ----------------------------------------------------------------------------------------------
@@ -168,7 +161,8 @@ static int32_t round_width(const Scheduler *s, int32_t n) {
 
 bool series_begin(Scheduler *s, Err *err) {
     Series *r = &s->series;
-    *r = (Series){0};
+    *r = (Series){.each = s->steps};
+    if (!s->p->device->is_host && s->steps < ROUND_STEPS) s->steps *= 2;
     for (int32_t i = 0; i < s->capacity; i++) {
         const Place *place = &s->places[i];
         if (place->state != PLACE_DECODES) continue;
@@ -195,7 +189,8 @@ static bool is_stale(const Scheduler *s) {
         if (s->places[i].state == PLACE_GIVEN) return true;
         decode += s->places[i].state == PLACE_DECODES;
     }
-    return decode > rows || round_width(s, rows) < s->round.rows || can_admit(s);
+    bool longer = s->series.each < s->steps && s->series.queued >= ROUND_STEPS; // it would have longer rounds
+    return longer || decode > rows || round_width(s, rows) < s->round.rows || can_admit(s);
 }
 
 void series_queue(Scheduler *s) {
@@ -204,7 +199,7 @@ void series_queue(Scheduler *s) {
     bool alone = s->record_steps == 1;
     while (r->count > 0 && r->left > 0 && r->queued - r->read < FETCHES) {
         if (r->queued > 0 && (alone || is_stale(s))) return;
-        int32_t steps = alone ? 1 : r->left < STEPS ? r->left : STEPS;
+        int32_t steps = r->left < r->each ? r->left : r->each;
         // The bound on positions is part of a recording: it moves in steps, so that recordings serve again.
         int32_t bound = (r->position + steps + 255) / 256 * 256, most = s->table_capacity * PAGE;
         s->round.pass.max_position = (bound < most ? bound : most) - 1;

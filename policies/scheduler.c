@@ -173,7 +173,7 @@ static bool places_advance(Scheduler *s, int32_t count, Taken *taken, Err *err) 
     int32_t steps;
     TRY(round_read(s, &records, &steps, err));
     for (int32_t i = 0; i < count; i++) {
-        bool ended = false;
+        bool ended = false, stands = false;
         if (!row_decodes(s, i)) continue;
         Place *place = &s->places[s->row_place[i]];
         if (place->carried) {
@@ -184,13 +184,15 @@ static bool places_advance(Scheduler *s, int32_t count, Taken *taken, Err *err) 
             place_leave(s, place);
             continue;
         }
-        for (int32_t step = 0; step < steps && !ended; step++) {
+        for (int32_t step = 0; step < steps && !ended && !stands; step++) {
+            const DrawRecord *record = record_at(records, s->record_room, step * s->round.rows + i);
+            stands = stands_still(s, record);
             taken->tokens++, taken->context += s->requests[place->request].prompt_length + place->length;
-            TRY(place_advance(s, place, &records[step * s->round.rows + i], i, &ended, err));
+            TRY(place_advance(s, place, record, i, &ended, err));
         }
-        if (!ended) continue;
-        s->row_place[i] = -1;
-        place_end(s, place);
+        if (stands) s->steps = 1;
+        if (stands || ended) s->row_place[i] = -1;
+        if (ended) place_end(s, place);
     }
     return true;
 }

@@ -50,6 +50,7 @@ typedef struct Round { // the rows that were sent last: of decoding, or of a pre
 typedef struct Series {
     int32_t count;          // samples among its rows
     int32_t queued, read;   // rounds
+    int32_t each;           // steps of a round; the last may have fewer
     int32_t steps[FETCHES]; // of the rounds between these two
     int32_t left;           // steps that are not queued and that a row may need
     int32_t position;       // of the furthest row at the next step that is queued
@@ -92,10 +93,10 @@ typedef struct Scheduler {
     float *logits, *entropy, *max, *log_sum; // the last two where activations are kept
     VocabStats *stats;
     void *head_x, *order;
-    DrawRecord *record, *record_read; // [record_steps][rows] on the device, and on the host
-    int32_t record_steps;             // a FETCHES-th of them for each round
+    DrawRecord *record, *record_read; // [record_steps][rows], with record_room ids each, on the device and on the host
+    int32_t record_steps, record_room;
+    int32_t steps;                    // of a round of the next series
     int32_t *kept;                    // [places][V] where anything is truncated
-    int32_t *kept_read, kept_width;   // [rows][kept_width]: sets of no more ids, of another device's `kept`
     bool truncates;
     // what samples have drawn while they are decoded: [places][most_tokens], one more of kept_start where anything is truncated
     int32_t *ids;
@@ -131,7 +132,6 @@ bool scheduler_sizes(Scheduler *s, Err *err) MUST_CHECK;
 bool can_admit(const Scheduler *s); // the next request, if there is one
 
 // ---- rounds.c --------------------------------------------------------------------------------------------
-enum { KEPT_READ = 1024 };
 bool rounds_alloc(Scheduler *s, Err *err) MUST_CHECK;
 void rounds_free(Scheduler *s); // waits for what is under way
 // What the draw after a row needs: row `i` of a round belongs to place number `index`, and is computed at `position`.
@@ -144,6 +144,8 @@ void head_and_draw(const Round *r, const void *x, bool next);
 void round_fetch(Scheduler *s, int32_t steps);
 // Reads the oldest round that was fetched: records [steps][round.rows].
 bool round_read(Scheduler *s, const DrawRecord **records, int32_t *steps, Err *err) MUST_CHECK;
+// Whether the sample's set is too large for the record: it stands still, though it has not ended.
+static inline bool stands_still(const Scheduler *s, const DrawRecord *record) { return record->kept_count > s->record_room; }
 // Whether row `i` of the rounds under way is still a sample's that decodes.
 static inline bool row_decodes(const Scheduler *s, int32_t i) { return s->row_place[i] >= 0 && s->places[s->row_place[i]].state == PLACE_DECODES; }
 static inline bool rounds_go_on(const Scheduler *s) { return s->series.read < s->series.queued; }

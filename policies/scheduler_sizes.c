@@ -2,6 +2,12 @@
 // them all.
 #include "scheduler_parts.h"
 
+// Ids of a kept set that a record has room for: what top-k allows, or what is usual. The host reads them where they were drawn.
+static int32_t record_room(const Scheduler *s, const RolloutRequest *r) {
+    int32_t room = r->sampling.top_k > 0 && r->sampling.top_k < USUAL_KEPT ? r->sampling.top_k : USUAL_KEPT;
+    return s->p->device->is_host ? 0 : room > s->record_room ? room : s->record_room;
+}
+
 static bool carried_check(const Policy *p, const RolloutRequest *r, const char *where, Err *err) {
     for (int32_t i = 0; r->carried && i < r->samples; i++) {
         const Completion *c = &r->carried[i];
@@ -42,7 +48,7 @@ bool request_check(const Policy *p, const RolloutRequest *r, int32_t index, Err 
 // A device that knows what it has left bounds how many sequences are decoded at once; the others wait.
 static int64_t places_that_fit(const Scheduler *s, int64_t places, int64_t longest) {
     const Policy *p = s->p;
-    size_t place = (size_t)longest * page_bytes(p) * (size_t)p->config.layers + place_bytes(&p->config, s->truncates);
+    size_t place = (size_t)longest * page_bytes(p) * (size_t)p->config.layers + place_bytes(&p->config, p->device->is_host, s->truncates);
     size_t room = p->device->available(p->device) / 10 * 9; // the rest: rows in flight, records
     return (size_t)places > room / place ? (int64_t)(room / place) : places;
 }
@@ -73,7 +79,7 @@ bool scheduler_sizes(Scheduler *s, Err *err) {
         int64_t pages = pages_for((int64_t)r->prompt_length + r->sampling.max_tokens);
         if (pages > longest) longest = pages;
         if (request_pages(r) > most_pages) most_pages = request_pages(r);
-        if (is_truncated(&r->sampling)) s->truncates = true, s->kept_room = kept_room(s, r);
+        if (is_truncated(&r->sampling)) s->truncates = true, s->kept_room = kept_room(s, r), s->record_room = record_room(s, r);
     }
     s->most_samples = (int32_t)most_samples;
     if (s->options.next_request && s->options.longest_prompt > s->longest_prompt) {

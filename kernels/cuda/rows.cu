@@ -573,16 +573,21 @@ void embed_grad_cuda(const Device *device, const EmbedGradArgs *a) {
 void scatter_cuda(const Device *device, const ScatterArgs *a) { add_rows(device, AddRows{a->T, a->C, a->row, a->x, a->y, 1.0f, 0}); }
 
 // ---- decoding --------------------------------------------------------------------------------------------
-// One thread a row.
-static __global__ void advance_kernel(AdvanceArgs a) {
-    int64_t m = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+// A warp per row; its first lane does all but copying the ids of a kept set.
+enum { ADVANCE_WARPS = 4 };
+static __global__ void __launch_bounds__(ADVANCE_WARPS * 32) advance_kernel(AdvanceArgs a) {
+    int64_t m = (int64_t)blockIdx.x * ADVANCE_WARPS + threadIdx.x / 32;
     if (m >= a.M) return;
     DecodeRow state = a.state[m];
+    __syncwarp(); // all have read it
     if (state.ended) return;
     SampleRow *row = &a.rows[m];
-    int32_t token = row->token;
-    a.record[state.recorded++ % a.ring * a.M + m] = DrawRecord{token, row->logprob, row->entropy};
-    state.ended = ++state.length >= state.max_tokens;
+    int32_t token = row->token, lane = (int32_t)threadIdx.x % 32, kept = row->kept ? row->kept_count : 0;
+    DrawRecord *record = record_at(a.record, a.kept_room, state.recorded++ % a.ring * a.M + m);
+    for (int32_t i = lane; kept <= a.kept_room && i < kept; i += 32) ((int32_t *)(record + 1))[i] = row->kept[i];
+    if (lane) return;
+    *record = DrawRecord{token, row->logprob, row->entropy, kept};
+    state.ended = ++state.length >= state.max_tokens || kept > a.kept_room;
     for (int i = 0; i < a.stop_count && !state.ignore_stop; i++) state.ended |= a.stop[i] == token;
     if (!state.ended && a.tokens) {
         int32_t position = ++state.position;
@@ -595,5 +600,5 @@ static __global__ void advance_kernel(AdvanceArgs a) {
 }
 void advance_cuda(const Device *device, const AdvanceArgs *a) {
     if (a->M <= 0) return;
-    LAUNCH(cuda_context(device)->stream, advance_kernel, dim3(ceil_div(a->M, 128)), dim3(128), 0, *a);
+    LAUNCH(cuda_context(device)->stream, advance_kernel, dim3(ceil_div(a->M, ADVANCE_WARPS)), dim3(ADVANCE_WARPS * 32), 0, *a);
 }

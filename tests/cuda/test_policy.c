@@ -208,14 +208,13 @@ static void greedy_as_on_the_cpu(void) {
 
 // ---- rounds ----------------------------------------------------------------------------------------------
 #ifdef RECKON_CUDA_EMULATION
-// The rows of samples that decode on are sent once; a sample that ends changes nothing for the others.
-static void rows_are_sent_once(void) {
+// The rows of samples that decode on are sent once; a sample that ends changes nothing for the others, and a kept set of usual size
+// stops nobody.
+static void sent_once(Policy *p, const ModelConfig *c, const Sampling *sampling) {
     Err err = {0};
     Rollout first, again;
-    ModelConfig c = shape_config(&shapes[0]);
-    Policy *p = policy_make_on("cuda", &c, NULL, PRECISION_FP32, 1);
     Requests *q = xcalloc(1, sizeof *q);
-    requests_add(q, c.vocabulary, 30, 4, 53, &samplings[0]);
+    requests_add(q, c->vocabulary, 30, 4, 53, sampling);
     q->list[0].sampling.ignore_eos = true;
     OK(policy_rollout(p, q->list, 1, NULL, &first, &err)); // tables of angles are sent too
     int before = emulation_uploads();
@@ -224,8 +223,15 @@ static void rows_are_sent_once(void) {
     CHECK_INT(again.new_tokens, 4 * 53);
     for (int s = 0; s < 4; s++) check_same(&again.completions[s], &first.completions[s], 0, s);
     rollout_free(&first), rollout_free(&again);
-    policy_close(p);
     free(q);
+}
+static void rows_are_sent_once(void) {
+    ModelConfig c = shape_config(&shapes[0]);
+    Policy *p = policy_make_on("cuda", &c, NULL, PRECISION_FP32, 1);
+    sent_once(p, &c, &samplings[0]);
+    sent_once(p, &c, &(Sampling){.temperature = 1, .top_k = 7, .top_p = 1});
+    sent_once(p, &c, &(Sampling){.temperature = 1, .top_p = 0.9});
+    policy_close(p);
 }
 #endif
 
@@ -252,7 +258,7 @@ static void ends_in_rounds(void) {
     free(q);
 }
 
-// Kept sets of more ids than are read together.
+// Kept sets of more ids than a record has room for, alone and among others.
 static void large_kept_sets(void) {
     need_device();
     Err err = {0};
@@ -278,6 +284,18 @@ static void large_kept_sets(void) {
         }
     }
     check_forward(p, q, &rollout, false, INT32_MAX, true);
+    rollout_free(&rollout);
+    q->count = 0; // some larger, some not
+    requests_add(q, c.vocabulary, 5, 3, 24, &(Sampling){.temperature = 0.8, .top_p = 0.72});
+    requests_add(q, c.vocabulary, 3, 2, 30, &(Sampling){.temperature = 0.8, .top_k = 20, .top_p = 1});
+    OK(policy_rollout(p, q->list, q->count, NULL, &rollout, &err));
+    int larger = 0, sets = 0;
+    for (int i = 0; i < 3; i++)
+        for (int32_t t = 0; t < rollout.completions[i].length; t++, sets++)
+            larger += rollout.completions[i].kept_start[t + 1] - rollout.completions[i].kept_start[t] > 256;
+CHECK(larger > sets / 10 && larger < sets * 9 / 10);
+    check_forward(p, q, &rollout, false, INT32_MAX, true);
+    check_again(p, q, &rollout, 1, 3);
     rollout_free(&rollout);
     policy_close(p);
     free(q);

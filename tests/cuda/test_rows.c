@@ -332,8 +332,8 @@ static void nothing_to_do(void) {
 }
 
 // ---- decoding --------------------------------------------------------------------------------------------
-enum { ROWS = 133, STEPS = 3, PAGES = 4 };
-static void set_up(AdvanceArgs *a, Random *r) {
+enum { ROWS = 133, STEPS = 3, PAGES = 4, MOST_KEPT = 90, KEPT_ROOM = 41 };
+static void set_up(AdvanceArgs *a, int32_t *kept, Random *r) {
     for (int m = 0; m < ROWS; m++) {
         uint32_t kind = random_below(r, 6);
         a->state[m] = (DecodeRow){.key = random_key(7, STREAM_TOKENS), .step = 3, .prompt = random_below(r, 9), .sample = (uint32_t)m,
@@ -342,6 +342,9 @@ static void set_up(AdvanceArgs *a, Random *r) {
         if (a->state[m].position % 2) a->state[m].position = PAGE - 1; // the next one is on another page
         a->rows[m] = (SampleRow){.token = (int32_t)random_below(r, 8), .logprob = -any_float(r, PLAIN), .entropy = any_float(r, PLAIN),
                                  .uniform = random_double(r), .top_p = 1};
+        if (a->kept_room == 0 || m % 4 == 0) continue;
+        a->rows[m].kept = kept + (int64_t)m * MOST_KEPT;
+        a->rows[m].kept_count = m % 4 == 1 ? a->kept_room + m % 8 / 4 : 1 + (int32_t)random_below(r, MOST_KEPT);
     }
 }
 static void check_state(const AdvanceArgs *a) {
@@ -367,6 +370,7 @@ static void advance_bits(void) {
     cuda_case();
     AdvanceArgs a = {.M = ROWS, .table_stride = PAGES, .stop_count = 2};
     a.rows = work_area("rows", ROWS * sizeof(SampleRow));
+    holds_pointers(a.rows);
     a.state = work_area("state", ROWS * sizeof(DecodeRow));
     a.table = input_ids("table", ROWS * PAGES, &r, 1000);
     int32_t *stop = input_ids("stop", 2, &r, 8);
@@ -375,17 +379,26 @@ static void advance_bits(void) {
     a.tokens = output("tokens", ROWS * 4, KIND_BYTES);
     a.position = output("position", ROWS * 4, KIND_BYTES);
     a.slot = output("slot", ROWS * 8, KIND_BYTES);
-    a.record = output("record", STEPS * ROWS * sizeof(DrawRecord), KIND_BYTES);
+    a.record = output("record", STEPS * ROWS * (sizeof(DrawRecord) + KEPT_ROOM * 4), KIND_BYTES);
+    int32_t *kept = work_area("kept", ROWS * MOST_KEPT * 4);
+    for (int i = 0; i < ROWS * MOST_KEPT; i++) kept[i] = (int32_t)random_below(&r, 1000);
     a.ring = STEPS;
-    set_up(&a, &r);
+    set_up(&a, kept, &r);
     COMPARE_CUDA(advance, &a, "%d rows", ROWS);
     check_state(&a);
     a.stop_count = 0, a.stop = NULL;
-    set_up(&a, &r);
+    set_up(&a, kept, &r);
     COMPARE_CUDA(advance, &a, "no stop ids");
     check_state(&a);
+    a.kept_room = KEPT_ROOM;
+    set_up(&a, kept, &r);
+    COMPARE_CUDA(advance, &a, "kept sets, room for %d ids", KEPT_ROOM);
+    check_state(&a);
+    for (int m = 0; m < ROWS; m++)
+        if (a.rows[m].kept && a.rows[m].kept_count > KEPT_ROOM) CHECK(a.state[m].ended);
+    a.kept_room = 0;
     a.tokens = NULL; // the host sets up the next pass
-    set_up(&a, &r);
+    set_up(&a, kept, &r);
     COMPARE_CUDA(advance, &a, "no next pass");
     check_state(&a);
 }

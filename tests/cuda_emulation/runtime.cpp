@@ -198,15 +198,6 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
     ENTER();
     return copy(to, from, bytes, kind, stream, false);
 }
-cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width, size_t height, cudaMemcpyKind kind,
-                              cudaStream_t stream) {
-    ENTER();
-    if (width > to_pitch || width > from_pitch) return result(cudaErrorInvalidPitchValue);
-    cudaError_t error = cudaSuccess;
-    for (size_t i = 0; i < height && error == cudaSuccess; i++)
-        error = copy((char *)to + i * to_pitch, (const char *)from + i * from_pitch, width, kind, stream, false);
-    return error;
-}
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind) {
     ENTER();
     if (cudaError_t error = forbidden_in_capture()) return error;
