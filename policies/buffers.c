@@ -167,7 +167,7 @@ bool training_reserve(Policy *p, const Packed *b, int64_t pages, Activations act
     if (keep) {
         if (lookups_apart(p)) TRY(lookups_reserve(p, rows, err));
         TRY(experts_train(p, rows, b->group_count, err));
-        int64_t chunk = targets < HEAD_CHUNK ? targets : HEAD_CHUNK;
+        int64_t chunk = targets < head_chunk(p) ? targets : head_chunk(p);
         if (chunk > t->chunk_rows) {
             t->chunk_rows = 0;
             RESERVE(t->dlogits, act_bytes(p, chunk * dlogits_stride(p)));

@@ -309,11 +309,13 @@ typedef struct Training {
     Stage stage, coefficients;
     Staged staged;
 } Training;
-// Targets are walked in chunks of at most HEAD_CHUNK; a group's own targets are cut at multiples of it from the group's
-// first, so that where a gradient's chain is cut doesn't depend on the groups before.
+// Targets are walked in chunks of at most head_chunk; a group's own targets are cut at multiples of it from the group's
+// first, so that where a gradient's chain is cut doesn't depend on the groups before. On a device chunks are long enough for its library's
+// product (kernels/cuda/matmul_grad.cu), and for one pass over the fp32 gradient of the vocabulary to serve many targets.
 // Where coefficients are known beforehand, the head is made together with its gradient, on the host HEAD_TOGETHER targets at a time, so that
-// logits are multiplied out once only.
-enum { HEAD_CHUNK = 512, HEAD_TOGETHER = 192 };
+// logits are multiplied out once only. A device multiplies twice: to write a logit, read it and write its gradient takes ten bytes, at an
+// H100's 295 FLOP a byte as long as a product of depth 1,475.
+enum { HEAD_CHUNK_HOST = 512, HEAD_CHUNK_DEVICE = 2048, HEAD_TOGETHER = 192 };
 typedef struct HeadChunk {
     int32_t from, to;       // targets
     int32_t first, count;   // segments: chunk_segments[first .. first + count]
@@ -440,6 +442,7 @@ static inline int64_t cache_page_elements(const ModelConfig *c) {
     return c->latent.R ? latent_page_elements(c->latent.R + c->latent.P) : page_elements(c->kv_heads, c->head_width);
 }
 static inline size_t act_bytes(const Policy *p, int64_t elements) { return (size_t)elements * dtype_size(p->dtype); }
+static inline int32_t head_chunk(const Policy *p) { return p->device->is_host ? HEAD_CHUNK_HOST : HEAD_CHUNK_DEVICE; }
 static inline size_t page_bytes(const Policy *p) {
     return act_bytes(p, cache_page_elements(&p->config));
 }

@@ -74,9 +74,10 @@ static bool find_segments(Policy *p, const Packed *b, Err *err) {
     return r == b->target_count || fail(err, ERR_SOFTWARE, "targets", "target %d doesn't follow the order of groups", r);
 }
 
-// Segments: a group's targets, cut at multiples of HEAD_CHUNK from its first. Chunks: whole segments, as many as fit.
-static int32_t find_chunks(Training *t, const Packed *b) {
-    int32_t most = b->group_count + b->target_count / HEAD_CHUNK + 1, entries = 0;
+// Segments: a group's targets, cut at multiples of head_chunk from its first. Chunks: whole segments, as many as fit.
+static int32_t find_chunks(Policy *p, const Packed *b) {
+    Training *t = &p->training;
+    int32_t length = head_chunk(p), most = b->group_count + b->target_count / length + 1, entries = 0;
     if (most > t->chunk_capacity) {
         t->chunk_capacity = most;
         t->chunks = xrealloc(t->chunks, (size_t)most * sizeof *t->chunks);
@@ -85,9 +86,9 @@ static int32_t find_chunks(Training *t, const Packed *b) {
     t->chunk_count = 0;
     for (int g = 0; g < b->group_count; g++)
         for (int32_t from = t->target_segment[g], end = t->target_segment[g + 1], to; from < end; from = to) {
-            to = from + HEAD_CHUNK < end ? from + HEAD_CHUNK : end;
+            to = from + length < end ? from + length : end;
             HeadChunk *chunk = t->chunk_count ? &t->chunks[t->chunk_count - 1] : NULL;
-            if (!chunk || to - chunk->from > HEAD_CHUNK) {
+            if (!chunk || to - chunk->from > length) {
                 chunk = &t->chunks[t->chunk_count++];
                 *chunk = (HeadChunk){.from = from, .first = entries};
                 t->chunk_segments[entries++] = 0;
@@ -125,7 +126,7 @@ static bool stage_batch(Policy *p, const Packed *b, Err *err) {
     STAGE_ADD(&t->stage, b->kept_start, b->kept_start ? R + 1 : 0, &s->kept_start);
     STAGE_ADD(&t->stage, b->kept_ids, b->kept_start ? b->kept_start[R] : 0, &s->kept);
     STAGE_ADD(&t->stage, t->inv_temperature_host, R, &s->inv_temperature);
-    int32_t entries = find_chunks(t, b); // which may move them
+    int32_t entries = find_chunks(p, b); // which may move them
     STAGE_ADD(&t->stage, t->chunk_segments, entries, &s->chunk_segments);
     STAGE_ADD(&t->stage, p->retained.row_slot, t->restored ? T : 0, &p->retained.row_slots);
     STAGE_ADD(&t->stage, p->retained.page_from, t->restored ? g->page_count : 0, &p->retained.page_froms);

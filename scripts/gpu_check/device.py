@@ -13,6 +13,8 @@ import time
 from . import models
 
 TOTALS = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", re.MULTILINE)
+A_PRODUCT = ("bench", "gemm", "--batch", "192", "--columns", "256", "--depth", "128", "--device", "cuda")
+OF_PRODUCTS = ("gpu_test_matmul", "gpu_test_head", "gpu_test_distill", "gpu_test_experts", "gpu_test_latent")
 OF_POLICIES = ("gpu_test_mixture", "gpu_test_policy", "gpu_test_train")
 SANITIZERS = ("memcheck", "racecheck", "synccheck", "initcheck")
 
@@ -81,7 +83,7 @@ class Check:
         self.report.begin("device")
         for kind in ("", "mma"):
             more = {"RECKON_CUDA_PRODUCTS": kind} if kind else {}
-            out, why = self.json("bench", "gemm", "--batch", "192", "--columns", "256", "--depth", "128", "--device", "cuda", limit=120, **more)
+            out, why = self.json(*A_PRODUCT, limit=120, **more)
             self.report.row("device", "a product" + (" by mma.sync" if kind else ""), "runs", "ran" if out else "-", bool(out), why)
             if out:
                 os.environ.update(more)
@@ -129,24 +131,32 @@ def kinds_of_products(check: Check, program: str) -> None:
 
 
 def sanitizers(check: Check, items: set[str]) -> None:
-    """The same programs under compute-sanitizer, arrays without bands so that each ends where it ends."""
+    """The same programs under compute-sanitizer, arrays without bands so that each ends where it ends. Where the device has wgmma, those that
+    multiply by mma.sync too."""
     tool = shutil.which("compute-sanitizer") or next((p for p in ["/usr/local/cuda/bin/compute-sanitizer"] if os.path.exists(p)), None)
-    for kind in SANITIZERS:
-        if items and kind not in items:
-            continue
+    wanted = [kind for kind in SANITIZERS if not items or kind in items]
+    by_wgmma = bool(tool) and check.json(*A_PRODUCT, limit=120, RECKON_CUDA_PRODUCTS="wgmma")[0] is not None
+    for kind in wanted:
         if not tool:
             check.report.row("sanitizer", kind, "clean", "-", None, "compute-sanitizer isn't installed")
             continue
         for program in check.programs(False):
-            done = check.run([tool, "--tool", kind, "--error-exitcode", "9", "--print-limit", "10", program], RECKON_CUDA_EXACT="1")
-            summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", done.out + done.err)
-            name = f"{kind}, {os.path.basename(program)}"
-            if done.late:
-                check.report.row("sanitizer", name, "clean", "-", None, done.why())
-                continue
-            totals = TOTALS.search(done.out)
-            clean = done.status == 0 and bool(summary) and bool(totals) and int(totals[1]) > 0  # where all cases are skipped nothing was looked at
-            check.report.row("sanitizer", name, "clean", summary[-1] if summary else f"exit status {done.status}", clean, "" if clean else done.why())
+            sanitize(check, tool, kind, program)
+            if by_wgmma and os.path.basename(program) in OF_PRODUCTS:
+                sanitize(check, tool, kind, program, "mma")
+
+
+def sanitize(check: Check, tool: str, kind: str, program: str, products: str = "") -> None:
+    more = {"RECKON_CUDA_PRODUCTS": products} if products else {}
+    done = check.run([tool, "--tool", kind, "--error-exitcode", "9", "--print-limit", "10", program], RECKON_CUDA_EXACT="1", **more)
+    summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", done.out + done.err)
+    name = f"{kind}, {os.path.basename(program)}" + (f" by {products}" if products else "")
+    if done.late:
+        check.report.row("sanitizer", name, "clean", "-", None, done.why())
+        return
+    totals = TOTALS.search(done.out)
+    clean = done.status == 0 and bool(summary) and bool(totals) and int(totals[1]) > 0  # where all cases are skipped nothing was looked at
+    check.report.row("sanitizer", name, "clean", summary[-1] if summary else f"exit status {done.status}", clean, "" if clean else done.why())
 
 
 # ---- invariants ------------------------------------------------------------------------------------------

@@ -15,11 +15,29 @@ ALLOWED_SPILLS: list[tuple[str, str | None, int, str]] = [
     ("rope_kernel", None, 16, "one address, with registers to spare: the assembler's choice"),
     ("latent_rope_kernel", "100a", 16, "one address, with registers to spare: the assembler's choice"),
     ("attention_decode_kernel", None, 52, "128 registers, so that four blocks fit a multiprocessor"),
-    ("attention_tile_kernel", None, 140, "255 registers are the most a thread can have; only Blackwell spills"),
+    ("attention_tile_kernel", "100a", 8, "255 registers are the most a thread can have; only Blackwell spills"),
+    ("attention_tile_kernel", "120a", 140, "255 registers are the most a thread can have; only Blackwell spills"),
     ("matmul_kernel", "100a", 324, "255 registers are the most a thread can have; the tile is sized for Ampere to Hopper"),
     ("matmul_kernel", "120a", 256, "255 registers are the most a thread can have; the tile is sized for Ampere to Hopper"),
     ("tile_kernel<FloatProduct", None, 12, "fp32's, one value: the assembler's choice"),
     ("gradient_kernel", None, 8, "255 registers are the most a thread can have"),
+]
+
+# Registers a thread may have: with 64, a multiprocessor holds the 1,024 threads that memory's latency wants. More is for those that
+# compute (kernel's name, registers at most, why).
+REGISTERS = 64
+SUMS = "it holds a tile's sums in registers"
+ALLOWED_REGISTERS: list[tuple[str, int, str]] = [
+    *((name, 255, SUMS) for name in ("matmul_kernel", "matmul_copied_kernel", "gradient_kernel", "tile_kernel", "distill_kernel",
+                                     "attention_tile_kernel", "attention_rows_kernel", "attention_pages_kernel", "latent_attention_kernel")),
+    ("attention_decode_kernel", 224, "it holds the queries and sums of a group's heads; those of widths up to 96 stay at 128"),
+    ("latent_rows_kernel", 160, "a warp holds a head's row: up to 32 columns a lane"),
+    ("attention_pages_plain_kernel", 128, "a warp holds the gradients of four positions"),
+    ("attention_plain_kernel", 96, "a warp holds a row: 8 columns a lane"),
+    ("attention_rows_plain_kernel", 80, "a warp holds a row: 8 columns a lane"),
+    ("chain_kernel", 80, SUMS),
+    ("draw_kernel", 96, "sums in double"),
+    ("truncate_kernel", 80, "384 threads of it are one row's"),
 ]
 
 ENTRY = re.compile(r"Compiling entry function '([^']+)' for 'sm_(\w+)'")
@@ -68,6 +86,11 @@ def allowed(kernel: str, architecture: str, table) -> tuple[int, str]:
 def judge(kernels: list[dict], table) -> list[dict]:
     """The kernels that spill more than they may."""
     return [k for k in kernels if k["spill_bytes"] > allowed(k["kernel"], k["architecture"], table)[0]]
+
+
+def too_many_registers(kernels: list[dict], table) -> list[dict]:
+    most = lambda name: next((most for known, most, _ in table if re.search(rf"\b{re.escape(known)}\b", name)), REGISTERS)
+    return [k for k in kernels if (k["registers"] or 0) > most(k["kernel"])]
 
 
 def demangle(names: list[str]) -> list[str]:
@@ -121,9 +144,14 @@ def report_accounts(report, accounts: list[dict], sources: list[str]) -> None:
         report.row("static", f"sm_{architecture} spills", "none beyond the table of allowed ones",
                    f"{len(spilling)} of {len(kernels)} kernels" if spilling else f"none in {len(kernels)} kernels",
                    not spilling and len(kernels) > 0, worst or ("" if kernels else "no kernel was compiled for it"))
+        large = too_many_registers(kernels, ALLOWED_REGISTERS)
+        report.row("static", f"sm_{architecture} registers", f"at most {REGISTERS}, but for the table of those that compute",
+                   f"{len(large)} of {len(kernels)} kernels have more" if large else f"{max((k['registers'] or 0 for k in kernels), default=0)} at most",
+                   not large and len(kernels) > 0, ", ".join(f"{k['kernel']} {k['registers']}" for k in large[:4]))
     report.attach("static", "kernels", sorted((k for a in accounts for k in a["kernels"]),
                                               key=lambda k: (k["file"], k["kernel"], ARCHITECTURES.index(k["architecture"]))))
     report.attach("static", "allowed_spills", [{"kernel": n, "architecture": a, "bytes": b, "why": w} for n, a, b, w in ALLOWED_SPILLS])
+    report.attach("static", "allowed_registers", [{"kernel": n, "registers": r, "why": w} for n, r, w in ALLOWED_REGISTERS])
 
 
 def cuda_sources(root: str) -> list[str]:

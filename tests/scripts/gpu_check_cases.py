@@ -90,6 +90,13 @@ def spills_are_judged():
     equal(len(static.judge(kernels, [("spilling", None, 4096, "a part of a name")])), 2)
 
 
+def registers_are_judged():
+    kernels = [{"kernel": name, "registers": count} for name, count in (("rope_kernel", 65), ("rope_kernel", 64), ("matmul_kernel<1>", 255), ("helper", None))]
+    equal([k["registers"] for k in static.too_many_registers(kernels, static.ALLOWED_REGISTERS)], [65])
+    equal(len(static.too_many_registers(kernels, [("matmul_kernel", 254, "one too few")])), 2)
+    equal(len(static.too_many_registers(kernels, [("matmul", 255, "a part of a name"), ("rope_kernel", 65, "enough")])), 1)
+
+
 def names_are_short():
     equal(static.short_name("void rmsnorm_kernel<true, unsigned short>(RmsnormArgs)"), "rmsnorm_kernel<true, unsigned short>")
     equal(static.short_name("advance_kernel(AdvanceArgs)"), "advance_kernel")
@@ -329,7 +336,7 @@ def a_device_that_hangs_on_wgmma():
             os.environ["RECKON_CUDA_PRODUCTS"] = kept
 
 
-CASES = [reads_the_account, an_error_is_a_complaint, spills_are_judged, names_are_short, the_kernels_of_this_build,
+CASES = [reads_the_account, an_error_is_a_complaint, spills_are_judged, registers_are_judged, names_are_short, the_kernels_of_this_build,
          the_programs_for_a_gpu_link, without_a_gpu, static_without_nvcc, wrong_calls,
          parts_are_narrowed, reports_grow, invariants_hold_on_the_cpu, golden_models_on_the_cpu, a_missing_program_is_a_failure,
          random_weights_are_a_model, shapes_have_their_sizes, peaks_are_found, speed_is_judged,
