@@ -179,12 +179,28 @@ static void a_device_that_fails(void) {
         if (!named) continue;
         TrainedRun resumed = train_from(true, "run", RECIPE, (const char *[]){"device=cuda", NULL}, 3);
         TRAINED(resumed);
+        CHECK_INT(ask(&resumed, "SELECT count(*) FROM events WHERE kind = 'clock held down'"), 0);
         TrainedRun whole = train_run("whole", RECIPE, (const char *[]){"device=cuda", NULL}, 3);
         TRAINED(whole);
         CHECK_STR(resumed.weights, whole.weights);
         CHECK_STR(resumed.head, whole.head);
     }
     CHECK(named);
+    scratch_remove();
+}
+
+// A clock that was held down is noted on the ledger, at the step in which it was, with why.
+static void a_clock_held_down(void) {
+    static const char held[] = "SELECT count(*) FROM events WHERE kind = 'clock held down'";
+    scratch_file("ones.lua", ones);
+    emulation_nvml()->throttle_reasons = 0x40; // heat, by the hardware
+    TrainedRun run = train_run("hot", RECIPE, (const char *[]){"device=cuda", NULL}, 3);
+    emulation_reset();
+    TRAINED(run);
+    CHECK_INT(ask(&run, held), ask(&run, "SELECT count(*) FROM steps"));
+    CHECK(ask(&run, held) > 0);
+    CHECK_INT(ask(&run, "SELECT count(*) FROM events WHERE kind = 'clock held down' AND detail LIKE '%heat, by the hardware%' AND "
+                        "json_extract(detail, '$.step') IN (SELECT step FROM steps)"), ask(&run, held));
     scratch_remove();
 }
 #endif
@@ -197,6 +213,7 @@ static const Test tests[] = {
     {"the plan is what is taken", the_plan_is_what_is_taken},
 #ifdef RECKON_CUDA_EMULATION
     {"a device that fails", a_device_that_fails},
+    {"a clock held down", a_clock_held_down},
 #endif
 };
 TEST_MAIN(tests)
