@@ -15,6 +15,8 @@
 //   fp32: 8 entries by 4 tokens per thread, fused multiply-adds; tiles of 32 tokens.
 //   Kept sets become a bitmap in shared memory before the product; a tile without any kept entry skips the product.
 // merge_kernel: a warp per row merges the blocks (vocabulary.h).
+// Where a token is drawn the logits are stored, though the draw reads one block of a row only (sample.cu): to make that block again takes
+// 256 rows of weights, as many bytes as the row itself, and truncation reads more than one. The store runs beside the products.
 //
 // Sums: each logit is a chain per K_CHUNK, the chunks added in order, as cuda.h says, then one multiplication by the
 // inverse temperature. head and head_grad run the same code up to there, for sampling and training alike.
