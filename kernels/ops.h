@@ -562,6 +562,7 @@ typedef struct DrawRecord { // of one row, of one step; behind it the ids of its
 ON_BOTH DrawRecord *record_at(const DrawRecord *records, int32_t kept_room, int64_t i) {
     return (DrawRecord *)((char *)(uintptr_t)records + i * (int64_t)(sizeof(DrawRecord) + (size_t)kept_room * 4));
 }
+ON_BOTH int32_t *record_ids(const DrawRecord *record) { return (int32_t *)(uintptr_t)(record + 1); } // [kept_count], where there is room
 typedef struct AdvanceArgs {
     int64_t M;
     SampleRow *rows;      // [M] as `sample` left them; uniform is set

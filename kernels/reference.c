@@ -629,7 +629,7 @@ void advance_reference(const Team *team, const AdvanceArgs *a) {
         int32_t kept = a->rows[m].kept ? a->rows[m].kept_count : 0;
         DrawRecord *record = record_at(a->record, a->kept_room, s->recorded++ % a->ring * a->M + m);
         *record = (DrawRecord){a->rows[m].token, a->rows[m].logprob, a->rows[m].entropy, kept};
-        for (int32_t i = 0; kept <= a->kept_room && i < kept; i++) ((int32_t *)(record + 1))[i] = a->rows[m].kept[i];
+        for (int32_t i = 0; kept <= a->kept_room && i < kept; i++) record_ids(record)[i] = a->rows[m].kept[i];
         s->length++;
         s->ended = s->length >= s->max_tokens || kept > a->kept_room;
         for (int i = 0; i < a->stop_count && !s->ignore_stop; i++) s->ended |= a->stop[i] == a->rows[m].token;

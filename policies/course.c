@@ -87,7 +87,7 @@ static void completion_push(Scheduler *s, Place *place, const DrawRecord *record
     if (kept) {
         int64_t start = c->kept_start[c->length];
         if (stands_still(s, record)) s->p->device->download(s->p->device, c->kept_ids + start, s->rows[row].kept, (size_t)kept * 4);
-        else memcpy(c->kept_ids + start, record + 1, (size_t)kept * 4);
+        else memcpy(c->kept_ids + start, record_ids(record), (size_t)kept * 4);
         c->kept_start[c->length + 1] = start + kept;
     }
     if (s->retains)

@@ -300,7 +300,7 @@ void V(advance)(const Team *team, const AdvanceArgs *a) {
         int32_t kept = row->kept ? row->kept_count : 0;
         DrawRecord *record = record_at(a->record, a->kept_room, s->recorded++ % a->ring * a->M + m);
         *record = (DrawRecord){row->token, row->logprob, row->entropy, kept};
-        if (kept && kept <= a->kept_room) memcpy(record + 1, row->kept, (size_t)kept * 4);
+        if (kept && kept <= a->kept_room) memcpy(record_ids(record), row->kept, (size_t)kept * 4);
         s->ended = ++s->length >= s->max_tokens || kept > a->kept_room || (!s->ignore_stop && is_stop(a, row->token));
         if (s->ended || !a->tokens) continue;
         int32_t position = ++s->position;

@@ -584,7 +584,7 @@ static __global__ void __launch_bounds__(ADVANCE_WARPS * 32) advance_kernel(Adva
     SampleRow *row = &a.rows[m];
     int32_t token = row->token, lane = (int32_t)threadIdx.x % 32, kept = row->kept ? row->kept_count : 0;
     DrawRecord *record = record_at(a.record, a.kept_room, state.recorded++ % a.ring * a.M + m);
-    for (int32_t i = lane; kept <= a.kept_room && i < kept; i += 32) ((int32_t *)(record + 1))[i] = row->kept[i];
+    for (int32_t i = lane; kept <= a.kept_room && i < kept; i += 32) record_ids(record)[i] = row->kept[i];
     if (lane) return;
     *record = DrawRecord{token, row->logprob, row->entropy, kept};
     state.ended = ++state.length >= state.max_tokens || kept > a.kept_room;

@@ -293,7 +293,7 @@ static void large_kept_sets(void) {
     for (int i = 0; i < 3; i++)
         for (int32_t t = 0; t < rollout.completions[i].length; t++, sets++)
             larger += rollout.completions[i].kept_start[t + 1] - rollout.completions[i].kept_start[t] > 256;
-CHECK(larger > sets / 10 && larger < sets * 9 / 10);
+    CHECK(larger > sets / 10 && larger < sets * 9 / 10);
     check_forward(p, q, &rollout, false, INT32_MAX, true);
     check_again(p, q, &rollout, 1, 3);
     rollout_free(&rollout);
