@@ -529,7 +529,8 @@ typedef struct SampleRow {
 } SampleRow;
 typedef struct SampleArgs {
     int64_t M, V;
-    float *logits;        // [M, V']
+    float *logits;        // [M, V'], or NULL on a device where no row is truncated: a row's draw then makes its block of them again
+    HeadArgs head;        // where logits is NULL: what `head` was given just before, its scratch as it left it
     VocabStats *stats;    // [M][V'/256]
     const float *entropy; // [M] as `head` computed it
     SampleRow *rows;      // [M]

@@ -579,9 +579,10 @@ static void keep_reference(float *logits, int64_t V, float max, double mass, Sam
 void sample_reference(const Team *team, const SampleArgs *a) {
     ONLY_FIRST
     int64_t padded = vocab_padded(a->V), blocks = padded / VOCAB_BLOCK;
+    float *made = a->logits ? NULL : xcalloc((size_t)padded, sizeof *made);
     for (int64_t m = 0; m < a->M; m++) {
         SampleRow *row = &a->rows[m];
-        float *logits = a->logits + m * padded, max;
+        float *logits = made ? made : a->logits + m * padded, max;
         VocabStats *stats = a->stats + m * blocks;
         double sum, log_sum, entropy, before = 0;
         merge(stats, blocks, &max, &sum, &log_sum, &entropy);
@@ -591,6 +592,7 @@ void sample_reference(const Team *team, const SampleArgs *a) {
             if (row->kept) row->kept[0] = 0, row->kept_count = 1;
             continue;
         }
+        for (int64_t v = 0; made && v < padded; v++) made[v] = logit_reference(&a->head, m, v);
         if (row->kept) {
             keep_reference(logits, a->V, max, sum, row);
             for (int64_t b = 0; b < blocks; b++) stats[b] = stats_of(logits + b * VOCAB_BLOCK);
@@ -619,6 +621,7 @@ void sample_reference(const Team *team, const SampleArgs *a) {
         }
         row->logprob = (float)(((double)logits[row->token] - max) - log_sum);
     }
+    free(made);
 }
 
 void advance_reference(const Team *team, const AdvanceArgs *a) {

@@ -432,12 +432,17 @@ static inline int64_t attention_width(const ModelConfig *c) { return (int64_t)c-
 enum { ROUND_STEPS = 16, USUAL_KEPT = 256 };
 static inline size_t record_bytes(int32_t kept_room) { return sizeof(DrawRecord) + (size_t)kept_room * 4; }
 static inline size_t place_record_bytes(bool on_host, int32_t kept_room) { return (size_t)(on_host ? 1 : FETCHES * ROUND_STEPS) * record_bytes(kept_room); }
-// Of a sequence in flight, beside its pages: logits, what the head gathers, the ids that it may draw, and the records.
+// Of a sequence in flight, beside its pages and logits: the head's statistics, the ids that it may draw, and the records.
 static inline size_t place_bytes(const ModelConfig *c, bool on_host, bool truncates) {
-    int64_t padded = vocab_padded(c->vocabulary);
-    return (size_t)padded * 4 + (size_t)(padded / VOCAB_BLOCK) * sizeof(VocabStats) + (truncates ? (size_t)c->vocabulary * 4 : 0) +
+    return (size_t)(vocab_padded(c->vocabulary) / VOCAB_BLOCK) * sizeof(VocabStats) + (truncates ? (size_t)c->vocabulary * 4 : 0) +
            place_record_bytes(on_host, truncates && !on_host ? USUAL_KEPT : 0);
 }
+// For how many rows, of one for each place, logits are stored. A device that draws from whole rows of them needs none: a draw makes again
+// the block that it reads (kernels/cuda/draw.cu). But for up to so many rows writing them takes no longer: 32 of 152k are 20 MB, some 6
+// microseconds of an H100's memory, in which one of its multiprocessors reads a block's weights.
+enum { STORED_ROWS = 32 };
+static inline int64_t logit_rows(bool on_host, bool truncates, int64_t places) { return on_host || truncates || places < STORED_ROWS ? places : STORED_ROWS; }
+static inline size_t logits_bytes(const ModelConfig *c, int64_t rows) { return (size_t)(rows * vocab_padded(c->vocabulary)) * 4; }
 static inline int64_t cache_page_elements(const ModelConfig *c) {
     return c->latent.R ? latent_page_elements(c->latent.R + c->latent.P) : page_elements(c->kv_heads, c->head_width);
 }

@@ -75,7 +75,8 @@ bool plan_policy(const char *path, const ModelConfig *config, const PolicyOption
          count_policy(host, w ? weights_config(w) : config, w, &mine, shape, out, err);
     const ModelConfig *c = w ? weights_config(w) : config;
     if (ok && shape->places > 0) {
-        out->rollout = plan_cache_bytes(c, o->precision, shape->rollout_pages * PAGE) + (size_t)shape->places * place_bytes(c, !shape->on_device, shape->truncates);
+        out->rollout = plan_cache_bytes(c, o->precision, shape->rollout_pages * PAGE) + (size_t)shape->places * place_bytes(c, !shape->on_device, shape->truncates) +
+                       logits_bytes(c, logit_rows(!shape->on_device, shape->truncates, shape->places));
     }
     if (w) weights_close(w);
     free(base);

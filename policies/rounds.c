@@ -103,12 +103,14 @@ void head_and_draw(const Round *r, const void *x, bool next) {
     const Scheduler *s = r->s;
     const Device *d = p->device;
     bool bytes = in_int8(p, p->head);
-    d->head(d, &(HeadArgs){.M = r->rows, .V = p->config.vocabulary, .C = p->config.width, .dtype = p->dtype, .x = x,
-                           .w = bytes ? p->head->int8 : p->head->packed, .format = bytes ? WEIGHT_INT8 : kept_format(p->head),
-                           .blocks = bytes ? p->work.int8_x : p->block_scratch, .inv_temperature = r->inv_temperature,
-                           .softcap = (float)p->config.logit_softcap, .logits = s->logits,
-                           .entropy = s->entropy, .max = s->max, .log_sum = s->log_sum, .stats = s->stats, .scratch = p->head_scratch});
-    d->sample(d, &(SampleArgs){.M = r->rows, .V = p->config.vocabulary, .logits = s->logits, .stats = s->stats,
+    float *logits = r->rows <= s->logit_rows ? s->logits : NULL;
+    HeadArgs head = {.M = r->rows, .V = p->config.vocabulary, .C = p->config.width, .dtype = p->dtype, .x = x,
+                     .w = bytes ? p->head->int8 : p->head->packed, .format = bytes ? WEIGHT_INT8 : kept_format(p->head),
+                     .blocks = bytes ? p->work.int8_x : p->block_scratch, .inv_temperature = r->inv_temperature,
+                     .softcap = (float)p->config.logit_softcap, .logits = logits,
+                     .entropy = s->entropy, .max = s->max, .log_sum = s->log_sum, .stats = s->stats, .scratch = p->head_scratch};
+    d->head(d, &head);
+    d->sample(d, &(SampleArgs){.M = r->rows, .V = p->config.vocabulary, .logits = logits, .head = head, .stats = s->stats,
                                .entropy = s->entropy, .rows = r->sample, .order = s->order, .truncated = s->truncates});
     // The arrays of a round are this scheduler's own; only a pass reads them as constants.
     d->advance(d, &(AdvanceArgs){.M = r->rows, .rows = r->sample, .state = r->state, .table = r->pass.table,

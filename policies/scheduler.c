@@ -44,7 +44,8 @@ static bool scheduler_alloc(Scheduler *s, Err *err) {
     if (s->options.cache) TRY(prompt_cache_take(s, err));
     else if (s->retains) TRY(retained_pages(s, err));
     else TRY(hold(d, (size_t)(s->total_pages + 1) * page_bytes(p) * (size_t)p->config.layers, "keys and values", (void **)&s->page_memory, err));
-    TRY(hold(d, (size_t)(places * padded) * 4, "logits", (void **)&s->logits, err));
+    s->logit_rows = logit_rows(d->is_host, s->truncates, places);
+    TRY(hold(d, logits_bytes(&p->config, s->logit_rows), "logits", (void **)&s->logits, err));
     TRY(d->allocate(d, (size_t)(places * (padded / VOCAB_BLOCK)) * sizeof(VocabStats), "head", (void **)&s->stats, err));
     TRY(d->allocate(d, act_bytes(p, places * p->config.width) + 2, "head", &s->head_x, err)); // read in pairs
     TRY(d->allocate(d, (size_t)places * 4, "head", (void **)&s->entropy, err));

@@ -90,6 +90,7 @@ typedef struct Scheduler {
     Round round; // the same, as operations read and write them
     Series series;
     // what the head gives for them
+    int64_t logit_rows; // that `logits` has room for; a pass that draws more stores none
     float *logits, *entropy, *max, *log_sum; // the last two where activations are kept
     VocabStats *stats;
     void *head_x, *order;

@@ -120,7 +120,7 @@ template <class Product, bool GRADIENT> __global__ void __launch_bounds__(THREAD
     Product product;
     for (int side = 0; side < 2; side++) {
         product.clear();
-        walk(side ? t.student : t.teacher, shared, product);
+        walk(side ? t.student : t.teacher, (int64_t)blockIdx.x * Product::TOKENS, (int64_t)blockIdx.y * VOCAB_BLOCK, shared, product);
         __syncthreads(); // the stages have been read
         product.hand_over(out, 0);
         __syncthreads();

@@ -15,8 +15,7 @@
 //   fp32: 8 entries by 4 tokens per thread, fused multiply-adds; tiles of 32 tokens.
 //   Kept sets become a bitmap in shared memory before the product; a tile without any kept entry skips the product.
 // merge_kernel: a warp per row merges the blocks (vocabulary.h).
-// Where a token is drawn the logits are stored, though the draw reads one block of a row only (sample.cu): to make that block again takes
-// 256 rows of weights, as many bytes as the row itself, and truncation reads more than one. The store runs beside the products.
+// For a draw the logits needn't be stored: it reads one block of each row, and can make it again (draw.cu). Truncation reads more.
 //
 // Sums: each logit is a chain per K_CHUNK, the chunks added in order, as cuda.h says, then one multiplication by the
 // inverse temperature. head and head_grad run the same code up to there, for sampling and training alike.
@@ -126,7 +125,8 @@ __global__ void __launch_bounds__(THREADS, Product::RESIDENT) tile_kernel(HeadTi
     float *out = (float *)shared;
     Product product;
     product.clear();
-    if (!a.kept_start || mark_kept<Product>(a, keep, (int32_t *)(keep + Product::TOKENS * 8))) walk(t.side, shared, product);
+    if (!a.kept_start || mark_kept<Product>(a, keep, (int32_t *)(keep + Product::TOKENS * 8))) 
+        walk(t.side, (int64_t)blockIdx.x * Product::TOKENS, (int64_t)blockIdx.y * VOCAB_BLOCK, shared, product);
     for (int group = 0; group < Product::GROUPS; group++) {
         __syncthreads(); // the stages, or the group before, have been read
         product.hand_over(out, group);

@@ -1,4 +1,4 @@
-// What head.cu and distill.cu share: the product of a tile of rows with one block of 256 of the vocabulary, left in registers and
+// What head.cu, distill.cu and draw.cu share: the product of a tile of rows with one block of 256 of the vocabulary, left in registers and
 // handed over through shared memory, and what makes a logit of it. head.cu says why it is built so.
 #ifndef RECKON_HEAD_TILE_H
 #define RECKON_HEAD_TILE_H
@@ -13,15 +13,17 @@ typedef struct HeadSide {
     int64_t M, V, x_bytes, w_bytes; // bytes of a row
     bool whole_parts;               // rows of x begin and end at multiples of 16 bytes
 } HeadSide;
-// Weights in blocks are decoded into the caller's scratch first.
-static inline HeadArgs head_decoded(const Device *device, const HeadArgs &given) {
+// Weights in blocks are decoded into the caller's scratch first; where that was done, this is how they are read.
+static inline HeadArgs head_as_decoded(const HeadArgs &given) {
     HeadArgs a = given;
-    MatmulArgs blocks = {};
-    if (a.format == WEIGHT_PACKED) return a;
-    blocks.N = a.V, blocks.K = a.C, blocks.dtype = a.dtype, blocks.w = a.w, blocks.format = a.format, blocks.scratch = a.blocks;
-    decode_blocks(device, &blocks);
-    a.w = a.blocks, a.format = WEIGHT_PACKED;
+    if (a.format != WEIGHT_PACKED) a.w = a.blocks, a.format = WEIGHT_PACKED;
     return a;
+}
+static inline HeadArgs head_decoded(const Device *device, const HeadArgs &given) {
+    MatmulArgs blocks = {};
+    blocks.N = given.V, blocks.K = given.C, blocks.dtype = given.dtype, blocks.w = given.w, blocks.format = given.format, blocks.scratch = given.blocks;
+    if (given.format != WEIGHT_PACKED) decode_blocks(device, &blocks);
+    return head_as_decoded(given);
 }
 static inline HeadSide head_side(const HeadArgs &a) {
     int64_t size = (int64_t)dtype_size(a.dtype);
@@ -200,18 +202,18 @@ template <class Product> struct HeadStage {
     }
 };
 
-// Bytes [at, at + 64) of the block's rows of weights and of the tile's tokens; zeros beyond vocabulary, M and rows.
-template <class Product> static __device__ __forceinline__ void load_stage(const HeadSide &t, unsigned char *stage, int64_t at) {
+// Bytes [at, at + 64) of 256 rows of weights from v0 on, and of the tile's tokens from m0 on; zeros beyond vocabulary, M and rows.
+template <class Product> static __device__ __forceinline__ void load_stage(const HeadSide &t, int64_t m0, int64_t v0, unsigned char *stage, int64_t at) {
     int part = (int)threadIdx.x % PARTS;
     at += part * 16;
 #pragma unroll
     for (int row = (int)threadIdx.x / PARTS; row < VOCAB_BLOCK; row += THREADS / PARTS) {
-        int64_t v = (int64_t)blockIdx.y * VOCAB_BLOCK + row;
+        int64_t v = v0 + row;
         bool valid = v < t.V && at < t.w_bytes;
         cp_async_16(stage + part_offset(row, part), valid ? t.w + v * t.w_bytes + at : t.w, valid);
     }
     for (int row = (int)threadIdx.x / PARTS; row < Product::TOKENS; row += THREADS / PARTS) {
-        int64_t m = (int64_t)blockIdx.x * Product::TOKENS + row;
+        int64_t m = m0 + row;
         bool valid = m < t.M && at < t.x_bytes;
         unsigned char *to = stage + part_offset(VOCAB_BLOCK + row, part);
         if (t.whole_parts)
@@ -222,11 +224,11 @@ template <class Product> static __device__ __forceinline__ void load_stage(const
 }
 
 // The whole sum over C.
-template <class Product> static __device__ __forceinline__ void walk(const HeadSide &t, unsigned char *stages, Product &product) {
+template <class Product> static __device__ __forceinline__ void walk(const HeadSide &t, int64_t m0, int64_t v0, unsigned char *stages, Product &product) {
     const int64_t steps = (t.w_bytes + ROW_BYTES - 1) / ROW_BYTES;
     constexpr int chunk_steps = K_CHUNK * (int)sizeof(typename Product::Element) / ROW_BYTES;
     for (int s = 0; s < Product::AHEAD; s++) {
-        if (s < steps) load_stage<Product>(t, stages + s * HeadStage<Product>::BYTES, (int64_t)s * ROW_BYTES);
+        if (s < steps) load_stage<Product>(t, m0, v0, stages + s * HeadStage<Product>::BYTES, (int64_t)s * ROW_BYTES);
         cp_async_commit();
     }
     auto multiply = [&](int64_t step) {
@@ -234,7 +236,7 @@ template <class Product> static __device__ __forceinline__ void walk(const HeadS
         if (Product::BY_WARPGROUP) fence_proxy_async();
         __syncthreads(); // the stage has come, and all have left the one that is filled next
         int64_t next = step + Product::AHEAD;
-        if (next < steps) load_stage<Product>(t, stages + (int)(next % Product::STAGES) * HeadStage<Product>::BYTES, next * ROW_BYTES);
+        if (next < steps) load_stage<Product>(t, m0, v0, stages + (int)(next % Product::STAGES) * HeadStage<Product>::BYTES, next * ROW_BYTES);
         cp_async_commit();
         product.multiply(stages + (int)(step % Product::STAGES) * HeadStage<Product>::BYTES, step % chunk_steps == 0);
     };

@@ -1,10 +1,6 @@
-// Sampling from the logits and statistics that `head` left: a token per row, after truncation where the row asks for it.
+// Sampling from the statistics and logits that `head` left: truncation where a row asks for it, then the draw (draw.cu).
 //
-// draw_kernel: a warp per row. The sums of blocks before a block come from merge_stats (vocabulary.h: double, runs of
-// blocks per lane, lanes in order); the first block in which the sum exceeds the draw is walked the same way: 8 entries
-// side by side per lane, a chain in double, lanes in order. Greedy rows read one block too: its maximum names it.
-//
-// truncate_kernel: a block of 384 threads per row, before the draw, where some row is truncated. The kept set is a prefix
+// truncate_kernel: a block of 384 threads per row, where some row is truncated. The kept set is a prefix
 // of the entries by (logit falling, id rising), so it is a Cut: a rank (logits as integers, likeliest first) and how many
 // of that rank belong. No sort: a histogram finds in which bin the prefix ends, finer ones inside of it find the rank.
 //   Bins: first 2,048 of equal width in max - logit (1/64), where logits spread well and few threads meet in a bin; then
@@ -19,90 +15,11 @@
 // SampleArgs.order isn't used.
 #include "vocabulary.h"
 
-enum { THREADS = 384, WARPS = THREADS / 32, BINS = 2048, BIN_BITS = 11, BATCH = 4, DRAW_WARPS = 4 };
+enum { THREADS = 384, WARPS = THREADS / 32, BINS = 2048, BIN_BITS = 11, BATCH = 4 };
 static const unsigned ALL = 0xffffffffu;
 static const uint32_t LEAST = 0xffffffffu; // a rank beyond that of every logit
 
 static __device__ __forceinline__ int lane_of(void) { return (int)threadIdx.x % 32; }
-
-// ---- the draw --------------------------------------------------------------------------------------------
-// The lowest id with the largest logit.
-static __device__ int32_t likeliest(const float *logits, const VocabStats *stats, int64_t blocks, float max) {
-    Run run = run_of_lane(blocks);
-    int64_t block = run.from;
-    while (block < run.to && stats[block].max != max) block++;
-    unsigned found = __ballot_sync(ALL, block < run.to);
-    if (!found) return 0;
-    block = __shfl_sync(ALL, block, __ffs((int)found) - 1);
-    for (int j = 0; j < COLUMNS; j++) {
-        found = __ballot_sync(ALL, logits[block * VOCAB_BLOCK + lane_of() + 32 * j] == max);
-        if (found) return (int32_t)(block * VOCAB_BLOCK + 32 * j + __ffs((int)found) - 1);
-    }
-    return 0;
-}
-
-// The first entry of the block with some probability at which the sum, from `before` on, exceeds the goal; where
-// rounding leaves the goal beyond the block, the last with some probability; -1 where there is none.
-static __device__ int32_t draw_in_block(const float *logits, int64_t V, int64_t block, float max, double before, double goal) {
-    int64_t first = block * VOCAB_BLOCK + lane_of() * COLUMNS;
-    double p[COLUMNS], own = 0, all;
-    for (int j = 0; j < COLUMNS; j++) {
-        bool possible = first + j < V && logits[first + j] != -INFINITY;
-        p[j] = possible ? exp_double((double)logits[first + j] - max) : 0.0;
-        own += p[j];
-    }
-    before = before_lane(before, own, &all);
-    int hit = -1, last = -1;
-    double sum = 0;
-    for (int j = 0; j < COLUMNS; j++) {
-        sum += p[j];
-        if (p[j] > 0) last = j;
-        if (hit < 0 && p[j] > 0 && before + sum > goal) hit = j;
-    }
-    unsigned hits = __ballot_sync(ALL, hit >= 0), possible = __ballot_sync(ALL, last >= 0);
-    if (!possible) return -1;
-    int lane = hits ? __ffs((int)hits) - 1 : 31 - __clz((int)possible);
-    return (int32_t)__shfl_sync(ALL, (int)first + (hits ? hit : last), lane);
-}
-
-static __device__ int32_t draw(const float *logits, const VocabStats *stats, int64_t V, int64_t blocks, Distribution d, double uniform) {
-    double goal = uniform * d.sum, before = d.before, sum = 0;
-    unsigned lanes = __ballot_sync(ALL, d.before + d.own > goal);
-    if (!lanes) return -1;
-    Run run = run_of_lane(blocks);
-    int64_t block = run.from;
-    for (; block < run.to; block++) {
-        sum += block_mass(stats[block], d.max);
-        if (d.before + sum > goal) break;
-        before = d.before + sum;
-    }
-    int lane = __ffs((int)lanes) - 1;
-    block = __shfl_sync(ALL, block, lane), before = __shfl_sync(ALL, before, lane);
-    return draw_in_block(logits, V, block, d.max, before, goal);
-}
-
-// Grid: rows / 4.
-__global__ void __launch_bounds__(DRAW_WARPS * 32, 2) draw_kernel(SampleArgs a) {
-    int64_t m = (int64_t)blockIdx.x * DRAW_WARPS + threadIdx.x / 32, blocks = (a.V + VOCAB_BLOCK - 1) / VOCAB_BLOCK;
-    if (m >= a.M) return;
-    SampleRow *row = &a.rows[m];
-    const float *logits = a.logits + m * blocks * VOCAB_BLOCK;
-    const VocabStats *stats = a.stats + m * blocks;
-    Distribution d = merge_stats(stats, blocks);
-    if (d.sum != d.sum) {
-        if (lane_of()) return;
-        row->token = 0;
-        row->logprob = row->entropy = NAN;
-        if (row->kept) row->kept[0] = 0, row->kept_count = 1;
-        return;
-    }
-    int32_t token = row->greedy ? -1 : draw(logits, stats, a.V, blocks, d, row->uniform);
-    if (token < 0) token = likeliest(logits, stats, blocks, d.max);
-    if (lane_of()) return;
-    row->token = token;
-    row->logprob = (float)(((double)logits[token] - d.max) - d.log_sum);
-    row->entropy = row->kept ? (float)d.entropy : a.entropy[m];
-}
 
 // ---- ranks -----------------------------------------------------------------------------------------------
 // Rises as the logit falls; equal for equal logits (both zeros too).
@@ -412,5 +329,5 @@ extern "C" void sample_cuda(const Device *device, const SampleArgs *args) {
         allow_shared(truncate_kernel, shared);
         LAUNCH(stream, truncate_kernel, dim3((unsigned)args->M), dim3(THREADS), shared, *args);
     }
-    LAUNCH(stream, draw_kernel, dim3(ceil_div(args->M, DRAW_WARPS)), dim3(DRAW_WARPS * 32), 0, *args);
+    draw_tokens(device, args);
 }

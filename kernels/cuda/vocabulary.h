@@ -1,4 +1,4 @@
-// What head.cu and sample.cu share: the statistics of a block of 256 logits and their merging, both by one warp. Sampling
+// What head.cu, sample.cu and draw.cu share: the statistics of a block of 256 logits and their merging, both by one warp. Sampling
 // computes them anew after truncation, and must get the bits that the head gets with the same kept set, so both call
 // these and nothing else.
 //   Within a block lane l has columns l, l + 32, ...: a chain each for sum and weighted, then the tree of warp_sum.
@@ -9,6 +9,9 @@
 #include "cuda.h"
 
 enum { COLUMNS = VOCAB_BLOCK / 32 }; // of a block, per lane
+
+// The last part of sample_cuda: a token for each row, by what truncation left (draw.cu).
+void draw_tokens(const Device *device, const SampleArgs *args);
 
 // exp(x) for x <= 0 or a little more: within 2^-21 of itself, 0 below 2^-126. What multiplying by log2(e) rounded away
 // is put back.

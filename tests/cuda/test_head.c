@@ -231,7 +231,7 @@ static void border_check(const float *logits, const SampleRow *row, int64_t V, i
 static void sampled_compare(const SampleArgs *a, const float *before) {
     int64_t padded = vocab_padded(a->V), block_total = padded / VOCAB_BLOCK;
     const SampleRow *want_rows = reference_of(a->rows);
-    const float *want_logits = reference_of(a->logits);
+    const float *want_logits = a->logits ? reference_of(a->logits) : NULL;
     const VocabStats *want_stats = reference_of(a->stats);
     for (int64_t m = 0; m < a->M; m++) {
         const SampleRow *got = &a->rows[m], *want = &want_rows[m];
@@ -245,7 +245,7 @@ static void sampled_compare(const SampleArgs *a, const float *before) {
         if (got->token != want->token) FAIL("%s: row %d: token %d, the reference draws %d", context, (int)m, got->token, want->token);
         CHECK_NEAR(got->logprob, want->logprob, 4e-6);
         CHECK_NEAR(got->entropy, want->entropy, 4e-6);
-        same_bits(a->logits + m * padded, want_logits + m * padded, padded, KIND_F32, "masked logits");
+        if (a->logits) same_bits(a->logits + m * padded, want_logits + m * padded, padded, KIND_F32, "masked logits");
         for (int64_t b = m * block_total; b < (m + 1) * block_total; b++) {
             if (a->stats[b].max != want_stats[b].max) FAIL("%s: maximum of block %d", context, (int)b);
             CHECK_NEAR(a->stats[b].sum, want_stats[b].sum, 1e-5 * (1 + (double)want_stats[b].sum));
@@ -402,6 +402,57 @@ static void sampled_logprob_is_the_heads(void) {
     }
 }
 
+// A draw that makes its block of logits again takes the token, logprob and entropy that it takes from stored ones, to the bit.
+static void draws_without_logits(void) {
+    Random r = random_start(9, STREAM_TEST, 0);
+    static const Truncation none = {0, 1, 0};
+    for (int i = 0; i < LENGTH(shapes); i++)
+        for (int k = 0; k < 4; k++) {
+            Temper temper = k / 2 ? HOSTILE : PLAIN;
+            Dtype dtype = (Dtype)(k % 2);
+            if (!sound(&shapes[i], dtype, temper)) continue;
+            if (cuda_spared()) continue;
+            cuda_case();
+            HeadArgs h = head_args(&r, &shapes[i], dtype, false, temper);
+            head_outputs(&h, true);
+            h.target = NULL, h.logprob = NULL;
+            ON_CUDA(head, &h, CASE_FORMAT, CASE_VALUES(&h));
+            SampleArgs stored = sample_args(&r, &h, &none, true);
+            SampleRow *first = stored.rows;
+            ON_CUDA(sample, &stored, CASE_FORMAT, CASE_VALUES(&h));
+            HeadArgs without = h;
+            without.logits = NULL;
+            ON_CUDA(head, &without, CASE_FORMAT, CASE_VALUES(&h));
+            SampleArgs made = stored;
+            made.logits = NULL, made.head = without;
+            made.rows = work_area("rows made", (size_t)h.M * sizeof *made.rows);
+            holds_pointers(made.rows);
+            for (int64_t m = 0; m < h.M; m++) made.rows[m] = (SampleRow){.greedy = first[m].greedy, .top_p = 1, .uniform = first[m].uniform};
+            ON_CUDA(sample, &made, CASE_FORMAT, CASE_VALUES(&h));
+            for (int64_t m = 0; m < h.M; m++) {
+                CHECK_INT(made.rows[m].token, first[m].token);
+                same_bits(&made.rows[m].logprob, &first[m].logprob, 1, KIND_F32, "logprob");
+                same_bits(&made.rows[m].entropy, &first[m].entropy, 1, KIND_F32, "entropy");
+            }
+        }
+}
+
+// And it is the twin's: logits are the same numbers on both sides here.
+static void draws_without_logits_values(void) {
+    static const Shape sampled[] = {{1, 19, 8}, {5, 300, 16}, {9, 1000, 8}, {40, 257, 6}};
+    Random r = random_start(10, STREAM_TEST, 0);
+    for (int i = 0; i < LENGTH(sampled); i++) {
+        if (cuda_spared()) continue;
+        cuda_case();
+        HeadArgs h = sampled_head(&r, &sampled[i], true);
+        reference_device->head(reference_device, &h);
+        SampleArgs a = sample_args(&r, &h, &truncations[0], false);
+        a.head = h, a.logits = a.head.logits = NULL;
+        COMPARE_CUDA(sample, &a, "without logits, M %d V %d", (int)a.M, (int)a.V);
+        sampled_compare(&a, NULL);
+    }
+}
+
 static void nothing_to_do(void) {
     cuda_case();
     HeadArgs a = {.V = 300, .C = 8};
@@ -421,6 +472,8 @@ static const Test tests[] = {
     {"sample of odd rows", sample_of_odd_rows},
     {"sample of NaN", sample_of_nan},
     {"draws at the borders", draws_at_the_borders},
+    {"draws without logits", draws_without_logits},
+    {"draws without logits: values", draws_without_logits_values},
     {"sampled logprob is the head's", sampled_logprob_is_the_heads},
     {"nothing to do", nothing_to_do},
 };

@@ -337,6 +337,28 @@ static void saved_and_opened(void) {
     free(moments), free(d);
 }
 
+// More rows than logits are stored for, then fewer as some end: no draw changes, and each is the trainer's to the bit.
+static void draws_without_logits(void) {
+    need_device();
+    Err err = {0};
+    Requests *q = xcalloc(1, sizeof *q);
+    Rollout rollout;
+    for (int k = 0; k < 4; k++) {
+        ModelConfig c = stopping_config(&shapes[k / 2]);
+        Policy *p = policy_make_on("cuda", &c, NULL, (Precision)(k % 2), 1);
+        q->count = 0;
+        for (int i = 0; i < 3; i++) requests_add(q, c.vocabulary, 3 + i, STORED_ROWS / 2 - i, 2 + 2 * i, &(Sampling){.temperature = k % 2 ? 0.7 : 1, .top_p = 1});
+        OK(policy_rollout(p, q->list, q->count, NULL, &rollout, &err));
+        CHECK(rollout.count > STORED_ROWS);
+        snprintf(context, sizeof context, "draws without logits, %s, %s", shapes[k / 2].name, precision_names[k % 2]);
+        check_forward(p, q, &rollout, k % 2, INT32_MAX, false);
+        check_again(p, q, &rollout, 1, STORED_ROWS);
+        rollout_free(&rollout);
+        policy_close(p);
+    }
+    free(q);
+}
+
 // Weights in 8 bits are for the CPU: asked for, they are refused by name, not left out.
 static void no_8_bits(void) {
     need_device();
@@ -361,6 +383,7 @@ static const Test tests[] = {
 #endif
     {"rounds ahead: ends", ends_in_rounds},
     {"large kept sets", large_kept_sets},
+    {"draws without logits", draws_without_logits},
     {"saved, opened, gone on", saved_and_opened},
     {"8 bits are refused", no_8_bits},
 };
