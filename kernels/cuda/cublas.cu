@@ -1,5 +1,7 @@
 // cuBLASLt for gradients of weights, the one product that may go to a library: its sum over a segment's tokens is seen by
-// nobody but the gradient, so it only has to be the same each time (matmul_grad.cu says when it is used).
+// nobody but the gradient, so it only has to be the same each time (matmul_grad.cu says when it is used). For all others too where
+// the device was opened to choose freely, which shows what it costs that no bit depends on the number of rows: then the library may
+// take any algorithm for each shape.
 //
 // The same each time: the algorithm is asked for once per (N, K, row lengths), for a fixed number of tokens, and kept, so
 // that neither another number of tokens nor the order of calls changes it; it takes no workspace and no reduction between
@@ -28,6 +30,7 @@ enum {
     TYPE_BF16 = 14,
     COMPUTE_F32 = 68,
     TRANSPOSE = 1,
+    MATMUL_TRANSPOSE_A = 3,        // int32
     MATMUL_TRANSPOSE_B = 4,        // int32
     PREFERENCE_WORKSPACE = 1,      // uint64
     PREFERENCE_REDUCTION_MASK = 3, // uint32; 0: none
@@ -55,17 +58,27 @@ typedef struct Library {
                     void *workspace, size_t workspace_bytes, cudaStream_t stream);
 } Library;
 
+// D = A B^T or A^T B, columns first as the library counts; equal ones have the same algorithm. No padding: compared as bytes.
+typedef struct Matrix {
+    int64_t rows, columns, ld;
+} Matrix;
+typedef struct Asked {
+    Matrix a, b, d;
+    int64_t d_type;
+    int64_t free; // A^T B, by any algorithm; otherwise A B^T, by one that adds in one pass
+} Asked;
 typedef struct Choice {
-    int64_t N, K, ldx, ldy;
+    Asked asked;
     bool found;
     Algorithm algorithm;
 } Choice;
-enum { CHOICES = 64, CANDIDATES = 16, TYPICAL_TOKENS = 8192 };
+enum { CHOICES = 256, CANDIDATES = 16, TYPICAL_TOKENS = 8192 };
 
 struct CublasLt {
     Library library;
     void *file; // of dlopen
-    void *handle, *matmul;
+    void *handle;
+    void *with_transpose[2]; // descriptors: of A, of B
     char version[48];
     int count;
     Choice choices[CHOICES]; // one per shape of a model's matrices; beyond that the last place is asked for anew
@@ -138,8 +151,10 @@ bool cublas_open(CudaContext *context, Err *err) {
     version_write(blas);
     const int32_t transpose = TRANSPOSE;
     int status = library.create(&blas->handle);
-    if (!status) status = library.matmul_create(&blas->matmul, COMPUTE_F32, TYPE_F32);
-    if (!status) status = library.matmul_set(blas->matmul, MATMUL_TRANSPOSE_B, &transpose, sizeof transpose);
+    for (int i = 0; i < 2 && !status; i++) {
+        status = library.matmul_create(&blas->with_transpose[i], COMPUTE_F32, TYPE_F32);
+        if (!status) status = library.matmul_set(blas->with_transpose[i], i ? MATMUL_TRANSPOSE_B : MATMUL_TRANSPOSE_A, &transpose, sizeof transpose);
+    }
     if (!status) return true;
     fail(err, ERR_UNAVAILABLE, blas->version, "the library was found, but answered %d when it was opened for the device", status);
     cublas_close(context);
@@ -149,7 +164,8 @@ bool cublas_open(CudaContext *context, Err *err) {
 void cublas_close(CudaContext *context) {
     CublasLt *blas = context->blas;
     if (!blas) return;
-    if (blas->matmul) blas->library.matmul_destroy(blas->matmul);
+    for (int i = 0; i < 2; i++)
+        if (blas->with_transpose[i]) blas->library.matmul_destroy(blas->with_transpose[i]);
     if (blas->handle) blas->library.destroy(blas->handle);
     library_release(blas->file);
     free(blas);
@@ -158,72 +174,90 @@ void cublas_close(CudaContext *context) {
 
 const char *cublas_version(const CudaContext *context) { return context->blas ? context->blas->version : NULL; }
 
-// ---- gradients -------------------------------------------------------------------------------------------
-// The library counts columns first: x is [K, T], dy [N, T], dw [K, N], so dw = x dy^T.
+// ---- products --------------------------------------------------------------------------------------------
 typedef struct Layouts {
-    void *x, *dy, *dw;
+    void *a, *b, *d;
 } Layouts;
-static bool layouts_create(const Library *l, const CublasGradient *g, int64_t T, Layouts *layouts) {
-    return !l->layout_create(&layouts->x, TYPE_BF16, (uint64_t)g->K, (uint64_t)T, g->ldx) &&
-           !l->layout_create(&layouts->dy, TYPE_BF16, (uint64_t)g->N, (uint64_t)T, g->ldy) &&
-           !l->layout_create(&layouts->dw, TYPE_F32, (uint64_t)g->K, (uint64_t)g->N, g->K);
+static bool layout_create(const Library *l, int64_t type, const Matrix *m, void **layout) {
+    return !l->layout_create(layout, (int)type, (uint64_t)m->rows, (uint64_t)m->columns, m->ld);
+}
+static bool layouts_create(const Library *l, const Asked *asked, Layouts *layouts) {
+    return layout_create(l, TYPE_BF16, &asked->a, &layouts->a) && layout_create(l, TYPE_BF16, &asked->b, &layouts->b) &&
+           layout_create(l, asked->d_type, &asked->d, &layouts->d);
 }
 static void layouts_destroy(const Library *l, const Layouts *layouts) {
-    if (layouts->x) l->layout_destroy(layouts->x);
-    if (layouts->dy) l->layout_destroy(layouts->dy);
-    if (layouts->dw) l->layout_destroy(layouts->dw);
+    if (layouts->a) l->layout_destroy(layouts->a);
+    if (layouts->b) l->layout_destroy(layouts->b);
+    if (layouts->d) l->layout_destroy(layouts->d);
 }
+static void *descriptor(const CublasLt *blas, const Asked *asked) { return blas->with_transpose[asked->free ? 0 : 1]; }
 
-static bool preference_limit(const Library *l, void *preference) {
-    const uint64_t workspace = 0;
+static bool preference_limit(const Library *l, void *preference, bool free) {
+    const uint64_t workspace = free ? CUDA_SCRATCH : 0;
     const uint32_t reduction = 0, alignment = 16;
     bool ok = !l->preference_set(preference, PREFERENCE_WORKSPACE, &workspace, sizeof workspace) &&
-              !l->preference_set(preference, PREFERENCE_REDUCTION_MASK, &reduction, sizeof reduction);
+              (free || !l->preference_set(preference, PREFERENCE_REDUCTION_MASK, &reduction, sizeof reduction));
     for (int i = 0; ok && i < 4; i++) ok = !l->preference_set(preference, PREFERENCE_ALIGNMENT_A + i, &alignment, sizeof alignment);
     return ok;
 }
 static bool adds_in_one_pass(const Library *l, const Heuristic *h) {
     uint32_t split = 0, reduction = 1;
     size_t written;
-    return h->state == 0 && h->workspace_bytes == 0 &&
+    return h->workspace_bytes == 0 &&
            !l->algorithm_get(&h->algorithm, ALGORITHM_SPLIT, &split, sizeof split, &written) && split <= 1 &&
            !l->algorithm_get(&h->algorithm, ALGORITHM_REDUCTION, &reduction, sizeof reduction, &written) && reduction == 0;
 }
-// The first algorithm that the library proposes for a typical number of tokens and that keeps the rules.
-static void choose(CublasLt *blas, const CublasGradient *g, Choice *choice) {
+// The first algorithm that the library proposes and that keeps the rules.
+static void choose(CublasLt *blas, Choice *choice) {
     const Library *l = &blas->library;
+    const Asked *asked = &choice->asked;
     Layouts layouts = {};
     void *preference = NULL;
     Heuristic results[CANDIDATES];
     int found = 0;
-    if (layouts_create(l, g, TYPICAL_TOKENS, &layouts) && !l->preference_create(&preference) && preference_limit(l, preference) &&
-        !l->heuristic(blas->handle, blas->matmul, layouts.x, layouts.dy, layouts.dw, layouts.dw, preference, CANDIDATES, results, &found))
+    if (layouts_create(l, asked, &layouts) && !l->preference_create(&preference) && preference_limit(l, preference, asked->free) &&
+        !l->heuristic(blas->handle, descriptor(blas, asked), layouts.a, layouts.b, layouts.d, layouts.d, preference, CANDIDATES, results, &found))
         for (int i = 0; i < found && !choice->found; i++)
-            if (adds_in_one_pass(l, &results[i])) choice->found = true, choice->algorithm = results[i].algorithm;
+            if (results[i].state == 0 && (asked->free ? results[i].workspace_bytes <= CUDA_SCRATCH : adds_in_one_pass(l, &results[i])))
+                choice->found = true, choice->algorithm = results[i].algorithm;
     if (preference) l->preference_destroy(preference);
     layouts_destroy(l, &layouts);
 }
-static const Choice *choice_of(CublasLt *blas, const CublasGradient *g) {
-    for (int i = 0; i < blas->count; i++) {
-        const Choice *c = &blas->choices[i];
-        if (c->N == g->N && c->K == g->K && c->ldx == g->ldx && c->ldy == g->ldy) return c;
-    }
+static const Choice *choice_of(CublasLt *blas, const Asked *asked) {
+    for (int i = 0; i < blas->count; i++)
+        if (!memcmp(&blas->choices[i].asked, asked, sizeof *asked)) return &blas->choices[i];
     Choice *c = &blas->choices[blas->count < CHOICES ? blas->count++ : CHOICES - 1];
-    *c = {g->N, g->K, g->ldx, g->ldy, false, {}};
-    choose(blas, g, c);
+    *c = {*asked, false, {}};
+    choose(blas, c);
     return c;
 }
-
-bool cublas_gradient(const CudaContext *context, const CublasGradient *g) {
-    CublasLt *blas = context->blas;
-    const Choice *choice = blas ? choice_of(blas, g) : NULL;
-    if (!choice || !choice->found) return false;
+// By the algorithm of `choice`, whose shape may be another one; with a workspace where it is free.
+static bool multiply(const CudaContext *context, const Choice *choice, const Asked *shape, const void *a, const void *b, void *d, bool adds) {
+    const CublasLt *blas = context->blas;
     const Library *l = &blas->library;
-    const float one = 1, beta = g->written ? 0 : 1;
+    const float one = 1, beta = adds ? 1 : 0;
     Layouts layouts = {};
-    bool ok = layouts_create(l, g, g->T, &layouts) &&
-              !l->multiply(blas->handle, blas->matmul, &one, g->x, layouts.x, g->dy, layouts.dy, &beta, g->dw, layouts.dw, g->dw,
-                           layouts.dw, &choice->algorithm, NULL, 0, context->stream);
+    bool ok = layouts_create(l, shape, &layouts) &&
+              !l->multiply(blas->handle, descriptor(blas, shape), &one, a, layouts.a, b, layouts.b, &beta, d, layouts.d, d, layouts.d,
+                           &choice->algorithm, shape->free ? context->scratch : NULL, shape->free ? CUDA_SCRATCH : 0, context->stream);
     layouts_destroy(l, &layouts);
     return ok;
+}
+
+// x is [K, T] as the library counts, dy [N, T], dw [K, N], so dw = x dy^T.
+bool cublas_gradient(const CudaContext *context, const CublasGradient *g) {
+    Asked shape = {{g->K, g->T, g->ldx}, {g->N, g->T, g->ldy}, {g->K, g->N, g->K}, TYPE_F32, false}, typical = shape;
+    typical.a.columns = typical.b.columns = TYPICAL_TOKENS;
+    const Choice *choice = context->blas ? choice_of(context->blas, &typical) : NULL;
+    return choice && choice->found && multiply(context, choice, &shape, g->x, g->dy, g->dw, !g->written);
+}
+
+// w is [K, N] as the library counts, x [K, M], y [N, M], so y = w^T x.
+bool cublas_product(const CudaContext *context, const MatmulArgs *m) {
+    bool act = m->store == STORE_ACT;
+    bool aligned = ((uintptr_t)m->x | (uintptr_t)m->w | (uintptr_t)m->y) % 16 == 0 && m->ldx % 8 == 0 && m->ldy % (act ? 8 : 4) == 0;
+    if (m->dtype != DTYPE_BF16 || m->bias || m->products.count || !aligned) return false;
+    Asked shape = {{m->K, m->N, packed_stride(m->K)}, {m->K, m->M, m->ldx}, {m->N, m->M, m->ldy}, act ? TYPE_BF16 : TYPE_F32, true};
+    const Choice *choice = choice_of(context->blas, &shape);
+    return choice->found && multiply(context, choice, &shape, m->w, m->x, m->y, m->store == ADD_F32);
 }

@@ -21,5 +21,8 @@ typedef struct CublasGradient {
     bool written;   // it isn't read
 } CublasGradient;
 bool cublas_gradient(const CudaContext *context, const CublasGradient *args);
+// A product by whatever algorithm the library proposes for its shape, so bits depend on the number of rows; the library must be there.
+// False, and nothing done, where it has none, and for what it isn't asked: fp32, a bias, many products, rows that aren't aligned.
+bool cublas_product(const CudaContext *context, const MatmulArgs *args);
 
 #endif

@@ -119,7 +119,12 @@ static void products_by_wgmma(void) {
     setenv("RECKON_CUDA_PRODUCTS", "wgmma", 1);
     expect_refusal("cuda", ERR_UNAVAILABLE, "cuda:0", "compute capability 8.0 has none, 9.0 does");
     setenv("RECKON_CUDA_PRODUCTS", "tensor", 1);
-    expect_refusal("cuda", ERR_USAGE, "RECKON_CUDA_PRODUCTS", "found 'tensor', expected mma or wgmma");
+    expect_refusal("cuda", ERR_USAGE, "RECKON_CUDA_PRODUCTS", "found 'tensor', expected mma, wgmma or free");
+    setenv("RECKON_CUDA_PRODUCTS", "free", 1);
+    expect_variant("sm_80, free products, cuBLASLt ");
+    emulation_take_away("cublasLt");
+    expect_refusal("cuda", ERR_UNAVAILABLE, "cuda:0", "asks for free products: cuBLASLt isn't there");
+    emulation_take_away(NULL);
     unsetenv("RECKON_CUDA_PRODUCTS");
     CHECK_INT(emulation_allocations(), 0);
 }

@@ -119,6 +119,39 @@ static void product_near_large(void) {
     for (int i = 0; i < LENGTH(shapes); i++) product_near_case(&shapes[i], 1 + 2 * i, &r);
 }
 
+// Given to the library, which may take any algorithm: near the twin still, of all stores. The emulated one begins its sums elsewhere at
+// each call, so that bits tell that it was asked.
+static void reopened(const char *products) {
+    cuda_case(); // gives back what arrays have of the device
+    device_close(cuda_device), cuda_device = NULL;
+    setenv("RECKON_CUDA_PRODUCTS", products, 1);
+}
+static void product_free(void) {
+    static const Shape shapes[] = {{1, 64, 520, 0, 0}, {8, 104, 64, 8, 0}, {20, 72, 1032, 0, 8}, {33, 65, 72, 16, 0}, {70, 31, 35, 1, 0}};
+    Random r = random_start(5, STREAM_TEST, 0);
+    const char *usual = getenv("RECKON_CUDA_PRODUCTS");
+    char kept[16];
+    snprintf(kept, sizeof kept, "%s", usual ? usual : "");
+    cuda_open();
+    if (!strstr(cuda_device->variant, "cuBLASLt")) SKIP("cuBLASLt isn't there");
+    reopened("free");
+    for (int i = 0; i < LENGTH(shapes); i++)
+        for (int k = 0; k < 12; k++) product_near_case(&shapes[i], k, &r);
+#ifdef RECKON_CUDA_EMULATION
+    enum { M = 20, N = 64, K = 520 };
+    float first[M * N];
+    product_case();
+    MatmulArgs a = {.M = M, .N = N, .K = K, .dtype = DTYPE_BF16, .store = STORE_F32, .ldx = K, .ldy = N, .x = rows_of("x", M, K, K, DTYPE_BF16, &r, PLAIN)};
+    a.w = weights("w", input("w values", N * K, &r, PLAIN), N, K, DTYPE_BF16, false);
+    a.y = outputs("y", M * N, STORE_F32, DTYPE_BF16, &r);
+    ON_CUDA(matmul, &a, "once");
+    memcpy(first, a.y, sizeof first);
+    ON_CUDA(matmul, &a, "again");
+    CHECK(memcmp(first, a.y, sizeof first) != 0);
+#endif
+    reopened(kept);
+}
+
 // ---- rows alone and among others -------------------------------------------------------------------------
 // y of rows [first, first + M) of x alone, against the same rows of all.
 static void check_rows(const MatmulArgs *all, int64_t first, int64_t M, const void *want) {
@@ -397,5 +430,6 @@ static const Test tests[] = {
     {"cuda matmul gradient written", gradient_written},
     {"cuda matmul gradients split into calls", gradient_split},
     {"cuda matmul a segment's gradient is one sum", gradient_of_segment},
+    {"products given to the library", product_free}, // the last: where it fails the device stays as it is there
 };
 CUDA_TEST_MAIN(tests)
