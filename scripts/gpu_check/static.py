@@ -36,6 +36,7 @@ ALLOWED_REGISTERS: list[tuple[str, int, str]] = [
     ("attention_plain_kernel", 96, "a warp holds a row: 8 columns a lane"),
     ("attention_rows_plain_kernel", 80, "a warp holds a row: 8 columns a lane"),
     ("chain_kernel", 80, SUMS),
+    ("redraw_kernel", 128, SUMS),
     ("draw_kernel", 96, "sums in double"),
     ("truncate_kernel", 80, "384 threads of it are one row's"),
 ]

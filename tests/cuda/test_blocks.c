@@ -68,6 +68,13 @@ static void head_in_blocks(void) {
         tolerate(a.max = output("max", M, KIND_F32), 2e-3, 1e-4), tolerate(a.log_sum = output("log_sum", M, KIND_F32), 2e-3, 1e-4);
         tolerate(a.stats = output("stats", M * (padded / VOCAB_BLOCK) * 3, KIND_F32), 1e-1, 1e-2);
         COMPARE_CUDA(head, &a, "head in blocks %d %s", f, dtype_name(d));
+        SampleArgs draw = {.M = M, .V = V, .head = a, .stats = a.stats, .entropy = a.entropy, .rows = work_area("rows", M * sizeof *draw.rows)};
+        holds_pointers(draw.rows);
+        for (int m = 0; m < M; m++) draw.rows[m] = (SampleRow){.greedy = m == 0, .top_p = 1, .uniform = 0.21 * m};
+        ON_CUDA(sample, &draw, "without logits, blocks %d %s", f, dtype_name(d)); // of the scratch as the head left it
+        for (int m = 0; m < M; m++) ((int32_t *)(uintptr_t)a.target)[m] = draw.rows[m].token;
+        ON_CUDA(head, &a, "of what was drawn, blocks %d %s", f, dtype_name(d));
+        for (int m = 0; m < M; m++) same_bits(&draw.rows[m].logprob, &a.logprob[m], 1, KIND_F32, "logprob");
         HeadGradArgs g = {.forward = a, .dlogprob = input("dlogprob", M, &r, PLAIN), .ld = vocab_padded(a.V)};
         reference_device->head(reference_device, &g.forward);
         tolerate(g.dlogits = output("dlogits", M * padded, kind_of(d)), 5e-3, 0x1p-6);
