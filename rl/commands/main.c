@@ -3,6 +3,7 @@
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 // In the order of the overview.
@@ -39,6 +40,13 @@ static void print_overview(FILE *out) {
     fprintf(out, "\n'reckon COMMAND --help' explains one, with an example.\n");
 }
 
+// Products whose bits depend on the batch are there to be measured; nothing that counts may come of them.
+static bool environment_check(const Command *c, Err *err) {
+    const char *products = getenv("RECKON_CUDA_PRODUCTS");
+    return !products || strcmp(products, "free") != 0 || c == &command_bench ||
+           fail(err, ERR_USAGE, "RECKON_CUDA_PRODUCTS", "found 'free', which is for bench only: bits would depend on the batch");
+}
+
 int main(int argc, char **argv) {
     mallopt(M_MMAP_THRESHOLD, 4 << 20); // what is as large goes back to the system when it is freed
     signal(SIGPIPE, SIG_IGN);
@@ -62,7 +70,7 @@ int main(int argc, char **argv) {
                 return 0;
             }
         Args args = {0};
-        bool ok = args_parse(commands[i], argc - 2, argv + 2, &args, &err) && commands[i]->run(&args, &err);
+        bool ok = environment_check(commands[i], &err) && args_parse(commands[i], argc - 2, argv + 2, &args, &err) && commands[i]->run(&args, &err);
         args_free(&args);
         if (ok) return 0;
         if (err.msg[0]) err_print(&err);
