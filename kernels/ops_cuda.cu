@@ -358,14 +358,17 @@ static bool take_helpers(CudaState *s, Err *err) {
     return cublas_open(s, err);
 }
 
-// RECKON_CUDA_PRODUCTS=mma keeps to mma.sync on Hopper too, =wgmma insists; =free gives products to the library, for measurements.
+// RECKON_CUDA_PRODUCTS=mma keeps to mma.sync on Hopper too, =wgmma insists. RECKON_CUDA_ALGORITHMS=free gives forward products to the library
+// where it can do them, for measurements.
 static bool choose_products(CudaState *s, Err *err) {
     const char *wish = getenv("RECKON_CUDA_PRODUCTS");
     bool mma = wish && !strcmp(wish, "mma"), wgmma = wish && !strcmp(wish, "wgmma");
-    s->free_products = wish && !strcmp(wish, "free");
-    if (wish && *wish && !mma && !wgmma && !s->free_products)
-        return fail(err, ERR_USAGE, "RECKON_CUDA_PRODUCTS", "found '%.20s', expected mma, wgmma or free", wish);
-    if (s->free_products && !s->blas) return fail(err, ERR_UNAVAILABLE, s->where, "RECKON_CUDA_PRODUCTS asks for free products: cuBLASLt isn't there");
+    if (wish && *wish && !mma && !wgmma) return fail(err, ERR_USAGE, "RECKON_CUDA_PRODUCTS", "found '%.20s', expected mma or wgmma", wish);
+    const char *algorithms = getenv("RECKON_CUDA_ALGORITHMS");
+    s->free_algorithms = algorithms && !strcmp(algorithms, "free");
+    if (algorithms && *algorithms && !s->free_algorithms)
+        return fail(err, ERR_USAGE, "RECKON_CUDA_ALGORITHMS", "found '%.20s', expected free", algorithms);
+    if (s->free_algorithms && !s->blas) return fail(err, ERR_UNAVAILABLE, s->where, "RECKON_CUDA_ALGORITHMS asks for cuBLASLt's choice, and it isn't there");
     tensor_map_open(s);
     s->wgmma = !mma && wgmma_works(s);
     return s->wgmma || !wgmma ||
@@ -397,7 +400,7 @@ extern "C" bool device_open_cuda(int index, int threads, Device **out, Err *err)
     }
     open_meter(s);
     const char *library = cublas_version(s);
-    snprintf(s->variant, sizeof s->variant, "sm_%d%s%s%s%s", s->capability, s->wgmma ? ", wgmma" : "", s->free_products ? ", free products" : "",
+    snprintf(s->variant, sizeof s->variant, "sm_%d%s%s%s%s", s->capability, s->wgmma ? ", wgmma" : "", s->free_algorithms ? ", free algorithms" : "",
              library ? ", " : "", library ? library : "");
     d->variant = s->variant;
     *out = d;

@@ -14,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-
 bool rounds_alloc(Scheduler *s, Err *err) {
     const Device *d = s->p->device;
     int64_t places = s->capacity, V = s->p->config.vocabulary;

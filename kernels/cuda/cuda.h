@@ -47,7 +47,7 @@ struct CudaContext {
     unsigned *tickets;    // [CUDA_TICKETS] zero when an operation begins, and zero again when it ends
     struct CublasLt *blas; // NULL where the library isn't there: own kernels do its work
     bool wgmma;           // products of matmul.cu and the head are wgmma; otherwise mma.sync
-    bool free_products;   // forward products go to the library where it can: to measure what invariant 1 costs, no more
+    bool free_algorithms; // forward products go to the library where it can: to measure what invariant 1 costs, no more
     void *tensor_map_encode; // of the driver, or NULL (tensor_map.cu)
 };
 enum { CUDA_SCRATCH = 64 << 20, CUDA_TICKETS = 4096 };

@@ -1,7 +1,7 @@
 // y = x w^T on CUDA devices, for decoding, prefill, training and input gradients alike.
 //
 // All of it is done by own kernels, none by cuBLASLt: the bits of a row must not change with the number of rows
-// (invariant 1), and a library's choice of tile, split and order does (RECKON_CUDA_PRODUCTS=free lets it, to measure that). mma.sync m16n8k16 serves sm_80 and later; on sm_90 all
+// (invariant 1), and a library's choice of tile, split and order does (RECKON_CUDA_ALGORITHMS=free lets it, to measure that). mma.sync m16n8k16 serves sm_80 and later; on sm_90 all
 // products are wgmma m64nNk16 instead, which alone reaches the peak of Hopper's tensor cores, or all are mma.sync: never both,
 // since nothing promises that they round alike. A device is told which when it is opened (trial.cu).
 //
@@ -524,7 +524,7 @@ extern "C" void matmul_cuda(const Device *device, const MatmulArgs *args) {
     if (args->dtype == DTYPE_BF16) {
         if (args->products.count)
             products_bf16(context, args);
-        else if (!context->free_products || !cublas_product(context, args))
+        else if (!context->free_algorithms || !cublas_product(context, args))
             product_bf16(context, args);
         return;
     }

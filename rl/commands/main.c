@@ -42,9 +42,9 @@ static void print_overview(FILE *out) {
 
 // Products whose bits depend on the batch are there to be measured; nothing that counts may come of them.
 static bool environment_check(const Command *c, Err *err) {
-    const char *products = getenv("RECKON_CUDA_PRODUCTS");
-    return !products || strcmp(products, "free") != 0 || c == &command_bench ||
-           fail(err, ERR_USAGE, "RECKON_CUDA_PRODUCTS", "found 'free', which is for bench only: bits would depend on the batch");
+    const char *algorithms = getenv("RECKON_CUDA_ALGORITHMS");
+    return !algorithms || !*algorithms || c == &command_bench ||
+           fail(err, ERR_USAGE, "RECKON_CUDA_ALGORITHMS", "is set, which is for bench only: bits would depend on the batch");
 }
 
 int main(int argc, char **argv) {

@@ -120,9 +120,14 @@ def operations(check: Check, items: set[str]) -> None:
             kinds_of_products(check, program)
 
 
+def by_mma_only() -> bool:
+    """Whether all is looked at by mma.sync (Check.opens)."""
+    return os.environ.get("RECKON_CUDA_PRODUCTS") == "mma"
+
+
 def kinds_of_products(check: Check, program: str) -> None:
     """Products by either kind of tensor-core instruction, whichever the device would choose."""
-    for kind in ("wgmma", "mma"):
+    for kind in ("mma",) if by_mma_only() else ("wgmma", "mma"):
         done = check.run([program], RECKON_CUDA_PRODUCTS=kind)
         totals = TOTALS.search(done.out)
         passed, failed, _ = (int(n) for n in totals.groups()) if totals else (0, 0, 0)
@@ -135,7 +140,7 @@ def sanitizers(check: Check, items: set[str]) -> None:
     multiply by mma.sync too."""
     tool = shutil.which("compute-sanitizer") or next((p for p in ["/usr/local/cuda/bin/compute-sanitizer"] if os.path.exists(p)), None)
     wanted = [kind for kind in SANITIZERS if not items or kind in items]
-    by_wgmma = bool(tool) and check.json(*A_PRODUCT, limit=120, RECKON_CUDA_PRODUCTS="wgmma")[0] is not None
+    by_wgmma = bool(tool) and not by_mma_only() and check.json(*A_PRODUCT, limit=120, RECKON_CUDA_PRODUCTS="wgmma")[0] is not None
     for kind in wanted:
         if not tool:
             check.report.row("sanitizer", kind, "clean", "-", None, "compute-sanitizer isn't installed")

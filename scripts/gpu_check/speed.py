@@ -78,7 +78,7 @@ class Speed:
 
     def cost_of_invariance(self, name: str, figure: str, ours: float, *arguments: str) -> None:
         """The same with products by whatever algorithm cuBLASLt proposes for each shape, so that bits may depend on the number of rows."""
-        free, why = self.ours(*arguments, RECKON_CUDA_PRODUCTS="free")
+        free, why = self.ours(*arguments, RECKON_CUDA_ALGORITHMS="free")
         ratio = ours / free[figure] if free else None
         self.row(f"{name}, beside our own free choice of algorithms", "at least 0.9 times it", f"{ratio:.2f} times" if free else "-",
                  ratio >= 0.9 if free else None, why)

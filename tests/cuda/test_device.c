@@ -119,13 +119,16 @@ static void products_by_wgmma(void) {
     setenv("RECKON_CUDA_PRODUCTS", "wgmma", 1);
     expect_refusal("cuda", ERR_UNAVAILABLE, "cuda:0", "compute capability 8.0 has none, 9.0 does");
     setenv("RECKON_CUDA_PRODUCTS", "tensor", 1);
-    expect_refusal("cuda", ERR_USAGE, "RECKON_CUDA_PRODUCTS", "found 'tensor', expected mma, wgmma or free");
-    setenv("RECKON_CUDA_PRODUCTS", "free", 1);
-    expect_variant("sm_80, free products, cuBLASLt ");
-    emulation_take_away("cublasLt");
-    expect_refusal("cuda", ERR_UNAVAILABLE, "cuda:0", "asks for free products: cuBLASLt isn't there");
-    emulation_take_away(NULL);
+    expect_refusal("cuda", ERR_USAGE, "RECKON_CUDA_PRODUCTS", "found 'tensor', expected mma or wgmma");
     unsetenv("RECKON_CUDA_PRODUCTS");
+    setenv("RECKON_CUDA_ALGORITHMS", "free", 1);
+    expect_variant("sm_80, free algorithms, cuBLASLt ");
+    emulation_take_away("cublasLt");
+    expect_refusal("cuda", ERR_UNAVAILABLE, "cuda:0", "RECKON_CUDA_ALGORITHMS asks for cuBLASLt's choice, and it isn't there");
+    emulation_take_away(NULL);
+    setenv("RECKON_CUDA_ALGORITHMS", "fast", 1);
+    expect_refusal("cuda", ERR_USAGE, "RECKON_CUDA_ALGORITHMS", "found 'fast', expected free");
+    unsetenv("RECKON_CUDA_ALGORITHMS");
     CHECK_INT(emulation_allocations(), 0);
 }
 

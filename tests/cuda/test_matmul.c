@@ -121,17 +121,14 @@ static void product_near_large(void) {
 
 // Given to the library, which may take any algorithm: near the twin still, of all stores. The emulated one begins its sums elsewhere at
 // each call, so that bits tell that it was asked.
-static void reopened(const char *products) {
+static void reopened(const char *algorithms) {
     cuda_case(); // gives back what arrays have of the device
     device_close(cuda_device), cuda_device = NULL;
-    setenv("RECKON_CUDA_PRODUCTS", products, 1);
+    setenv("RECKON_CUDA_ALGORITHMS", algorithms, 1);
 }
 static void product_free(void) {
     static const Shape shapes[] = {{1, 64, 520, 0, 0}, {8, 104, 64, 8, 0}, {20, 72, 1032, 0, 8}, {33, 65, 72, 16, 0}, {70, 31, 35, 1, 0}};
     Random r = random_start(5, STREAM_TEST, 0);
-    const char *usual = getenv("RECKON_CUDA_PRODUCTS");
-    char kept[16];
-    snprintf(kept, sizeof kept, "%s", usual ? usual : "");
     cuda_open();
     if (!strstr(cuda_device->variant, "cuBLASLt")) SKIP("cuBLASLt isn't there");
     reopened("free");
@@ -149,7 +146,7 @@ static void product_free(void) {
     ON_CUDA(matmul, &a, "again");
     CHECK(memcmp(first, a.y, sizeof first) != 0);
 #endif
-    reopened(kept);
+    reopened("");
 }
 
 // ---- rows alone and among others -------------------------------------------------------------------------
