@@ -179,6 +179,9 @@ def operations(s: Speed, name: str = "gpu_time_operations", *arguments: str) -> 
             peer = s.peer("attention", **timed["peer"]) if timed.get("peer") else (None, "no peer")
             s.beside(name, 0.8, timed["flops"] / timed["seconds"] / 1e12, peer, "TFLOP/s")
             continue
+        if not timed["bytes"]:
+            s.row(name, "a figure", f"{timed['seconds'] * 1e6:.1f} us", None)
+            continue
         reached = timed["bytes"] / timed["seconds"]
         s.row(name, "at least 70 % of the bandwidth", f"{reached / 1e9:.0f} GB/s, {timed['seconds'] * 1e6:.1f} us",
               reached / s.bandwidth >= 0.7 if s.bandwidth else None, "" if s.bandwidth else "the bandwidth isn't known")

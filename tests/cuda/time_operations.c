@@ -1,6 +1,6 @@
 // Single operations on a GPU, timed: one JSON object a line, {"name", "shape", "seconds", "bytes", "flops", "peer"}. Bytes are
 // those that must move once; for attention, flops that must be done, and the options of the peer's program for the same work
-// (tests/bench/peer_gpu.py). Shapes are Qwen2.5-0.5B's. scripts/gpu-check judges. With the argument `small` shapes are small, for the
+// (tests/bench/peer_gpu.py); neither where the time is only told. Shapes are Qwen2.5-0.5B's. scripts/gpu-check judges. With the argument `small` shapes are small, for the
 // emulated device, where seconds mean nothing.
 //
 // A call is queued often between two waits, so the host's part doesn't count; arrays are larger than the second-level cache.
@@ -17,7 +17,7 @@ typedef struct Sizes {
 } Sizes;
 static const Sizes full = {.rows = 32768, .width = 896, .feed = 4864, .vocabulary = 151936, .sequences = 8, .sequence = 1024, .decoding = 256,
                            .decoded = 512, .parameters = 200 << 20};
-static const Sizes small = {.rows = 64, .width = 64, .feed = 96, .vocabulary = 300, .sequences = 2, .sequence = 40, .decoding = 4, .decoded = 40,
+static const Sizes small = {.rows = 64, .width = 64, .feed = 96, .vocabulary = 300, .sequences = 2, .sequence = 40, .decoding = 8, .decoded = 40,
                             .parameters = 70000};
 
 typedef void (*Call)(const Device *device, const void *args);
@@ -199,6 +199,33 @@ static void attention(Bench *b) {
     clear(b);
 }
 
+// ---- draws -----------------------------------------------------------------------------------------------
+// The head and the draw after it, with logits stored and without. They are all the same, so that the rows' blocks lie anywhere.
+static void draws_of(Bench *b, int rows) {
+    int64_t V = b->sizes->vocabulary, C = b->sizes->width, blocks = vocab_padded(V) / VOCAB_BLOCK;
+    float *one = xmalloc((size_t)rows * sizeof *one);
+    SampleRow *drawn = xcalloc((size_t)rows, sizeof *drawn);
+    Random r = random_start(2, STREAM_TEST, (uint32_t)rows);
+    for (int m = 0; m < rows; m++) one[m] = 1, drawn[m] = (SampleRow){.top_p = 1, .uniform = random_double(&r)};
+    HeadArgs h = {.M = rows, .V = V, .C = C, .dtype = DTYPE_BF16, .x = zeros(b, (size_t)(rows * C) * 2), .w = zeros(b, (size_t)packed_elements(V, C) * 2)};
+    h.inv_temperature = sent(b, one, (size_t)rows * sizeof *one);
+    h.entropy = zeros(b, (size_t)rows * 4), h.stats = zeros(b, (size_t)(rows * blocks) * sizeof *h.stats);
+    SampleArgs s = {.M = rows, .V = V, .stats = h.stats, .entropy = h.entropy, .rows = sent(b, drawn, (size_t)rows * sizeof *drawn)};
+    float *logits = zeros(b, (size_t)(rows * vocab_padded(V)) * 4);
+    for (int stored = 1; stored >= 0; stored--) {
+        const char *how = stored ? "stored" : "not stored";
+        s.head = h, s.logits = s.head.logits = stored ? logits : NULL;
+        TIMED(b, head, &s.head, "%d x %lld x %lld, logits %s", (rows, (long long)V, (long long)C, how));
+        TIMED(b, sample, &s, "%d x %lld x %lld, logits %s", (rows, (long long)V, (long long)C, how));
+    }
+    clear(b);
+    free(one), free(drawn);
+}
+static void draws(Bench *b) {
+    draws_of(b, b->sizes->decoding / 8);
+    draws_of(b, b->sizes->decoding * 4);
+}
+
 int main(int count, char **arguments) {
     Err err = {0};
     bool is_small = count > 1 && !strcmp(arguments[1], "small");
@@ -207,6 +234,7 @@ int main(int count, char **arguments) {
     rows(&b);
     optimizer(&b);
     attention(&b);
+    draws(&b);
     device_close(b.d);
     return 0;
 }

@@ -322,8 +322,8 @@ def operations_are_timed():
         raise Skip("this build has no emulated device")
     silently(speed.operations, s, "cuda_time_operations", "small")
     rows = check.report.parts["speed"]["rows"]
-    equal(len(rows), 14)
-    assert all("GB/s" in row["found"] or "TFLOP/s" in row["found"] for row in rows), rows
+    equal(len(rows), 22)
+    assert all(any(unit in row["found"] for unit in ("GB/s", "TFLOP/s", " us")) for row in rows), rows
 
 
 def a_device_that_hangs_on_wgmma():
