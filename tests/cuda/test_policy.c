@@ -66,6 +66,50 @@ static void sampler_is_trainer(void) {
     free(q);
 }
 
+#ifdef RECKON_CUDA_EMULATION
+// Logprobs of the training forward that aren't what the sampler recorded, to the bit.
+static int logprobs_that_differ(Policy *p, const Requests *q) {
+    Err err = {0};
+    Rollout rollout;
+    Batch b = {0};
+    OK(policy_rollout(p, q->list, q->count, NULL, &rollout, &err));
+    const Completion *c = rollout.completions;
+    for (int32_t i = 0; i < q->count; i++) {
+        batch_prompt(&b, q->list[i].prompt, q->list[i].prompt_length);
+        for (int32_t s = 0; s < q->list[i].samples; s++) batch_course(&b, c++);
+    }
+    float *logprob = xmalloc((size_t)b.target.count * 8), *entropy = logprob + b.target.count;
+    OK(policy_forward(p, batch_view(&b, q->list[0].sampling.temperature), true, logprob, entropy, &err));
+    int differ = 0, at = 0;
+    for (int32_t i = 0; i < rollout.count; i++)
+        for (int32_t t = 0; t < rollout.completions[i].length; t++, at++) differ += float_bits(logprob[at]) != float_bits(rollout.completions[i].logprob[t]);
+    CHECK_INT(at, b.target.count);
+    free(logprob);
+    batch_free(&b);
+    rollout_free(&rollout);
+    return differ;
+}
+// Products of several chunks, which narrow passes share out over blocks. Given to a library that sums in any order they do differ: with
+// widths like these the order of sums is seen in the logprobs.
+static void sampler_is_trainer_in_chunks(void) {
+    const Shape wide = {"several chunks", 1, 520, 4, 2, 64, 784, 300, false, false, false};
+    ModelConfig c = stopping_config(&wide);
+    Requests *q = xcalloc(1, sizeof *q);
+    int differ[2];
+    for (int32_t i = 0; i < 2; i++) requests_add(q, c.vocabulary, 3 + 30 * i, 2 + i, 4, &samplings[0]);
+    for (int is_free = 0; is_free < 2; is_free++) {
+        if (is_free) setenv("RECKON_CUDA_ALGORITHMS", "free", 1);
+        Policy *p = policy_make_on("cuda", &c, NULL, PRECISION_BF16, 1);
+        unsetenv("RECKON_CUDA_ALGORITHMS");
+        differ[is_free] = logprobs_that_differ(p, q);
+        policy_close(p);
+    }
+    free(q);
+    CHECK_INT(differ[0], 0);
+    CHECK(differ[1] > 0);
+}
+#endif
+
 // Several turns: a device's round goes on past the end of a turn, and what is given comes into the same pages.
 static void turns(void) {
     need_device();
@@ -375,6 +419,9 @@ static const Test tests[] = {
     {"agrees with the CPU", agrees_with_the_cpu},
     {"cuda policies: families", families},
     {"invariant 1: sampler and trainer", sampler_is_trainer},
+#ifdef RECKON_CUDA_EMULATION
+    {"invariant 1: products in chunks", sampler_is_trainer_in_chunks},
+#endif
     {"invariant 1: several turns", turns},
     {"invariant 2: microbatches", weights_of_splits},
     {"greedy tokens as on the CPU", greedy_as_on_the_cpu},
