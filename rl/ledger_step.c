@@ -217,7 +217,7 @@ bool ledger_settle(const Ledger *l, Err *err) {
     if (!pthread_equal(w->thread, pthread_self())) pthread_join(w->thread, NULL);
     *l->beside = NULL;
     bool ok = w->ok;
-    if (!ok) *err = w->err;
+    if (!ok && err) *err = w->err;
     expert_load_free(&w->report.experts), level_counts_free(&w->report.levels);
     batch_free(&w->batch);
     free(w);

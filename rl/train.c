@@ -647,8 +647,12 @@ static bool compare_at_end(Run *run, Err *err) {
 // How this session of the run ended, for those who count what it cost: one without such an event was killed.
 static bool record_end(Run *run, bool ok, const Err *why, Err *err) {
     bool stopped = !ok && (why->code == ERR_INTERRUPTED || why->code == ERR_TERMINATED);
+    int64_t step;
+    char head[65];
+    // A step counts once its row is there; of one that is being written, the first question may be told that it failed.
+    if (!ledger_head(run->ledger, &step, head, ok ? err : NULL) && (ok || !ledger_head(run->ledger, &step, head, err))) return false;
     json_t *text = ok ? json_null() : json_string(why->msg);
-    json_t *detail = json_pack("{s:I,s:s,s:o}", "step", (json_int_t)run->state.step, "how", ok ? "finished" : stopped ? "stopped" : "failed", "why",
+    json_t *detail = json_pack("{s:I,s:s,s:o}", "step", (json_int_t)step, "how", ok ? "finished" : stopped ? "stopped" : "failed", "why",
                                text ? text : json_string("(not UTF-8)"));
     bool written = ledger_event(run->ledger, "end", detail, err);
     json_decref(detail);

@@ -240,6 +240,11 @@ static void step_written_beside(void) {
     CHECK(b.prompts == NULL);
     CHECK(!ledger_event(l, "lost", NULL, &err) && err.code == ERR_SOFTWARE && strstr(err.msg, "step 5"));
     OK(ledger_event(l, "kept", NULL, &err));
+    StepReport again = made_report(NULL, 7, 0);
+    OK(ledger_step_beside(l, &again, NULL, &err));
+    CHECK(!ledger_head(l, &step, head, NULL)); // who asks without an error is told too
+    OK(ledger_head(l, &step, head, &err));
+    CHECK_INT(step, 3);
     StepReport last = made_report(NULL, 4, 0);
     OK(ledger_step_beside(l, &last, NULL, &err));
     ledger_close(l); // waits
