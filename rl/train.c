@@ -650,7 +650,7 @@ static bool record_end(Run *run, bool ok, const Err *why, Err *err) {
     int64_t step;
     char head[65];
     // A step counts once its row is there; of one that is being written, the first question may be told that it failed.
-    if (!ledger_head(run->ledger, &step, head, ok ? err : NULL) && (ok || !ledger_head(run->ledger, &step, head, err))) return false;
+    if (!ledger_head(run->ledger, &step, head, err) && (ok || !ledger_head(run->ledger, &step, head, err))) return false;
     json_t *text = ok ? json_null() : json_string(why->msg);
     json_t *detail = json_pack("{s:I,s:s,s:o}", "step", (json_int_t)step, "how", ok ? "finished" : stopped ? "stopped" : "failed", "why",
                                text ? text : json_string("(not UTF-8)"));
@@ -665,12 +665,13 @@ bool train(Recipe *r, const TrainOptions *options, Err *err) {
     run.trainer.progress = on_progress;
     run.trainer.progress_context = &run;
     watch_signals();
+    Err lost = {0};
     bool ok = start(&run, options, err) && count_steps(&run, err);
     for (int i = 0; ok && i < r->stage_count; i++) ok = run_stage(&run, i, err);
     clear_bar(&run);
     ok = ok && (!options->compare || r->compare_items <= 0 || compare_at_end(&run, err));
     if (ok) ok = record_end(&run, true, NULL, err) && report_write(r->run_folder, NULL, err);
-    else if (run.ledger && !record_end(&run, false, err, NULL)) log_line(LOG_WARN, "reckon: how this run ended could not be put on its ledger");
+    else if (run.ledger && !record_end(&run, false, err, &lost)) log_line(LOG_WARN, "reckon: how this run ended could not be put on its ledger: %s", lost.msg);
     if (!ok && run.saved >= 0 && policy_failed(run.trainer.policy)) { // what it holds is lost, so nothing more can be saved
         Err first = *err;
         fail(err, ERR_IO, first.where, "%s; step %lld is saved, go on with --resume", first.msg, (long long)run.saved);
