@@ -437,8 +437,8 @@ static inline size_t place_bytes(const ModelConfig *c, bool on_host, bool trunca
     return (size_t)(vocab_padded(c->vocabulary) / VOCAB_BLOCK) * sizeof(VocabStats) + (truncates ? (size_t)c->vocabulary * 4 : 0) +
            place_record_bytes(on_host, truncates && !on_host ? USUAL_KEPT : 0);
 }
-// For how many rows, of one for each place, logits are stored. A device that draws from whole rows of them needs none: a draw makes again
-// the block that it reads (kernels/cuda/draw.cu). But for up to so many rows writing them takes no longer: 32 of 152k are 20 MB, some 6
+// For how many rows, of one for each place, logits are stored. A device needs none where draws are from the whole vocabulary: each
+// makes again the block that it reads (kernels/cuda/draw.cu). But for up to so many rows writing them takes no longer: 32 of 152k are 20 MB, some 6
 // microseconds of an H100's memory, in which one of its multiprocessors reads a block's weights.
 enum { STORED_ROWS = 32 };
 static inline int64_t logit_rows(bool on_host, bool truncates, int64_t places) { return on_host || truncates || places < STORED_ROWS ? places : STORED_ROWS; }

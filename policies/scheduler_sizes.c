@@ -48,11 +48,11 @@ bool request_check(const Policy *p, const RolloutRequest *r, int32_t index, Err 
 // A device that knows what it has left bounds how many sequences are decoded at once; the others wait.
 static int64_t places_that_fit(const Scheduler *s, int64_t places, int64_t longest) {
     const Policy *p = s->p;
-    bool all = logit_rows(p->device->is_host, s->truncates, places) == places; // have logits
-    size_t logits = logits_bytes(&p->config, all ? 1 : STORED_ROWS);
-    size_t place = (size_t)longest * page_bytes(p) * (size_t)p->config.layers + place_bytes(&p->config, p->device->is_host, s->truncates) + (all ? logits : 0);
+    size_t place = (size_t)longest * page_bytes(p) * (size_t)p->config.layers + place_bytes(&p->config, p->device->is_host, s->truncates);
     size_t room = p->device->available(p->device) / 10 * 9; // the rest: rows in flight, records
-    room = all ? room : room > logits ? room - logits : 0;
+    size_t shared = logits_bytes(&p->config, STORED_ROWS);
+    if (logit_rows(p->device->is_host, s->truncates, places) == places) place += logits_bytes(&p->config, 1), shared = 0;
+    room = room > shared ? room - shared : 0;
     return (size_t)places > room / place ? (int64_t)(room / place) : places;
 }
 

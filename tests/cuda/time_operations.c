@@ -1,7 +1,7 @@
 // Single operations on a GPU, timed: one JSON object a line, {"name", "shape", "seconds", "bytes", "flops", "peer"}. Bytes are
 // those that must move once; for attention, flops that must be done, and the options of the peer's program for the same work
-// (tests/bench/peer_gpu.py); neither where the time is only told. Shapes are Qwen2.5-0.5B's. scripts/gpu-check judges. With the argument `small` shapes are small, for the
-// emulated device, where seconds mean nothing.
+// (tests/bench/peer_gpu.py); neither where the time is only told. Shapes are Qwen2.5-0.5B's. scripts/gpu-check judges. With the
+// argument `small` shapes are small, for the emulated device, where seconds mean nothing.
 //
 // A call is queued often between two waits, so the host's part doesn't count; arrays are larger than the second-level cache.
 #include "device.h"
